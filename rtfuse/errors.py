@@ -1,0 +1,76 @@
+"""Every error a user can meet: `RtfuseError` and its named children, each also a builtin error.
+
+A message is one line and says what was asked, what was found and what to do. It never carries credentials.
+"""
+
+from __future__ import annotations
+
+
+class RtfuseError(Exception):
+    """Base of all errors of this package; `exit_status` is what the command line returns for it."""
+
+    exit_status = 2
+
+
+class SourceNotFound(RtfuseError, FileNotFoundError):
+    """The file, folder or pattern does not exist."""
+
+
+class SourceUnreadable(RtfuseError, ValueError):
+    """The file exists but holds no video or image that can be read."""
+
+
+class SourceLost(RtfuseError, ConnectionError):
+    """A live source ended or failed after it had been opened."""
+
+    exit_status = 1
+
+
+class DeviceUnavailable(RtfuseError, OSError):
+    """The camera is absent, busy, or not a video capture device."""
+
+
+class NoOverlap(RtfuseError, ValueError):
+    """The two streams have no moment in common."""
+
+
+class ConfigError(RtfuseError, ValueError):
+    """A configuration file, override or option is wrong."""
+
+
+class CalibrationError(RtfuseError, ValueError):
+    """The calibration file is wrong or does not fit the streams."""
+
+
+class UnknownFuser(RtfuseError, LookupError):
+    """No fuser has this name."""
+
+
+class WeightsMissing(RtfuseError, FileNotFoundError):
+    """The network was asked for but its weights are not there, or do not fit it."""
+
+
+class EndpointUnavailable(RtfuseError, OSError):
+    """The ZeroMQ endpoint cannot be bound or connected."""
+
+
+class OutputExists(RtfuseError, FileExistsError):
+    """The output is already there and `--force` was not given."""
+
+
+class OutputUnwritable(RtfuseError, PermissionError):
+    """The output cannot be written: permission, a missing folder, an unknown format, a full disk."""
+
+
+class NoDisplay(RtfuseError, RuntimeError):
+    """A window was asked for where there is no display."""
+
+
+class WireError(RtfuseError, ValueError):
+    """Bytes that are not a valid rtfuse message."""
+
+
+class StageFailed(RtfuseError, RuntimeError):
+    """A stage of the running pipeline failed; the message names the stage and its error."""
+
+    exit_status = 1

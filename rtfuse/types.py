@@ -1,0 +1,147 @@
+"""What flows through the pipeline: `Frame` → `Pair` → `Fused`, and the protocols of its two ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from fractions import Fraction
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Image = npt.NDArray[Any]
+Stream = Literal["ir", "rgb"]
+Clock = Callable[[], int]
+"""Monotonic nanoseconds; `time.monotonic_ns` in production, a counter in tests."""
+
+
+class Stamp(StrEnum):
+    """What a frame's `t_ns` means."""
+
+    EXPOSURE = "start-of-exposure"
+    END = "end-of-frame"
+    ARRIVAL = "arrival"
+    PLAYBACK = "playback"
+    """A recording's time, mapped onto the local monotonic clock by the player."""
+    MEDIA = "media"
+    """A recording's own time: comparable between streams, not with the local clock."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """One image of one stream.
+
+    `image` is, for `ir`, (H, W) uint8 or uint16 counts and, for `rgb`, (H, W, 3) uint8 in R, G, B order.
+    `frame_id` counts the stream's frames from 0, including any that the source itself had to skip.
+    `t_ns` is the capture time in integer nanoseconds; `stamp` says what it means. `arrival_ns` is the local
+    monotonic time at which the decoded image was ready.
+    Raises ValueError if the image's shape or dtype does not fit the stream.
+    """
+
+    stream: Stream
+    image: Image
+    frame_id: int
+    t_ns: int
+    stamp: Stamp
+    arrival_ns: int
+
+    def __post_init__(self) -> None:
+        shape, dtype = self.image.shape, self.image.dtype
+        if self.stream == "ir":
+            fits = len(shape) == 2 and dtype in (np.uint8, np.uint16)
+        else:
+            fits = len(shape) == 3 and shape[2] == 3 and dtype == np.uint8
+        if not fits:
+            want = "(H, W) uint8 or uint16" if self.stream == "ir" else "(H, W, 3) uint8"
+            raise ValueError(f"{self.stream} frame must be {want}, got {shape} {dtype}")
+
+    @property
+    def shape_hw(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.image.shape[0], self.image.shape[1]
+
+    def age_ns(self, now_ns: int) -> int:
+        """Nanoseconds from capture to `now_ns` (local monotonic).
+
+        A recording's own time says nothing about this machine's clock, so the age of a `Stamp.MEDIA` frame
+        counts from the moment it was decoded.
+        """
+        return now_ns - (self.arrival_ns if self.stamp is Stamp.MEDIA else self.t_ns)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pair:
+    """A thermal and an RGB frame that show the same moment; `reused` if the IR frame was in an earlier pair."""
+
+    ir: Frame
+    rgb: Frame
+    reused: bool = False
+    skew_ns: int = 0
+    """Capture time of IR minus that of RGB, after the cameras' constant offsets."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Fused:
+    """The result for one pair.
+
+    `image` is (H, W, 3) uint8 RGB on the RGB camera's grid. `ir` is the thermal image on the same grid,
+    (H, W) uint8. `valid` is (H, W) uint8, 255 where thermal reaches, 0 where the output is RGB alone, between
+    them on the seam; None means thermal reaches everywhere. `fuser` names the method, `mode` what was done.
+    """
+
+    image: Image
+    ir: Image
+    pair: Pair
+    valid: Image | None
+    fuser: str
+    mode: Literal["fused"] = "fused"
+
+
+@dataclass(frozen=True, slots=True)
+class SourceInfo:
+    """What a source knows about itself before its first frame.
+
+    `uri` carries no credentials. `size_wh` in pixels. `rate_hz` is nominal. `start_ns` and `end_ns` bound the
+    capture times of a recording (`end_ns` includes the last frame's period); `frames` is the number that
+    the container promises. None means unknown. `time_base` is in seconds per tick.
+    """
+
+    uri: str
+    stream: Stream
+    size_wh: tuple[int, int]
+    dtype: str
+    live: bool
+    rate_hz: float | None = None
+    frames: int | None = None
+    start_ns: int | None = None
+    end_ns: int | None = None
+    time_base: Fraction | None = None
+
+
+class Source(Protocol):
+    """Where frames come from: a camera, a recording, a folder, a network stream or the synthetic scene.
+
+    Iterating yields frames until the source ends; it raises an `RtfuseError` if the source fails. `close()` may
+    be called from another thread, more than once, and makes an iteration in progress end soon.
+    `losses` counts frames that the source knows were lost, by cause (`corrupt`, `truncated`, `driver`, …).
+    """
+
+    @property
+    def info(self) -> SourceInfo: ...
+
+    @property
+    def losses(self) -> Mapping[str, int]: ...
+
+    def __iter__(self) -> Iterator[Frame]: ...
+
+    def close(self) -> None: ...
+
+
+class Sink(Protocol):
+    """Where fused frames go: a ZeroMQ endpoint, a file, memory."""
+
+    def write(self, fused: Fused) -> None: ...
+
+    def close(self) -> None: ...
