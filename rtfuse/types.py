@@ -73,7 +73,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pair:
-    """A thermal and an RGB frame that show the same moment; `reused` if the IR frame was in an earlier pair."""
+    """A thermal and an RGB frame of the same moment; `reused` if the IR frame was in an earlier pair."""
 
     ir: Frame
     rgb: Frame
@@ -123,7 +123,7 @@ class SourceInfo:
 class Source(Protocol):
     """Where frames come from: a camera, a recording, a folder, a network stream or the synthetic scene.
 
-    Iterating yields frames until the source ends; it raises an `RtfuseError` if the source fails. `close()` may
+    Iterating yields frames until the source ends; it raises an `RtfuseError` if it fails. `close()` may
     be called from another thread, more than once, and makes an iteration in progress end soon.
     `losses` counts frames that the source knows were lost, by cause (`corrupt`, `truncated`, `driver`, …).
     """

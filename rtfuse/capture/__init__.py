@@ -1,0 +1,1 @@
+"""Frame sources, behind `open_source(uri, stream)`."""

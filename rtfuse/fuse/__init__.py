@@ -1,0 +1,1 @@
+"""The fusers, behind `open_fuser(name)`."""

@@ -1,0 +1,1 @@
+"""Fused frames leave here: the wire format, the ZeroMQ publisher, the recorder."""
