@@ -1,1 +1,60 @@
-"""Frame sources, behind `open_source(uri, stream)`."""
+"""Frame sources, behind `open_source(uri, stream)`.
+
+| uri                                              | source                                              |
+|--------------------------------------------------|-----------------------------------------------------|
+| `/dev/video0`, `/dev/v4l/by-id/…`                | a V4L2 camera                                       |
+| `rtsp://…`, `http://…`, `udp://…`                | a network stream                                    |
+| `clip.mp4`, any other file                       | a recording                                         |
+| `stills/`, `stills/*.png`, `one.png`             | images: a folder, a pattern, or a single one        |
+| `synthetic:`, `synthetic:?seed=3&ir_fps=9`       | the synthetic street scene                          |
+"""
+
+from __future__ import annotations
+
+import re
+import time
+
+from rtfuse.types import Clock, Source, Stream
+
+_NETWORK = re.compile(r"(rtsps?|https?|udp|rtp|srt|tcp|rtmps?)://", re.IGNORECASE)
+
+
+def open_source(
+    uri: str,
+    stream: Stream,
+    *,
+    fps: float | None = None,
+    size_wh: tuple[int, int] | None = None,
+    pixel_format: str | None = None,
+    clock: Clock = time.monotonic_ns,
+) -> Source:
+    """Open the source that `uri` names, as the thermal (`ir`) or visible (`rgb`) stream.
+
+    `fps` is the rate of stills and the rate asked of a camera; `size_wh` and `pixel_format` (V4L2 fourcc) are
+    asked of a camera. Raises SourceNotFound, SourceUnreadable, DeviceUnavailable or ConfigError, before any frame
+    is read.
+    """
+    if uri.startswith("synthetic:"):
+        from rtfuse.capture.synthetic import SyntheticScene, SyntheticSource
+
+        return SyntheticSource(SyntheticScene.from_uri(uri), stream, clock=clock)
+    if uri.startswith("/dev/"):
+        from rtfuse.capture.v4l2 import V4l2Source
+
+        return V4l2Source(uri, stream, size_wh=size_wh, rate_hz=fps, pixel_format=pixel_format, clock=clock)
+    if _NETWORK.match(uri):
+        from rtfuse.capture.media import NetworkStream
+
+        return NetworkStream(uri, stream, clock=clock)
+    from rtfuse.capture.images import Stills, is_stills
+
+    if is_stills(uri):
+        return Stills(uri, stream, fps=fps, clock=clock)
+    from rtfuse.capture.media import Recording
+
+    return Recording(uri, stream, clock=clock)
+
+
+def redact(uri: str) -> str:
+    """Return `uri` without user name and password."""
+    return re.sub(r"(?<=://)[^/]*@", "***@", uri)

@@ -1,0 +1,238 @@
+"""Recordings and network streams, through PyAV (FFmpeg)."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.frame import VideoFrame
+
+from rtfuse.capture import redact
+from rtfuse.errors import DeviceUnavailable, RtfuseError, SourceLost, SourceNotFound, SourceUnreadable
+from rtfuse.types import Clock, Frame, Image, SourceInfo, Stamp, Stream
+
+_NS = 1_000_000_000
+
+
+class _Decoder:
+    """One container's first video stream as images; the first is decoded at once, to know size and depth."""
+
+    def __init__(self, container: InputContainer, stream: Stream) -> None:
+        self.container, self.stream = container, stream
+        self.video = container.streams.video[0]
+        self.video.thread_type = "AUTO"
+        self.losses: Counter[str] = Counter()
+        self.cut_short = False
+        self._frames = self._decode()
+        self.first = next(self._frames, None)
+
+    def __iter__(self) -> Iterator[VideoFrame]:
+        if self.first is not None:
+            yield self.first
+            yield from self._frames
+
+    def _decode(self) -> Iterator[VideoFrame]:
+        try:
+            for packet in self.container.demux(self.video):
+                try:
+                    yield from packet.decode()
+                except av.error.InvalidDataError:
+                    self.losses["corrupt"] += 1
+        except (av.error.InvalidDataError, av.error.EOFError):
+            self.cut_short = True
+
+    def image(self, frame: VideoFrame) -> Image:
+        """Return (H, W) uint8 or uint16 for thermal, (H, W, 3) uint8 RGB otherwise, upright."""
+        if self.stream == "rgb":
+            image = frame.to_ndarray(format="rgb24")
+        elif not self.deep(frame):
+            image = frame.to_ndarray(format="gray")
+        elif frame.format.name in ("gray10le", "gray12le", "gray14le", "gray16le"):
+            image = frame.to_ndarray()  # counts as recorded
+        else:
+            image = frame.to_ndarray(format="gray16le")
+        turns = frame.rotation // 90 % 4
+        return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
+
+    @staticmethod
+    def deep(frame: VideoFrame) -> bool:
+        """Whether the frame has more than 8 bits per component."""
+        return max(c.bits for c in frame.format.components) > 8
+
+    def info(self, uri: str, *, live: bool) -> SourceInfo:
+        """Describe the stream; needs `first`."""
+        assert self.first is not None
+        video, base = self.video, self.video.time_base or Fraction(1, 1000)
+        w, h = self.first.width, self.first.height
+        if self.first.rotation // 90 % 2:
+            w, h = h, w
+        rate = video.average_rate or video.guessed_rate
+        start = video.start_time if video.start_time is not None else (self.first.pts or 0)
+        start_ns = _to_ns(start, base)
+        end_ns = None
+        if video.duration:
+            end_ns = start_ns + _to_ns(video.duration, base)
+        elif self.container.duration and len(self.container.streams) == 1:
+            end_ns = (self.container.start_time or 0) * 1000 + self.container.duration * 1000
+        return SourceInfo(
+            uri=redact(uri),
+            stream=self.stream,
+            size_wh=(w, h),
+            dtype="uint16" if self.stream == "ir" and self.deep(self.first) else "uint8",
+            live=live,
+            rate_hz=float(rate) if rate else None,
+            frames=video.frames or None,
+            start_ns=None if live else start_ns,
+            end_ns=None if live else end_ns,
+            time_base=base,
+        )
+
+
+def _to_ns(ticks: int, base: Fraction) -> int:
+    return ticks * base.numerator * _NS // base.denominator
+
+
+class Recording:
+    """A video file, decoded completely and in order; `t_ns` is the recording's own time (`Stamp.MEDIA`).
+
+    `losses` counts `corrupt` packets and, if the file ends before the time that its header promises, the frames
+    that are missing as `truncated`. Raises SourceNotFound or SourceUnreadable.
+    """
+
+    def __init__(self, path: str, stream: Stream, *, clock: Clock = time.monotonic_ns) -> None:
+        self._clock, self._closed = clock, False
+        self._decoder = _open_file(path, stream)
+        self._info = self._decoder.info(path, live=False)
+
+    @property
+    def info(self) -> SourceInfo:
+        return self._info
+
+    @property
+    def losses(self) -> Counter[str]:
+        return self._decoder.losses
+
+    def __iter__(self) -> Iterator[Frame]:
+        decoder, base = self._decoder, self._info.time_base or Fraction(1, 1000)
+        period_ns = round(_NS / (self._info.rate_hz or 25))
+        t_ns, frame_id = (self._info.start_ns or 0) - period_ns, -1
+        for frame_id, frame in enumerate(decoder):
+            if self._closed:
+                break
+            t_ns = t_ns + period_ns if frame.pts is None else _to_ns(frame.pts, base)
+            yield Frame(self._info.stream, decoder.image(frame), frame_id, t_ns, Stamp.MEDIA, self._clock())
+        else:
+            self._report_truncation(t_ns + period_ns, period_ns, frame_id + 1)
+        decoder.container.close()
+
+    def _report_truncation(self, end_ns: int, period_ns: int, count: int) -> None:
+        info, losses = self._info, self._decoder.losses
+        missing = round(((info.end_ns or end_ns) - end_ns) / period_ns)
+        if missing > 1 or self._decoder.cut_short:
+            missing = max(missing, (info.frames or 0) - count - losses["corrupt"])
+            losses["truncated"] += max(missing, 1)
+
+    def close(self) -> None:
+        """End the iteration after the frame in progress."""
+        self._closed = True
+
+
+def _open_file(path: str, stream: Stream) -> _Decoder:
+    name = {"ir": "thermal", "rgb": "RGB"}[stream]
+    file = Path(path)
+    if not file.exists():
+        raise SourceNotFound(f"{name} recording not found: {path}")
+    if file.is_file() and file.stat().st_size == 0:
+        raise SourceUnreadable(f"{name} recording {path} is empty (0 bytes)")
+    try:
+        container = av.open(path)
+    except PermissionError as e:
+        raise SourceUnreadable(f"{name} recording {path}: permission denied") from e
+    except (av.error.FFmpegError, OSError) as e:
+        raise SourceUnreadable(
+            f"{name} recording {path} is not a video that can be read, or was cut off before its index "
+            f"({_reason(e)}); check it with a player"
+        ) from e
+    return _first_frame(container, stream, SourceUnreadable(f"{name} recording {path} holds no readable video frame"))
+
+
+def _first_frame(container: InputContainer, stream: Stream, otherwise: RtfuseError) -> _Decoder:
+    if not container.streams.video:
+        container.close()
+        raise otherwise
+    decoder = _Decoder(container, stream)
+    if decoder.first is None:
+        container.close()
+        raise otherwise
+    return decoder
+
+
+def _reason(e: Exception) -> str:
+    return getattr(e, "strerror", None) or type(e).__name__
+
+
+class NetworkStream:
+    """A live network stream (RTSP, HTTP, UDP …); `t_ns` is the time of arrival on the local clock.
+
+    `open_timeout_s` and `read_timeout_s` bound every wait. Raises DeviceUnavailable if it cannot be opened,
+    SourceLost when it ends or stalls.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        stream: Stream,
+        *,
+        open_timeout_s: float = 10.0,
+        read_timeout_s: float = 5.0,
+        clock: Clock = time.monotonic_ns,
+    ) -> None:
+        self._clock, self._closed, self._read_timeout_s = clock, False, read_timeout_s
+        self._name = f"{'thermal' if stream == 'ir' else 'RGB'} stream {redact(uri)}"
+        options = {"fflags": "nobuffer", "flags": "low_delay", "rtsp_transport": "tcp", "analyzeduration": "1000000"}
+        if not uri.lower().startswith("rtsp"):
+            del options["rtsp_transport"]
+        try:
+            container = av.open(uri, options=options, timeout=(open_timeout_s, read_timeout_s))
+        except (av.error.FFmpegError, OSError) as e:
+            raise DeviceUnavailable(f"{self._name} cannot be opened within {open_timeout_s:g} s: {_reason(e)}") from e
+        self._decoder = _first_frame(container, stream, DeviceUnavailable(f"{self._name} carries no readable video"))
+        self._info = self._decoder.info(uri, live=True)
+
+    @property
+    def info(self) -> SourceInfo:
+        return self._info
+
+    @property
+    def losses(self) -> Counter[str]:
+        return self._decoder.losses
+
+    def __iter__(self) -> Iterator[Frame]:
+        count = 0
+        try:
+            for frame in self._decoder:
+                if self._closed:
+                    return
+                now = self._clock()
+                yield Frame(self._info.stream, self._decoder.image(frame), count, now, Stamp.ARRIVAL, now)
+                count += 1
+        except av.error.FFmpegError as e:
+            if not self._closed:
+                raise SourceLost(
+                    f"{self._name} stopped after {count} frames (no data for {self._read_timeout_s:g} s, "
+                    f"or: {_reason(e)})"
+                ) from e
+        finally:
+            self._decoder.container.close()
+        if not self._closed:
+            raise SourceLost(f"{self._name} was ended by its sender after {count} frames")
+
+    def close(self) -> None:
+        """End the iteration at the next frame, or when the read times out."""
+        self._closed = True

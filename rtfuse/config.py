@@ -1,0 +1,198 @@
+"""Configuration: YAML and `key=value` into frozen structs; an unknown key or a wrong type is refused by its path."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+
+import msgspec
+import yaml
+
+from rtfuse.errors import ConfigError
+from rtfuse.sync import Policy
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all sections: keyword-only, immutable, unknown keys refused."""
+
+
+class Camera(_Section, frozen=True):
+    """One stream. `offset_ms` is added to its capture times; `fps`, `size` (w, h) and `format` are asked of it."""
+
+    uri: str | None = None
+    offset_ms: float = 0.0
+    fps: Positive | None = None
+    size: tuple[Count, Count] | None = None
+    format: str | None = None
+
+
+class Sync(_Section, frozen=True):
+    """How frames become pairs; see `rtfuse.sync.Pairer`. `queue` is the frames kept per camera when fusing lags."""
+
+    policy: Policy = "lead"
+    tolerance_ms: NotNegative = 20.0
+    max_reuse_ms: NotNegative = 150.0
+    wait_ms: NotNegative = 20.0
+    queue: Count = 8
+
+
+class Align(_Section, frozen=True):
+    """Registration: a calibration file, and the width of the seam where thermal ends."""
+
+    calib: str | None = None
+    seam_px: Annotated[int, msgspec.Meta(ge=0)] = 16
+
+
+class Fuse(_Section, frozen=True):
+    """Which fuser (None: the default one), and a weights file in place of the shipped one."""
+
+    fuser: str | None = None
+    weights: str | None = None
+
+
+class Publish(_Section, frozen=True):
+    """Where fused frames are published; `endpoint: null` publishes nothing."""
+
+    endpoint: str | None = "tcp://127.0.0.1:5555"
+    encoding: Literal["raw", "jpeg", "png"] = "raw"
+    jpeg_quality: Annotated[int, msgspec.Meta(ge=1, le=100)] = 90
+    topic: str = "fused"
+    insecure: bool = False
+
+
+class Record(_Section, frozen=True):
+    """A file to record fused video to; `side_by_side` puts both sources next to it."""
+
+    path: str | None = None
+    side_by_side: bool = False
+    force: bool = False
+
+
+class Playback(_Section, frozen=True):
+    """How recordings are played: times real time, or `max`; and whether they start again at their end."""
+
+    speed: Positive | Literal["max"] = 1.0
+    loop: bool = False
+
+
+class Config(_Section, frozen=True):
+    """Everything `rtfuse run` needs. `frames` and `duration_s` end the run early."""
+
+    rig: str = "rig"
+    ir: Camera = Camera()
+    rgb: Camera = Camera()
+    sync: Sync = Sync()
+    align: Align = Align()
+    fuse: Fuse = Fuse()
+    publish: Publish = Publish()
+    record: Record = Record()
+    playback: Playback = Playback()
+    frames: Count | None = None
+    duration_s: Positive | None = None
+
+
+def load_config(
+    file: str | Path | None = None,
+    overrides: Iterable[str] = (),
+    options: Mapping[str, Any] | None = None,
+) -> Config:
+    """Merge defaults, then the YAML `file`, then `key.sub=value` overrides, then command-line `options`.
+
+    Values in `options` that are None were not given and change nothing. Raises ConfigError naming the file or
+    override, the key's path, what was found and what is possible.
+    """
+    tree: dict[str, Any] = {}
+    if file is not None:
+        tree = _read(file)
+        _convert(tree, f"config {file}")
+    for item in overrides:
+        key, separator, text = item.partition("=")
+        if not separator or not key:
+            raise ConfigError(f"override {item!r}: want key=value, for example sync.tolerance_ms=15")
+        _assign(tree, key, _parse(text, item), f"override {item!r}")
+        _convert(tree, f"override {item!r}")
+    for key, value in (options or {}).items():
+        if value is not None:
+            _assign(tree, key, value, key)
+    return _convert(tree, "options")
+
+
+def dump_config(config: Config) -> str:
+    """Return the configuration as YAML, without credentials in URIs."""
+    from rtfuse.capture import redact
+
+    tree = msgspec.to_builtins(config)
+    for camera in (tree["ir"], tree["rgb"]):
+        camera["uri"] = camera["uri"] and redact(camera["uri"])
+    return yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=100)
+
+
+def _read(file: str | Path) -> dict[str, Any]:
+    try:
+        tree = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+    except OSError as e:
+        raise ConfigError(f"config {file}: {e.strerror or e}") from e
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        raise ConfigError(f"config {file} is not valid YAML: {' '.join(str(e).split())}") from e
+    if tree is None:
+        return {}
+    if not isinstance(tree, dict):
+        raise ConfigError(f"config {file}: want keys and values at the top, found {type(tree).__name__}")
+    return tree
+
+
+def _parse(text: str, item: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as e:
+        raise ConfigError(f"override {item!r}: the value is not valid YAML") from e
+
+
+def _assign(tree: dict[str, Any], key: str, value: Any, where: str) -> None:
+    *parents, last = key.split(".")
+    for name in parents:
+        if tree.get(name) is None:
+            tree[name] = {}
+        tree = tree[name]
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{where}: {name} is a value, not a section")
+    tree[last] = value
+
+
+def _convert(tree: Mapping[str, Any], where: str) -> Config:
+    _refuse_unknown(tree, Config, where, "")
+    try:
+        return msgspec.convert(tree, Config)
+    except msgspec.ValidationError as e:
+        fault, _, path = str(e).partition(" - at `$")
+        path = path.strip(".`")
+        fault = f"{fault[:1].lower()}{fault[1:]}{_choices(path) if 'enum' in fault else ''}"
+        raise ConfigError(f"{where}: {path or 'value'}: {fault}") from e
+
+
+def _choices(path: str) -> str:
+    """Say what a key that takes words takes, from its type."""
+    kind: Any = Config
+    for name in path.split("."):
+        kind = next((f.type for f in msgspec.structs.fields(kind) if f.name == name), str)
+    words = [w for part in (kind, *get_args(kind)) for w in get_args(part) if isinstance(w, str)]
+    numbers = " or a number" if float in get_args(kind) or Positive in get_args(kind) else ""
+    return f"; want {', '.join(words)}{numbers}"
+
+
+def _refuse_unknown(tree: Mapping[str, Any], kind: type[msgspec.Struct], where: str, path: str) -> None:
+    fields = {f.name: f.type for f in msgspec.structs.fields(kind)}
+    for key, value in tree.items():
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), fields, 1)
+            hint = f"did you mean {path}{near[0]}?" if near else f"there are {', '.join(fields)}"
+            raise ConfigError(f"{where}: unknown key {path}{key}; {hint}")
+        section = fields[key]
+        if isinstance(section, type) and issubclass(section, _Section) and isinstance(value, Mapping):
+            _refuse_unknown(value, section, where, f"{path}{key}.")

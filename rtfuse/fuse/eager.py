@@ -1,0 +1,33 @@
+"""U-Fuser in eager torch: the reference that every faster engine is held to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from rtfuse.fuse.ufuser import crop, load_weights, pad_to_multiple
+from rtfuse.types import Image
+
+
+class EagerUFuser:
+    """Fuses thermal and visible luma, (H, W) uint8 of any size, by the network in float32.
+
+    Raises WeightsMissing if the file is absent or its tensors do not fit the network.
+    """
+
+    def __init__(self, weights: str | Path, device: str = "cpu") -> None:
+        self._device = torch.device(device)
+        self._net = load_weights(weights).to(self._device).eval()
+
+    @torch.inference_mode()
+    def __call__(self, ir: Image, luma: Image) -> Image:
+        """Return the fused luma, (H, W) uint8."""
+        fused = self._net(self._tensor(ir), self._tensor(luma))
+        fused = crop(fused, luma.shape[0], luma.shape[1])
+        result: Image = fused[0, 0].mul(255).round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
+        return result
+
+    def _tensor(self, image: Image) -> torch.Tensor:
+        x = torch.from_numpy(image).to(self._device)[None, None].float().div_(255)
+        return pad_to_multiple(x, 8)

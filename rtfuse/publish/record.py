@@ -1,0 +1,210 @@
+"""Fused frames into files: video (PyAV), one image, or a folder of images; whole under the final name or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from fractions import Fraction
+from pathlib import Path
+from typing import Protocol
+
+import av
+import cv2
+import numpy as np
+from av.video.frame import VideoFrame
+from av.video.reformatter import ColorRange, Colorspace
+
+from rtfuse.errors import OutputExists, OutputUnwritable
+from rtfuse.types import Fused, Image
+
+VIDEO_CODECS = {".mp4": "libx264", ".mkv": "libx264", ".mov": "libx264", ".avi": "libx264", ".webm": "libvpx-vp9"}
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
+_CODEC_OPTIONS = {
+    "libx264": {"preset": "veryfast", "crf": "18"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "24", "b": "0"},
+}
+
+
+class Writer(Protocol):
+    """A sink that makes one output; `close` completes it, `abort` leaves nothing behind."""
+
+    def write(self, fused: Fused) -> None: ...
+
+    def close(self) -> None: ...
+
+    def abort(self) -> None: ...
+
+
+def open_writer(
+    path: str | Path,
+    *,
+    rate_hz: float | None = None,
+    time_base: Fraction | None = None,
+    side_by_side: bool = False,
+    force: bool = False,
+) -> Writer:
+    """Open what `path` names: a video by its suffix, one image by its suffix, otherwise a folder of PNG files.
+
+    `rate_hz` and `time_base` are the RGB stream's, so that its times are kept exactly. `side_by_side` puts thermal
+    and RGB to the left of the fused picture. Raises OutputExists without `force`, OutputUnwritable if the folder
+    is missing or not writable, or the suffix is unknown.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix and suffix not in VIDEO_CODECS and suffix not in IMAGE_SUFFIXES:
+        known = " ".join([*VIDEO_CODECS, *sorted(IMAGE_SUFFIXES)])
+        raise OutputUnwritable(f"output {path}: unknown format {suffix}; want one of {known}, or a folder")
+    if (path.exists() or path.is_symlink()) and not force:
+        raise OutputExists(f"output {path} exists; choose another name or give --force")
+    if path.is_dir() == bool(suffix) and path.exists():
+        raise OutputUnwritable(f"output {path} is {'a folder' if suffix else 'a file'}; choose another name")
+    partial = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+    try:
+        if suffix in VIDEO_CODECS:
+            partial.touch()
+            return VideoWriter(path, partial, rate_hz=rate_hz, time_base=time_base, side_by_side=side_by_side)
+        if not suffix:
+            partial.mkdir()
+        else:
+            partial.touch()
+    except OSError as e:
+        raise OutputUnwritable(f"output {path} cannot be written: {e.strerror or e}") from e
+    return ImageWriter(path, partial, side_by_side=side_by_side)
+
+
+def compose(fused: Fused, side_by_side: bool) -> Image:
+    """Return the picture to write, (H, W, 3) uint8 RGB: fused alone, or thermal | RGB | fused, (H, 3W, 3)."""
+    if not side_by_side:
+        return fused.image
+    return np.hstack([cv2.cvtColor(fused.ir, cv2.COLOR_GRAY2RGB), fused.pair.rgb.image, fused.image])
+
+
+class VideoWriter:
+    """Writes H.264 (VP9 in WebM), each frame at its RGB frame's capture time, the first at its own media time.
+
+    Times of live streams count from the first frame. 4:2:0 where both sides are even, else 4:4:4 (8 bit, BT.601).
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        partial: Path,
+        *,
+        rate_hz: float | None,
+        time_base: Fraction | None,
+        side_by_side: bool,
+    ) -> None:
+        self._path, self._partial, self._side_by_side = path, partial, side_by_side
+        self._rate = Fraction(rate_hz or 30).limit_denominator(1001)
+        self._base = time_base if time_base and time_base <= Fraction(1, 1000) else Fraction(1, 90_000)
+        self._container = av.open(str(partial), "w")
+        self._stream: av.VideoStream | None = None
+        self._start_ns = 0
+        self._last_pts = -1
+
+    def write(self, fused: Fused) -> None:
+        """Encode one frame. Raises OutputUnwritable if the disk does not take it."""
+        image = compose(fused, self._side_by_side)
+        rgb = fused.pair.rgb
+        try:
+            if self._stream is None:
+                self._stream = self._open_stream(image)
+                self._start_ns = 0 if rgb.stamp.value == "media" else rgb.t_ns
+            frame = VideoFrame.from_ndarray(image, format="rgb24").reformat(
+                format=self._stream.pix_fmt,
+                dst_colorspace=Colorspace.ITU601,
+                dst_color_range=ColorRange.MPEG,
+            )
+            ticks = Fraction(rgb.t_ns - self._start_ns, 1_000_000_000) / self._base
+            frame.pts = self._last_pts = max(round(ticks), self._last_pts + 1)
+            frame.time_base = self._base
+            frame.duration = max(1, round(1 / self._rate / self._base))
+            self._container.mux(self._stream.encode(frame))
+        except (OSError, av.error.FFmpegError) as e:
+            raise OutputUnwritable(f"output {self._path} cannot be written: {e.strerror or e}") from e
+
+    def _open_stream(self, image: Image) -> av.VideoStream:
+        codec = VIDEO_CODECS[self._path.suffix.lower()]
+        stream = self._container.add_stream(codec, rate=self._rate, options=dict(_CODEC_OPTIONS[codec]))
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width = image.shape[:2]
+        stream.pix_fmt = "yuv420p" if stream.height % 2 == 0 and stream.width % 2 == 0 else "yuv444p"
+        stream.time_base = stream.codec_context.time_base = self._base
+        stream.codec_context.colorspace = 6  # SMPTE 170M: the matrix of BT.601
+        stream.codec_context.color_range = ColorRange.MPEG
+        stream.codec_context.thread_type = "AUTO"
+        return stream
+
+    def close(self) -> None:
+        """Complete the file and give it its name; without frames there is no file."""
+        if self._stream is None:
+            self.abort()
+            return
+        try:
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+            os.replace(self._partial, self._path)
+        except (OSError, av.error.FFmpegError) as e:
+            self.abort()
+            raise OutputUnwritable(f"output {self._path} cannot be written: {e.strerror or e}") from e
+
+    def abort(self) -> None:
+        """Remove what was written."""
+        # Closing an unfinished container can fail in its turn (full disk); the file goes either way.
+        try:
+            self._container.close()
+        except (OSError, av.error.FFmpegError):
+            pass
+        finally:
+            self._partial.unlink(missing_ok=True)
+
+
+class ImageWriter:
+    """Writes one image, or `NNNNNN.png` (the RGB frame's number) into a folder."""
+
+    def __init__(self, path: Path, partial: Path, *, side_by_side: bool) -> None:
+        self._path, self._partial, self._side_by_side = path, partial, side_by_side
+        self._written = 0
+
+    def write(self, fused: Fused) -> None:
+        """Write one picture. Raises OutputUnwritable if it does not fit the output or the disk does not take it."""
+        target = self._partial
+        if self._partial.is_dir():
+            target = self._partial / f"{fused.pair.rgb.frame_id:06d}.png"
+        elif self._written:
+            raise OutputUnwritable(
+                f"output {self._path} is one image but the input has several frames; name a video or a folder"
+            )
+        write_image(target, compose(fused, self._side_by_side), named=self._path)
+        self._written += 1
+
+    def close(self) -> None:
+        """Give the output its name; without frames there is none."""
+        if not self._written:
+            self.abort()
+            return
+        try:
+            if self._partial.is_dir() and self._path.exists():
+                shutil.rmtree(self._path)
+            os.replace(self._partial, self._path)
+        except OSError as e:
+            self.abort()
+            raise OutputUnwritable(f"output {self._path} cannot be written: {e.strerror or e}") from e
+
+    def abort(self) -> None:
+        """Remove what was written."""
+        if self._partial.is_dir():
+            shutil.rmtree(self._partial, ignore_errors=True)
+        else:
+            self._partial.unlink(missing_ok=True)
+
+
+def write_image(path: Path, rgb: Image, named: Path | None = None) -> None:
+    """Write (H, W, 3) uint8 RGB by the suffix of `path`. Raises OutputUnwritable, speaking of `named` if given."""
+    try:
+        ok, data = cv2.imencode(path.suffix or ".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+        if not ok:
+            raise OutputUnwritable(f"output {named or path} cannot be encoded as {path.suffix}")
+        path.write_bytes(data.tobytes())
+    except (OSError, cv2.error) as e:
+        raise OutputUnwritable(f"output {named or path} cannot be written: {getattr(e, 'strerror', None) or e}") from e
