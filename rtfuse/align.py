@@ -179,7 +179,7 @@ def _undistort(pixels: Image, camera: Camera) -> Image:
     else:
         # The iteration's default of 5 steps leaves pixels of error under strong barrel distortion.
         criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-9)
-        ideal = cv2.undistortPointsIter(source, _k(camera), dist, None, None, criteria)
+        ideal = cv2.undistortPoints(source, _k(camera), dist, criteria=criteria)
     return ideal.reshape(-1, 2)
 
 

@@ -74,3 +74,9 @@ class StageFailed(RtfuseError, RuntimeError):
     """A stage of the running pipeline failed; the message names the stage and its error."""
 
     exit_status = 1
+
+
+class Interrupted(RtfuseError):
+    """Ctrl-C or SIGTERM ended a job that is only of use when it is complete."""
+
+    exit_status = 130

@@ -72,7 +72,7 @@ class Pairer:
         self.max_reuse_ns = max_reuse_ns if policy == "lead" else 0
         self.wait_ns = wait_ns
         self.drops: Counter[tuple[Stream, str]] = Counter()
-        self._offset_ns = {"ir": 0, "rgb": 0, **(offset_ns or {})}
+        self.offset_ns = {"ir": 0, "rgb": 0, **(offset_ns or {})}
         self._ir: list[_Entry] = []
         self._rgb: list[_Entry] = []
         self._last_rgb: int | None = None
@@ -80,7 +80,7 @@ class Pairer:
 
     def push(self, frame: Frame) -> None:
         """Add a frame; it is paired or counted by later calls of `pairs` and `finish`."""
-        entry = _Entry(frame.t_ns + self._offset_ns[frame.stream], frame)
+        entry = _Entry(frame.t_ns + self.offset_ns[frame.stream], frame)
         if frame.stream == "rgb":
             late = self._last_rgb is not None and entry.t_ns <= self._last_rgb
         else:
@@ -124,6 +124,11 @@ class Pairer:
             self._count_unused(entry)
         self._ir.clear()
         return found
+
+    @property
+    def waiting(self) -> bool:
+        """Whether an RGB frame is still undecided."""
+        return bool(self._rgb)
 
     @property
     def deadline_ns(self) -> int | None:

@@ -27,7 +27,7 @@ def fuse_pyramid(ir: Image, luma: Image, max_levels: int = 6) -> Image:
     for detail_ir, detail_rgb in zip(reversed(details_ir), reversed(details_rgb), strict=True):
         fused = cv2.pyrUp(fused, dstsize=detail_rgb.shape[::-1])
         cv2.add(fused, _larger(detail_ir, detail_rgb), dst=fused)
-    return cv2.convertScaleAbs(cv2.max(fused, 0))  # saturates at 255
+    return cv2.convertScaleAbs(np.maximum(fused, 0, out=fused))  # saturates at 255
 
 
 def _decompose(image: Image, levels: int) -> tuple[list[Image], Image]:
@@ -45,7 +45,7 @@ def _decompose(image: Image, levels: int) -> tuple[list[Image], Image]:
 def _larger(a: Image, b: Image) -> Image:
     """Return, pixel by pixel, the value that is further from zero."""
     larger = b.copy()
-    cv2.copyTo(a, cv2.compare(cv2.absdiff(a, 0), cv2.absdiff(b, 0), cv2.CMP_GT), larger)
+    cv2.copyTo(a, cv2.compare(np.abs(a), np.abs(b), cv2.CMP_GT), larger)
     return larger
 
 

@@ -199,6 +199,33 @@ class ImageWriter:
             self._partial.unlink(missing_ok=True)
 
 
+class PictureWriter:
+    """Writes one side-by-side picture: the frame number `at`, or the last one if there are fewer."""
+
+    def __init__(self, path: Path, *, at: int, force: bool) -> None:
+        if path.suffix.lower() not in IMAGE_SUFFIXES:
+            raise OutputUnwritable(f"picture {path}: want one of {' '.join(sorted(IMAGE_SUFFIXES))}")
+        self._image = open_writer(path, side_by_side=True, force=force)
+        self._at, self._seen = at, 0
+        self._last: Fused | None = None
+
+    def write(self, fused: Fused) -> None:
+        """Keep the frame until the one that was asked for."""
+        if self._seen <= self._at:
+            self._last = fused
+        self._seen += 1
+
+    def close(self) -> None:
+        """Write the picture."""
+        if self._last is not None:
+            self._image.write(self._last)
+        self._image.close()
+
+    def abort(self) -> None:
+        """Remove what was written."""
+        self._image.abort()
+
+
 def write_image(path: Path, rgb: Image, named: Path | None = None) -> None:
     """Write (H, W, 3) uint8 RGB by the suffix of `path`. Raises OutputUnwritable, speaking of `named` if given."""
     try:

@@ -1,0 +1,166 @@
+"""The command line: `rtfuse run | fuse | view | bench`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from rtfuse.config import dump_config, load_config
+from rtfuse.errors import RtfuseError
+from rtfuse.stats import Snapshot
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Real-time fusion of a thermal and an RGB stream: capture, sync, align, fuse, publish.",
+)
+out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. sync.tolerance_ms=15")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; the command line wins over it.")]
+Calib = Annotated[str | None, typer.Option(help="Calibration file (YAML).")]
+FuserName = Annotated[str | None, typer.Option("--fuser", help="pyramid or ufuser.")]
+Fps = Annotated[float | None, typer.Option(help="Rate of stills, and the rate asked of cameras.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite existing outputs.")]
+
+
+def main() -> None:
+    """Run the command line; errors become one line and an exit status."""
+    try:
+        status = app(standalone_mode=False)
+        sys.exit(status if isinstance(status, int) else 0)
+    except RtfuseError as e:
+        err.print(f"[bold red]error:[/] {_escape(str(e))}", soft_wrap=True)
+        sys.exit(e.exit_status)
+    except Exception as e:
+        if not hasattr(e, "format_message"):  # not a usage error
+            raise
+        err.print(f"[bold red]error:[/] {_escape(e.format_message())}", soft_wrap=True)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+
+
+def _escape(text: str) -> str:
+    return " ".join(text.split()).replace("[", r"\[")
+
+
+@app.command()
+def run(
+    overrides: Overrides = None,
+    ir: Annotated[str | None, typer.Option(help="Thermal source: device, URL, recording, stills, synthetic:")] = None,
+    rgb: Annotated[str | None, typer.Option(help="RGB source.")] = None,
+    config: ConfigFile = None,
+    calib: Calib = None,
+    fuser: FuserName = None,
+    publish: Annotated[str | None, typer.Option(help="ZeroMQ endpoint to bind, or 'off'.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="raw, jpeg or png.")] = None,
+    record: Annotated[str | None, typer.Option(help="Record fused video to this file.")] = None,
+    frames: Annotated[int | None, typer.Option(help="End after this many fused frames.")] = None,
+    duration: Annotated[float | None, typer.Option(help="End after this many seconds.")] = None,
+    speed: Annotated[str | None, typer.Option(help="Recordings: times real time, or 'max'.")] = None,
+    loop: Annotated[bool | None, typer.Option("--loop", help="Recordings: start again at the end.")] = None,
+    fps: Fps = None,
+    insecure: Annotated[bool | None, typer.Option("--insecure", help="Allow plain text beyond this machine.")] = None,
+    force: Force = False,
+) -> None:
+    """Fuse two live streams (or recordings at their own pace) and publish the result over ZeroMQ.
+
+    Example: rtfuse run --ir /dev/video1 --rgb /dev/video0
+    """
+    options = {
+        "ir.uri": ir,
+        "rgb.uri": rgb,
+        "ir.fps": fps,
+        "rgb.fps": fps,
+        "align.calib": calib,
+        "fuse.fuser": fuser,
+        "publish.encoding": encoding,
+        "publish.insecure": insecure,
+        "record.path": record,
+        "record.force": force or None,
+        "frames": frames,
+        "duration_s": duration,
+        "playback.speed": _speed(speed),
+        "playback.loop": loop,
+    }
+    settings = load_config(config, [*(overrides or []), *_endpoint(publish)], options)
+    out.print(f"[dim]{_escape_lines(dump_config(settings))}[/]", soft_wrap=True)
+    from rtfuse.commands import interruptible, run_live
+
+    result = interruptible(lambda signals: run_live(settings, signals, out))
+    _close(result, {"recorded": settings.record.path} if settings.record.path else {})
+
+
+def _escape_lines(text: str) -> str:
+    return text.rstrip().replace("[", r"\[")
+
+
+def _endpoint(publish: str | None) -> list[str]:
+    if publish is None:
+        return []
+    return ["publish.endpoint=null" if publish == "off" else f"publish.endpoint='{publish}'"]
+
+
+def _speed(speed: str | None) -> Any:
+    try:
+        return None if speed is None else float(speed)
+    except ValueError:
+        return speed
+
+
+@app.command()
+def fuse(
+    ir: Annotated[str, typer.Argument(metavar="IR", help="Thermal recording, folder, pattern or image.")],
+    rgb: Annotated[str, typer.Argument(metavar="RGB", help="RGB recording, folder, pattern or image.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Video, image, or folder (no suffix).")],
+    overrides: Overrides = None,
+    side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Thermal | RGB | fused.")] = False,
+    picture: Annotated[Path | None, typer.Option(help="Also write one side-by-side picture.")] = None,
+    config: ConfigFile = None,
+    calib: Calib = None,
+    fuser: FuserName = None,
+    fps: Fps = None,
+    force: Force = False,
+) -> None:
+    """Fuse two recordings, folders or images completely, in order, with the RGB stream's times.
+
+    Example: rtfuse fuse thermal.mp4 rgb.mp4 -o fused.mp4
+    """
+    options = {
+        "ir.uri": ir,
+        "rgb.uri": rgb,
+        "ir.fps": fps,
+        "rgb.fps": fps,
+        "align.calib": calib,
+        "fuse.fuser": fuser,
+        "playback.speed": "max",
+        "playback.loop": False,
+    }
+    settings = load_config(config, overrides or [], options)
+    from rtfuse.commands import fuse_recordings, interruptible
+
+    result = interruptible(
+        lambda signals: fuse_recordings(
+            settings, signals, err, output, side_by_side=side_by_side, picture=picture, force=force
+        )
+    )
+    _close(result, {"fused": str(output), **({"picture": str(picture)} if picture else {})})
+    lost = {key: n for key, n in result.drops.items() if key[1] in ("corrupt", "truncated")}
+    if lost:
+        what = ", ".join(f"{n} {where} frames {cause}" for (where, cause), n in lost.items())
+        err.print(
+            f"[bold yellow]incomplete input:[/] {what}; what was readable was fused into {output}", soft_wrap=True
+        )
+        raise typer.Exit(2)
+
+
+def _close(result: Snapshot, paths: dict[str, str]) -> None:
+    from rtfuse.status import summary
+
+    out.print(summary(result, paths))

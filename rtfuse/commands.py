@@ -1,0 +1,164 @@
+"""What the subcommands do, once their options have become a `Config`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from rtfuse.config import Config
+from rtfuse.errors import Interrupted
+from rtfuse.pipeline import Pipeline
+from rtfuse.publish.record import PictureWriter, Writer, open_writer
+from rtfuse.rig import open_publisher, open_rig
+from rtfuse.stats import Snapshot
+from rtfuse.status import watching
+
+T = TypeVar("T")
+
+_GRACE_S = 1.7
+"""After Ctrl-C or SIGTERM, what has not ended after this time is left behind."""
+
+
+class Signals:
+    """Ctrl-C and SIGTERM as an event to wait for and a fact to ask for."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self.fired = False
+
+    def __call__(self, *_: object) -> None:
+        self.fired = True
+        self.stop.set()
+
+
+def interruptible(job: Callable[[Signals], T]) -> T:
+    """Run `job` in a thread and return its result, or raise its error.
+
+    The main thread stays free for signals: a job that hangs inside a driver or a socket, where Python's handlers
+    do not run, still ends within 2 s of Ctrl-C.
+    """
+    signals, results, errors = Signals(), list[T](), list[BaseException]()
+
+    def work() -> None:
+        try:
+            results.append(job(signals))
+        except BaseException as e:  # noqa: BLE001 - raised again in the main thread
+            errors.append(e)
+
+    before = {s: signal.signal(s, signals) for s in (signal.SIGINT, signal.SIGTERM)}
+    thread = threading.Thread(target=work, name="rtfuse-main", daemon=True)
+    thread.start()
+    deadline = None
+    while thread.is_alive():
+        thread.join(0.05)
+        if signals.fired and deadline is None:
+            deadline = time.monotonic() + _GRACE_S
+        if deadline is not None and time.monotonic() > deadline:
+            sys.stdout.flush()
+            os._exit(0)
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def run_live(settings: Config, signals: Signals, console: Console) -> Snapshot:
+    """`rtfuse run`: fuse at the sources' own pace, publish, record; returns the counts."""
+    publisher, writer = open_publisher(settings), None
+    try:
+        rig = open_rig(settings)
+        if publisher is not None:
+            rig.sinks["publish"] = publisher
+            console.print(f"publishing {settings.publish.topic} on {publisher.endpoint}", soft_wrap=True)
+        if settings.record.path:
+            rgb = rig.sources["rgb"].info
+            writer = open_writer(
+                settings.record.path,
+                rate_hz=rgb.rate_hz,
+                time_base=rgb.time_base,
+                side_by_side=settings.record.side_by_side,
+                force=settings.record.force,
+            )
+            rig.sinks["record"] = writer
+        pipeline = Pipeline(rig, signals.stop)
+        with watching(console, pipeline.snapshot):
+            return pipeline.run(frames=settings.frames, duration_s=settings.duration_s)
+    finally:
+        if publisher is not None:
+            publisher.close()
+        if writer is not None:
+            writer.close()
+
+
+def fuse_recordings(
+    settings: Config,
+    signals: Signals,
+    console: Console,
+    output: Path,
+    *,
+    side_by_side: bool = False,
+    picture: Path | None = None,
+    force: bool = False,
+) -> Snapshot:
+    """`rtfuse fuse`: every pair once, in order, into `output`; a failed or interrupted run leaves no output."""
+    rig = open_rig(settings)
+    rgb = rig.sources["rgb"].info
+    writers: dict[str, Writer] = {}
+    try:
+        writers["record"] = open_writer(
+            output, rate_hz=rgb.rate_hz, time_base=rgb.time_base, side_by_side=side_by_side, force=force
+        )
+        if picture:
+            writers["picture"] = PictureWriter(picture, at=(rgb.frames or 1) // 2, force=force)
+        rig.sinks.update(writers)
+        pipeline = Pipeline(rig, signals.stop)
+        with _progress(console, pipeline.snapshot, settings.frames or rgb.frames):
+            result = pipeline.run(frames=settings.frames)
+        if signals.fired:
+            raise Interrupted(f"interrupted after {result.frames} frames; {output} was not written")
+    except BaseException:
+        for writer in writers.values():
+            writer.abort()
+        raise
+    for writer in writers.values():
+        writer.close()
+    return result
+
+
+@contextmanager
+def _progress(console: Console, snapshot: Callable[[], Snapshot], total: int | None) -> Iterator[None]:
+    """Show a bar with the frames done, their rate and the time left, while the block runs."""
+    columns = (
+        TextColumn("fusing"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task, over = progress.add_task("", total=total, rate=""), threading.Event()
+
+        def follow() -> None:
+            while not over.wait(0.2):
+                now = snapshot()
+                progress.update(task, completed=now.frames, rate=f"{now.recent_hz:.0f} frames/s")
+
+        thread = threading.Thread(target=follow, name="rtfuse-progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join(1.0)
+            progress.update(task, completed=snapshot().frames)

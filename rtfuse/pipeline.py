@@ -1,0 +1,401 @@
+"""capture → sync → align → fuse → publish: the only file that knows all the stages.
+
+    source thread (ir)  ─┐                                           ┌─ outlet thread: publish
+                         ├─ Inbox ─ run(): Pairer → Aligner → fuser ─┤
+    source thread (rgb) ─┘                                           └─ outlet thread: record
+
+Live, the inbox and the outlets drop their oldest frame and count it, so the age of what comes out stays flat.
+Lossless (recordings as fast as possible), every queue waits instead, and frames are taken in order of their time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import count
+
+from rtfuse.align import Aligner
+from rtfuse.errors import NoOverlap, RtfuseError, StageFailed
+from rtfuse.fuse import Fuser
+from rtfuse.stats import Snapshot, Stats
+from rtfuse.sync import Pairer
+from rtfuse.thermal import Agc
+from rtfuse.types import Clock, Frame, Fused, Image, Pair, Sink, Source, Stamp, Stream
+
+STREAMS: tuple[Stream, Stream] = ("ir", "rgb")
+_JOIN_S = 0.8
+"""How long a stopping pipeline waits for threads (live)."""
+_DRAIN_S = 60.0
+"""How long it waits for the outputs to take the last frames (lossless)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Playback:
+    """How recordings are played: `speed` times real time, None for as fast as they are taken; again if `loop`."""
+
+    speed: float | None = 1.0
+    loop: bool = False
+
+
+@dataclass(slots=True)
+class Rig:
+    """The parts of one pipeline, opened and matched to each other; `rtfuse.rig.open_rig` makes them from a `Config`.
+
+    `reopen` gives a source again from its start (for loops). `sinks` are named for the drop counts; the first one
+    is where age is measured.
+    """
+
+    sources: dict[Stream, Source]
+    pairer: Pairer
+    aligner: Aligner
+    fuser: Fuser
+    sinks: dict[str, Sink] = field(default_factory=dict)
+    agc: Agc = field(default_factory=Agc)
+    playback: Playback = Playback()
+    lossless: bool = False
+    queue: int = 8
+    reopen: Callable[[Stream], Source] | None = None
+    clock: Clock = time.monotonic_ns
+
+
+class Inbox:
+    """Frames on their way from the source threads to the fusing thread."""
+
+    def __init__(self, capacity: int, *, lossless: bool, offset_ns: Mapping[Stream, int] | None = None) -> None:
+        self._capacity, self._lossless = capacity, lossless
+        self._offset_ns = offset_ns or {}
+        self._frames: dict[Stream, deque[Frame]] = {s: deque() for s in STREAMS}
+        self._open: set[Stream] = set(STREAMS)
+        self._changed = threading.Condition()
+        self._failure: Exception | None = None
+        self._stopped = False
+        self.drops: Counter[tuple[str, str]] = Counter()
+
+    def put(self, frame: Frame) -> bool:
+        """Hand over a frame; when full, wait (lossless) or drop the oldest. Returns False once stopped."""
+        with self._changed:
+            queue = self._frames[frame.stream]
+            if self._lossless:
+                self._changed.wait_for(lambda: len(queue) < self._capacity or self._stopped)
+            elif len(queue) >= self._capacity:
+                queue.popleft()
+                self.drops[frame.stream, "queue"] += 1
+            queue.append(frame)
+            self._changed.notify_all()
+            return not self._stopped
+
+    def end(self, stream: Stream) -> None:
+        """Say that this stream has ended."""
+        with self._changed:
+            self._open.discard(stream)
+            self._changed.notify_all()
+
+    def fail(self, error: Exception) -> None:
+        """Hand an error of any thread to the fusing thread; the first one counts."""
+        with self._changed:
+            self._failure = self._failure or error
+            self._changed.notify_all()
+
+    def stop(self) -> None:
+        """Release every thread that waits."""
+        with self._changed:
+            self._stopped = True
+            self._changed.notify_all()
+
+    def take(self, timeout_s: float) -> list[Frame]:
+        """Return what has arrived, waiting at most `timeout_s` for something; raises the first failure.
+
+        Lossless, it returns one frame at a time, the earliest of both streams, and nothing until that is certain.
+        """
+        with self._changed:
+            self._changed.wait_for(lambda: self._failure or self._ready(), timeout_s)
+            if self._failure:
+                raise self._failure
+            if not self._lossless:
+                taken = [f for s in STREAMS for f in self._frames[s]]
+                for queue in self._frames.values():
+                    queue.clear()
+                return taken
+            heads = [self._frames[s] for s in STREAMS if self._frames[s]]
+            if not heads or not self._ready():
+                return []
+            first = min(heads, key=lambda q: q[0].t_ns + self._offset_ns.get(q[0].stream, 0))
+            self._changed.notify_all()
+            return [first.popleft()]
+
+    def ended(self, stream: Stream) -> bool:
+        """Whether the stream has ended and all its frames were taken."""
+        with self._changed:
+            return stream not in self._open and not self._frames[stream]
+
+    def _ready(self) -> bool:
+        if self._lossless:
+            return all(self._frames[s] or s not in self._open for s in STREAMS)
+        return any(self._frames.values()) or not self._open
+
+
+class Outlet:
+    """A thread between the fusing thread and one sink, so that a slow sink delays nothing."""
+
+    def __init__(self, name: str, sink: Sink, *, lossless: bool, inbox: Inbox, written: Callable[[Fused], None]):
+        self.name = name
+        self.dropped = 0
+        self._sink, self._lossless, self._inbox, self._written = sink, lossless, inbox, written
+        self._waiting: deque[Fused] = deque()
+        self._capacity = 4 if lossless else 2
+        self._changed = threading.Condition()
+        self._over = False
+        self._thread = threading.Thread(target=self._work, name=f"rtfuse-{name}", daemon=True)
+        self._thread.start()
+
+    def offer(self, fused: Fused) -> None:
+        """Hand a frame to the sink; when it lags, wait (lossless) or drop the oldest."""
+        with self._changed:
+            if self._lossless:
+                self._changed.wait_for(lambda: len(self._waiting) < self._capacity or self._over)
+            elif len(self._waiting) >= self._capacity:
+                self._waiting.popleft()
+                self.dropped += 1
+            self._waiting.append(fused)
+            self._changed.notify_all()
+
+    def finish(self) -> None:
+        """Say that no frame will follow; the sink still takes what waits."""
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+
+    def joined(self, timeout_s: float) -> bool:
+        """Wait for the sink to have taken everything; returns whether it has in time."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        try:
+            while (fused := self._next()) is not None:
+                self._sink.write(fused)
+                self._written(fused)
+        except Exception as e:  # noqa: BLE001 - raised again in the fusing thread
+            self._inbox.fail(_named(self.name, e))
+            with self._changed:
+                self._over = True
+                self._waiting.clear()
+                self._changed.notify_all()
+
+    def _next(self) -> Fused | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._over)
+            fused = self._waiting.popleft() if self._waiting else None
+            self._changed.notify_all()
+            return fused
+
+
+class Pipeline:
+    """Runs a `Rig` until a source ends, a limit is reached, or `stop` is set."""
+
+    def __init__(self, rig: Rig, stop: threading.Event | None = None) -> None:
+        self.rig, self.stop = rig, stop or threading.Event()
+        self.stats = Stats(rig.clock)
+        offsets = rig.pairer.offset_ns
+        self._inbox = Inbox(4 if rig.lossless else rig.queue, lossless=rig.lossless, offset_ns=offsets)
+        self._outlets: list[Outlet] = []
+        self._aligned: tuple[Frame, Image] | None = None
+        self._cost_ns = 0.0
+
+    def snapshot(self) -> Snapshot:
+        """Return the counts so far; callable from any thread."""
+        losses = {(str(s), cause): n for s, source in self.rig.sources.items() for cause, n in source.losses.items()}
+        slow = {(o.name, "slow"): o.dropped for o in self._outlets}
+        return self.stats.snapshot(self.rig.pairer.drops, self._inbox.drops, losses, slow)
+
+    def run(self, *, frames: int | None = None, duration_s: float | None = None) -> Snapshot:
+        """Fuse until the end and return the counts. Ends early after `frames` or `duration_s`.
+
+        Raises the `RtfuseError` of the stage that failed, or StageFailed if it failed in another way, and
+        NoOverlap if recordings ended without one pair. Sources are closed; sinks are left to their owner.
+        """
+        check_overlap(self.rig)
+        names = list(self.rig.sinks)
+        for name, sink in self.rig.sinks.items():
+            written = self.stats.delivered if name == names[0] else _ignore
+            self._outlets.append(Outlet(name, sink, lossless=self.rig.lossless, inbox=self._inbox, written=written))
+        threads = self._start_sources()
+        complete = False
+        try:
+            complete = self._loop(frames, duration_s)
+        finally:
+            self.stop.set()
+            self._inbox.stop()
+            for source in self.rig.sources.values():
+                source.close()
+            drained = self._join(threads)
+        self._inbox.take(0)  # raises what an outlet reported last
+        if not drained:
+            raise StageFailed("an output did not take its last frames in time")
+        result = self.snapshot()
+        if complete and not result.frames:
+            raise NoOverlap(f"no RGB frame had a thermal frame near it: {_spans(self.rig)}; see sync.tolerance_ms")
+        return result
+
+    def _join(self, sources: list[threading.Thread]) -> bool:
+        """Let the outlets take what waits, and the sources end; returns whether the outlets did in time."""
+        for outlet in self._outlets:
+            outlet.finish()
+        deadline = time.monotonic() + (_DRAIN_S if self.rig.lossless else _JOIN_S)
+        drained = [o.joined(max(0.0, deadline - time.monotonic())) for o in self._outlets]
+        deadline = time.monotonic() + _JOIN_S / 2
+        for thread in sources:  # one that hangs in a driver or a socket is left behind: it is a daemon
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return all(drained)
+
+    def _start_sources(self) -> list[threading.Thread]:
+        rig = self.rig
+        start_ns, origin_ns, period_ns = rig.clock(), *_timeline(rig)
+        threads = []
+        for stream in STREAMS:
+            frames = _frames(rig, stream, period_ns)
+            if not rig.lossless and not rig.sources[stream].info.live:
+                frames = _paced(frames, rig, self.stop, start_ns, origin_ns)
+            thread = threading.Thread(
+                target=self._pump, args=(stream, frames), name=f"rtfuse-capture-{stream}", daemon=True
+            )
+            thread.start()
+            threads.append(thread)
+        return threads
+
+    def _pump(self, stream: Stream, frames: Iterator[Frame]) -> None:
+        try:
+            for frame in frames:
+                if self.stop.is_set() or not self._inbox.put(frame):
+                    return
+        except Exception as e:  # noqa: BLE001 - raised again in the fusing thread
+            self._inbox.fail(_named(f"capture of {stream}", e))
+        finally:
+            self._inbox.end(stream)
+
+    def _loop(self, frames: int | None, duration_s: float | None) -> bool:
+        """Fuse pairs until the streams end (returns True), or a limit or the stop event comes first."""
+        rig, pairer, inbox = self.rig, self.rig.pairer, self._inbox
+        end_ns = rig.clock() + round(duration_s * 1e9) if duration_s else None
+        done = 0
+        while not self.stop.is_set():
+            for frame in inbox.take(self._patience_s(end_ns)):
+                pairer.push(frame)
+            for stream in STREAMS:
+                if inbox.ended(stream):
+                    pairer.end(stream)
+            now = rig.clock()
+            if end_ns is not None and now >= end_ns:
+                return False
+            pairs = pairer.pairs(now)
+            over = inbox.ended("rgb") and not pairer.waiting
+            for pair in self._newest(pairs):
+                fused = self._fuse(pair)
+                done += 1
+                for outlet in self._outlets:
+                    outlet.offer(fused)
+                if not self._outlets:
+                    self.stats.delivered(fused)
+                if done == frames:
+                    return False
+            if over:
+                pairer.finish()
+                return True
+        return False
+
+    def _patience_s(self, end_ns: int | None) -> float:
+        """How long to wait for frames: until the pairer must decide, the run must end, or 0.2 s."""
+        due = [t for t in (self.rig.pairer.deadline_ns, end_ns) if t is not None]
+        return min(0.2, max(0.0, (min(due) - self.rig.clock()) / 1e9)) if due else 0.2
+
+    def _newest(self, pairs: list[Pair]) -> list[Pair]:
+        """Skip to the newest pair when fusing takes longer than a frame; after a mere hiccup, catch up instead."""
+        rate_hz = self.rig.sources["rgb"].info.rate_hz or 30
+        if self.rig.lossless or len(pairs) < 2 or self._cost_ns < 1e9 / rate_hz:
+            return pairs
+        self.stats.drops["rgb", "busy"] += len(pairs) - 1
+        return pairs[-1:]
+
+    def _fuse(self, pair: Pair) -> Fused:
+        rig, start_ns = self.rig, time.monotonic_ns()
+        try:
+            if self._aligned is None or self._aligned[0] is not pair.ir:
+                self._aligned = pair.ir, rig.aligner(rig.agc(pair.ir))
+            ir = self._aligned[1]
+        except Exception as e:
+            raise _named("align", e) from e
+        try:
+            image = rig.fuser(ir, pair.rgb.image, rig.aligner.valid)
+        except Exception as e:
+            raise _named(f"fuse with {rig.fuser.name}", e) from e
+        self._cost_ns += 0.2 * (time.monotonic_ns() - start_ns - self._cost_ns)
+        return Fused(image, ir, pair, rig.aligner.valid, rig.fuser.name)
+
+
+def check_overlap(rig: Rig) -> None:
+    """Raise NoOverlap if both sources are recordings and have no moment in common."""
+    ir, rgb = (rig.sources[s].info for s in STREAMS)
+    if None in (ir.start_ns, ir.end_ns, rgb.start_ns, rgb.end_ns) or ir.live or rgb.live:
+        return
+    offset, reach = rig.pairer.offset_ns, max(rig.pairer.tolerance_ns, rig.pairer.max_reuse_ns)
+    ir_span = [t + offset["ir"] for t in (ir.start_ns or 0, ir.end_ns or 0)]
+    rgb_span = [t + offset["rgb"] for t in (rgb.start_ns or 0, rgb.end_ns or 0)]
+    if ir_span[0] - rig.pairer.tolerance_ns >= rgb_span[1] or rgb_span[0] >= ir_span[1] + reach:
+        raise NoOverlap(f"the streams never overlap in time: {_spans(rig)}; check the files, or set ir.offset_ms")
+
+
+def _spans(rig: Rig) -> str:
+    def span(stream: Stream) -> str:
+        info = rig.sources[stream].info
+        if info.start_ns is None or info.end_ns is None:
+            return "unknown"
+        return f"{info.start_ns / 1e9:.2f} to {info.end_ns / 1e9:.2f} s"
+
+    return f"thermal {span('ir')}, RGB {span('rgb')}"
+
+
+def _timeline(rig: Rig) -> tuple[int, int]:
+    """Return the earliest time of the recordings, and the length of one round when they loop, in nanoseconds."""
+    infos = [s.info for s in rig.sources.values() if not s.info.live]
+    origin_ns = min((i.start_ns or 0 for i in infos), default=0)
+    return origin_ns, max((i.end_ns or 0 for i in infos), default=0) - origin_ns
+
+
+def _frames(rig: Rig, stream: Stream, period_ns: int) -> Iterator[Frame]:
+    """Yield the frames of a source; with `loop`, round after round, each `period_ns` later than the last."""
+    source, next_id = rig.sources[stream], 0
+    for turn in count():
+        first_id, shift_ns = next_id, turn * period_ns
+        for frame in source:
+            next_id = first_id + frame.frame_id + 1
+            yield replace(frame, frame_id=next_id - 1, t_ns=frame.t_ns + shift_ns) if turn else frame
+        if not rig.playback.loop or rig.reopen is None or source.info.live or next_id == first_id:
+            return
+        source = rig.sources[stream] = rig.reopen(stream)
+
+
+def _paced(frames: Iterator[Frame], rig: Rig, stop: threading.Event, start_ns: int, origin_ns: int) -> Iterator[Frame]:
+    """Yield each frame when it is due, its time mapped onto the local clock."""
+    speed = rig.playback.speed or 1.0
+    for frame in frames:
+        due_ns = start_ns + round((frame.t_ns - origin_ns) / speed)
+        wait_s = (due_ns - rig.clock()) / 1e9
+        if wait_s > 0 and stop.wait(wait_s):
+            return
+        yield replace(frame, t_ns=due_ns, stamp=Stamp.PLAYBACK, arrival_ns=rig.clock())
+
+
+def _named(stage: str, error: Exception) -> Exception:
+    """Return an error that names the stage; the package's own errors speak for themselves."""
+    if isinstance(error, RtfuseError):
+        return error
+    failed = StageFailed(f"{stage} failed: {type(error).__name__}: {error}")
+    failed.__cause__ = error
+    return failed
+
+
+def _ignore(_: Fused) -> None:
+    return None

@@ -1,0 +1,101 @@
+"""What the terminal shows while a pipeline runs, and when it has ended."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from rtfuse.stats import Snapshot
+
+CAUSES = {
+    "no_ir": "no thermal frame near enough",
+    "no_rgb": "no RGB frame near enough",
+    "superseded": "another frame was nearer",
+    "late": "arrived after its moment",
+    "queue": "waited too long for the fuser",
+    "busy": "skipped for a newer one, the fuser is slow",
+    "slow": "the output did not keep up",
+    "corrupt": "could not be decoded",
+    "truncated": "missing at the end of the file",
+    "driver": "lost by the camera driver",
+    "stale": "skipped for a newer one, capture is slow",
+    "dropped": "lost by the (synthetic) camera",
+}
+
+
+def drops_line(s: Snapshot) -> str:
+    """Return the drops by stream and cause in one line, or `none`."""
+    return ", ".join(f"{where} {cause} {n}" for (where, cause), n in sorted(s.drops.items())) or "none"
+
+
+def one_line(s: Snapshot) -> str:
+    """Return the state as one log line."""
+    return (
+        f"frames={s.frames} rate={s.recent_hz:.1f}Hz age_ms={_triple(s.age_ms)} "
+        f"skew_ms={_triple(s.skew_ms)} drops: {drops_line(s)}"
+    )
+
+
+def _triple(values: tuple[float, ...]) -> str:
+    return "/".join("-" if v != v else f"{v:.1f}" for v in values)
+
+
+def live_table(s: Snapshot) -> Table:
+    """Return the state as a table with one row."""
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for name in ("frames", "rate", "age p50/95/99", "skew p50/95/99", "drops"):
+        table.add_column(name)
+    table.add_row(
+        str(s.frames),
+        f"[bold]{s.recent_hz:.1f}[/] Hz",
+        f"{_triple(s.age_ms)} ms",
+        f"{_triple(s.skew_ms)} ms",
+        Text(drops_line(s), style="yellow" if s.drops else "green"),
+    )
+    return table
+
+
+def summary(s: Snapshot, paths: dict[str, str] | None = None) -> Table:
+    """Return the closing table: frames, rate, age, skew, drops by cause, and where the results are."""
+    table = Table.grid(padding=(0, 2))
+    reused = f" ({s.reused} with a thermal frame used before)" if s.reused else ""
+    table.add_row("frames", f"{s.frames} in {s.elapsed_s:.1f} s{reused}")
+    table.add_row("rate", f"{s.rate_hz:.1f} frames/s")
+    table.add_row("age", "p50 {:.1f}  p95 {:.1f}  p99 {:.1f} ms".format(*s.age_ms))
+    table.add_row("skew", "p50 {:.1f}  p95 {:.1f}  p99 {:.1f} ms".format(*s.skew_ms))
+    if not s.drops:
+        table.add_row("drops", "none")
+    for k, ((where, cause), n) in enumerate(sorted(s.drops.items())):
+        table.add_row("" if k else "drops", f"{n} {where}: {CAUSES.get(cause, cause)} ({cause})")
+    for name, path in (paths or {}).items():
+        table.add_row(name, Text(path, style="bold"))
+    return table
+
+
+@contextmanager
+def watching(console: Console, snapshot: Callable[[], Snapshot], every_s: float = 5.0) -> Iterator[None]:
+    """Show the state while the block runs: a live table on a terminal, else a log line every `every_s`."""
+    if console.is_terminal:
+        with Live(get_renderable=lambda: Group(live_table(snapshot())), console=console, refresh_per_second=4):
+            yield
+        return
+    over = threading.Event()
+
+    def log() -> None:
+        while not over.wait(every_s):
+            console.print(f"{time.strftime('%H:%M:%S')} {one_line(snapshot())}", soft_wrap=True, highlight=False)
+
+    thread = threading.Thread(target=log, name="rtfuse-status", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(1.0)

@@ -1,0 +1,68 @@
+"""Footage made on the spot: small videos and images whose every pixel and time is known."""
+
+from __future__ import annotations
+
+import os
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from av.video.frame import VideoFrame
+
+from rtfuse.types import Frame, Stamp
+
+FOOTAGE = Path(os.environ.get("RTFUSE_FOOTAGE", Path(__file__).resolve().parents[2] / "shared" / "data"))
+
+
+@pytest.fixture(scope="session")
+def footage():
+    """The folder of real recordings; skips where it is absent, fails if RTFUSE_REQUIRE_FOOTAGE is set."""
+    if not (FOOTAGE / "clips").is_dir():
+        if os.environ.get("RTFUSE_REQUIRE_FOOTAGE"):
+            pytest.fail(f"RTFUSE_REQUIRE_FOOTAGE is set, but there is no real footage in {FOOTAGE}")
+        pytest.skip("needs the real recordings in ../shared/data")
+    return FOOTAGE
+
+
+def picture(k, size_wh=(64, 48), channels=3):
+    """A smooth picture that moves with `k` and encodes it in the mean of its top left corner."""
+    w, h = size_wh
+    x, y = np.meshgrid(np.arange(w), np.arange(h))
+    image = (96 + 60 * np.sin((x + 2 * k) / 9) + 60 * np.cos(y / 7)).clip(0, 255).astype(np.uint8)
+    return image if channels == 1 else np.stack([image, np.roll(image, 5, 1), 255 - image], -1)
+
+
+def write_video(path, count, *, fps=30, size_wh=(64, 48), codec="mpeg4", pix_fmt="yuv420p", start_s=0.0, gray=False):
+    """Write `count` frames of `picture`, one every 1/fps s from `start_s`, as a video file; returns its path."""
+    rate = Fraction(fps).limit_denominator(1001)
+    base = 1 / rate / 100 if codec == "libx264" else 1 / rate
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.width, stream.height = size_wh
+        stream.pix_fmt = pix_fmt
+        stream.codec_context.time_base = base
+        if codec == "mpeg4":
+            stream.bit_rate = 4_000_000
+        for k in range(count):
+            image = picture(k, size_wh, 1 if gray else 3)
+            frame = VideoFrame.from_ndarray(image, format="gray" if gray else "rgb24")
+            frame.pts = round((start_s * rate + k) / rate / base)
+            frame.time_base = base
+            frame.duration = round(1 / rate / base)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return Path(path)
+
+
+def video_times(path):
+    """The time of every frame of a video, in exact seconds."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        return [frame.pts * stream.time_base for frame in container.decode(stream)]
+
+
+def make_frame(stream, k=0, *, t_ns=None, size_wh=(64, 48), stamp=Stamp.ARRIVAL):
+    t_ns = k * 33_000_000 if t_ns is None else t_ns
+    return Frame(stream, picture(k, size_wh, 1 if stream == "ir" else 3), k, t_ns, stamp, t_ns)
