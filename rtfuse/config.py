@@ -152,9 +152,11 @@ def _read(file: str | Path) -> dict[str, Any]:
 
 def _parse(text: str, item: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        value = yaml.safe_load(text)
     except yaml.YAMLError as e:
         raise ConfigError(f"override {item!r}: the value is not valid YAML") from e
+    # `synthetic:` is a source here, not the mapping that YAML sees in it.
+    return text if isinstance(value, dict) and not text.lstrip().startswith("{") else value
 
 
 def _assign(tree: dict[str, Any], key: str, value: Any, where: str) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from av.video.frame import VideoFrame
 
-from rtfuse.types import Frame, Stamp
+from rtfuse.types import Frame, SourceInfo, Stamp
 
 FOOTAGE = Path(os.environ.get("RTFUSE_FOOTAGE", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
@@ -66,3 +66,54 @@ def video_times(path):
 def make_frame(stream, k=0, *, t_ns=None, size_wh=(64, 48), stamp=Stamp.ARRIVAL):
     t_ns = k * 33_000_000 if t_ns is None else t_ns
     return Frame(stream, picture(k, size_wh, 1 if stream == "ir" else 3), k, t_ns, stamp, t_ns)
+
+
+class ListSource:
+    """A source that gives the frames it was given; `fail` is raised after them."""
+
+    def __init__(self, stream, frames, *, live=False, rate_hz=30.0, fail=None):
+        self.frames, self.fail, self.closed, self.losses = frames, fail, False, {}
+        h, w = frames[0].shape_hw if frames else (48, 64)
+        times = [f.t_ns for f in frames] or [0]
+        period = round(1e9 / rate_hz)
+        self.info = SourceInfo(
+            uri=f"list:{stream}",
+            stream=stream,
+            size_wh=(w, h),
+            dtype="uint8",
+            live=live,
+            rate_hz=rate_hz,
+            frames=len(frames),
+            start_ns=None if live else min(times),
+            end_ns=None if live else max(times) + period,
+        )
+
+    def __iter__(self):
+        for frame in self.frames:
+            if self.closed:
+                return
+            yield frame
+        if self.fail:
+            raise self.fail
+
+    def close(self):
+        self.closed = True
+
+
+def list_source(stream, count, *, period_ms=100 / 3, start_ms=0.0, stamp=Stamp.MEDIA, **kwargs):
+    times = [round((start_ms + k * period_ms) * 1e6) for k in range(count)]
+    frames = [make_frame(stream, k, t_ns=t, stamp=stamp) for k, t in enumerate(times)]
+    return ListSource(stream, frames, rate_hz=1000 / period_ms, **kwargs)
+
+
+class Memory:
+    """A sink that keeps what it is given."""
+
+    def __init__(self):
+        self.fused, self.closed = [], False
+
+    def write(self, fused):
+        self.fused.append(fused)
+
+    def close(self):
+        self.closed = True

