@@ -154,9 +154,7 @@ def fuse(
     lost = {key: n for key, n in result.drops.items() if key[1] in ("corrupt", "truncated")}
     if lost:
         what = ", ".join(f"{n} {where} frames {cause}" for (where, cause), n in lost.items())
-        err.print(
-            f"[bold yellow]incomplete input:[/] {what}; what was readable was fused into {output}", soft_wrap=True
-        )
+        err.print(f"[bold yellow]incomplete input:[/] {what}; the rest was fused into {output}", soft_wrap=True)
         raise typer.Exit(2)
 
 

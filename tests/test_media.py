@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 from av.video.frame import VideoFrame
-from conftest import picture, write_video
+from scenes import picture, write_video
 
 from rtfuse.capture import open_source
 from rtfuse.capture.media import NetworkStream, Recording

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import ListSource, Memory, list_source, make_frame
+from scenes import ListSource, Memory, list_source, make_frame
 
 from rtfuse.align import Aligner
 from rtfuse.errors import NoOverlap, SourceLost, StageFailed

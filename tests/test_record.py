@@ -8,7 +8,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 import pytest
-from conftest import make_frame, picture, video_times
+from scenes import make_frame, picture, video_times
 
 from rtfuse.capture.media import Recording
 from rtfuse.errors import OutputExists, OutputUnwritable

@@ -23,10 +23,11 @@ _NS = 1_000_000_000
 class _Decoder:
     """One container's first video stream as images; the first is decoded at once, to know size and depth."""
 
-    def __init__(self, container: InputContainer, stream: Stream) -> None:
+    def __init__(self, container: InputContainer, stream: Stream, *, live: bool) -> None:
         self.container, self.stream = container, stream
         self.video = container.streams.video[0]
-        self.video.thread_type = "AUTO"
+        # Decoding several frames at once is fastest, but holds each back until the next ones have come.
+        self.video.thread_type = "SLICE" if live else "AUTO"
         self.losses: Counter[str] = Counter()
         self.cut_short = False
         self._frames = self._decode()
@@ -79,7 +80,9 @@ class _Decoder:
         if video.duration:
             end_ns = start_ns + _to_ns(video.duration, base)
         elif self.container.duration and len(self.container.streams) == 1:
-            end_ns = (self.container.start_time or 0) * 1000 + self.container.duration * 1000
+            # Matroska's duration counts from time 0, the others' from their first frame; both in µs.
+            from_zero = "matroska" in self.container.format.name
+            end_ns = (self.container.duration + (0 if from_zero else self.container.start_time or 0)) * 1000
         return SourceInfo(
             uri=redact(uri),
             stream=self.stream,
@@ -159,14 +162,15 @@ def _open_file(path: str, stream: Stream) -> _Decoder:
             f"{name} recording {path} is not a video that can be read, or was cut off before its index "
             f"({_reason(e)}); check it with a player"
         ) from e
-    return _first_frame(container, stream, SourceUnreadable(f"{name} recording {path} holds no readable video frame"))
+    nothing = SourceUnreadable(f"{name} recording {path} holds no readable video frame")
+    return _first_frame(container, stream, nothing, live=False)
 
 
-def _first_frame(container: InputContainer, stream: Stream, otherwise: RtfuseError) -> _Decoder:
+def _first_frame(container: InputContainer, stream: Stream, otherwise: RtfuseError, *, live: bool) -> _Decoder:
     if not container.streams.video:
         container.close()
         raise otherwise
-    decoder = _Decoder(container, stream)
+    decoder = _Decoder(container, stream, live=live)
     if decoder.first is None:
         container.close()
         raise otherwise
@@ -202,7 +206,8 @@ class NetworkStream:
             container = av.open(uri, options=options, timeout=(open_timeout_s, read_timeout_s))
         except (av.error.FFmpegError, OSError) as e:
             raise DeviceUnavailable(f"{self._name} cannot be opened within {open_timeout_s:g} s: {_reason(e)}") from e
-        self._decoder = _first_frame(container, stream, DeviceUnavailable(f"{self._name} carries no readable video"))
+        nothing = DeviceUnavailable(f"{self._name} carries no readable video")
+        self._decoder = _first_frame(container, stream, nothing, live=True)
         self._info = self._decoder.info(uri, live=True)
 
     @property

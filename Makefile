@@ -1,0 +1,48 @@
+# make demo   fuse the synthetic scene, or IR=thermal.mp4 RGB=rgb.mp4, into out/
+# make test   run every test (needs no camera and no GPU)
+# make lint   linters and the type checker
+#
+# Everything is installed into .venv, from pyproject.toml. PYTHON chooses the interpreter (3.11 or newer), PIP_FLAGS
+# is passed to pip, for example an index that has the CPU build of torch.
+
+PYTHON ?= python3
+PIP_FLAGS ?=
+VENV := .venv
+BIN := $(VENV)/bin
+
+IR ?= synthetic:?duration_s=8
+RGB ?= synthetic:?duration_s=8
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.demo
+	@mkdir -p out
+	$(BIN)/rtfuse fuse '$(IR)' '$(RGB)' -o out/demo.mp4 --picture out/demo.png --force
+
+test: $(VENV)/.test
+	$(BIN)/pytest
+
+lint: $(VENV)/.lint
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+$(VENV)/.python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rtfuse needs Python 3.11 or newer: make PYTHON=python3.11 …")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.python pyproject.toml
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e '.[view]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.demo
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e '.[view,test]'
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.demo
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e '.[view,test,lint]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

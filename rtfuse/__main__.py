@@ -1,0 +1,5 @@
+"""`python -m rtfuse` is the command line."""
+
+from rtfuse.cli import main
+
+main()

@@ -1,0 +1,82 @@
+"""The command line as real processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+ENV = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
+
+
+class Process:
+    """A running `rtfuse` command whose output can be waited for, line by line."""
+
+    def __init__(self, *args, cwd=None):
+        self.popen = subprocess.Popen(
+            [sys.executable, "-m", "rtfuse", *map(str, args)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=ENV,
+            cwd=cwd,
+        )
+        self.lines, self._changed = [], threading.Condition()
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self):
+        for line in self.popen.stdout:
+            with self._changed:
+                self.lines.append(line.rstrip("\n"))
+                self._changed.notify_all()
+
+    def wait_for(self, text, timeout_s=60):
+        """Wait until a line with `text` was printed, and return it."""
+        with self._changed:
+            found = self._changed.wait_for(lambda: next((x for x in self.lines if text in x), None), timeout_s)
+        assert found, "\n".join(self.lines)
+        return found
+
+    def signal(self, number):
+        self.popen.send_signal(number)
+
+    def end(self, timeout_s=60):
+        """Wait for the process to end and return its status."""
+        return self.popen.wait(timeout_s)
+
+    @property
+    def output(self):
+        return "\n".join(self.lines)
+
+
+@pytest.fixture
+def start():
+    """Start `rtfuse ARGS…`; whatever still runs at the end of the test is killed."""
+    running = []
+
+    def begin(*args, **kwargs):
+        running.append(Process(*args, **kwargs))
+        return running[-1]
+
+    yield begin
+    for process in running:
+        if process.popen.poll() is None:
+            process.signal(signal.SIGKILL)
+            process.end(10)
+
+
+@pytest.fixture
+def rtfuse():
+    """Run `rtfuse ARGS…` to its end; returns the completed process with its texts."""
+
+    def run(*args, timeout_s=120, **kwargs):
+        command = [sys.executable, "-m", "rtfuse", *map(str, args)]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout_s, env=ENV, check=False, **kwargs
+        )
+
+    return run
