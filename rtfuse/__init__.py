@@ -7,8 +7,8 @@ stages, `Frame`, `Pair` and `Fused` are what flows between them.
 from rtfuse.capture import open_source
 from rtfuse.errors import RtfuseError
 from rtfuse.fuse import open_fuser
-# from rtfuse.subscribe import Subscriber
+from rtfuse.subscribe import Subscriber
 from rtfuse.types import Frame, Fused, Pair, Stamp
 
-__all__ = ["Frame", "Fused", "Pair", "RtfuseError", "Stamp", "open_fuser", "open_source"]
+__all__ = ["Frame", "Fused", "Pair", "RtfuseError", "Stamp", "Subscriber", "open_fuser", "open_source"]
 __version__ = "0.1.0"

@@ -11,8 +11,9 @@ from rtfuse.config import Camera, Config
 from rtfuse.errors import ConfigError
 from rtfuse.fuse import DEFAULT_FUSER, open_fuser
 from rtfuse.pipeline import STREAMS, Playback, Rig
+from rtfuse.publish.zmq import Publisher
 from rtfuse.sync import Pairer
-from rtfuse.types import Clock, Sink, Source, Stream
+from rtfuse.types import Clock, Source, Stream
 
 _MS = 1_000_000
 
@@ -83,12 +84,10 @@ def _fit_pairer(sources: Mapping[Stream, Source], config: Config, lossless: bool
     )
 
 
-def open_publisher(config: Config) -> Sink | None:
+def open_publisher(config: Config) -> Publisher | None:
     """Bind the ZeroMQ endpoint of the configuration, if there is one."""
     if config.publish.endpoint is None:
         return None
-    from rtfuse.publish.zmq import Publisher
-
     return Publisher(
         config.publish.endpoint,
         topic=config.publish.topic,

@@ -1,0 +1,117 @@
+"""The client that detectors, displays and recorders import: fused frames off a ZeroMQ endpoint.
+
+Importing it loads neither torch nor OpenCV nor FFmpeg.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import zmq
+
+from rtfuse.errors import ConfigError, WireError
+from rtfuse.publish import check_endpoint
+from rtfuse.publish.wire import MAX_MESSAGE_BYTES, Header, decode
+from rtfuse.types import Image
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Received:
+    """One fused frame: `image` is (H, W, 3) uint8 RGB, read-only; `gap` frames were missed just before it."""
+
+    image: Image
+    header: Header
+    gap: int
+
+
+class Subscriber:
+    """Receives the frames of one publisher; iterate over it, or call `recv`.
+
+    With `latest` the newest frame is always the next one, however slow the receiver is; without, frames queue up to
+    `queue` and are then lost. It waits for a publisher that is not there yet, and finds it again when it restarts.
+    `received`, `lost` (by sequence number), `malformed` (skipped messages) and `restarts` count what happened.
+    Raises ConfigError if the endpoint makes no sense. Use it from one thread; it is a context manager.
+    """
+
+    def __init__(
+        self,
+        endpoint: str = "tcp://127.0.0.1:5555",
+        *,
+        topic: str = "fused",
+        latest: bool = True,
+        queue: int = 32,
+        max_bytes: int = MAX_MESSAGE_BYTES,
+    ) -> None:
+        check_endpoint(endpoint)
+        self.received = self.lost = self.malformed = self.restarts = 0
+        self._session: str | None = None
+        self._next_seq = 0
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
+        self._socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
+        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
+        self._socket.setsockopt(zmq.RECONNECT_IVL, 100)
+        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+        if latest:
+            self._socket.setsockopt(zmq.CONFLATE, 1)
+        else:
+            self._socket.setsockopt(zmq.RCVHWM, queue)
+        self._socket.setsockopt(zmq.SUBSCRIBE, topic.encode() + b"\0")
+        try:
+            self._socket.connect(endpoint)
+        except zmq.ZMQError as e:
+            self.close()
+            raise ConfigError(
+                f"{endpoint!r} is no endpoint to connect to ({zmq.strerror(e.errno or 0)}); "
+                "want for example tcp://127.0.0.1:5555"
+            ) from e
+
+    def recv(self, timeout_s: float | None = None) -> Received | None:
+        """Return the next frame, or None if none came within `timeout_s` (None: wait for ever).
+
+        Messages that are not valid are counted in `malformed` and skipped.
+        """
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        while self._socket.poll(None if end is None else max(0, round((end - time.monotonic()) * 1000))):
+            message = self._socket.recv(copy=False).buffer
+            try:
+                _, header, image = decode(message)
+            except WireError:
+                self.malformed += 1
+                continue
+            return Received(image, header, self._count(header))
+        return None
+
+    def _count(self, header: Header) -> int:
+        if header.session != self._session:
+            self.restarts += self._session is not None
+            self._session, gap = header.session, 0
+        else:
+            gap = max(0, header.seq - self._next_seq)
+        self._next_seq = header.seq + 1
+        self.received += 1
+        self.lost += gap
+        return gap
+
+    def __iter__(self) -> Iterator[Received]:
+        while True:
+            received = self.recv()
+            if received is not None:
+                yield received
+
+    def close(self) -> None:
+        """Close the connection; a second call does nothing."""
+        if not self._socket.closed:
+            self._socket.close()
+            self._context.term()
+
+    def __enter__(self) -> Subscriber:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

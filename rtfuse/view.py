@@ -1,0 +1,162 @@
+"""`rtfuse view`: watch a stream of fused frames in a window, as files, or as numbers."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from rtfuse.errors import NoDisplay, OutputUnwritable
+from rtfuse.stats import Histogram
+from rtfuse.subscribe import Received, Subscriber
+
+_POLL_S = 0.1
+
+
+class Window:
+    """A window that shows RGB images; q, Esc or its close button end it, f fills the screen, s saves a picture.
+
+    Raises NoDisplay where there is no display, or the `view` extra is not installed.
+    """
+
+    def __init__(self, title: str) -> None:
+        if sys.platform == "linux" and not any(
+            os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
+        ):
+            raise NoDisplay("there is no display here for a window; use --stats or --save DIR")
+        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+        try:
+            import pygame
+        except ImportError as e:
+            raise NoDisplay("a window needs the `view` extra: pip install 'rtfuse[view]'; or use --stats") from e
+        self._pygame: Any = pygame
+        try:
+            pygame.display.init()
+            pygame.display.set_caption(title)
+            self._screen = pygame.display.set_mode((640, 480), pygame.RESIZABLE)
+        except pygame.error as e:
+            raise NoDisplay(f"no window can be opened ({e}); use --stats or --save DIR") from e
+        self._image_wh: tuple[int, int] | None = None
+
+    def show(self, received: Received) -> None:
+        """Draw an image (H, W, 3) uint8 RGB, as large as the window allows without distortion."""
+        pygame, image = self._pygame, received.image
+        wh = (image.shape[1], image.shape[0])
+        if self._image_wh != wh:
+            self._image_wh = wh
+            self._screen = pygame.display.set_mode(wh, pygame.RESIZABLE)
+        picture = pygame.image.frombuffer(image.data, wh, "RGB")
+        width, height = self._screen.get_size()
+        scale = min(width / wh[0], height / wh[1])
+        fitted = (round(wh[0] * scale), round(wh[1] * scale))
+        if fitted != wh:
+            picture = pygame.transform.smoothscale(picture, fitted)
+        self._screen.fill((0, 0, 0))
+        self._screen.blit(picture, ((width - fitted[0]) // 2, (height - fitted[1]) // 2))
+        pygame.display.flip()
+
+    def closed(self) -> bool:
+        """Handle keys and window events; returns whether the user has ended it."""
+        pygame = self._pygame
+        for event in pygame.event.get():
+            if event.type == pygame.QUIT:
+                return True
+            if event.type == pygame.KEYDOWN:
+                if event.key in (pygame.K_q, pygame.K_ESCAPE):
+                    return True
+                if event.key == pygame.K_f:
+                    pygame.display.toggle_fullscreen()
+                if event.key == pygame.K_s:
+                    pygame.image.save(self._screen, time.strftime("rtfuse-%Y%m%d-%H%M%S.png"))
+        return False
+
+    def close(self) -> None:
+        """Close the window."""
+        self._pygame.display.quit()
+
+
+class Saver:
+    """Writes frames as `SEQ.png` into a folder. Raises OutputUnwritable."""
+
+    def __init__(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise OutputUnwritable(f"folder {folder} cannot be written: {e.strerror or e}") from e
+        self._folder = folder
+
+    def show(self, received: Received) -> None:
+        """Write one frame."""
+        from rtfuse.publish.record import write_image
+
+        write_image(self._folder / f"{received.header.seq:08d}.png", received.image)
+
+
+class Report:
+    """Prints, once a second, the rate, the age at publish, the size and the gaps of the stream."""
+
+    def __init__(self, console: Console, subscriber: Subscriber, every_s: float = 1.0) -> None:
+        self._console, self._subscriber, self._every_s = console, subscriber, every_s
+        self._since, self._frames, self._age = time.monotonic(), 0, Histogram()
+
+    def show(self, received: Received) -> None:
+        """Count one frame."""
+        self._frames += 1
+        self._age.add(received.header.age_ns)
+        elapsed = time.monotonic() - self._since
+        if elapsed < self._every_s:
+            return
+        h, s = received.header, self._subscriber
+        p50, p95 = self._age.percentiles_ms(50, 95)
+        self._console.print(
+            f"{h.rig}: {h.width}x{h.height} {h.encoding} by {h.fuser}, {self._frames / elapsed:.1f} frames/s, "
+            f"age at publish p50 {p50:.1f} p95 {p95:.1f} ms, skew {h.skew_ns / 1e6:+.1f} ms, "
+            f"lost {s.lost}, malformed {s.malformed}",
+            soft_wrap=True,
+        )
+        self._since, self._frames, self._age = time.monotonic(), 0, Histogram()
+
+
+def view(
+    endpoint: str,
+    console: Console,
+    *,
+    stopped: Callable[[], bool],
+    topic: str = "fused",
+    save: Path | None = None,
+    stats: bool = False,
+    frames: int | None = None,
+    duration_s: float | None = None,
+) -> int:
+    """Receive frames until stopped, `frames` or `duration_s`; returns how many were received."""
+    end = time.monotonic() + duration_s if duration_s else float("inf")
+    seen, waiting_since, told = 0, time.monotonic(), False
+    with ExitStack() as stack:
+        window = None
+        if not (save or stats):
+            window = Window(f"rtfuse {endpoint}")
+            stack.callback(window.close)
+        subscriber = stack.enter_context(Subscriber(endpoint, topic=topic, latest=save is None))
+        viewers = [v for v in (window, Saver(save) if save else None) if v]
+        shows: list[Callable[[Received], None]] = [v.show for v in viewers]
+        if stats:
+            shows.append(Report(console, subscriber).show)
+        while not stopped() and time.monotonic() < end and seen != frames:
+            received = subscriber.recv(_POLL_S)
+            if window is not None and window.closed():
+                break
+            if received is None:
+                if not told and not seen and time.monotonic() - waiting_since > 2:
+                    console.print(f"nothing from {endpoint} yet; is `rtfuse run` publishing there?", soft_wrap=True)
+                    told = True
+                continue
+            seen += 1
+            for show in shows:
+                show(received)
+    return seen
