@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "bench": None,
     "cli": None,
     "__init__": None,
+    "__main__": {"cli"},
 }
 """Module or package of `rtfuse` → the others that it may import; None: any."""
 

@@ -19,7 +19,7 @@ _LOOPBACK = re.compile(r"tcp://(127(\.\d+){3}|localhost|\[::1\]|lo):", re.IGNORE
 _HEARTBEAT_MS = 1000
 _LINGER_MS = 200
 _WAITING = 4
-"""Frames that wait for a subscriber. ZeroMQ notices that some have left up to 1 ms late: fewer lose frames of bursts."""
+"""Frames that wait for a subscriber. ZeroMQ notices up to 1 ms late that some have left: fewer would cost bursts."""
 
 
 class Publisher:
