@@ -142,7 +142,8 @@ def test_ufuser_with_weights_fuses_any_size(tmp_path):
     save_file(UFuser().state_dict(), path)
     fuser = open_fuser("ufuser", weights=path)
     rng = np.random.default_rng(0)
-    ir, rgb = rng.integers(0, 255, (37, 45), np.uint8), rng.integers(0, 255, (37, 45, 3), np.uint8)
-    assert fuser(ir, rgb).shape == (37, 45, 3)
+    for shape in [(37, 45), (1, 90), (8, 8)]:
+        ir, rgb = rng.integers(0, 255, shape, np.uint8), rng.integers(0, 255, (*shape, 3), np.uint8)
+        assert fuser(ir, rgb).shape == (*shape, 3)
     with pytest.raises(WeightsMissing, match=r"nowhere\.safetensors"):
         open_fuser("ufuser", weights=tmp_path / "nowhere.safetensors")
