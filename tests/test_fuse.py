@@ -135,8 +135,9 @@ def test_ufuser_without_weights_says_so():
 
 
 def test_ufuser_with_weights_fuses_any_size(tmp_path):
-    from rtfuse.fuse.ufuser import UFuser
     from safetensors.torch import save_file
+
+    from rtfuse.fuse.ufuser import UFuser
 
     path = tmp_path / "w.safetensors"
     save_file(UFuser().state_dict(), path)

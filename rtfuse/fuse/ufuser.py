@@ -163,8 +163,8 @@ class Encoder(nn.Module):
 class UFuser(nn.Module):
     """Thermal and visible luma, (N, 1, H, W) in [0, 1], to fused luma, (N, 1, H, W) in (0, 1).
 
-    H and W are multiples of 8, at least 16 (see `pad_to_multiple`). 1,517,657 parameters. Images of a batch do not influence each
-    other.
+    H and W are multiples of 8, at least 16 (see `pad_to_multiple`). 1,517,657 parameters. Images of a batch do not
+    influence each other.
     """
 
     def __init__(self) -> None:

@@ -1,0 +1,199 @@
+"""Who is in the synthetic street: people, cars, lamps and a tree, as small pictures that are placed by distance.
+
+Every figure has two faces, one for light and one for heat, drawn from the same outline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import cv2
+import numpy as np
+
+from rtfuse.types import Image
+
+Colour = tuple[float, float, float]
+_SUPER = 2
+"""Figures are drawn this much larger and then shrunk, which smooths their edges."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Sprite:
+    """A figure, standing at the middle of its lower edge, in a row of ever smaller copies.
+
+    Each level has `colour`, (h, w, 4) uint8 RGB premultiplied by alpha, and `heat`, (h, w, 2) float32: temperature in
+    °C above the ground's, premultiplied, and alpha. `shine`, (h, w, 3) uint8, is light that the figure itself gives.
+    `height_m` is the height of the whole picture.
+    """
+
+    height_m: float
+    colour: list[Image] = field(default_factory=list)
+    heat: list[Image] = field(default_factory=list)
+    shine: list[Image] | None = None
+
+    def level(self, scale: float) -> int:
+        """Return the smallest copy that need not be enlarged to show the figure `scale` times its full size."""
+        return int(np.clip(np.floor(-np.log2(max(scale, 1e-6))), 0, len(self.heat) - 1))
+
+    def mirrored(self) -> Sprite:
+        """Return the figure as it looks the other way round."""
+        turned = [[np.ascontiguousarray(x[:, ::-1]) for x in copies] for copies in (self.colour, self.heat)]
+        return Sprite(self.height_m, *turned)
+
+
+class _Canvas:
+    """Draws one figure's outline into light, heat and shine at once. Coordinates are those of the finished picture."""
+
+    def __init__(self, width: int, height: int) -> None:
+        shape = (height * _SUPER, width * _SUPER)
+        self.colour = np.zeros((*shape, 3), np.float32)
+        self.alpha = np.zeros(shape, np.float32)
+        self.heat = np.zeros(shape, np.float32)
+        self.shine = np.zeros((*shape, 3), np.float32)
+
+    def paint(self, colour: Colour, celsius: float, shape: Callable[[Image], object]) -> None:
+        """Lay a shape, drawn white by `shape`, over what is there."""
+        mask = np.zeros(self.alpha.shape, np.uint8)
+        shape(mask)
+        inside = mask > 127
+        self.colour[inside], self.heat[inside], self.alpha[inside] = colour, celsius, 1.0
+
+    def oval(self, colour: Colour, celsius: float, x: float, y: float, rx: float, ry: float) -> None:
+        """Paint an upright ellipse."""
+        centre, axes = _at((x, y)), _at((rx, ry))
+        self.paint(colour, celsius, lambda m: cv2.ellipse(m, centre, axes, 0, 0, 360, 255, -1))
+
+    def stroke(self, colour: Colour, celsius: float, width: float, *points: tuple[float, float]) -> None:
+        """Paint a line with round ends."""
+        line = [np.array([_at(p) for p in points], np.int32)]
+        self.paint(colour, celsius, lambda m: cv2.polylines(m, line, False, 255, round(width * _SUPER)))
+
+    def area(self, colour: Colour, celsius: float, *points: tuple[float, float]) -> None:
+        """Paint a polygon."""
+        outline = np.array([_at(p) for p in points], np.int32)
+        self.paint(colour, celsius, lambda m: cv2.fillPoly(m, [outline], 255))
+
+    def light(self, colour: Colour, x: float, y: float, radius: float, strength: float = 1.0) -> None:
+        """Add a glowing point."""
+        rows, columns = np.ogrid[: self.alpha.shape[0], : self.alpha.shape[1]]
+        r2 = ((columns / _SUPER - x) ** 2 + (rows / _SUPER - y) ** 2) / radius**2
+        self.shine += (strength * (np.exp(-2 * r2) + 0.10 * np.exp(-r2 / 6)))[..., None] * np.array(colour, np.float32)
+
+    def sprite(self, height_m: float) -> Sprite:
+        """Finish: shrink, premultiply, and make the smaller copies."""
+        shape = (self.alpha.shape[1] // _SUPER, self.alpha.shape[0] // _SUPER)
+        layers = [self.colour * self.alpha[..., None], self.alpha, self.heat * self.alpha, self._fading_shine()]
+        colour, alpha, heat, shine = (cv2.resize(x, shape, interpolation=cv2.INTER_AREA) for x in layers)
+        light = _bytes(np.dstack([colour, alpha]))
+        made = Sprite(height_m, [light], [np.dstack([heat, alpha])], [_bytes(shine)] if shine.max() > 0.02 else None)
+        while min(made.heat[-1].shape[:2]) > 12:
+            for copies in filter(None, (made.colour, made.heat, made.shine)):
+                copies.append(cv2.resize(copies[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+        return made
+
+    def _fading_shine(self) -> Image:
+        """Let the glow end before the picture does: it would show the picture's edge."""
+        fades = [np.minimum(np.arange(n), np.arange(n)[::-1]) / (0.2 * n) for n in self.alpha.shape]
+        fade = np.minimum(1, fades[0])[:, None] * np.minimum(1, fades[1])
+        return (self.shine * fade[..., None] ** 1.5).astype(np.float32)
+
+
+def _at(point: tuple[float, float]) -> tuple[int, int]:
+    return round(point[0] * _SUPER), round(point[1] * _SUPER)
+
+
+def _bytes(x: Image) -> Image:
+    return (x.clip(0, 1) * 255).round().astype(np.uint8)
+
+
+def walker(phase: float, *, across: bool, coat: Colour, trousers: Colour, bag: bool) -> Sprite:
+    """A person 1.75 m tall at `phase` (0 to 1) of their step, from the side or from the front."""
+    c, swing = _Canvas(120, 240), np.sin(2 * np.pi * phase)
+    x, hip, shoulder = 60.0, 128.0, 62.0
+    skin: Colour = (0.55, 0.40, 0.32)
+    stride = 26.0 if across else 5.0
+    for side in (-1, 1):
+        s = side * swing
+        width = 0.0 if across else 8.0 * side
+        knee = (x + width + 0.7 * stride * s + (5 if across else 0), 176 - (4 * max(s, 0) if across else 7 * max(s, 0)))
+        foot = (x + width + stride * s, 230 - (5 if across else 12) * max(s * (1 if across else side * side), 0))
+        c.stroke(trousers, 22.0, 19, (x + width * 0.6, hip), knee)
+        c.stroke(trousers, 21.0, 15, knee, foot)
+        c.stroke((0.05, 0.05, 0.05), 17.0, 12, foot, (foot[0] + (9 if across else 0), foot[1] + 3))
+        if side < 0:
+            _arm(c, x, shoulder, -s, stride, across, side, coat, skin)
+    c.area(coat, 25.0, (x - 21, 66), (x + 21, 66), (x + 19, 140), (x - 19, 140))
+    c.oval(coat, 25.5, x, 70, 23, 16)
+    c.oval(coat, 24.0, x, 138, 20, 12)
+    c.stroke(skin, 32.0, 12, (x, 46), (x, 58))
+    c.oval(skin, 33.5, x + (2 if across else 0), 30, 14.5, 18)
+    c.oval((0.10, 0.07, 0.05), 27.5, x - (2 if across else 0), 22, 15, 13)
+    c.oval(skin, 33.8, x + (5 if across else 0), 33, 10.5, 13)
+    _arm(c, x, shoulder, swing, stride, across, 1, coat, skin)
+    if bag:
+        c.area((0.16, 0.05, 0.05), 14.0, (x - 26, 78), (x - 8, 74), (x - 8, 122), (x - 24, 124))
+    return c.sprite(1.75 * 240 / 222)
+
+
+def _arm(
+    c: _Canvas, x: float, y: float, s: float, stride: float, across: bool, side: int, coat: Colour, skin: Colour
+) -> None:
+    out = 0.0 if across else 24.0 * side
+    hand = (x + out + stride * 0.9 * s, y + 68)
+    c.stroke(coat, 24.0, 13, (x + out * 0.85, y + 6), (x + out + stride * 0.4 * s - 2, y + 38), hand)
+    c.oval(skin, 31.0, hand[0], hand[1] + 3, 6.5, 8)
+
+
+def car(*, front: bool, paint: Colour) -> Sprite:
+    """A car 1.8 m wide and 1.5 m tall, from the front or from behind, engine warm, lights on."""
+    c, dark = _Canvas(300, 240), (0.03, 0.03, 0.035)
+    for x in (70, 230):
+        c.area((0.015, 0.015, 0.015), 24.0, (x - 24, 170), (x + 24, 170), (x + 24, 232), (x - 24, 232))
+    c.area(paint, 12.5, (88, 66), (212, 66), (244, 132), (56, 132))
+    c.area(dark, 9.5 if front else 8.5, (96, 76), (204, 76), (226, 128), (74, 128))
+    if front:
+        c.oval((0.05, 0.05, 0.05), 27.0, 118, 116, 13, 17)  # the driver's head behind glass
+    c.area(paint, 24.0 if front else 13.5, (52, 128), (248, 128), (272, 158), (272, 206), (28, 206), (28, 158))
+    c.area(dark, 30.0 if front else 14.0, (92, 172), (208, 172), (204, 198), (96, 198))
+    c.area((0.05, 0.05, 0.05), 16.0, (30, 200), (270, 200), (262, 218), (38, 218))
+    c.area((0.5, 0.5, 0.48), 15.0, (124, 178), (176, 178), (176, 192), (124, 192))
+    if front:
+        for x in (60, 240):
+            c.oval((0.9, 0.9, 0.85), 31.0, x, 164, 20, 11)
+            c.light((1.0, 0.96, 0.86), x, 164, 26, 1.25)
+    else:
+        for x in (50, 250):
+            c.area((0.45, 0.02, 0.02), 16.0, (x - 18, 146), (x + 18, 146), (x + 16, 168), (x - 16, 168))
+            c.light((1.0, 0.10, 0.07), x, 157, 19, 0.9)
+        c.oval((0.06, 0.06, 0.06), 62.0, 84, 214, 9, 6)  # exhaust
+        c.oval(dark, 33.0, 100, 212, 20, 6)
+    return c.sprite(1.5 * 240 / 166)
+
+
+def lamp(side: int) -> Sprite:
+    """A street lamp 5.4 m tall whose arm reaches over the road."""
+    c = _Canvas(120, 480)
+    x = 60 + 18 * side
+    arm = x - 74 * side
+    c.stroke((0.07, 0.07, 0.08), 8.0, 7, (x, 478), (x, 30))
+    c.stroke((0.07, 0.07, 0.08), 8.0, 12, (x, 478), (x, 420))
+    c.stroke((0.07, 0.07, 0.08), 8.5, 5, (x, 32), (arm, 16))
+    c.stroke((0.10, 0.10, 0.10), 15.0, 11, (arm - 9, 16), (arm + 9, 16))
+    c.stroke((1.0, 0.86, 0.60), 24.0, 6, (arm - 7, 21), (arm + 7, 21))
+    return c.sprite(5.4)  # its glow is part of the street, where it stands still
+
+
+def tree(rng: np.random.Generator) -> Sprite:
+    """A street tree 6 m tall: cool leaves, a trunk that keeps the day's warmth."""
+    c = _Canvas(240, 320)
+    c.stroke((0.10, 0.075, 0.05), 11.5, 13, (120, 318), (118, 190))
+    for branch in ((80, 150), (160, 140), (120, 110)):
+        c.stroke((0.10, 0.075, 0.05), 10.5, 7, (118, 200), branch)
+    for _ in range(260):
+        angle, r = rng.uniform(0, 2 * np.pi), 92 * np.sqrt(rng.uniform())
+        x, y = 120 + r * np.cos(angle) * 1.05, 108 + r * np.sin(angle) * 0.92
+        shade = 0.7 + 0.5 * rng.uniform() - 0.002 * (y - 60)
+        leaf = (0.08 * shade, 0.13 * shade, 0.05 * shade)
+        c.oval(leaf, 7.6 + rng.uniform(-0.5, 0.5), x, y, rng.uniform(5, 11), rng.uniform(4, 9))
+    return c.sprite(6.0)
