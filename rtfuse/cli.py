@@ -162,3 +162,52 @@ def _close(result: Snapshot, paths: dict[str, str]) -> None:
     from rtfuse.status import summary
 
     out.print(summary(result, paths))
+
+
+@app.command()
+def view(
+    endpoint: Annotated[str, typer.Argument(help="Where rtfuse run publishes.")] = "tcp://127.0.0.1:5555",
+    save: Annotated[Path | None, typer.Option(help="Write every frame into this folder instead.")] = None,
+    stats: Annotated[bool, typer.Option("--stats", help="Print rate, age, skew and gaps instead.")] = False,
+    topic: Annotated[str, typer.Option(help="Topic to watch.")] = "fused",
+    frames: Annotated[int | None, typer.Option(help="End after this many frames.")] = None,
+    duration: Annotated[float | None, typer.Option(help="End after this many seconds.")] = None,
+) -> None:
+    """Watch a stream: in a window (q ends, f fills the screen, s saves), as files, or as numbers.
+
+    Example: rtfuse view tcp://127.0.0.1:5555 --stats
+    """
+    from rtfuse.commands import Signals
+    from rtfuse.view import view
+
+    with Signals().caught() as signals:
+        seen = view(
+            endpoint,
+            out,
+            stopped=signals.stop.is_set,
+            topic=topic,
+            save=save,
+            stats=stats,
+            frames=frames,
+            duration_s=duration,
+        )
+    out.print(f"{seen} frames received" + (f", saved in {save}" if save else ""))
+
+
+@app.command()
+def bench(
+    ir: Annotated[str | None, typer.Option(help="Thermal recording; else the synthetic scene, recorded.")] = None,
+    rgb: Annotated[str | None, typer.Option(help="RGB recording.")] = None,
+    fuser: FuserName = None,
+    weights: Annotated[str | None, typer.Option(help="Network weights.")] = None,
+    frames: Annotated[int, typer.Option(min=50, help="Frames to measure.")] = 300,
+    size: Annotated[str, typer.Option(help="Size of the synthetic scene.")] = "640x480",
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
+) -> None:
+    """Measure what every stage costs per frame, in wall and processor milliseconds.
+
+    Example: rtfuse bench --frames 300
+    """
+    from rtfuse.commands import bench_and_print
+
+    bench_and_print(out, ir, rgb, fuser=fuser, weights=weights, frames=frames, size=size, json_file=json_file)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +18,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rtfuse.config import Config
-from rtfuse.errors import Interrupted
+from rtfuse.errors import ConfigError, Interrupted
+from rtfuse.fuse import DEFAULT_FUSER
 from rtfuse.pipeline import Pipeline
 from rtfuse.publish.record import PictureWriter, Writer, open_writer
 from rtfuse.rig import open_publisher, open_rig
@@ -40,6 +43,16 @@ class Signals:
         self.fired = True
         self.stop.set()
 
+    @contextmanager
+    def caught(self) -> Iterator[Signals]:
+        """Catch both signals while the block runs."""
+        before = {number: signal.signal(number, self) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
 
 def interruptible(job: Callable[[Signals], T]) -> T:
     """Run `job` in a thread and return its result, or raise its error.
@@ -55,19 +68,17 @@ def interruptible(job: Callable[[Signals], T]) -> T:
         except BaseException as e:  # noqa: BLE001 - raised again in the main thread
             errors.append(e)
 
-    before = {s: signal.signal(s, signals) for s in (signal.SIGINT, signal.SIGTERM)}
     thread = threading.Thread(target=work, name="rtfuse-main", daemon=True)
-    thread.start()
     deadline = None
-    while thread.is_alive():
-        thread.join(0.05)
-        if signals.fired and deadline is None:
-            deadline = time.monotonic() + _GRACE_S
-        if deadline is not None and time.monotonic() > deadline:
-            sys.stdout.flush()
-            os._exit(0)
-    for number, handler in before.items():
-        signal.signal(number, handler)
+    with signals.caught():
+        thread.start()
+        while thread.is_alive():
+            thread.join(0.05)
+            if signals.fired and deadline is None:
+                deadline = time.monotonic() + _GRACE_S
+            if deadline is not None and time.monotonic() > deadline:
+                sys.stdout.flush()
+                os._exit(0)
     if errors:
         raise errors[0]
     return results[0]
@@ -162,3 +173,34 @@ def _progress(console: Console, snapshot: Callable[[], Snapshot], total: int | N
             over.set()
             thread.join(1.0)
             progress.update(task, completed=snapshot().frames)
+
+
+def bench_and_print(
+    console: Console,
+    ir: str | None,
+    rgb: str | None,
+    *,
+    fuser: str | None,
+    weights: str | None,
+    frames: int,
+    size: str,
+    json_file: Path | None,
+) -> None:
+    """`rtfuse bench`: measure the stages on two recordings, or on the synthetic scene recorded in `size`."""
+    import rtfuse.bench as bench
+
+    if (ir is None) != (rgb is None):
+        raise ConfigError("rtfuse bench needs both --ir and --rgb, or neither")
+    name = fuser or DEFAULT_FUSER
+    with tempfile.TemporaryDirectory() as folder:
+        if ir is None or rgb is None:
+            try:
+                width, height = map(int, size.split("x"))
+            except ValueError as e:
+                raise ConfigError(f"size {size!r}: want WIDTHxHEIGHT, for example 640x480") from e
+            ir, rgb = bench.record_scene(Path(folder), (width, height), frames + bench.WARM_UP)
+        watch = bench.bench_stages(ir, rgb, fuser_name=name, weights=weights, frames=frames)
+    console.print(bench.table(watch, f"{name}, milliseconds per frame; {bench.machine()}"))
+    if json_file:
+        numbers = {"machine": bench.machine(), "fuser": name, "stages_ms": bench.rows(watch)}
+        json_file.write_text(json.dumps(numbers, indent=1))

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "pipeline": BASE | {"align", "fuse", "stats", "sync", "thermal"},
     "rig": BASE | {"align", "capture", "config", "fuse", "pipeline", "publish", "sync"},
     "status": {"stats"},
-    "commands": BASE | {"config", "pipeline", "publish", "rig", "stats", "status"},
+    "commands": BASE | {"bench", "config", "fuse", "pipeline", "publish", "rig", "stats", "status"},
     "view": BASE | {"publish", "subscribe"},
     "bench": None,
     "cli": None,

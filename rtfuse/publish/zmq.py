@@ -68,9 +68,17 @@ class Publisher:
 
     def write(self, fused: Fused) -> None:
         """Publish one frame; never waits for a subscriber."""
-        pair, now = fused.pair, self._clock()
-        height, width = fused.image.shape[:2]
-        header = Header(
+        if max(fused.image.shape[:2]) > MAX_SIDE_PX:
+            h, w = fused.image.shape[:2]
+            raise ConfigError(f"images of {w}x{h} cannot be published; the limit is {MAX_SIDE_PX} a side")
+        message = encode(self._topic, self.header(fused), fused.image, jpeg_quality=self._quality)
+        self._socket.send(message, copy=False)
+        self.sent += 1
+
+    def header(self, fused: Fused) -> Header:
+        """Return the header that the frame would be published with now."""
+        pair = fused.pair
+        return Header(
             session=self._session,
             seq=self.sent,
             rig=self._rig,
@@ -83,17 +91,12 @@ class Publisher:
             stamp=pair.rgb.stamp.value,
             ir_reused=pair.reused,
             skew_ns=pair.skew_ns,
-            age_ns=pair.rgb.age_ns(now),
+            age_ns=pair.rgb.age_ns(self._clock()),
             published_unix_ms=time.time_ns() // 1_000_000,
-            width=width,
-            height=height,
+            width=fused.image.shape[1],
+            height=fused.image.shape[0],
             encoding=self._encoding,
         )
-        if max(width, height) > MAX_SIDE_PX:
-            raise ConfigError(f"images of {width}x{height} cannot be published; the limit is {MAX_SIDE_PX} a side")
-        message = encode(self._topic, header, fused.image, jpeg_quality=self._quality)
-        self._socket.send(message, copy=False)
-        self.sent += 1
 
     def close(self) -> None:
         """Give the last frames a moment to leave, then close."""
