@@ -24,7 +24,7 @@ from rtfuse.pipeline import Pipeline
 from rtfuse.publish.record import PictureWriter, Writer, open_writer
 from rtfuse.rig import open_publisher, open_rig
 from rtfuse.stats import Snapshot
-from rtfuse.status import watching
+from rtfuse.status import sources_line, watching
 
 T = TypeVar("T")
 
@@ -89,6 +89,7 @@ def run_live(settings: Config, signals: Signals, console: Console) -> Snapshot:
     publisher, writer = open_publisher(settings), None
     try:
         rig = open_rig(settings)
+        console.print(sources_line(rig), soft_wrap=True, markup=False)
         if publisher is not None:
             rig.sinks["publish"] = publisher
             console.print(f"publishing {settings.publish.topic} on {publisher.endpoint}", soft_wrap=True)

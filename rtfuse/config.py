@@ -11,6 +11,7 @@ import msgspec
 import yaml
 
 from rtfuse.errors import ConfigError
+from rtfuse.fuse import DEFAULT_FUSER
 from rtfuse.sync import Policy
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -53,9 +54,9 @@ class Align(_Section, frozen=True):
 
 
 class Fuse(_Section, frozen=True):
-    """Which fuser (None: the default one), and a weights file in place of the shipped one."""
+    """Which fuser, and a weights file in place of the shipped one."""
 
-    fuser: str | None = None
+    fuser: str = DEFAULT_FUSER
     weights: str | None = None
 
 

@@ -9,7 +9,7 @@ from rtfuse.align import Aligner, Calibration, load_calibration
 from rtfuse.capture import open_source
 from rtfuse.config import Camera, Config
 from rtfuse.errors import ConfigError
-from rtfuse.fuse import DEFAULT_FUSER, open_fuser
+from rtfuse.fuse import open_fuser
 from rtfuse.pipeline import STREAMS, Playback, Rig
 from rtfuse.publish.zmq import Publisher
 from rtfuse.sync import Pairer
@@ -27,7 +27,7 @@ def open_rig(
     """
     cameras: dict[Stream, Camera] = {"ir": config.ir, "rgb": config.rgb}
     calibration = load_calibration(config.align.calib) if config.align.calib else None
-    fuser = open_fuser(config.fuse.fuser or DEFAULT_FUSER, weights=config.fuse.weights)
+    fuser = open_fuser(config.fuse.fuser, weights=config.fuse.weights)
     given = dict(sources or {})
     for stream in STREAMS:
         if stream not in given and not cameras[stream].uri:

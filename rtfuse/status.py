@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from rtfuse.pipeline import Rig
 from rtfuse.stats import Snapshot
 
 CAUSES = {
@@ -28,6 +29,17 @@ CAUSES = {
     "stale": "skipped for a newer one, capture is slow",
     "dropped": "lost by the (synthetic) camera",
 }
+
+
+def sources_line(rig: Rig) -> str:
+    """Return what was opened: both streams' size, depth and rate, how they are paired, and how far thermal reaches."""
+    parts = []
+    for stream, source in rig.sources.items():
+        info = source.info
+        rate = f"{info.rate_hz:.4g} Hz" if info.rate_hz else "unknown rate"
+        parts.append(f"{stream} {info.size_wh[0]}x{info.size_wh[1]} {info.dtype} {rate}")
+    parts.append(f"paired within {rig.pairer.tolerance_ns / 1e6:.1f} ms")
+    return "; ".join([*parts, f"thermal reaches {rig.aligner.reach:.0%} of the picture"])
 
 
 def drops_line(s: Snapshot) -> str:

@@ -13,7 +13,7 @@ BASE = {"types", "errors"}
 MAY_IMPORT = {
     "types": set(),
     "errors": set(),
-    "config": BASE | {"sync", "capture"},
+    "config": BASE | {"capture", "fuse", "sync"},
     "stats": BASE,
     "sync": BASE,
     "align": BASE,
@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "subscribe": BASE | {"publish"},
     "pipeline": BASE | {"align", "fuse", "stats", "sync", "thermal"},
     "rig": BASE | {"align", "capture", "config", "fuse", "pipeline", "publish", "sync"},
-    "status": {"stats"},
+    "status": BASE | {"pipeline", "stats"},
     "commands": BASE | {"bench", "config", "fuse", "pipeline", "publish", "rig", "stats", "status"},
     "view": BASE | {"publish", "subscribe"},
     "bench": None,
