@@ -1,0 +1,72 @@
+"""EMMA's losses, beside their equations (arXiv 2305.11443)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from trainer.transforms import Transform
+
+Net = Callable[[Tensor], Tensor]
+FusionNet = Callable[[Tensor, Tensor], Tensor]
+
+
+def sobel(x: Tensor) -> Tensor:
+    """∇x: |∂x/∂u| + |∂x/∂v| by Sobel's kernels, borders reflected; (N, 1, H, W) to the same."""
+    across = x.new_tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]])
+    kernels = torch.stack([across, across.T])[:, None]
+    return F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), kernels).abs().sum(1, keepdim=True)
+
+
+def distance(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
+    """L(x, y) = |x − y|₁ + |∇x − ∇y|₁ (eq. 5), each as a mean over pixels; `mask`, 0 or 1, leaves pixels out."""
+    difference = (x - y).abs() + (sobel(x) - sobel(y)).abs()
+    if mask is None:
+        return difference.mean()
+    return (difference * mask).sum() / mask.expand_as(difference).sum().clamp_min(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The terms of the second stage's loss, for reports, and their weighted sum."""
+
+    thermal: Tensor
+    visible: Tensor
+    equivariance: Tensor
+    total: Tensor
+
+
+def fusion_loss(
+    fusion: FusionNet,
+    sense_thermal: Net,
+    sense_visible: Net,
+    ir: Tensor,
+    luma: Tensor,
+    transforms: list[Transform],
+    *,
+    alpha1: float = 1.0,
+    alpha2: float = 0.1,
+) -> Terms:
+    """L(A_i(f), i) + α₁ L(A_v(f), v) + α₂ L(f_t, F(A_i(f_t), A_v(f_t))), f = F(i, v), f_t = T_g f (eq. 6).
+
+    `ir` and `luma` are (N, 1, H, W) in [0, 1]. The equivariance term is the mean over `transforms`; without any it
+    is 0. An identity (direct losses instead of sensed ones) is an ablation of the paper: pass `lambda f: f`.
+    """
+    fused = fusion(ir, luma)
+    thermal = distance(sense_thermal(fused), ir)
+    visible = distance(sense_visible(fused), luma)
+    equivariance = fused.new_zeros(())
+    if transforms:
+        moved = torch.cat([t(fused) for t in transforms])
+        masks = [t.valid(fused) for t in transforms]
+        again = fusion(sense_thermal(moved), sense_visible(moved))
+        parts = [
+            distance(a, b, mask)
+            for a, b, mask in zip(moved.chunk(len(transforms)), again.chunk(len(transforms)), masks, strict=True)
+        ]
+        equivariance = torch.stack(parts).mean()
+    return Terms(thermal, visible, equivariance, thermal + alpha1 * visible + alpha2 * equivariance)

@@ -1,0 +1,55 @@
+"""The sensing nets A_i and A_v: what a thermal, or an RGB, camera would have seen of a fused image.
+
+Five-level U-Nets (Ronneberger et al., MICCAI 2015). They are trained in the first stage, frozen in the second, and
+never deployed, so their width is a matter of training time alone.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PUBLISHED_WIDTH = 64
+LEVELS = 5
+MULTIPLE = 2 ** (LEVELS - 1)
+"""Height and width must be multiples of this."""
+
+
+def _twice(inputs: int, outputs: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for channels in (inputs, outputs):
+        layers += [nn.Conv2d(channels, outputs, 3, padding=1), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+class SensingNet(nn.Module):
+    """A fused image, (N, 1, H, W) in [0, 1], to one of its sources, (N, 1, H, W) in (0, 1); H, W multiples of 16.
+
+    `width` is the channels of the finest level, doubled at each coarser one; 64 as published (31 M parameters).
+    """
+
+    def __init__(self, width: int = PUBLISHED_WIDTH) -> None:
+        super().__init__()
+        widths = [width << level for level in range(LEVELS)]
+        self.down = nn.ModuleList(_twice(i, o) for i, o in pairwise([1, *widths]))
+        self.rise = nn.ModuleList(nn.ConvTranspose2d(c, f, 4, stride=2, padding=1) for f, c in pairwise(widths))
+        self.up = nn.ModuleList(_twice(2 * f, f) for f in widths[:-1])
+        self.head = nn.Conv2d(width, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the source that the camera would have seen."""
+        skips = [self.down[0](x)]
+        for block in self.down[1:]:
+            skips.append(block(F.max_pool2d(skips[-1], 2)))
+        x = skips.pop()
+        for rise, block in zip(reversed(self.rise), reversed(self.up), strict=True):
+            x = block(torch.cat((skips.pop(), F.relu(rise(x))), 1))
+        return self.head(x).sigmoid()
+
+    def frozen(self) -> SensingNet:
+        """Fix the net as it is: no gradient to its weights, and its BatchNorm keeps the statistics that it has."""
+        self.requires_grad_(False)
+        return self.eval()
