@@ -28,16 +28,18 @@ def _twice(inputs: int, outputs: int) -> nn.Sequential:
 class SensingNet(nn.Module):
     """A fused image, (N, 1, H, W) in [0, 1], to one of its sources, (N, 1, H, W) in (0, 1); H, W multiples of 16.
 
-    `width` is the channels of the finest level, doubled at each coarser one; 64 as published (31 M parameters).
+    `width` is the channels of the finest level, doubled at each coarser one; 64 as published (39 M parameters).
     """
 
     def __init__(self, width: int = PUBLISHED_WIDTH) -> None:
         super().__init__()
         widths = [width << level for level in range(LEVELS)]
         self.down = nn.ModuleList(_twice(i, o) for i, o in pairwise([1, *widths]))
-        self.rise = nn.ModuleList(nn.ConvTranspose2d(c, f, 4, stride=2, padding=1) for f, c in pairwise(widths))
+        self.rise = nn.ModuleList(
+            nn.ConvTranspose2d(c, f, 4, stride=2, padding=1, bias=False) for f, c in pairwise(widths)
+        )
         self.up = nn.ModuleList(_twice(2 * f, f) for f in widths[:-1])
-        self.head = nn.Conv2d(width, 1, 1)
+        self.head = nn.Conv2d(width, 1, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the source that the camera would have seen."""
