@@ -176,6 +176,45 @@ def test_a_reference_checkpoint_loads(net, tmp_path):
     assert torch.equal(load_weights(path)(ir, luma), net(ir, luma))
 
 
+def waves(shape, phase):
+    """Numbers in -1 … 1 that look random and are the same everywhere."""
+    n = torch.arange(1, torch.Size(shape).numel() + 1, dtype=torch.float64)
+    return (n * 0.6180339887498949 * (phase + 1) ** 0.5).frac().reshape(shape) * 2 - 1
+
+
+@torch.inference_mode()
+def test_a_reference_checkpoint_gives_the_reference_output():
+    """Made-up weights under the reference's names; the expected pixels were computed by the reference itself.
+
+    Any order of concatenation, exchanged by mistake, moves them by 8e-6 or more: shapes would not tell.
+    """
+    net, state = UFuser().double().eval(), {}
+    for phase, (theirs, ours) in enumerate(sorted(reference_key_map().items())):
+        shape = net.state_dict()[ours].shape
+        gain = 1.4 / shape[1:].numel() ** 0.5 if len(shape) == 4 else 0.5
+        offset = len(shape) == 3 or ("norm" in theirs and theirs.endswith("weight"))
+        state[theirs] = waves(shape, phase) * gain + offset
+    net.load_state_dict(from_reference(state))
+    ir, luma = ((waves((1, 1, 16, 24), phase) + 1) / 2 for phase in (1, 2))
+    pixels = net(ir, luma)[0, 0, [0, 5, 15], [0, 11, 23]]
+    assert pixels.tolist() == pytest.approx([0.52410995835, 0.41374704811, 0.44127362207], abs=1e-8)
+
+
+@pytest.mark.parametrize("thing", [[1, 2], None, torch.zeros(3), {1: torch.zeros(1)}, {"last.0.bias": 3}])
+def test_files_of_other_things_than_named_tensors_are_refused(tmp_path, thing):
+    torch.save(thing, tmp_path / "w.pth")
+    with pytest.raises(WeightsMissing, match="state_dict alone"):
+        load_weights(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("grey", [0.0, 0.5, 1.0])
+def test_constant_frames_give_finite_gradients(grey):
+    torch.manual_seed(0)
+    net = UFuser()
+    net(torch.full((1, 1, 16, 16), grey), torch.full((1, 1, 16, 16), grey)).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters())
+
+
 def test_foreign_checkpoints_are_refused_by_key(net, tmp_path):
     state = reference_state(net)
     state["extra.weight"] = state.pop("f_1.FFN.weight")

@@ -236,6 +236,11 @@ def load_weights(path: str | Path) -> UFuser:
     return net
 
 
+def _named_tensors(state: object) -> bool:
+    """A file may hold any object, whatever the annotation of who reads it says."""
+    return isinstance(state, Mapping) and all(isinstance(k, str) and torch.is_tensor(v) for k, v in state.items())
+
+
 def _check_fit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str) -> None:
     missing = [k for k in wanted if k not in state]
     foreign = [k for k in state if k not in wanted]
@@ -293,6 +298,10 @@ def from_reference(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     Raises WeightsMissing naming the tensors that are missing, unknown or of another shape.
     """
+    if not _named_tensors(state):
+        raise WeightsMissing(
+            "the reference checkpoint is not a plain table of named tensors: give its state_dict alone"
+        )
     plain = {k.removeprefix("module."): v for k, v in state.items()}
     names = reference_key_map()
     ours = UFuser().state_dict()
