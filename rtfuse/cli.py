@@ -30,7 +30,12 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite existing outputs
 
 
 def main() -> None:
-    """Run the command line; errors become one line and an exit status."""
+    """Run `rtfuse`."""
+    run_app(app)
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run a command line; errors become one line and an exit status."""
     try:
         status = app(standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)

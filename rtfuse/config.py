@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
 import yaml
@@ -13,6 +13,8 @@ import yaml
 from rtfuse.errors import ConfigError
 from rtfuse.fuse import DEFAULT_FUSER
 from rtfuse.sync import Policy
+
+S = TypeVar("S", bound=msgspec.Struct)
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
@@ -113,18 +115,18 @@ def load_config(
     """
     tree: dict[str, Any] = {}
     if file is not None:
-        tree = _read(file)
-        _convert(tree, f"config {file}")
+        tree = read_yaml(file)
+        to_struct(tree, Config, f"config {file}")
     for item in overrides:
         key, separator, text = item.partition("=")
         if not separator or not key:
             raise ConfigError(f"override {item!r}: want key=value, for example sync.tolerance_ms=15")
         _assign(tree, key, _parse(text, item), f"override {item!r}")
-        _convert(tree, f"override {item!r}")
+        to_struct(tree, Config, f"override {item!r}")
     for key, value in (options or {}).items():
         if value is not None:
             _assign(tree, key, value, key)
-    return _convert(tree, "options")
+    return to_struct(tree, Config, "options")
 
 
 def dump_config(config: Config) -> str:
@@ -137,7 +139,8 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=100)
 
 
-def _read(file: str | Path) -> dict[str, Any]:
+def read_yaml(file: str | Path) -> dict[str, Any]:
+    """Read a YAML file of keys and values. Raises ConfigError naming the file and the fault."""
     try:
         tree = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
     except OSError as e:
@@ -171,25 +174,26 @@ def _assign(tree: dict[str, Any], key: str, value: Any, where: str) -> None:
     tree[last] = value
 
 
-def _convert(tree: Mapping[str, Any], where: str) -> Config:
-    _refuse_unknown(tree, Config, where, "")
+def to_struct(tree: Mapping[str, Any], kind: type[S], where: str) -> S:
+    """Turn plain values into the struct `kind`. Raises ConfigError naming `where`, the key's path and the fault."""
+    _refuse_unknown(tree, kind, where, "")
     try:
-        return msgspec.convert(tree, Config)
+        return msgspec.convert(tree, kind)
     except msgspec.ValidationError as e:
         fault, _, path = str(e).partition(" - at `$")
         path = path.strip(".`")
-        fault = f"{fault[:1].lower()}{fault[1:]}{_choices(path) if 'enum' in fault else ''}"
+        fault = f"{fault[:1].lower()}{fault[1:]}{_choices(kind, path) if 'enum' in fault else ''}"
         raise ConfigError(f"{where}: {path or 'value'}: {fault}") from e
 
 
-def _choices(path: str) -> str:
+def _choices(kind: Any, path: str) -> str:
     """Say what a key that takes words takes, from its type."""
-    kind: Any = Config
     for name in path.split("."):
-        kind = next((f.type for f in msgspec.structs.fields(kind) if f.name == name), str)
+        fields = msgspec.structs.fields(kind) if hasattr(kind, "__struct_fields__") else ()
+        kind = next((f.type for f in fields if f.name == name), str)
     words = [w for part in (kind, *get_args(kind)) for w in get_args(part) if isinstance(w, str)]
     numbers = " or a number" if float in get_args(kind) or Positive in get_args(kind) else ""
-    return f"; want {', '.join(words)}{numbers}"
+    return f"; want {', '.join(words)}{numbers}" if words else ""
 
 
 def _refuse_unknown(tree: Mapping[str, Any], kind: type[msgspec.Struct], where: str, path: str) -> None:
@@ -200,5 +204,5 @@ def _refuse_unknown(tree: Mapping[str, Any], kind: type[msgspec.Struct], where: 
             hint = f"did you mean {path}{near[0]}?" if near else f"there are {', '.join(fields)}"
             raise ConfigError(f"{where}: unknown key {path}{key}; {hint}")
         section = fields[key]
-        if isinstance(section, type) and issubclass(section, _Section) and isinstance(value, Mapping):
+        if isinstance(section, type) and issubclass(section, msgspec.Struct) and isinstance(value, Mapping):
             _refuse_unknown(value, section, where, f"{path}{key}.")

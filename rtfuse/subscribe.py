@@ -5,6 +5,7 @@ Importing it loads neither torch nor OpenCV nor FFmpeg.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ class Subscriber:
     With `latest` the newest frame is always the next one, however slow the receiver is; without, frames queue up to
     `queue` and are then lost. It waits for a publisher that is not there yet, and finds it again when it restarts.
     `received`, `lost` (by sequence number), `malformed` (skipped messages) and `restarts` count what happened.
+    Messages and images of more than `max_bytes` are refused unread: ZeroMQ then drops the connection and tries again.
+    `context` is a ZeroMQ context to share; its owner ends it.
     Raises ConfigError if the endpoint makes no sense. Use it from one thread; it is a context manager.
     """
 
@@ -44,13 +47,17 @@ class Subscriber:
         latest: bool = True,
         queue: int = 32,
         max_bytes: int = MAX_MESSAGE_BYTES,
+        context: zmq.Context[Any] | None = None,
     ) -> None:
         check_endpoint(endpoint)
         self.received = self.lost = self.malformed = self.restarts = 0
         self._session: str | None = None
         self._next_seq = 0
-        self._context: zmq.Context[Any] = zmq.Context()
+        self._max_bytes = max_bytes
+        self._owns_context = context is None
+        self._context: zmq.Context[Any] = context or zmq.Context()
         self._socket = self._context.socket(zmq.SUB)
+        self._socket.setsockopt(zmq.IPV6, "[" in endpoint)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
         self._socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
@@ -77,14 +84,16 @@ class Subscriber:
         Messages that are not valid are counted in `malformed` and skipped.
         """
         end = None if timeout_s is None else time.monotonic() + timeout_s
-        while self._socket.poll(None if end is None else max(0, round((end - time.monotonic()) * 1000))):
-            message = self._socket.recv(copy=False).buffer
+        left_ms = None if timeout_s is None else max(0, math.ceil(timeout_s * 1000))
+        while self._socket.poll(left_ms):
             try:
-                _, header, image = decode(message)
+                _, header, image = decode(self._socket.recv(copy=False).buffer, max_bytes=self._max_bytes)
             except WireError:
                 self.malformed += 1
-                continue
-            return Received(image, header, self._count(header))
+            else:
+                return Received(image, header, self._count(header))
+            if end is not None and (left_ms := math.ceil((end - time.monotonic()) * 1000)) <= 0:
+                return None
         return None
 
     def _count(self, header: Header) -> int:
@@ -108,7 +117,8 @@ class Subscriber:
         """Close the connection; a second call does nothing."""
         if not self._socket.closed:
             self._socket.close()
-            self._context.term()
+            if self._owns_context:
+                self._context.term()
 
     def __enter__(self) -> Subscriber:
         return self

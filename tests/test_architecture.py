@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "rig": BASE | {"align", "capture", "config", "fuse", "pipeline", "publish", "sync"},
     "status": BASE | {"pipeline", "stats"},
     "commands": BASE | {"bench", "config", "fuse", "pipeline", "publish", "rig", "stats", "status"},
-    "view": BASE | {"publish", "subscribe"},
+    "view": BASE | {"publish", "stats", "subscribe"},
     "bench": None,
     "cli": None,
     "__init__": None,

@@ -9,6 +9,7 @@ import pytest
 from rtfuse.align import Aligner, load_calibration
 from rtfuse.config import Config, dump_config, load_config
 from rtfuse.errors import ConfigError
+from trainer.recipe import load_recipe
 
 
 def test_the_command_line_wins_over_overrides_over_the_file(tmp_path):
@@ -85,7 +86,9 @@ CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
 def test_every_shipped_file_loads(path):
-    if path.name.startswith("calibration"):
+    if path.name.startswith("train"):
+        assert load_recipe(path).name
+    elif path.name.startswith("calibration"):
         Aligner((512, 640), (480, 640), load_calibration(path))
     else:
         assert load_config(path).rig != "rig"

@@ -5,21 +5,26 @@ from __future__ import annotations
 import errno
 import re
 import secrets
+import socket
+import stat
 import time
+from pathlib import Path
 from typing import Any
 
 import zmq
 
 from rtfuse.errors import ConfigError, EndpointUnavailable
 from rtfuse.publish import check_endpoint
-from rtfuse.publish.wire import MAX_SIDE_PX, Encoding, Header, encode
+from rtfuse.publish.wire import Encoding, Header, check_names, encode
 from rtfuse.types import Clock, Fused
 
 _LOOPBACK = re.compile(r"tcp://(127(\.\d+){3}|localhost|\[::1\]|lo):", re.IGNORECASE)
 _HEARTBEAT_MS = 1000
 _LINGER_MS = 200
-_WAITING = 4
-"""Frames that wait for a subscriber. ZeroMQ notices up to 1 ms late that some have left: fewer would cost bursts."""
+_NONSENSE = "publish.endpoint: {!r} is no endpoint; want for example tcp://127.0.0.1:5555 or ipc:///run/rtfuse"
+_CHOOSE = "choose another with --publish"
+_WAITING = 2
+"""Frames that wait for each subscriber, beside those that the system's socket buffers hold."""
 
 
 class Publisher:
@@ -27,8 +32,9 @@ class Publisher:
 
     A slow, stuck or dead subscriber loses frames and delays nothing: a few frames wait for each, no more. `encoding`
     is raw, jpeg (with `jpeg_quality` 1 to 100) or png. A bind beyond this machine is not encrypted and needs
-    `allow_remote`. `endpoint` is the real one, also after a bind to port 0 or `*`.
-    Raises ConfigError for an endpoint that makes no sense, EndpointUnavailable for one that cannot be bound.
+    `allow_remote`. `endpoint` is the real one, also after a bind to port 0 or `*`. `sent` counts frames and
+    `sent_bytes` their bytes, whether anyone listens or not. Use it from one thread.
+    Raises ConfigError for an argument that makes no sense, EndpointUnavailable for an endpoint that cannot be bound.
     """
 
     def __init__(
@@ -43,12 +49,17 @@ class Publisher:
         clock: Clock = time.monotonic_ns,
     ) -> None:
         check_endpoint(endpoint)
+        check_names(topic, encoding, rig)
         if endpoint.startswith("tcp://") and not _LOOPBACK.match(endpoint) and not allow_remote:
             raise ConfigError(
                 f"publish.endpoint: {endpoint} reaches beyond this machine and the stream is not encrypted; "
                 "bind to 127.0.0.1, or say that you want it with --insecure"
             )
-        self.sent = 0
+        if endpoint.startswith("ipc://"):
+            _check_path(endpoint)
+        elif not endpoint.startswith("tcp://"):
+            raise ConfigError(_NONSENSE.format(endpoint))
+        self.sent = self.sent_bytes = 0
         self._topic, self._encoding, self._quality, self._rig = topic, encoding, jpeg_quality, rig
         self._clock, self._session = clock, secrets.token_hex(8)
         self._context: zmq.Context[Any] = zmq.Context()
@@ -67,17 +78,18 @@ class Publisher:
         self.endpoint = str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
 
     def write(self, fused: Fused) -> None:
-        """Publish one frame; never waits for a subscriber."""
-        if max(fused.image.shape[:2]) > MAX_SIDE_PX:
-            h, w = fused.image.shape[:2]
-            raise ConfigError(f"images of {w}x{h} cannot be published; the limit is {MAX_SIDE_PX} a side")
+        """Publish one frame; never waits for a subscriber. Raises ConfigError if the image is too large."""
         message = encode(self._topic, self.header(fused), fused.image, jpeg_quality=self._quality)
+        # Asked for its state, the socket learns which subscribers have read: on its own it looks once in a millisecond
+        # at most, and would drop frames of a burst for subscribers that have long had room again.
+        self._socket.getsockopt(zmq.EVENTS)
         self._socket.send(message, copy=False)
         self.sent += 1
+        self.sent_bytes += len(message)
 
     def header(self, fused: Fused) -> Header:
         """Return the header that the frame would be published with now."""
-        pair = fused.pair
+        pair, now = fused.pair, self._clock()
         return Header(
             session=self._session,
             seq=self.sent,
@@ -91,7 +103,8 @@ class Publisher:
             stamp=pair.rgb.stamp.value,
             ir_reused=pair.reused,
             skew_ns=pair.skew_ns,
-            age_ns=pair.rgb.age_ns(self._clock()),
+            age_ns=pair.rgb.age_ns(now),
+            published_ns=now,
             published_unix_ms=time.time_ns() // 1_000_000,
             width=fused.image.shape[1],
             height=fused.image.shape[0],
@@ -107,9 +120,30 @@ class Publisher:
 def _bind_error(endpoint: str, e: zmq.ZMQError) -> Exception:
     if e.errno == zmq.EADDRINUSE:
         return EndpointUnavailable(
-            f"cannot publish on {endpoint}: the port is in use, perhaps by another rtfuse; "
-            "end that one or choose another with --publish"
+            f"cannot publish on {endpoint}: the port is in use, perhaps by another rtfuse; end that one, or {_CHOOSE}"
         )
     if e.errno in (zmq.EPROTONOSUPPORT, errno.EINVAL, zmq.ENOCOMPATPROTO):
-        return ConfigError(f"publish.endpoint: {endpoint!r} is no endpoint; want for example tcp://127.0.0.1:5555")
-    return EndpointUnavailable(f"cannot publish on {endpoint}: {zmq.strerror(e.errno or 0)}")
+        return ConfigError(_NONSENSE.format(endpoint))
+    return EndpointUnavailable(f"cannot publish on {endpoint}: {zmq.strerror(e.errno or 0)}; {_CHOOSE}")
+
+
+def _check_path(endpoint: str) -> None:
+    """Refuse an ipc path that something else owns: ZeroMQ would delete a file, or take over a socket in use.
+
+    The socket that a dead publisher left behind is free to take. Raises EndpointUnavailable.
+    """
+    path = Path(endpoint.removeprefix("ipc://"))
+    if not path.name or path.name == "*" or str(path).startswith("@"):
+        return  # ZeroMQ refuses it, chooses a path, or uses a name that is no file
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise EndpointUnavailable(f"cannot publish on {endpoint}: it is there and is no socket; {_CHOOSE}")
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            answer = probe.connect_ex(str(path))
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return  # nothing there, or nothing that can be bound: ZeroMQ says which
+    if answer != errno.ECONNREFUSED:
+        raise EndpointUnavailable(
+            f"cannot publish on {endpoint}: it is in use, perhaps by another rtfuse; end that one, or {_CHOOSE}"
+        )
