@@ -63,7 +63,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     ir_reused: bool = False
     skew_ns: int
     age_ns: int
-    published_ns: int = 0
+    published_ns: int
     published_unix_ms: int
     width: Side
     height: Side

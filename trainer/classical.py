@@ -1,0 +1,79 @@
+"""Classical fusions: the first stage's pseudo ground truth where no published method's images are at hand.
+
+Each takes two (H, W) uint8 images and returns one. They are older than networks and make different mistakes, which
+is what the sensing nets need to see.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import cv2
+import numpy as np
+
+from rtfuse.fuse.pyramid import fuse_pyramid
+from rtfuse.types import Image
+
+
+def fuse_guided(ir: Image, luma: Image) -> Image:
+    """Two-scale fusion with guided-filtered weights (Li, Kang and Hu, IEEE TIP 22(7), 2013).
+
+    Base and detail are split by a 31×31 mean; weights follow the larger Laplacian response, smoothed along the edges
+    of each source: widely for the base (r = 45, ε = 0.3), finely for the detail (r = 7, ε = 1e-6).
+    """
+    sources = [x.astype(np.float32) / 255 for x in (ir, luma)]
+    saliency = [cv2.GaussianBlur(np.abs(cv2.Laplacian(x, cv2.CV_32F)), (11, 11), 5) for x in sources]
+    stronger = (saliency[0] > saliency[1]).astype(np.float32)
+    fused = np.zeros_like(sources[0])
+    for radius, epsilon, part in ((45, 0.3, "base"), (7, 1e-6, "detail")):
+        weights = [_guided(x, w, radius, epsilon) for x, w in zip(sources, (stronger, 1 - stronger), strict=True)]
+        total = np.maximum(weights[0] + weights[1], 1e-6)
+        for x, w in zip(sources, weights, strict=True):
+            base = cv2.blur(x, (31, 31))
+            fused += w / total * (base if part == "base" else x - base)
+    return (fused.clip(0, 1) * 255 + 0.5).astype(np.uint8)
+
+
+def _guided(guide: Image, x: Image, radius: int, epsilon: float) -> Image:
+    """Guided filter (He, Sun and Tang, ECCV 2010, eqs. 5, 6 and 8) of `x` along the edges of `guide`."""
+    size = (2 * radius + 1, 2 * radius + 1)
+    mean_g, mean_x = cv2.blur(guide, size), cv2.blur(x, size)
+    a = (cv2.blur(guide * x, size) - mean_g * mean_x) / (cv2.blur(guide * guide, size) - mean_g * mean_g + epsilon)
+    b = mean_x - a * mean_g
+    return np.clip(cv2.blur(a, size) * guide + cv2.blur(b, size), 0, 1)
+
+
+def fuse_wavelet(ir: Image, luma: Image, levels: int = 4) -> Image:
+    """Haar wavelet fusion: the mean of the coarsest approximations, the larger absolute value of each detail."""
+    h, w = ir.shape
+    block = 1 << levels
+    pad = ((0, -h % block), (0, -w % block))
+    a, b = (np.pad(x, pad, mode="edge").astype(np.float32) for x in (ir, luma))
+    details = []
+    for _ in range(levels):
+        (a, details_a), (b, details_b) = _haar(a), _haar(b)
+        details.append([np.where(np.abs(p) > np.abs(q), p, q) for p, q in zip(details_a, details_b, strict=True)])
+    fused = (a + b) / 2
+    for detail in reversed(details):
+        fused = _inverse_haar(fused, detail)
+    return (fused[:h, :w].clip(0, 255) + 0.5).astype(np.uint8)
+
+
+def _haar(x: Image) -> tuple[Image, list[Image]]:
+    p, q, r, s = x[::2, ::2], x[::2, 1::2], x[1::2, ::2], x[1::2, 1::2]
+    return (p + q + r + s) / 4, [(p - q + r - s) / 4, (p + q - r - s) / 4, (p - q - r + s) / 4]
+
+
+def _inverse_haar(mean: Image, details: list[Image]) -> Image:
+    across, down, both = details
+    x = np.empty((2 * mean.shape[0], 2 * mean.shape[1]), np.float32)
+    x[::2, ::2], x[::2, 1::2] = mean + across + down + both, mean - across + down - both
+    x[1::2, ::2], x[1::2, 1::2] = mean + across - down - both, mean - across - down + both
+    return x
+
+
+CLASSICAL: Mapping[str, Callable[[Image, Image], Image]] = {
+    "pyramid": fuse_pyramid,
+    "guided": fuse_guided,
+    "wavelet": fuse_wavelet,
+}

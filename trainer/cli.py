@@ -1,0 +1,127 @@
+"""The command line: `trainer prepare | train | export`."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+
+from rtfuse.cli import run_app
+from rtfuse.errors import ConfigError
+from trainer.recipe import Recipe, load_recipe
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Train the fusion network on your own footage: EMMA's two stages.",
+)
+out = Console(highlight=False)
+
+RecipeFile = Annotated[Path, typer.Option("--config", help="Recipe (YAML).")]
+RunFolder = Annotated[Path | None, typer.Option("--run", help="Run folder; runs/NAME by default.")]
+
+
+def main() -> None:
+    """Run the command line; errors become one line and an exit status."""
+    run_app(app)
+
+
+def _folder(recipe: Recipe, run: Path | None) -> Path:
+    return run or Path("runs") / recipe.name
+
+
+@app.command()
+def prepare(config: RecipeFile, run: RunFolder = None) -> None:
+    """Choose and cut the patches; says what was refused and why.
+
+    Example: trainer prepare --config configs/train_quick.yaml
+    """
+    from trainer.data import prepare as cut
+
+    recipe = load_recipe(config)
+    folder = _folder(recipe, run) / "data"
+    index = cut(recipe.data, folder)
+    out.print(f"{len(index.scenes)} patches of {index.patch_px} px from {len(set(index.scenes))} scenes in {folder}")
+    out.print(f"pseudo ground truth: {', '.join(index.methods)}")
+    for reason, count in sorted(index.refused.items()):
+        out.print(f"left out: {count} × {reason}")
+
+
+@app.command()
+def train(
+    config: RecipeFile,
+    run: RunFolder = None,
+    stage: Annotated[Literal["both", "sensing", "fusion"], typer.Option(help="Which stage.")] = "both",
+) -> None:
+    """Train both stages, resuming where the run folder says; ends with weights that rtfuse loads.
+
+    Example: trainer train --config configs/train_quick.yaml
+    """
+    from trainer.data import Patches
+    from trainer.data import prepare as cut
+    from trainer.export import export_safetensors
+    from trainer.fusion import fusion_stage
+    from trainer.run import Run, make_fabric
+    from trainer.sensing import SensingTask, sensing_stage
+
+    recipe = load_recipe(config)
+    folder = _folder(recipe, run)
+    _claim(folder, config, recipe)
+    fabric = make_fabric(recipe)
+    if fabric.is_global_zero and not (folder / "data" / "index.json").exists():
+        cut(recipe.data, folder / "data")
+    fabric.barrier()
+    patches = Patches(folder / "data", seed=recipe.seed)
+    work = Run(folder, recipe, fabric)
+    first = sensing_stage(recipe, patches)
+    if stage == "fusion" and not work.checkpoint("sensing").exists():
+        raise ConfigError(f"--stage fusion needs {work.checkpoint('sensing')}; run --stage sensing first")
+    sensing = work.train(first)
+    if stage == "sensing":
+        return
+    assert isinstance(sensing, SensingTask)
+    work.train(fusion_stage(recipe, patches, sensing))
+    if fabric.is_global_zero:
+        weights = folder / "ufuser.safetensors"
+        data = {"patches": len(patches), "scenes": len(set(patches.index.scenes))}
+        export_safetensors(work.checkpoint("fusion"), weights, recipe, data=data, metrics={})
+        out.print(f"weights: {weights}; try them: rtfuse fuse IR RGB -o o.mp4 --fuser ufuser fuse.weights={weights}")
+
+
+def _claim(folder: Path, config: Path, recipe: Recipe) -> None:
+    """Keep the recipe in the run folder, and refuse to go on there with another one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    kept = folder / "recipe.yaml"
+    if kept.exists() and load_recipe(kept) != recipe:
+        raise ConfigError(f"run folder {folder} was begun with another recipe ({kept}); give another with --run")
+    if not kept.exists():
+        shutil.copyfile(config, kept)
+
+
+@app.command()
+def export(
+    config: RecipeFile,
+    run: RunFolder = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Weights file.")] = Path("ufuser.safetensors"),
+) -> None:
+    """Write the weights of a run's fusion stage, with a manifest beside them.
+
+    Example: trainer export --config configs/train_quick.yaml -o ufuser.safetensors
+    """
+    from trainer.data import Patches
+    from trainer.export import export_safetensors
+
+    recipe = load_recipe(config)
+    folder = _folder(recipe, run)
+    patches = Patches(folder / "data", seed=recipe.seed)
+    data = {"patches": len(patches), "scenes": len(set(patches.index.scenes))}
+    manifest = export_safetensors(folder / "fusion.ckpt", output, recipe, data=data, metrics={})
+    out.print(f"{output}: {manifest.steps} steps, sha256 {manifest.sha256[:12]}…")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Second stage: the fusion net learns by what the frozen sensing nets make of its images (EMMA, eq. 6)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rtfuse.fuse.ufuser import UFuser
+from trainer.data import Patches
+from trainer.losses import fusion_loss
+from trainer.pictures import sheet
+from trainer.recipe import Fusion, Recipe
+from trainer.run import Stage
+from trainer.sensing import SensingTask
+from trainer.transforms import KINDS, Transform, draw, draw_set
+
+
+def _identity(x: Tensor) -> Tensor:
+    return x
+
+
+class FusionTask(nn.Module):
+    """The fusion net and its loss; the sensing nets come along frozen."""
+
+    def __init__(self, sensing: SensingTask, options: Fusion) -> None:
+        super().__init__()
+        self.fusion = UFuser()
+        self.sensing = sensing
+        self.options = options
+        for net in (sensing.thermal, sensing.visible):
+            net.frozen()
+
+    def train(self, mode: bool = True) -> FusionTask:
+        """Train the fusion net alone: the sensing nets' BatchNorm keeps what it has learnt."""
+        super().train(mode)
+        self.sensing.eval()
+        return self
+
+    def forward(self, ir: Tensor, luma: Tensor, transforms: list[Transform]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and its terms."""
+        options = self.options
+        if options.augment:
+            for transform in transforms:
+                ir, luma = transform(ir), transform(luma)
+            transforms = []
+        terms = fusion_loss(
+            self.fusion,
+            _identity if options.direct else self.sensing.thermal,
+            _identity if options.direct else self.sensing.visible,
+            ir,
+            luma,
+            transforms,
+            alpha1=options.alpha1,
+            alpha2=options.alpha2,
+        )
+        parts = {"thermal": terms.thermal, "visible": terms.visible, "equivariance": terms.equivariance}
+        return terms.total, parts
+
+
+def drawn(options: Fusion, size_px: int, dice: torch.Generator) -> list[Transform]:
+    """Return the transforms of one step."""
+    size = (size_px, size_px)
+    if options.transforms == "all":
+        return draw_set(size, dice, per_kind=options.per_kind, any_angle=options.any_angle)
+    if options.transforms == "one":
+        kind = KINDS[int(torch.randint(len(KINDS), (), generator=dice))]
+        return [draw(kind, size, dice, any_angle=options.any_angle)]
+    return []
+
+
+def fusion_stage(recipe: Recipe, patches: Patches, sensing: SensingTask) -> Stage:
+    """Return the second stage of a recipe, on top of the first one's nets."""
+    options = recipe.fusion
+    torch.manual_seed(recipe.seed + 1)
+    size = min(options.crop_px or patches.index.patch_px, patches.index.patch_px)
+
+    def batch(step: int) -> tuple[Any, ...]:
+        dice = patches.dice(step)
+        ir, luma = patches.sources(patches.rows(step, options.batch), options.crop_px, dice)
+        return ir, luma, drawn(options, size, dice)
+
+    @torch.no_grad()
+    def sample(task: nn.Module) -> Any:
+        assert isinstance(task, FusionTask)
+        ir, luma = patches.sources([k * len(patches) // 6 for k in range(6)], None, patches.dice(0))
+        device = next(task.parameters()).device
+        fused = task.fusion(ir.to(device), luma.to(device))
+        columns = [ir, luma, fused, task.sensing.thermal(fused), task.sensing.visible(fused)]
+        return sheet(columns, ["thermal", "luma", "fused", "sensed thermal", "sensed luma"])
+
+    return Stage(
+        name="fusion",
+        task=FusionTask(sensing, options),
+        steps_per_epoch=patches.steps(options.batch),
+        epochs=options.epochs,
+        learning_rate=options.learning_rate,
+        halve_every=options.halve_every,
+        batch=batch,
+        names=lambda step: [patches.index.scenes[row] for row in patches.rows(step, options.batch)],
+        sample=sample,
+    )

@@ -1,0 +1,104 @@
+"""A recipe: everything that decides a training run, in one YAML file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+
+from rtfuse.config import read_yaml, to_struct
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Multiple16 = Annotated[int, msgspec.Meta(ge=32, multiple_of=16)]
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all parts: keyword-only, immutable, unknown keys refused."""
+
+
+class Root(_Part, frozen=True):
+    """One place of registered pairs: two folders matched by file name, or two recordings (or `synthetic:` sources).
+
+    `name` is what its scenes are called in reports and split files. `weight` is how often its patches are drawn,
+    relative to their number. `every` takes each n-th frame of recordings. `pseudo` are folders of fused images, one
+    for each published method, with the pairs' file names.
+    """
+
+    name: str
+    ir: str
+    rgb: str
+    weight: Positive = 1.0
+    every: Count = 1
+    pseudo: tuple[str, ...] = ()
+
+
+class Data(_Part, frozen=True):
+    """Which patches are learnt from.
+
+    Patches of `patch_px` are cut every `stride_px`; one whose 10 to 90 percentile range is below `min_contrast` of
+    its 90th percentile, in both pictures, is left out. `classical` names built-in fusions that serve as pseudo ground
+    truth of the first stage beside the folders of `roots`. `validation` is a file of `root/stem` lines, never learnt
+    from.
+    """
+
+    roots: tuple[Root, ...]
+    patch_px: Multiple16 = 128
+    stride_px: Count = 200
+    min_contrast: NotNegative = 0.1
+    min_patches: Count = 16
+    classical: tuple[Literal["pyramid", "guided", "wavelet"], ...] = ("pyramid", "guided", "wavelet")
+    validation: str | None = None
+
+
+class Sensing(_Part, frozen=True):
+    """First stage: the sensing nets, by mean squared error. `crop_px` is cut at random out of each patch."""
+
+    width: Count = 64
+    epochs: Count = 40
+    batch: Count = 64
+    crop_px: Multiple16 | None = None
+    learning_rate: Positive = 1e-4
+    halve_every: Count = 10
+
+
+class Fusion(_Part, frozen=True):
+    """Second stage: the fusion net (eq. 6).
+
+    `transforms` is `all` (`per_kind` shifts, rotations and reflections of every batch, as published), `one` (a single
+    random transform for each step: far cheaper) or `none` (an ablation). `direct` compares the fused image with
+    the sources themselves instead of their sensed forms (an ablation). `augment` applies the transforms to the
+    sources instead (an ablation).
+    """
+
+    epochs: Count = 100
+    batch: Count = 8
+    crop_px: Multiple16 | None = None
+    learning_rate: Positive = 1e-4
+    halve_every: Count = 20
+    alpha1: NotNegative = 1.0
+    alpha2: NotNegative = 0.1
+    transforms: Literal["all", "one", "none"] = "all"
+    per_kind: Count = 3
+    any_angle: bool = False
+    direct: bool = False
+    augment: bool = False
+
+
+class Recipe(_Part, frozen=True):
+    """A whole run. `precision` is a Fabric precision, `auto` takes bf16 where the device computes in it."""
+
+    name: str
+    data: Data
+    sensing: Sensing = Sensing()
+    fusion: Fusion = Fusion()
+    seed: int = 0
+    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    checkpoint_every_s: Positive = 120.0
+
+
+def load_recipe(path: str | Path) -> Recipe:
+    """Read a recipe. Raises ConfigError naming the file, the key's path and the fault."""
+    return to_struct(read_yaml(path), Recipe, f"recipe {path}")

@@ -1,0 +1,211 @@
+"""One training run: its folder, its loop, its checkpoints. Devices, precision and several GPUs are Fabric's work.
+
+A run folder holds `recipe.yaml`, `log.csv`, TensorBoard's events, `STAGE.ckpt` (written whole or not at all), samples
+as pictures, and in the end the weights. What a step does depends on nothing but the seed and its number, so a resumed
+run follows the very curve of one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor, nn
+
+from rtfuse.errors import RtfuseError, SourceUnreadable
+from trainer.recipe import Recipe
+
+_LOG_EVERY = 10
+
+
+class TrainingDiverged(RtfuseError, ArithmeticError):
+    """A loss is not a number; the message names the step, the batch's scenes and the last good checkpoint."""
+
+    exit_status = 1
+
+
+def make_fabric(recipe: Recipe) -> Fabric:
+    """Return the devices of this process group: all that there are, in the recipe's precision."""
+    precision: Any = recipe.precision
+    if precision == "auto":
+        precision = "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
+    fabric = Fabric(precision=precision)
+    fabric.launch()
+    return fabric
+
+
+@dataclass(slots=True)
+class Stage:
+    """What the loop needs of a stage.
+
+    `task` is a module whose forward takes what `batch` returns and gives the loss and its named parts. `names` tells
+    the scenes of a step's batch. `sample` draws a picture of how far it is, (H, W, 3) uint8 BGR.
+    """
+
+    name: str
+    task: nn.Module
+    steps_per_epoch: int
+    epochs: int
+    learning_rate: float
+    halve_every: int
+    batch: Callable[[int], tuple[Any, ...]]
+    names: Callable[[int], Sequence[str]]
+    sample: Callable[[nn.Module], Any] | None = None
+
+    @property
+    def steps(self) -> int:
+        """The number of steps of the whole stage."""
+        return self.steps_per_epoch * self.epochs
+
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        return self.learning_rate * float(0.5 ** (step // self.steps_per_epoch // self.halve_every))
+
+
+@dataclass(slots=True)
+class Run:
+    """A run folder and the devices that work on it."""
+
+    folder: Path
+    recipe: Recipe
+    fabric: Fabric
+    console: Console = field(default_factory=lambda: Console(stderr=True))
+
+    def checkpoint(self, stage: str) -> Path:
+        """Return where the stage's state is kept."""
+        return self.folder / f"{stage}.ckpt"
+
+    def train(self, stage: Stage, *, until: int | None = None) -> nn.Module:
+        """Run a stage to its end (or to step `until`), from its checkpoint if there is one, and return its task.
+
+        Raises TrainingDiverged, or SourceUnreadable if the checkpoint cannot be read.
+        """
+        trained = [p for p in stage.task.parameters() if p.requires_grad]
+        task, optimizer = self.fabric.setup(stage.task, torch.optim.Adam(trained, lr=stage.learning_rate))
+        step = self._resume(stage, task, optimizer)
+        saved_at, recent = time.monotonic(), deque[tuple[int, Tensor, dict[str, Tensor]]](maxlen=_LOG_EVERY)
+        end = min(stage.steps, until or stage.steps)
+        with self._progress() as bar, Log(self.folder, stage.name, enabled=self.fabric.is_global_zero) as log:
+            shown = bar.add_task(stage.name, total=stage.steps, completed=step, loss="")
+            while step < end:
+                for group in optimizer.param_groups:
+                    group["lr"] = stage.rate(step)
+                loss, parts = task(*self._mine(stage.batch(step)))
+                optimizer.zero_grad(set_to_none=True)
+                self.fabric.backward(loss)
+                optimizer.step()
+                recent.append((step, loss.detach(), parts))
+                step += 1
+                if step % _LOG_EVERY == 0 or step == end:
+                    mean = self._checked(stage, recent)
+                    log.write(step, stage.rate(step - 1), mean)
+                    bar.update(shown, completed=step, loss=f"{mean['loss']:.4f}")
+                    recent.clear()
+                    if time.monotonic() - saved_at > self.recipe.checkpoint_every_s or step == end:
+                        self._save(stage, task, optimizer, step)
+                        saved_at = time.monotonic()
+        return stage.task
+
+    def _mine(self, batch: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return this process's share of a batch, on its device."""
+        rank, world = self.fabric.global_rank, self.fabric.world_size
+        return tuple(self.fabric.to_device(x[rank::world]) if torch.is_tensor(x) else x for x in batch)
+
+    def _checked(self, stage: Stage, recent: Sequence[tuple[int, Tensor, dict[str, Tensor]]]) -> dict[str, float]:
+        """Return the means of the last steps; a loss that is not a number stops the run."""
+        for step, loss, _ in recent:
+            if not math.isfinite(float(loss)):
+                last = self.checkpoint(stage.name)
+                raise TrainingDiverged(
+                    f"{stage.name}: the loss of step {step} is {float(loss)}; its batch: "
+                    f"{', '.join(stage.names(step))}; last good checkpoint: {last if last.exists() else 'none'}"
+                )
+        rows = [{"loss": loss, **parts} for _, loss, parts in recent]
+        return {key: float(torch.stack([row[key].detach() for row in rows]).mean()) for key in rows[0]}
+
+    def _save(self, stage: Stage, task: nn.Module, optimizer: Any, step: int) -> None:
+        self.fabric.barrier()
+        if not self.fabric.is_global_zero:
+            return
+        state = {
+            "stage": stage.name,
+            "step": step,
+            "task": stage.task.state_dict(),
+            "optimizer": optimizer.state_dict(),
+        }
+        path = self.checkpoint(stage.name)
+        partial = path.with_suffix(".partial")
+        torch.save(state, partial)
+        os.replace(partial, path)
+        if stage.sample is not None:
+            (self.folder / "samples").mkdir(exist_ok=True)
+            cv2.imwrite(str(self.folder / "samples" / f"{stage.name}-{step:07d}.jpg"), stage.sample(stage.task))
+
+    def _resume(self, stage: Stage, task: nn.Module, optimizer: Any) -> int:
+        path = self.checkpoint(stage.name)
+        if not path.exists():
+            return 0
+        try:
+            state = torch.load(path, map_location=self.fabric.device, weights_only=True)
+            stage.task.load_state_dict(state["task"])
+            optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, KeyError, ValueError, OSError, EOFError) as e:
+            why = " ".join(str(e).split())[:200]
+            raise SourceUnreadable(f"checkpoint {path} does not fit this recipe, or is damaged: {why}") from e
+        return int(state["step"])
+
+    def _progress(self) -> Progress:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("loss {task.fields[loss]}"),
+            TimeRemainingColumn(),
+        )
+        quiet = not (self.fabric.is_global_zero and self.console.is_terminal)
+        return Progress(*columns, console=self.console, disable=quiet)
+
+
+class Log:
+    """Writes losses and learning rate to `log.csv` and for TensorBoard, on one process only."""
+
+    def __init__(self, folder: Path, stage: str, *, enabled: bool) -> None:
+        self._folder, self._stage, self._enabled = folder, stage, enabled
+
+    def __enter__(self) -> Log:
+        if self._enabled:
+            from torch.utils.tensorboard import SummaryWriter
+
+            path = self._folder / "log.csv"
+            fresh = not path.exists()
+            self._file = path.open("a", newline="")
+            self._csv = csv.writer(self._file)
+            if fresh:
+                self._csv.writerow(["stage", "step", "learning_rate", "name", "value"])
+            self._board = SummaryWriter(str(self._folder / "tensorboard"))
+        return self
+
+    def write(self, step: int, rate: float, values: dict[str, float]) -> None:
+        """Write the means of the steps up to `step`."""
+        if self._enabled:
+            for name, value in values.items():
+                self._csv.writerow([self._stage, step, f"{rate:.3g}", name, f"{value:.6g}"])
+                self._board.add_scalar(f"{self._stage}/{name}", value, step)
+            self._file.flush()
+
+    def __exit__(self, *_: object) -> None:
+        if self._enabled:
+            self._file.close()
+            self._board.close()

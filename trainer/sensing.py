@@ -1,0 +1,59 @@
+"""First stage: the sensing nets learn to map fused images back to their sources (EMMA, section 3.3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from trainer.data import Patches
+from trainer.pictures import sheet
+from trainer.recipe import Recipe
+from trainer.run import Stage
+from trainer.sensing_net import SensingNet
+
+
+class SensingTask(nn.Module):
+    """Both nets and their l2 loss."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.thermal, self.visible = SensingNet(width), SensingNet(width)
+
+    def forward(self, fused: Tensor, ir: Tensor, luma: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the sum of both mean squared errors, and each."""
+        thermal, visible = F.mse_loss(self.thermal(fused), ir), F.mse_loss(self.visible(fused), luma)
+        return thermal + visible, {"thermal": thermal, "visible": visible}
+
+
+def sensing_stage(recipe: Recipe, patches: Patches) -> Stage:
+    """Return the first stage of a recipe."""
+    options = recipe.sensing
+    torch.manual_seed(recipe.seed)
+
+    def batch(step: int) -> tuple[Tensor, ...]:
+        return patches.fused(patches.rows(step, options.batch), options.crop_px, patches.dice(step))
+
+    @torch.no_grad()
+    def sample(task: nn.Module) -> Any:
+        fused, ir, luma = patches.fused([k * len(patches) // 6 for k in range(6)], None, patches.dice(0))
+        assert isinstance(task, SensingTask)
+        device = next(task.parameters()).device
+        was, _ = task.training, task.eval()
+        columns = [fused, ir, task.thermal(fused.to(device)), luma, task.visible(fused.to(device))]
+        task.train(was)
+        return sheet(columns, ["fused", "thermal", "sensed", "luma", "sensed"])
+
+    return Stage(
+        name="sensing",
+        task=SensingTask(options.width),
+        steps_per_epoch=patches.steps(options.batch),
+        epochs=options.epochs,
+        learning_rate=options.learning_rate,
+        halve_every=options.halve_every,
+        batch=batch,
+        names=lambda step: [patches.index.scenes[row] for row in patches.rows(step, options.batch)],
+        sample=sample,
+    )
