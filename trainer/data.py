@@ -232,6 +232,16 @@ class Patches:
         pair = self._cropped(self._patches[rows], crop_px, dice)
         return pair[:, :1], pair[:, 1:]
 
+    def imitated(self, rows: list[int], method: str, crop_px: int | None, dice: torch.Generator) -> Tensor:
+        """Return what `method` made of each pair, thermal and luma, (N, 3, P, P) float32 in [0, 1].
+
+        Raises ConfigError if no such method was prepared.
+        """
+        if method not in self.index.methods:
+            raise ConfigError(f"no pseudo ground truth is called {method!r}; there are {', '.join(self.index.methods)}")
+        chosen = self._pseudo[rows][:, [self.index.methods.index(method)]]
+        return self._cropped(np.concatenate([chosen, self._patches[rows]], 1), crop_px, dice)
+
     def fused(self, rows: list[int], crop_px: int | None, dice: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Return an image fused by a random method, thermal and luma, (N, 1, P, P) float32 in [0, 1] each."""
         which = torch.randint(self._pseudo.shape[1], (len(rows),), generator=dice).tolist()

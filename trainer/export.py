@@ -6,6 +6,7 @@ import hashlib
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import msgspec
@@ -42,7 +43,7 @@ def fusion_weights(checkpoint: Path) -> tuple[dict[str, torch.Tensor], int]:
         state = torch.load(checkpoint, map_location="cpu", weights_only=True)
         tensors = {k.removeprefix("fusion."): v.float() for k, v in state["task"].items() if k.startswith("fusion.")}
         UFuser().load_state_dict(tensors)
-    except (RuntimeError, KeyError, TypeError, OSError, EOFError) as e:
+    except (RuntimeError, KeyError, TypeError, OSError, EOFError, UnpicklingError) as e:
         raise SourceUnreadable(
             f"{checkpoint} is no checkpoint of the fusion stage: {' '.join(str(e).split())[:200]}"
         ) from e

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rtfuse.fuse.ufuser import UFuser
 from trainer.data import Patches
-from trainer.losses import fusion_loss
+from trainer.losses import distance, fusion_loss
 from trainer.pictures import sheet
 from trainer.recipe import Fusion, Recipe
 from trainer.run import Stage
@@ -38,9 +38,14 @@ class FusionTask(nn.Module):
         self.sensing.eval()
         return self
 
-    def forward(self, ir: Tensor, luma: Tensor, transforms: list[Transform]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss and its terms."""
+    def forward(
+        self, ir: Tensor, luma: Tensor, transforms: list[Transform], target: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and its terms; with a `target` (warming up), the distance from it."""
         options = self.options
+        if target is not None:
+            imitation = distance(self.fusion(ir, luma), target)
+            return imitation, {"imitation": imitation}
         if options.augment:
             for transform in transforms:
                 ir, luma = transform(ir), transform(luma)
@@ -76,9 +81,14 @@ def fusion_stage(recipe: Recipe, patches: Patches, sensing: SensingTask) -> Stag
     torch.manual_seed(recipe.seed + 1)
     size = min(options.crop_px or patches.index.patch_px, patches.index.patch_px)
 
+    warm_up = options.warm_up_epochs * patches.steps(options.batch)
+
     def batch(step: int) -> tuple[Any, ...]:
-        dice = patches.dice(step)
-        ir, luma = patches.sources(patches.rows(step, options.batch), options.crop_px, dice)
+        dice, rows = patches.dice(step), patches.rows(step, options.batch)
+        if step < warm_up:
+            x = patches.imitated(rows, options.warm_up_on, options.crop_px, dice)
+            return x[:, 1:2], x[:, 2:], [], x[:, :1]
+        ir, luma = patches.sources(rows, options.crop_px, dice)
         return ir, luma, drawn(options, size, dice)
 
     @torch.no_grad()

@@ -70,10 +70,13 @@ class Fusion(_Part, frozen=True):
     `transforms` is `all` (`per_kind` shifts, rotations and reflections of every batch, as published), `one` (a single
     random transform for each step: far cheaper) or `none` (an ablation). `direct` compares the fused image with
     the sources themselves instead of their sensed forms (an ablation). `augment` applies the transforms to the
-    sources instead (an ablation).
+    sources instead (an ablation). `warm_up_epochs`, not in the paper, first teach the net to imitate one of the pseudo
+    ground truths, `warm_up_on`: from there, short trainings reach a picture that from nothing they would not.
     """
 
     epochs: Count = 100
+    warm_up_epochs: Annotated[int, msgspec.Meta(ge=0)] = 0
+    warm_up_on: str = "pyramid"
     batch: Count = 8
     crop_px: Multiple16 | None = None
     learning_rate: Positive = 1e-4

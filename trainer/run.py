@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import cv2
@@ -133,7 +134,7 @@ class Run:
                     f"{', '.join(stage.names(step))}; last good checkpoint: {last if last.exists() else 'none'}"
                 )
         rows = [{"loss": loss, **parts} for _, loss, parts in recent]
-        return {key: float(torch.stack([row[key].detach() for row in rows]).mean()) for key in rows[0]}
+        return {key: float(torch.stack([row[key].detach() for row in rows if key in row]).mean()) for key in rows[-1]}
 
     def _save(self, stage: Stage, task: nn.Module, optimizer: Any, step: int) -> None:
         self.fabric.barrier()
@@ -161,7 +162,7 @@ class Run:
             state = torch.load(path, map_location=self.fabric.device, weights_only=True)
             stage.task.load_state_dict(state["task"])
             optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, KeyError, ValueError, OSError, EOFError) as e:
+        except (RuntimeError, KeyError, ValueError, OSError, EOFError, UnpicklingError) as e:
             why = " ".join(str(e).split())[:200]
             raise SourceUnreadable(f"checkpoint {path} does not fit this recipe, or is damaged: {why}") from e
         return int(state["step"])

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
@@ -223,13 +224,10 @@ def load_weights(path: str | Path) -> UFuser:
             state = load_file(path)
     except WeightsMissing:
         raise
+    except UnpicklingError as e:
+        raise WeightsMissing(f"weights {path} hold something other than tensors; not loaded") from e
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError) as e:
         raise WeightsMissing(f"weights {path} cannot be read: {' '.join(str(e).split())[:200]}") from e
-    except Exception as e:
-        # torch.load refuses whatever is not plain tensors with errors of the pickle module.
-        if type(e).__module__ in ("pickle", "_pickle"):
-            raise WeightsMissing(f"weights {path} hold something other than tensors; not loaded") from e
-        raise
     net = UFuser()
     _check_fit(state, net.state_dict(), str(path))
     net.load_state_dict(state)

@@ -1,0 +1,251 @@
+"""The trainer as a tool: what it takes, what it refuses, and that a killed run goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from lightning_fabric import Fabric
+from scenes import write_video
+from torch import nn
+
+from rtfuse.errors import ConfigError, SourceNotFound, SourceUnreadable
+from rtfuse.fuse import open_fuser
+from rtfuse.fuse.ufuser import load_weights
+from trainer.classical import CLASSICAL, fuse_wavelet
+from trainer.data import Patches, low_contrast, prepare
+from trainer.recipe import Data, Root, load_recipe
+from trainer.run import Run, Stage, TrainingDiverged
+
+SCENE = "synthetic:?seed=2&size=128x96&duration_s=4"
+STREET = Root(name="street", ir=SCENE, rgb=SCENE, every=30)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Pairs in folders: three good ones and one of every fault."""
+    rng = np.random.default_rng(0)
+    for name in ("ir", "rgb", "method"):
+        (tmp_path / name).mkdir()
+    for stem in ("a", "b", "c"):
+        cv2.imwrite(str(tmp_path / "ir" / f"{stem}.png"), rng.integers(0, 255, (96, 128), np.uint8))
+        cv2.imwrite(str(tmp_path / "rgb" / f"{stem}.jpg"), rng.integers(0, 255, (96, 128, 3), np.uint8))
+        cv2.imwrite(str(tmp_path / "method" / f"{stem}.png"), rng.integers(0, 255, (96, 128), np.uint8))
+    (tmp_path / "method" / "b.png").unlink()
+    cv2.imwrite(str(tmp_path / "ir" / "alone.png"), np.zeros((96, 128), np.uint8))
+    cv2.imwrite(str(tmp_path / "ir" / "sizes.png"), np.zeros((96, 128), np.uint8))
+    cv2.imwrite(str(tmp_path / "rgb" / "sizes.png"), np.zeros((96, 120, 3), np.uint8))
+    (tmp_path / "ir" / "broken.png").write_bytes(b"nothing")
+    cv2.imwrite(str(tmp_path / "rgb" / "broken.png"), np.zeros((96, 128, 3), np.uint8))
+    return tmp_path
+
+
+def data(tmp_path, **changes):
+    root = Root(name="r", ir=str(tmp_path / "ir"), rgb=str(tmp_path / "rgb"), pseudo=(str(tmp_path / "method"),))
+    return Data(**({"roots": (root,), "patch_px": 64, "stride_px": 32, "min_patches": 1} | changes))
+
+
+def test_good_pairs_are_cut_and_every_fault_is_counted(folders):
+    index = prepare(data(folders), folders / "out")
+    assert set(index.scenes) == {"r/a", "r/b", "r/c"}
+    assert len(index.scenes) == 3 * 2 * 3
+    assert index.methods == ["pyramid", "guided", "wavelet", "method"]
+    assert index.refused == {
+        "no partner of this name": 1,
+        "two sizes in one pair": 1,
+        "unreadable, or not 8 bits": 1,
+        "pseudo ground truth missing or of another size": 1,
+    }
+    patches, pseudo = np.load(folders / "out" / "patches.npy"), np.load(folders / "out" / "pseudo.npy")
+    top, left = index.places[1]
+    whole = cv2.imread(str(folders / "ir" / "a.png"), cv2.IMREAD_GRAYSCALE)
+    assert np.array_equal(patches[1, 0], whole[top : top + 64, left : left + 64])
+    assert pseudo.shape == (18, 4, 64, 64)
+
+
+def test_the_validation_split_is_kept_out_and_too_little_data_is_an_error(folders):
+    (folders / "split.txt").write_text("# held out\nr/a\nr/b\n")
+    index = prepare(data(folders, validation=str(folders / "split.txt")), folders / "out")
+    assert set(index.scenes) == {"r/c"}
+    with pytest.raises(ConfigError, match=r"18 patches, at least 100 .* no partner of this name \(e\.g\. r/alone\)"):
+        prepare(data(folders, min_patches=100), folders / "out")
+    with pytest.raises(SourceNotFound, match=r"absent\.txt"):
+        prepare(data(folders, validation=str(folders / "absent.txt")), folders / "out")
+    with pytest.raises(SourceNotFound, match="data root gone"):
+        prepare(data(folders, roots=(Root(name="gone", ir="nowhere", rgb="nowhere"),)), folders / "out")
+    with pytest.raises(SourceUnreadable, match="trainer prepare"):
+        Patches(folders / "nothing", seed=0)
+
+
+def test_recordings_and_the_synthetic_scene_give_patches(tmp_path):
+    ir = write_video(tmp_path / "ir.mp4", 20, gray=True, size_wh=(128, 96))
+    rgb = write_video(tmp_path / "rgb.mp4", 20, size_wh=(128, 96))
+    clip = Root(name="clip", ir=str(ir), rgb=str(rgb), every=10)
+    index = prepare(Data(roots=(clip, STREET), patch_px=64, stride_px=64, min_patches=1), tmp_path / "out")
+    assert {"clip/000000", "clip/000010", "street/000030"} <= set(index.scenes)
+
+
+def test_patches_without_contrast_are_left_out():
+    flat = np.full((64, 64), 200, np.uint8)
+    assert low_contrast(flat, 0.1)
+    half = flat.copy()
+    half[:, :32] = 100
+    assert not low_contrast(half, 0.1)
+
+
+def test_batches_depend_on_seed_and_step_alone(folders):
+    prepare(data(folders), folders / "out")
+    first, again, other = (Patches(folders / "out", seed=s) for s in (1, 1, 2))
+    epoch = [row for step in range(first.steps(4)) for row in first.rows(step, 4)]
+    assert len(set(epoch)) == len(epoch) == 16
+    assert first.rows(7, 4) == again.rows(7, 4)
+    assert [first.rows(k, 4) for k in range(4)] != [other.rows(k, 4) for k in range(4)]
+    a, b = (p.sources(p.rows(3, 4), 32, p.dice(3)) for p in (first, again))
+    assert torch.equal(a[0], b[0])
+    assert a[0].shape == (4, 1, 32, 32)
+    fused, ir, luma = first.fused([0, 1], None, first.dice(0))
+    assert fused.shape == ir.shape == luma.shape == (2, 1, 64, 64)
+    with pytest.raises(ConfigError, match="'magic'; there are pyramid"):
+        first.imitated([0], "magic", None, first.dice(0))
+
+
+@settings(deadline=None, max_examples=25)
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 60), st.integers(1, 60))))
+def test_wavelets_reconstruct_an_image_fused_with_itself(image):
+    assert np.abs(fuse_wavelet(image, image).astype(int) - image).max() <= 1
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_classical_fusions_carry_both_sources(name):
+    rng = np.random.default_rng(0)
+    luma = np.full((96, 128), 20, np.uint8)
+    luma[:, 64:] = rng.integers(60, 180, (96, 64), np.uint8)
+    ir = np.full((96, 128), 30, np.uint8)
+    ir[30:60, 16:40] = 220
+    fused = CLASSICAL[name](ir, luma)
+    assert fused.shape == ir.shape
+    assert fused.dtype == np.uint8
+    assert fused[35:55, 20:36].mean() > fused[70:, 4:50].mean() + 50
+    assert np.corrcoef(fused[:, 70:].ravel(), luma[:, 70:].ravel())[0, 1] > 0.8
+
+
+RECIPE = {
+    "name": "tiny",
+    "data": {
+        "roots": [{"name": "street", "ir": SCENE, "rgb": SCENE, "every": 20}],
+        "patch_px": 64,
+        "stride_px": 32,
+        "min_patches": 8,
+    },
+    "sensing": {"width": 2, "epochs": 3, "batch": 4, "crop_px": 32, "learning_rate": 0.01},
+    "fusion": {"epochs": 5, "warm_up_epochs": 3, "batch": 4, "crop_px": 32, "transforms": "one"},
+    "checkpoint_every_s": 0.5,
+}
+
+
+def recipe(tmp_path, **changes):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(RECIPE | changes))
+    return path
+
+
+ENV = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def trainer(*args):
+    return [sys.executable, "-m", "trainer", *map(str, args)]
+
+
+def curve(folder):
+    with (folder / "log.csv").open() as file:
+        return {(r["stage"], int(r["step"]), r["name"]): float(r["value"]) for r in csv.DictReader(file)}
+
+
+def test_a_killed_run_goes_on_along_the_same_curve(tmp_path):
+    path = recipe(tmp_path)
+    subprocess.run(trainer("train", "--config", path, "--run", tmp_path / "whole"), check=True, timeout=200, env=ENV)
+    whole = curve(tmp_path / "whole")
+    assert ("fusion", 20, "imitation") in whole
+    command = trainer("train", "--config", path, "--run", tmp_path / "cut")
+    process = subprocess.Popen(command, env=ENV)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "cut" / "fusion.ckpt").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "cut" / "ufuser.safetensors").exists()
+    subprocess.run(command, check=True, timeout=200, env=ENV)
+    assert curve(tmp_path / "cut") == pytest.approx(whole, rel=1e-3, abs=1e-5)
+    nets = [load_weights(tmp_path / run / "ufuser.safetensors").state_dict() for run in ("whole", "cut")]
+    assert all(torch.allclose(a, nets[1][k], atol=1e-4) for k, a in nets[0].items())
+    manifest = json.loads((tmp_path / "whole" / "ufuser.json").read_text())
+    assert manifest["recipe"]["name"] == "tiny"
+    assert "synthetic" not in json.dumps(manifest)
+    assert list((tmp_path / "whole" / "samples").glob("fusion-*.jpg"))
+    image = np.zeros((40, 50), np.uint8)
+    fuser = open_fuser("ufuser", weights=tmp_path / "whole" / "ufuser.safetensors")
+    assert fuser(image, np.zeros((40, 50, 3), np.uint8)).shape == (40, 50, 3)
+
+
+def test_mistakes_are_one_line(tmp_path):
+    def refused(*args):
+        done = subprocess.run(trainer(*args), capture_output=True, text=True, timeout=100, env=ENV)
+        assert done.returncode == 2
+        assert len(done.stderr.strip().splitlines()) == 1
+        return done.stderr
+
+    assert "did you mean sensing.width" in refused("train", "--config", recipe(tmp_path, sensing={"widht": 4}))
+    assert "absent.yaml" in refused("train", "--config", tmp_path / "absent.yaml")
+    path = recipe(tmp_path)
+    assert "--stage sensing first" in refused("train", "--config", path, "--run", tmp_path / "r", "--stage", "fusion")
+    other = recipe(tmp_path, seed=5)
+    assert "another recipe" in refused("train", "--config", other, "--run", tmp_path / "r")
+    assert "fusion.ckpt not found" in refused("export", "--config", path, "--run", tmp_path / "r")
+
+
+class Diverging(nn.Module):
+    """A task whose loss is not a number at step 25."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, step):
+        value = self.weight.sum() * (float("nan") if step == 25 else 1.0)
+        return value, {"value": value}
+
+
+def test_a_loss_that_is_no_number_stops_with_step_scenes_and_checkpoint(tmp_path):
+    stage = Stage(
+        name="fusion",
+        task=Diverging(),
+        steps_per_epoch=100,
+        epochs=1,
+        learning_rate=1e-3,
+        halve_every=1,
+        batch=lambda step: (step,),
+        names=lambda step: [f"street/{step:06d}"],
+    )
+    settings = load_recipe(recipe(tmp_path, checkpoint_every_s=1e-9))
+    run = Run(tmp_path, settings, Fabric(accelerator="cpu"))
+    with pytest.raises(TrainingDiverged, match=r"step 25 is nan.*street/000025.*fusion\.ckpt"):
+        run.train(stage)
+    assert torch.load(run.checkpoint("fusion"), weights_only=True)["step"] == 20
+    run.checkpoint("fusion").write_bytes(b"damaged")
+    with pytest.raises(SourceUnreadable, match="damaged"):
+        run.train(stage)
