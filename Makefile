@@ -37,11 +37,11 @@ $(VENV)/.demo: $(VENV)/.python pyproject.toml
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e '.[view,test]'
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e '.[view,train,test]'
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.demo
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e '.[view,test,lint]'
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e '.[view,train,test,lint]'
 	@touch $@
 
 clean:

@@ -87,14 +87,16 @@ def test_the_shutter_freezes_the_picture_bit_for_bit_while_time_goes_on():
 
 
 def clear_objects(s, t_ns, stream):
-    """Persons large enough to judge, wholly inside the image, with nobody before or behind them."""
+    """Persons large enough to judge, wholly inside the image, with nobody and nothing before or behind them."""
     w, h = s.size_wh(stream)
     objects = s.objects(t_ns)
+    props = [(p.z_m, s.placement(stream, t_ns).box(p)) for p in s.stage.actors(t_ns / 1e9) if p.kind == "prop"]
     for k, one in enumerate(objects):
         x0, y0, x1, y1 = one.box_ir if stream == "ir" else one.box_rgb
         others = (o.box_ir if stream == "ir" else o.box_rgb for j, o in enumerate(objects) if j != k)
         apart = all(o[2] < x0 - 8 or o[0] > x1 + 8 for o in others)
-        if one.kind == "person" and y1 - y0 > 0.15 * h and x0 > 8 and x1 < w - 8 and apart:
+        hidden = any(z < one.distance_m and p[0] < x1 and p[2] > x0 for z, p in props)
+        if one.kind == "person" and y1 - y0 > 0.15 * h and x0 > 8 and x1 < w - 8 and apart and not hidden:
             yield one, (x0, y0, x1, y1)
 
 
@@ -195,6 +197,15 @@ def test_uri_and_defaults():
         ("fps=0", "fps: expected"),
         ("seed=abc", "seed: expected"),
         ("bits=12", "bits: "),
+        ("seed=-1", "seed: expected"),
+        ("skew_ms=nan", "skew_ms: expected"),
+        ("stamp_ms=inf", "stamp_ms: expected"),
+        ("duration_s=inf", "duration_s: expected"),
+        ("ffc_every_s=inf", "ffc_every_s: expected"),
+        ("baseline_m=nan", "baseline_m: expected"),
+        ("noise=inf", "noise: expected"),
+        ("jitter_ms=30", "jitter_ms: expected less than half a frame, 16.67, found 30"),
+        ("ffc_every_s=1&ffc_s=1.5", "ffc_s: expected less than ffc_every_s, 1, found 1.5"),
     ],
 )
 def test_mistakes_are_named(query, words):
@@ -217,3 +228,41 @@ def test_a_scene_is_a_value():
     with pytest.raises(AttributeError):
         scene().seed = 4
     assert msgspec.structs.replace(scene(), seed=9).seed == 9
+
+
+def test_the_uri_gives_the_same_scene_again():
+    s = scene(seed=3, ir_size=(80, 60), skew_ms=-7.25, drop=0.1, bits=16)
+    uri = SyntheticSource(s, "ir").info.uri
+    assert SyntheticScene.from_uri(uri) == s
+    assert SyntheticScene().uri == "synthetic:"
+
+
+def test_noise_has_the_deviation_asked_for():
+    noisy, clean = (take("rgb", 1, noise=n, motion=0.0)[0].image.astype(int) for n in (3.0, 0.0))
+    away = (noisy - clean)[clean > 12]
+    assert away.std() == pytest.approx(3.0, abs=0.15)
+    assert away.mean() == pytest.approx(0.0, abs=0.1)
+
+
+@settings(deadline=None, max_examples=50)
+@given(jitter=st.floats(0, 16), skew=st.floats(-50, 50), k=st.integers(0, 10**4))
+def test_a_frozen_picture_is_the_last_before_the_shutter_closed(jitter, skew, k):
+    s = scene(ffc_every_s=7.0, ffc_s=3.0, jitter_ms=jitter, skew_ms=skew)
+    truth = s.frame("ir", k)
+    if truth.shown_ns < truth.true_ns:
+        start = truth.true_ns - truth.true_ns % 7_000_000_000
+        before = (s.frame("ir", j).true_ns for j in range(max(0, k - 200), k))
+        assert truth.shown_ns == max(t for t in before if t < start)
+
+
+def test_frozen_frames_do_not_share_memory():
+    frames = list(SyntheticSource(scene(ffc_every_s=1.0, ffc_s=0.3), "ir"))
+    assert not any(np.shares_memory(a.image, b.image) for a, b in itertools.pairwise(frames))
+
+
+def test_a_walk_has_no_jumps():
+    """The legs of one who crosses change by less than a leg's width from pose to pose."""
+    steps = scene().stage._across
+    legs = [a.heat[0][130:, :, 1] for a in steps]
+    change = [np.abs(a - b).mean() for a, b in zip(legs, legs[1:] + legs[:1], strict=True)]
+    assert max(change) < 0.2

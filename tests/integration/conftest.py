@@ -75,8 +75,7 @@ def rtfuse():
 
     def run(*args, timeout_s=120, **kwargs):
         command = [sys.executable, "-m", "rtfuse", *map(str, args)]
-        return subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout_s, env=ENV, check=False, **kwargs
-        )
+        sdl = {k: v for k, v in os.environ.items() if k.startswith("SDL_")}
+        return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=ENV | sdl, **kwargs)
 
     return run

@@ -30,7 +30,11 @@ DISPLAY_C = (3.0, 36.0)
 _STREAM_KEY = {"ir": 1, "rgb": 2}
 
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
-NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+# Every number is bounded: that is also what refuses inf and nan.
+Seed = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Offset = Annotated[float, msgspec.Meta(ge=-60_000, le=60_000)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0, le=60_000)]
+Grey = Annotated[float, msgspec.Meta(ge=0, le=64)]
 Rate = Annotated[float, msgspec.Meta(gt=0, le=1000)]
 Side = Annotated[int, msgspec.Meta(ge=16, le=8192)]
 
@@ -67,23 +71,30 @@ class SyntheticScene(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     and more. `bits`: 8, or 16 for counts of 0.01 K.
     """
 
-    seed: int = 0
+    seed: Seed = 0
     size: tuple[Side, Side] = (640, 480)
     ir_size: tuple[Side, Side] | None = None
     fps: Rate = 30.0
     ir_fps: Rate | None = None
-    duration_s: Annotated[float, msgspec.Meta(gt=0)] = 10.0
-    skew_ms: float = 0.0
-    stamp_ms: float = 0.0
+    duration_s: Annotated[float, msgspec.Meta(gt=0, le=1e7)] = 10.0
+    skew_ms: Offset = 0.0
+    stamp_ms: Offset = 0.0
     jitter_ms: NotNegative = 0.0
     drop: Share = 0.0
-    noise: NotNegative = 2.0
+    noise: Grey = 2.0
     ffc_every_s: NotNegative = 0.0
     ffc_s: NotNegative = 0.7
-    baseline_m: float = 0.04
+    baseline_m: Annotated[float, msgspec.Meta(ge=-10, le=10)] = 0.04
     warp: Annotated[float, msgspec.Meta(ge=-4, le=4)] = 0.0
-    motion: NotNegative = 1.0
+    motion: Annotated[float, msgspec.Meta(ge=0, le=10)] = 1.0
     bits: Literal[8, 16] = 8
+
+    def __post_init__(self) -> None:
+        limit_ms = 500 / max(self.fps, self.ir_fps or self.fps)
+        if self.jitter_ms >= limit_ms:  # else frames would be captured out of order
+            raise ConfigError(f"jitter_ms: expected less than half a frame, {limit_ms:.4g}, found {self.jitter_ms:g}")
+        if self.ffc_every_s and self.ffc_s >= self.ffc_every_s:  # else the picture would never move
+            raise ConfigError(f"ffc_s: expected less than ffc_every_s, {self.ffc_every_s:g}, found {self.ffc_s:g}")
 
     @classmethod
     def from_uri(cls, uri: str) -> SyntheticScene:
@@ -100,7 +111,19 @@ class SyntheticScene(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
             return msgspec.convert(values, cls, strict=False)
         except msgspec.ValidationError as e:
             fault, _, path = str(e).partition(" - at `$")
+            if not path:  # __post_init__ named the key already
+                raise ConfigError(f"source {uri}: {fault}") from e
             raise ConfigError(f"source {uri}: {path.strip('.`')}: {fault[:1].lower()}{fault[1:]}") from e
+
+    @property
+    def uri(self) -> str:
+        """The `synthetic:` source that gives this scene again; what is at its default is left out."""
+        parts = []
+        for f in msgspec.structs.fields(self):
+            value = getattr(self, f.name)
+            if value != f.default:
+                parts.append(f"{f.name}={'x'.join(map(str, value)) if isinstance(value, tuple) else value}")
+        return "synthetic:" + ("?" + "&".join(parts) if parts else "")
 
     def rate_hz(self, stream: Stream) -> float:
         """Return the stream's nominal frame rate."""
@@ -121,21 +144,25 @@ class SyntheticScene(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     def frame(self, stream: Stream, k: int) -> FrameTruth:
         """Return the truth about frame `k`."""
-        jitter, lost = self.dice(stream, k)[:2]
-        late_ms = self.skew_ms if stream == "ir" else 0.0
-        true_ns = round(k * 1e9 / self.rate_hz(stream) + (late_ms + (2 * jitter - 1) * self.jitter_ms) * 1e6)
+        true_ns, lost = self._true_ns(stream, k), self.dice(stream, k)[1]
         stamped = true_ns + (round(self.stamp_ms * 1e6) if stream == "ir" else 0)
         return FrameTruth(true_ns, stamped, bool(lost < self.drop), self._shown_ns(stream, k, true_ns))
+
+    def _true_ns(self, stream: Stream, k: int) -> int:
+        late_ms = self.skew_ms if stream == "ir" else 0.0
+        jitter_ms = (2 * self.dice(stream, k)[0] - 1) * self.jitter_ms
+        return round(k * 1e9 / self.rate_hz(stream) + (late_ms + jitter_ms) * 1e6)
 
     def _shown_ns(self, stream: Stream, k: int, true_ns: int) -> int:
         every_ns = round(self.ffc_every_s * 1e9)
         if stream == "rgb" or not every_ns or true_ns < every_ns or true_ns % every_ns >= self.ffc_s * 1e9:
             return true_ns
         start_ns = true_ns - true_ns % every_ns
+        # The last frame before the shutter closed; jitter is below half a frame, so it is at most two from here.
+        k = min(k, int((start_ns - self.skew_ms * 1e6) * self.rate_hz(stream) / 1e9) + 2)
         while k > 0 and true_ns >= start_ns:
             k -= 1
-            late_ms, jitter = self.skew_ms, self.dice(stream, k)[0]
-            true_ns = round(k * 1e9 / self.rate_hz(stream) + (late_ms + (2 * jitter - 1) * self.jitter_ms) * 1e6)
+            true_ns = self._true_ns(stream, k)
         return true_ns
 
     @cached_property
@@ -189,7 +216,7 @@ class SyntheticSource:
         count, period_ns = scene.count(stream), round(1e9 / scene.rate_hz(stream))
         first = scene.frame(stream, 0).t_ns
         self._info = SourceInfo(
-            uri=f"synthetic:?seed={scene.seed}",
+            uri=scene.uri,
             stream=stream,
             size_wh=scene.size_wh(stream),
             dtype="uint16" if stream == "ir" and scene.bits == 16 else "uint8",
@@ -232,7 +259,9 @@ class ColourCamera:
     def __init__(self, scene: SyntheticScene) -> None:
         self._scene, self._stage = scene, scene.stage
         w, h = scene.size
-        self._grain = np.random.default_rng(scene.seed + 1).normal(0, scene.noise, (h + 64, w + 64, 3)).astype(np.int8)
+        grain = np.random.default_rng(scene.seed + 1).normal(0, scene.noise, (h + 64, w + 64, 3)).round()
+        # Two layers of bytes: OpenCV adds those many times faster than signed ones.
+        self._lighter, self._darker = (np.clip(x, 0, 255).astype(np.uint8) for x in (grain, -grain))
 
     def take(self, k: int, t_ns: int) -> Image:
         """Return the picture of the moment `t_ns`, with the grain of frame `k`."""
@@ -244,7 +273,8 @@ class ColourCamera:
             return image
         y, x = (self._scene.dice("rgb", k)[2:] * 64).astype(int)
         h, w = image.shape[:2]
-        return cv2.add(image, self._grain[y : y + h, x : x + w], dtype=cv2.CV_8U)
+        cv2.add(image, self._lighter[y : y + h, x : x + w], dst=image)
+        return cv2.subtract(image, self._darker[y : y + h, x : x + w], dst=image)
 
 
 class ThermalCamera:
@@ -262,7 +292,8 @@ class ThermalCamera:
         """Return the picture of the moment `t_ns` with the noise of frame `k`; while that stands still, the same."""
         if self._held is None or self._held[0] != t_ns:
             self._held = t_ns, self._draw(k, t_ns)
-        return self._held[1]
+            return self._held[1]
+        return self._held[1].copy()  # a consumer may keep or change its frame
 
     def _draw(self, k: int, t_ns: int) -> Image:
         scene, stage = self._scene, self._stage
