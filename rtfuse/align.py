@@ -105,6 +105,7 @@ class Aligner:
         seam_px: int = 16,
     ) -> None:
         self.ir_hw, self.rgb_hw, self.seam_px = ir_hw, rgb_hw, seam_px
+        self.stretched = calibration is None and ir_hw != rgb_hw
         self._maps: tuple[Image, Image] | None = None
         self.valid: Image | None = None
         """(H, W) uint8: 255 where thermal is valid, 0 where it does not reach, between on the seam; None: 255."""

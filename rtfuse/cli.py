@@ -152,7 +152,7 @@ def fuse(
 
     result = interruptible(
         lambda signals: fuse_recordings(
-            settings, signals, err, output, side_by_side=side_by_side, picture=picture, force=force
+            settings, signals, out, output, side_by_side=side_by_side, picture=picture, force=force
         )
     )
     _close(result, {"fused": str(output), **({"picture": str(picture)} if picture else {})})

@@ -125,6 +125,7 @@ def fuse_recordings(
 ) -> Snapshot:
     """`rtfuse fuse`: every pair once, in order, into `output`; a failed or interrupted run leaves no output."""
     rig = open_rig(settings)
+    console.print(sources_line(rig), soft_wrap=True, markup=False, highlight=False)
     rgb = rig.sources["rgb"].info
     writers: dict[str, Writer] = {}
     try:

@@ -39,6 +39,8 @@ def sources_line(rig: Rig) -> str:
         rate = f"{info.rate_hz:.4g} Hz" if info.rate_hz else "unknown rate"
         parts.append(f"{stream} {info.size_wh[0]}x{info.size_wh[1]} {info.dtype} {rate}")
     parts.append(f"paired within {rig.pairer.tolerance_ns / 1e6:.1f} ms")
+    if rig.aligner.stretched:
+        return "; ".join([*parts, "no calibration: thermal is stretched over the RGB picture (see --calib)"])
     return "; ".join([*parts, f"thermal reaches {rig.aligner.reach:.0%} of the picture"])
 
 
