@@ -10,8 +10,9 @@ from rtfuse.capture import open_source
 from rtfuse.config import Camera, Config
 from rtfuse.errors import ConfigError
 from rtfuse.fuse import open_fuser
-from rtfuse.pipeline import STREAMS, Playback, Rig
+from rtfuse.pipeline import Playback, Rig
 from rtfuse.publish.zmq import Publisher
+from rtfuse.queues import STREAMS
 from rtfuse.sync import Pairer
 from rtfuse.types import Clock, Source, Stream
 

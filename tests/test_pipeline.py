@@ -12,7 +12,8 @@ from scenes import ListSource, Memory, list_source, make_frame
 from rtfuse.align import Aligner
 from rtfuse.errors import NoOverlap, SourceLost, StageFailed
 from rtfuse.fuse import open_fuser
-from rtfuse.pipeline import Inbox, Pipeline, Playback, Rig
+from rtfuse.pipeline import Pipeline, Playback, Rig
+from rtfuse.queues import Inbox
 from rtfuse.sync import Pairer
 from rtfuse.types import Stamp
 
