@@ -1,4 +1,4 @@
-"""The command line: `trainer prepare | train | export`."""
+"""The command line: `trainer prepare | train | eval | export`."""
 
 from __future__ import annotations
 
@@ -121,6 +121,54 @@ def export(
     data = {"patches": len(patches), "scenes": len(set(patches.index.scenes))}
     manifest = export_safetensors(folder / "fusion.ckpt", output, recipe, data=data, metrics={})
     out.print(f"{output}: {manifest.steps} steps, sha256 {manifest.sha256[:12]}…")
+
+
+@app.command(name="eval")
+def evaluate(
+    ir: Annotated[Path, typer.Option(help="Folder of thermal images.")],
+    rgb: Annotated[Path, typer.Option(help="Folder of RGB images of the same names.")],
+    fused: Annotated[Path | None, typer.Option(help="Folder of fused images to measure.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights of U-Fuser to run and measure.")] = None,
+    against: Annotated[list[Path] | None, typer.Option(help="Further folders of fused images.")] = None,
+    pyramid: Annotated[bool, typer.Option("--pyramid", help="Measure the pyramid fuser too.")] = False,
+    only: Annotated[Path | None, typer.Option(help="A split file: only its root/stem lines.")] = None,
+    root: Annotated[str, typer.Option(help="Which root's lines of the split file.")] = "",
+    dataset: Annotated[str | None, typer.Option(help="Add published rows: msrs, roadscene, m3fd, harvard.")] = None,
+    protocol: Annotated[Literal["plain", "paper"], typer.Option(help="paper: stretch every fused image.")] = "plain",
+    csv: Annotated[Path | None, typer.Option(help="Write every number to this file.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet of pictures (PNG).")] = None,
+) -> None:
+    """Measure fused images: EN, SD, SF, AG, SCD, VIF, Qabf, MI, SSIM, with 95 % intervals.
+
+    Example: trainer eval --ir pairs/ir --rgb pairs/rgb --weights ufuser.safetensors --pyramid --sheet sheet.png
+    """
+    import cv2
+
+    from rtfuse.fuse.eager import EagerUFuser
+    from rtfuse.fuse.pyramid import fuse_pyramid
+    from trainer.evaluate import FuseLuma, contact_sheet, method_name, table, write_csv
+    from trainer.evaluate import evaluate as measure_all
+
+    fusers: dict[str, FuseLuma] = {}
+    if weights:
+        fusers["ufuser"] = EagerUFuser(weights)
+    if pyramid:
+        fusers["pyramid"] = fuse_pyramid
+    folders = {method_name(f): f for f in [*([fused] if fused else []), *(against or [])]}
+    if not fusers and not folders:
+        raise ConfigError("nothing to measure: give --fused DIR, --weights FILE or --pyramid")
+    names = None
+    if only is not None:
+        lines = [line.strip() for line in only.read_text(encoding="utf-8").splitlines()]
+        names = {line.split("/", 1)[1] for line in lines if "/" in line and line.startswith(root) and line[0] != "#"}
+    result = measure_all(ir, rgb, folders, fusers, only=names, paper=protocol == "paper")
+    out.print(table(result, dataset))
+    for name, reason in sorted(result.skipped.items())[:10]:
+        out.print(f"skipped {name}: {reason}")
+    if csv:
+        write_csv(result, csv)
+    if sheet:
+        cv2.imwrite(str(sheet), contact_sheet(result, ir, rgb, folders, fusers))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,86 @@
+"""`trainer eval` as a process: a table, a CSV, a sheet, and honest words about what was skipped."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from rtfuse.fuse.pyramid import fuse_pyramid
+from trainer.metrics import measure
+from trainer.published import PUBLISHED
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Four pairs, one method that lacks one of them, and a thermal image without a partner."""
+    rng = np.random.default_rng(0)
+    for name in ("ir", "rgb", "method"):
+        (tmp_path / name).mkdir()
+    for k in range(4):
+        ir, luma = (cv2.GaussianBlur(rng.integers(0, 256, (60, 80), np.uint8), (0, 0), 2) for _ in range(2))
+        cv2.imwrite(str(tmp_path / "ir" / f"{k}.png"), ir)
+        cv2.imwrite(str(tmp_path / "rgb" / f"{k}.png"), cv2.cvtColor(luma, cv2.COLOR_GRAY2BGR))
+        if k:
+            cv2.imwrite(str(tmp_path / "method" / f"{k}.png"), fuse_pyramid(ir, luma))
+    cv2.imwrite(str(tmp_path / "ir" / "alone.png"), ir)
+    return tmp_path
+
+
+def run(pairs, *args):
+    command = [sys.executable, "-m", "trainer", "eval", "--ir", pairs / "ir", "--rgb", pairs / "rgb", *args]
+    return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=100, env={"COLUMNS": "200"})
+
+
+def test_table_csv_and_sheet(pairs):
+    done = run(pairs, "--fused", pairs / "method", "--pyramid", "--csv", pairs / "s.csv", "--sheet", pairs / "s.png",
+               "--dataset", "roadscene")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for words in ("pyramid", "method", "EN", "Qabf", "±", "EMMA (published)", "54.81", "skipped alone: no partner"):
+        assert words in done.stdout
+    with (pairs / "s.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len([r for r in rows if r["method"] == "pyramid" and r["pair"] != "MEAN"]) == 4
+    ir = cv2.imread(str(pairs / "ir" / "2.png"), cv2.IMREAD_GRAYSCALE)
+    luma = cv2.imread(str(pairs / "rgb" / "2.png"), cv2.IMREAD_GRAYSCALE)
+    want = measure(fuse_pyramid(ir, luma), ir, luma)
+    got = next(r for r in rows if r["method"] == "pyramid" and r["pair"] == "2")
+    assert all(float(got[m]) == pytest.approx(getattr(want, m), abs=1e-5) for m in ("EN", "VIF", "Qabf", "MI", "SSIM"))
+    assert cv2.imread(str(pairs / "s.png")).shape == (26 + 4 * 240, 4 * 320, 3)
+
+
+def test_the_papers_protocol_stretches(pairs):
+    plain, paper = (run(pairs, "--pyramid", "--protocol", p, "--csv", pairs / f"{p}.csv") for p in ("plain", "paper"))
+    assert plain.returncode == paper.returncode == 0
+    with (pairs / "plain.csv").open() as a, (pairs / "paper.csv").open() as b:
+        deviations = [float(list(csv.DictReader(f))[-1]["SD"]) for f in (a, b)]
+    assert deviations[1] > 1.2 * deviations[0]
+
+
+def test_mistakes_are_one_line(pairs):
+    for args, words in [
+        ((), "nothing to measure"),
+        (("--fused", pairs / "absent"), "does not exist"),
+        (("--fused", pairs), "nothing to evaluate"),
+        (("--pyramid", "--dataset", "mars"), "no published rows"),
+    ]:
+        done = run(pairs, *args)
+        assert done.returncode == 2
+        assert words in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_published_rows_are_complete():
+    assert {len(rows) for rows in PUBLISHED.values()} == {10}
+    assert PUBLISHED["roadscene"]["EMMA"] == {
+        "EN": 7.52,
+        "SD": 54.81,
+        "SF": 15.21,
+        "AG": 5.83,
+        "SCD": 1.69,
+        "VIF": 0.66,
+    }

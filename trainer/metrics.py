@@ -1,0 +1,177 @@
+"""The measures by which the literature compares fused images; every one sees 8-bit luma, (H, W) uint8.
+
+None of them knows what a good picture is: each rewards something that a bad picture can have too (EN and SD reward
+noise and stretched contrast). They are read side by side, next to the pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import pairwise
+
+import cv2
+import msgspec
+import numpy as np
+
+from rtfuse.types import Image
+
+
+class Scores(msgspec.Struct, frozen=True):
+    """All measures of one fused image; higher is better."""
+
+    EN: float
+    SD: float
+    SF: float
+    AG: float
+    SCD: float
+    VIF: float
+    Qabf: float
+    MI: float
+    SSIM: float
+
+
+def measure(fused: Image, ir: Image, luma: Image) -> Scores:
+    """Measure a fused image against its sources. Raises ValueError if the sizes differ or it is not uint8."""
+    for image in (fused, ir, luma):
+        if image.shape != fused.shape or image.dtype != np.uint8 or image.ndim != 2:
+            raise ValueError(
+                f"want three (H, W) uint8 images of one size, got {[(x.shape, x.dtype) for x in (fused, ir, luma)]}"
+            )
+    return Scores(
+        EN=entropy(fused),
+        SD=float(fused.std()),
+        SF=spatial_frequency(fused),
+        AG=average_gradient(fused),
+        SCD=scd(fused, ir, luma),
+        VIF=vif(ir, fused) + vif(luma, fused),
+        Qabf=qabf(fused, ir, luma),
+        MI=mutual_information(ir, fused) + mutual_information(luma, fused),
+        SSIM=ssim(ir, fused) + ssim(luma, fused),
+    )
+
+
+def entropy(x: Image) -> float:
+    """EN: the entropy of the 256-bin histogram, in bits."""
+    p = np.bincount(x.ravel(), minlength=256) / x.size
+    return float(-(p[p > 0] * np.log2(p[p > 0])).sum())
+
+
+def spatial_frequency(x: Image) -> float:
+    """SF: the root of the summed mean squares of horizontal and vertical first differences."""
+    y = x.astype(float)
+    return float(np.sqrt((np.diff(y, axis=1) ** 2).mean() + (np.diff(y, axis=0) ** 2).mean()))
+
+
+def average_gradient(x: Image) -> float:
+    """AG: the mean of √((gx² + gy²) / 2), by central differences, one-sided at the border."""
+    gy, gx = np.gradient(x.astype(float))
+    return float(np.sqrt((gx**2 + gy**2) / 2).mean())
+
+
+def scd(fused: Image, ir: Image, luma: Image) -> float:
+    """SCD: corr(F - V, I) + corr(F - I, V) (Aslantas and Bendes, AEÜ 69(12), 2015); -2 to 2."""
+    f, i, v = (x.astype(float) for x in (fused, ir, luma))
+    return _correlation(f - v, i) + _correlation(f - i, v)
+
+
+def _correlation(a: Image, b: Image) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    norm = np.sqrt((a * a).sum() * (b * b).sum())
+    return float((a * b).sum() / norm) if norm > 0 else 0.0
+
+
+def vif(reference: Image, x: Image) -> float:
+    """VIF in the pixel domain, four scales, σ_n² = 2 (Sheikh and Bovik, IEEE TIP 15(2), 2006); 1 for x = reference."""
+    a, b, noise, tiny = reference.astype(float), x.astype(float), 2.0, 1e-10
+    numerator = denominator = 0.0
+    for scale in range(4):
+        side = 2 ** (4 - scale) + 1
+        if scale:
+            a, b = _smooth(a, side)[::2, ::2], _smooth(b, side)[::2, ::2]
+        if min(a.shape) < side:
+            break
+        mean_a, mean_b = _smooth(a, side), _smooth(b, side)
+        var_a = np.maximum(_smooth(a * a, side) - mean_a**2, 0)
+        var_b = np.maximum(_smooth(b * b, side) - mean_b**2, 0)
+        cov = _smooth(a * b, side) - mean_a * mean_b
+        gain = cov / (var_a + tiny)
+        rest = var_b - gain * cov
+        gain, rest = np.where(var_a < tiny, 0, gain), np.where(var_a < tiny, var_b, rest)
+        var_a = np.where(var_a < tiny, 0, var_a)
+        gain, rest = np.where(var_b < tiny, 0, gain), np.where(var_b < tiny, 0, rest)
+        gain, rest = np.maximum(gain, 0), np.maximum(np.where(gain < 0, var_b, rest), tiny)
+        numerator += float(np.log10(1 + gain**2 * var_a / (rest + noise)).sum())
+        denominator += float(np.log10(1 + var_a / noise).sum())
+    return numerator / denominator if denominator > 0 else 1.0
+
+
+def _smooth(x: Image, side: int, sigma: float | None = None) -> Image:
+    """Gaussian window of `side` pixels (σ = side / 5 unless given), where it lies wholly inside the image."""
+    kernel = cv2.getGaussianKernel(side, side / 5 if sigma is None else sigma)
+    half = side // 2
+    return cv2.sepFilter2D(x, cv2.CV_64F, kernel, kernel)[half : x.shape[0] - half, half : x.shape[1] - half]
+
+
+def qabf(fused: Image, ir: Image, luma: Image) -> float:
+    """Q^AB/F: edge strength and direction kept, weighted by the sources' edges (Xydeas and Petrovic, 2000); 0 to 1."""
+    strength_f, angle_f = _edges(fused)
+    weighted = total = 0.0
+    for source in (ir, luma):
+        strength, angle = _edges(source)
+        larger, smaller = np.maximum(strength, strength_f), np.minimum(strength, strength_f)
+        relative = np.divide(smaller, larger, out=np.ones_like(larger), where=larger > 0)
+        turned = 1 - np.abs(angle - angle_f) / (np.pi / 2)
+        kept = 0.9994 / (1 + np.exp(-15 * (relative - 0.5))) * 0.9879 / (1 + np.exp(-22 * (turned - 0.8)))
+        weighted += float((kept * strength).sum())
+        total += float(strength.sum())
+    return weighted / total if total > 0 else 0.0
+
+
+def _edges(x: Image) -> tuple[Image, Image]:
+    across, down = (cv2.Sobel(x, cv2.CV_64F, *d, ksize=3) for d in ((1, 0), (0, 1)))
+    angle = np.where(
+        across == 0, np.pi / 2, np.arctan(np.divide(down, across, out=np.zeros_like(down), where=across != 0))
+    )
+    return np.hypot(across, down), angle
+
+
+def mutual_information(a: Image, b: Image) -> float:
+    """MI of two images' grey levels, 256 × 256 bins, in nats."""
+    joint = np.bincount((a.astype(np.int64) * 256 + b).ravel(), minlength=65536).reshape(256, 256) / a.size
+    independent = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
+    there = joint > 0
+    return float((joint[there] * np.log(joint[there] / independent[there])).sum())
+
+
+def ssim(reference: Image, x: Image) -> float:
+    """SSIM: 11×11 Gaussian window, σ = 1.5, K = (0.01, 0.03), L = 255 (Wang et al., IEEE TIP 13(4), 2004)."""
+    a, b = reference.astype(float), x.astype(float)
+    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    mean_a, mean_b = _smooth(a, 11, 1.5), _smooth(b, 11, 1.5)
+    var_a, var_b = _smooth(a * a, 11, 1.5) - mean_a**2, _smooth(b * b, 11, 1.5) - mean_b**2
+    cov = _smooth(a * b, 11, 1.5) - mean_a * mean_b
+    top = (2 * mean_a * mean_b + c1) * (2 * cov + c2)
+    return float((top / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean())
+
+
+def stretched(x: Image) -> Image:
+    """The image stretched to its own minimum and maximum: what published tables measured. Never for video."""
+    low, high = int(x.min()), int(x.max())
+    return x if high == low else np.rint((x.astype(float) - low) * (255 / (high - low))).astype(np.uint8)
+
+
+def flicker(frames: Iterable[tuple[Image, Image, Image]], *, still: int = 2) -> float:
+    """How much more a fused stream changes than its sources, in grey levels a frame; 0 is steady.
+
+    `frames` are (fused, ir, luma), (H, W) uint8 each. At pixels where both sources change by at most `still` from one
+    frame to the next, the mean absolute change of the fused image minus the larger of the sources' mean changes
+    there, averaged over the frames and not below 0.
+    """
+    excess = []
+    for before, after in pairwise(frames):
+        changes = [cv2.absdiff(a, b) for a, b in zip(before, after, strict=True)]
+        static = (changes[1] <= still) & (changes[2] <= still)
+        if static.any():
+            fused, ir, luma = (float(c[static].mean()) for c in changes)
+            excess.append(fused - max(ir, luma))
+    return max(0.0, float(np.mean(excess))) if excess else 0.0
