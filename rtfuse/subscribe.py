@@ -18,6 +18,8 @@ from rtfuse.publish import check_endpoint
 from rtfuse.publish.wire import MAX_MESSAGE_BYTES, Header, decode
 from rtfuse.types import Image
 
+_SLICE_S = 0.5
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Received:
@@ -83,18 +85,19 @@ class Subscriber:
 
         Messages that are not valid are counted in `malformed` and skipped.
         """
-        end = None if timeout_s is None else time.monotonic() + timeout_s
-        left_ms = None if timeout_s is None else max(0, math.ceil(timeout_s * 1000))
-        while self._socket.poll(left_ms):
-            try:
-                _, header, image = decode(self._socket.recv(copy=False).buffer, max_bytes=self._max_bytes)
-            except WireError:
-                self.malformed += 1
-            else:
-                return Received(image, header, self._count(header))
-            if end is not None and (left_ms := math.ceil((end - time.monotonic()) * 1000)) <= 0:
+        end = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left_s = max(0.0, end - time.monotonic())
+            # Never one endless wait: a Ctrl-C that arrives just before it begins would be noticed only after it.
+            if self._socket.poll(math.ceil(1000 * min(left_s, _SLICE_S))):
+                try:
+                    _, header, image = decode(self._socket.recv(copy=False).buffer, max_bytes=self._max_bytes)
+                except WireError:
+                    self.malformed += 1
+                else:
+                    return Received(image, header, self._count(header))
+            if time.monotonic() >= end:
                 return None
-        return None
 
     def _count(self, header: Header) -> int:
         if header.session != self._session:
