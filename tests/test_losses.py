@@ -133,6 +133,18 @@ def test_the_loss_is_the_sum_of_its_terms():
         assert fusion_loss(fusion, a, b, ir, luma, []).equivariance == 0
 
 
+def test_direct_losses_compare_with_the_sources_and_leave_equivariance_to_the_sensing_nets():
+    fusion, a, b = nets()
+    ir, luma = images(2, 1, 32, 32).float(), images(2, 1, 32, 32, seed=1).float()
+    with torch.no_grad():
+        terms = fusion_loss(fusion, a, b, ir, luma, [transforms.Shift(3, 5)], direct=True)
+        f = fusion(ir, luma)
+        assert terms.thermal == pytest.approx(float(distance(f, ir)), rel=1e-5)
+        assert terms.visible == pytest.approx(float(distance(f, luma)), rel=1e-5)
+        sensed = fusion_loss(fusion, a, b, ir, luma, [transforms.Shift(3, 5)])
+        assert terms.equivariance == pytest.approx(float(sensed.equivariance), rel=1e-5)
+
+
 def test_gradients_flow_to_the_fusion_net_alone_and_batch_norm_stays():
     fusion, a, b = nets()
     before = {k: v.clone() for k, v in a.state_dict().items()}

@@ -11,6 +11,7 @@ import sys
 import time
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -22,12 +23,14 @@ from lightning_fabric import Fabric
 from scenes import write_video
 from torch import nn
 
-from rtfuse.errors import ConfigError, SourceNotFound, SourceUnreadable
+from rtfuse.bench import example_calibration
+from rtfuse.errors import CalibrationError, ConfigError, SourceNotFound, SourceUnreadable
 from rtfuse.fuse import open_fuser
 from rtfuse.fuse.ufuser import load_weights
 from trainer.classical import CLASSICAL, fuse_wavelet
 from trainer.data import Patches, low_contrast, prepare
 from trainer.recipe import Data, Root, load_recipe
+from trainer.recordings import registered
 from trainer.run import Run, Stage, TrainingDiverged
 
 SCENE = "synthetic:?seed=2&size=128x96&duration_s=4"
@@ -62,7 +65,7 @@ def test_good_pairs_are_cut_and_every_fault_is_counted(folders):
     index = prepare(data(folders), folders / "out")
     assert set(index.scenes) == {"r/a", "r/b", "r/c"}
     assert len(index.scenes) == 3 * 2 * 3
-    assert index.methods == ["pyramid", "guided", "wavelet", "method"]
+    assert index.methods == ["pyramid", "guided", "wavelet", "additive", "method"]
     assert index.refused == {
         "no partner of this name": 1,
         "two sizes in one pair": 1,
@@ -73,7 +76,7 @@ def test_good_pairs_are_cut_and_every_fault_is_counted(folders):
     top, left = index.places[1]
     whole = cv2.imread(str(folders / "ir" / "a.png"), cv2.IMREAD_GRAYSCALE)
     assert np.array_equal(patches[1, 0], whole[top : top + 64, left : left + 64])
-    assert pseudo.shape == (18, 4, 64, 64)
+    assert pseudo.shape == (18, 5, 64, 64)
 
 
 def test_the_validation_split_is_kept_out_and_too_little_data_is_an_error(folders):
@@ -88,6 +91,23 @@ def test_the_validation_split_is_kept_out_and_too_little_data_is_an_error(folder
         prepare(data(folders, roots=(Root(name="gone", ir="nowhere", rgb="nowhere"),)), folders / "out")
     with pytest.raises(SourceUnreadable, match="trainer prepare"):
         Patches(folders / "nothing", seed=0)
+
+
+def test_recordings_are_paired_by_time_and_aligned_by_their_calibration(tmp_path):
+    slow, scene = "synthetic:?seed=2&size=128x96&duration_s=2&ir_fps=9", "synthetic:?seed=2&size=128x96&duration_s=2"
+    pairs = list(registered(slow, scene))
+    assert [p.frame_id for p in pairs] == list(range(60))  # every RGB frame, though thermal has 18
+    assert len({p.ir.tobytes() for p in pairs}) == 18
+    (tmp_path / "calib.yaml").write_bytes(msgspec.yaml.encode(example_calibration((128, 96))))
+    plain, aligned = (
+        prepare(Data(roots=(Root(name="r", ir=scene, rgb=scene, every=20, calib=calib),), patch_px=32, stride_px=16,
+                     min_contrast=0, min_patches=1), tmp_path / name)
+        for name, calib in (("plain", None), ("aligned", str(tmp_path / "calib.yaml")))
+    )  # fmt: skip
+    assert aligned.refused["patch beyond the thermal picture"] == len(plain.scenes) - len(aligned.scenes) > 0
+    (tmp_path / "small.yaml").write_bytes(msgspec.yaml.encode(example_calibration((64, 48))))
+    with pytest.raises(CalibrationError, match="64x48"):
+        next(registered(scene, scene, str(tmp_path / "small.yaml")))
 
 
 def test_recordings_and_the_synthetic_scene_give_patches(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +10,7 @@ from rich.console import Console
 
 from rtfuse.cli import run_app
 from rtfuse.errors import ConfigError
-from trainer.recipe import Recipe, load_recipe
+from trainer.recipe import Recipe, dump_recipe, load_recipe
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -70,7 +69,7 @@ def train(
 
     recipe = load_recipe(config)
     folder = _folder(recipe, run)
-    _claim(folder, config, recipe)
+    _claim(folder, recipe)
     fabric = make_fabric(recipe)
     if fabric.is_global_zero and not (folder / "data" / "index.json").exists():
         cut(recipe.data, folder / "data")
@@ -85,21 +84,23 @@ def train(
         return
     assert isinstance(sensing, SensingTask)
     work.train(fusion_stage(recipe, patches, sensing))
-    if fabric.is_global_zero:
+    if fabric.is_global_zero and recipe.fusion.without:
+        out.print(f"an ablation, not for deployment; judge it: trainer eval --run {folder} --ir IR --rgb RGB")
+    elif fabric.is_global_zero:
         weights = folder / "ufuser.safetensors"
         data = {"patches": len(patches), "scenes": len(set(patches.index.scenes))}
         export_safetensors(work.checkpoint("fusion"), weights, recipe, data=data, metrics={})
         out.print(f"weights: {weights}; try them: rtfuse fuse IR RGB -o o.mp4 --fuser ufuser fuse.weights={weights}")
 
 
-def _claim(folder: Path, config: Path, recipe: Recipe) -> None:
+def _claim(folder: Path, recipe: Recipe) -> None:
     """Keep the recipe in the run folder, and refuse to go on there with another one."""
     folder.mkdir(parents=True, exist_ok=True)
     kept = folder / "recipe.yaml"
     if kept.exists() and load_recipe(kept) != recipe:
         raise ConfigError(f"run folder {folder} was begun with another recipe ({kept}); give another with --run")
     if not kept.exists():
-        shutil.copyfile(config, kept)
+        kept.write_text(dump_recipe(recipe), encoding="utf-8")
 
 
 @app.command()

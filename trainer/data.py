@@ -16,23 +16,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rtfuse.capture import open_source
 from rtfuse.capture.images import is_image, read_image
 from rtfuse.errors import ConfigError, SourceNotFound, SourceUnreadable
 from rtfuse.fuse.luma import luma
 from rtfuse.types import Image
 from trainer.classical import CLASSICAL
 from trainer.recipe import Data, Root
+from trainer.recordings import registered
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """One registered pair: (H, W) uint8 thermal and luma, and fused images by method, under the name `root/stem`."""
+    """One registered pair: (H, W) uint8 thermal and luma, and fused images by method, under the name `root/stem`.
+
+    `valid` is (H, W) uint8, 255 where thermal reaches; None means everywhere.
+    """
 
     name: str
     ir: Image
     luma: Image
     pseudo: dict[str, Image]
+    valid: Image | None = None
 
 
 class Refusals(Counter[str]):
@@ -60,10 +64,15 @@ class PatchIndex(msgspec.Struct, frozen=True):
 
 
 def scenes(root: Root, refused: Refusals) -> Iterator[Scene]:
-    """Yield the pairs of a root; what cannot be used is noted in `refused`. Raises SourceNotFound."""
-    for path in (root.ir, root.rgb, *root.pseudo):
+    """Yield the pairs of a root; what cannot be used is noted in `refused`.
+
+    Raises SourceNotFound, ConfigError, or what a recording raises.
+    """
+    for path in (root.ir, root.rgb, *root.pseudo, *([root.calib] if root.calib else [])):
         if not path.startswith("synthetic:") and not Path(path).exists():
             raise SourceNotFound(f"data root {root.name}: {path} does not exist")
+    if Path(root.ir).is_dir() and root.calib:
+        raise ConfigError(f"data root {root.name}: calib is for recordings; folders hold pairs that lie on each other")
     if Path(root.ir).is_dir():
         yield from _folder_scenes(root, refused)
     else:
@@ -102,14 +111,14 @@ def _method_name(folder: str) -> str:
 
 
 def _recorded_scenes(root: Root, refused: Refusals) -> Iterator[Scene]:
-    for a, b in zip(open_source(root.ir, "ir"), open_source(root.rgb, "rgb"), strict=False):
-        if a.frame_id % root.every:
+    for pair in registered(root.ir, root.rgb, root.calib):
+        if pair.frame_id % root.every:
             continue
-        name = f"{root.name}/{a.frame_id:06d}"
-        if a.shape_hw != b.shape_hw or a.image.dtype != np.uint8:
-            refused.note("two sizes in one pair, or not 8 bits", name)
-            continue
-        yield Scene(name, a.image, luma(b.image), {})
+        name = f"{root.name}/{pair.frame_id:06d}"
+        if pair.stretched:
+            refused.note("two sizes in one pair and no calibration", name)
+        else:
+            yield Scene(name, pair.ir, luma(pair.rgb), {}, pair.valid)
 
 
 def low_contrast(patch: Image, share: float) -> bool:
@@ -168,6 +177,9 @@ def _cut(scene: Scene, root: Root, data: Data, methods: list[str], kept: _Collec
     for top in range(0, h - size + 1, data.stride_px):
         for left in range(0, w - size + 1, data.stride_px):
             part = np.s_[top : top + size, left : left + size]
+            if scene.valid is not None and scene.valid[part].min() < 255:
+                refused.note("patch beyond the thermal picture", f"{scene.name} at ({left}, {top})")
+                continue
             pair = np.stack([scene.ir[part], scene.luma[part]])
             if all(low_contrast(x, data.min_contrast) for x in pair):
                 refused.note("patch without contrast", f"{scene.name} at ({left}, {top})")

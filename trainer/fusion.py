@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rtfuse.fuse.ufuser import UFuser
+from trainer.ablation import fusion_net
 from trainer.data import Patches
 from trainer.losses import distance, fusion_loss
 from trainer.pictures import sheet
@@ -17,16 +17,12 @@ from trainer.sensing import SensingTask
 from trainer.transforms import KINDS, Transform, draw, draw_set
 
 
-def _identity(x: Tensor) -> Tensor:
-    return x
-
-
 class FusionTask(nn.Module):
     """The fusion net and its loss; the sensing nets come along frozen."""
 
     def __init__(self, sensing: SensingTask, options: Fusion) -> None:
         super().__init__()
-        self.fusion = UFuser()
+        self.fusion = fusion_net(options.without)
         self.sensing = sensing
         self.options = options
         for net in (sensing.thermal, sensing.visible):
@@ -52,13 +48,14 @@ class FusionTask(nn.Module):
             transforms = []
         terms = fusion_loss(
             self.fusion,
-            _identity if options.direct else self.sensing.thermal,
-            _identity if options.direct else self.sensing.visible,
+            self.sensing.thermal,
+            self.sensing.visible,
             ir,
             luma,
             transforms,
             alpha1=options.alpha1,
             alpha2=options.alpha2,
+            direct=options.direct,
         )
         parts = {"thermal": terms.thermal, "visible": terms.visible, "equivariance": terms.equivariance}
         return terms.total, parts

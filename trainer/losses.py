@@ -50,15 +50,16 @@ def fusion_loss(
     *,
     alpha1: float = 1.0,
     alpha2: float = 0.1,
+    direct: bool = False,
 ) -> Terms:
     """L(A_i(f), i) + α₁ L(A_v(f), v) + α₂ L(f_t, F(A_i(f_t), A_v(f_t))), f = F(i, v), f_t = T_g f (eq. 6).
 
     `ir` and `luma` are (N, 1, H, W) in [0, 1]. The equivariance term is the mean over `transforms`; without any it
-    is 0. An identity (direct losses instead of sensed ones) is an ablation of the paper: pass `lambda f: f`.
+    is 0. `direct` is an ablation of the paper: f itself, not what is sensed of it, is compared with i and v.
     """
     fused = fusion(ir, luma)
-    thermal = distance(sense_thermal(fused), ir)
-    visible = distance(sense_visible(fused), luma)
+    thermal = distance(fused if direct else sense_thermal(fused), ir)
+    visible = distance(fused if direct else sense_visible(fused), luma)
     equivariance = fused.new_zeros(())
     if transforms:
         moved = torch.cat([t(fused) for t in transforms])

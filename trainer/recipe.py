@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
+import yaml
 
 from rtfuse.config import read_yaml, to_struct
+from rtfuse.errors import ConfigError
+from trainer.ablation import Branch
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Multiple16 = Annotated[int, msgspec.Meta(ge=32, multiple_of=16)]
+
+Classical = Literal["pyramid", "guided", "wavelet", "additive"]
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -23,8 +28,9 @@ class Root(_Part, frozen=True):
     """One place of registered pairs: two folders matched by file name, or two recordings (or `synthetic:` sources).
 
     `name` is what its scenes are called in reports and split files. `weight` is how often its patches are drawn,
-    relative to their number. `every` takes each n-th frame of recordings. `pseudo` are folders of fused images, one
-    for each published method, with the pairs' file names.
+    relative to their number. Of recordings, `every` takes each n-th RGB frame, and thermal is aligned by the
+    calibration file `calib`. `pseudo` are folders of fused images, one for each published method, with the pairs' file
+    names.
     """
 
     name: str
@@ -32,6 +38,7 @@ class Root(_Part, frozen=True):
     rgb: str
     weight: Positive = 1.0
     every: Count = 1
+    calib: str | None = None
     pseudo: tuple[str, ...] = ()
 
 
@@ -49,7 +56,7 @@ class Data(_Part, frozen=True):
     stride_px: Count = 200
     min_contrast: NotNegative = 0.1
     min_patches: Count = 16
-    classical: tuple[Literal["pyramid", "guided", "wavelet"], ...] = ("pyramid", "guided", "wavelet")
+    classical: tuple[Classical, ...] = ("pyramid", "guided", "wavelet", "additive")
     validation: str | None = None
 
 
@@ -70,13 +77,14 @@ class Fusion(_Part, frozen=True):
     `transforms` is `all` (`per_kind` shifts, rotations and reflections of every batch, as published), `one` (a single
     random transform for each step: far cheaper) or `none` (an ablation). `direct` compares the fused image with
     the sources themselves instead of their sensed forms (an ablation). `augment` applies the transforms to the
-    sources instead (an ablation). `warm_up_epochs`, not in the paper, first teach the net to imitate one of the pseudo
+    sources instead (an ablation). `without` leaves out one branch of the network (an ablation; such weights are for
+    `trainer eval` alone). `warm_up_epochs`, not in the paper, first teach the net to imitate one of the pseudo
     ground truths, `warm_up_on`: from there, short trainings reach a picture that from nothing they would not.
     """
 
     epochs: Count = 100
     warm_up_epochs: Annotated[int, msgspec.Meta(ge=0)] = 0
-    warm_up_on: str = "pyramid"
+    warm_up_on: str = "additive"
     batch: Count = 8
     crop_px: Multiple16 | None = None
     learning_rate: Positive = 1e-4
@@ -88,6 +96,7 @@ class Fusion(_Part, frozen=True):
     any_angle: bool = False
     direct: bool = False
     augment: bool = False
+    without: Branch | None = None
 
 
 class Recipe(_Part, frozen=True):
@@ -103,5 +112,26 @@ class Recipe(_Part, frozen=True):
 
 
 def load_recipe(path: str | Path) -> Recipe:
-    """Read a recipe. Raises ConfigError naming the file, the key's path and the fault."""
-    return to_struct(read_yaml(path), Recipe, f"recipe {path}")
+    """Read a recipe. With `base: FILE` (beside it) it is that recipe with its own keys in their places.
+
+    Raises ConfigError naming the file, the key's path and the fault.
+    """
+    return to_struct(_tree(Path(path), ()), Recipe, f"recipe {path}")
+
+
+def _tree(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in below:
+        raise ConfigError(f"recipe {path}: `base` leads back to itself")
+    tree = read_yaml(path)
+    base = tree.pop("base", None)
+    return tree if base is None else _merged(_tree(path.parent / str(base), (*below, path.resolve())), tree)
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    both = {k: _merged(base[k], v) for k, v in over.items() if isinstance(v, dict) and isinstance(base.get(k), dict)}
+    return base | over | both
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return the recipe as YAML, whole, whatever files it was read from."""
+    return yaml.safe_dump(msgspec.to_builtins(recipe), sort_keys=False, width=100)

@@ -6,19 +6,21 @@ from pathlib import Path
 
 import torch
 
-from rtfuse.fuse.ufuser import crop, load_weights, pad_to_multiple
+from rtfuse.fuse.ufuser import UFuser, crop, load_weights, pad_to_multiple
 from rtfuse.types import Image
 
 
 class EagerUFuser:
     """Fuses thermal and visible luma, (H, W) uint8 of any size, by the network in float32.
 
-    Raises WeightsMissing if the file is absent or its tensors do not fit the network.
+    `weights` is a file of them, or a network that has them. Raises WeightsMissing if the file is absent or its tensors
+    do not fit the network.
     """
 
-    def __init__(self, weights: str | Path, device: str = "cpu") -> None:
+    def __init__(self, weights: str | Path | UFuser, device: str = "cpu") -> None:
         self._device = torch.device(device)
-        self._net = load_weights(weights).to(self._device).eval()
+        net = weights if isinstance(weights, UFuser) else load_weights(weights)
+        self._net = net.to(self._device).eval()
 
     @torch.inference_mode()
     def __call__(self, ir: Image, luma: Image) -> Image:

@@ -135,8 +135,8 @@ class Block(nn.Module):
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.embed = _conv(inputs, outputs)
-        self.wide = Transformer(outputs)
-        self.near = nn.Sequential(Residual(outputs), Residual(outputs))
+        self.wide: nn.Module = Transformer(outputs)
+        self.near: nn.Module = nn.Sequential(Residual(outputs), Residual(outputs))
         self.merge = _conv(2 * outputs, outputs)
 
     def forward(self, x: Tensor) -> Tensor:

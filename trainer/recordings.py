@@ -1,0 +1,58 @@
+"""Two recordings as registered pairs: paired, mapped to 8 bits and aligned by the very parts that fuse them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from heapq import merge
+
+from rtfuse.config import Align, Camera, Config, Fuse, Playback
+from rtfuse.pipeline import Rig
+from rtfuse.rig import open_rig
+from rtfuse.types import Image, Pair
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Registered:
+    """Thermal (H, W) uint8 on the grid of RGB (H, W, 3) uint8, at RGB's `frame_id`.
+
+    `valid` is (H, W) uint8, 255 where thermal reaches; None means everywhere. `stretched`: for want of a calibration,
+    thermal was merely brought to RGB's size.
+    """
+
+    ir: Image
+    rgb: Image
+    frame_id: int
+    valid: Image | None
+    stretched: bool
+
+
+def registered(ir: str, rgb: str, calib: str | None = None) -> Iterator[Registered]:
+    """Yield every pair of two recordings (or `synthetic:` sources), as `rtfuse fuse` would fuse them.
+
+    Raises the `RtfuseError` of whatever cannot be opened or read.
+    """
+    rig = open_rig(
+        Config(
+            ir=Camera(uri=ir),
+            rgb=Camera(uri=rgb),
+            align=Align(calib=calib),
+            fuse=Fuse(fuser="pyramid"),  # not used
+            playback=Playback(speed="max"),
+        )
+    )
+    try:
+        for frame in merge(rig.sources["ir"], rig.sources["rgb"], key=lambda frame: frame.t_ns):
+            rig.pairer.push(frame)
+            for pair in rig.pairer.pairs():
+                yield _registered(rig, pair)
+        for pair in rig.pairer.finish():
+            yield _registered(rig, pair)
+    finally:
+        for source in rig.sources.values():
+            source.close()
+
+
+def _registered(rig: Rig, pair: Pair) -> Registered:
+    aligned = rig.aligner(rig.agc(pair.ir))
+    return Registered(aligned, pair.rgb.image, pair.rgb.frame_id, rig.aligner.valid, rig.aligner.stretched)
