@@ -10,9 +10,13 @@ import cv2
 import numpy as np
 import pytest
 
+from rtfuse.errors import ConfigError
+from rtfuse.fuse.luma import luma
 from rtfuse.fuse.pyramid import fuse_pyramid
+from trainer.evaluate import evaluate_recordings
 from trainer.metrics import measure
 from trainer.published import PUBLISHED
+from trainer.recordings import registered
 
 
 @pytest.fixture
@@ -51,6 +55,31 @@ def test_table_csv_and_sheet(pairs):
     got = next(r for r in rows if r["method"] == "pyramid" and r["pair"] == "2")
     assert all(float(got[m]) == pytest.approx(getattr(want, m), abs=1e-5) for m in ("EN", "VIF", "Qabf", "MI", "SSIM"))
     assert cv2.imread(str(pairs / "s.png")).shape == (26 + 4 * 240, 4 * 320, 3)
+
+
+def test_recordings_are_measured_with_their_flicker(tmp_path):
+    scene = "synthetic:?seed=2&size=96x64&duration_s=1"
+    pairs = list(registered(scene, scene))
+    for name, depth in (("steady", 0), ("flickering", 12)):
+        (tmp_path / name).mkdir()
+        for k, pair in enumerate(pairs):
+            image = np.clip(fuse_pyramid(pair.ir, luma(pair.rgb)).astype(int) + depth * (k % 2), 0, 255)
+            cv2.imwrite(str(tmp_path / name / f"{k:03d}.png"), image.astype(np.uint8))
+    stored = {name: str(tmp_path / name) for name in ("steady", "flickering")}
+    result = evaluate_recordings(scene, scene, stored, {"pyramid": fuse_pyramid})
+    assert result.flicker["steady"] == pytest.approx(result.flicker["pyramid"], abs=0.01)
+    assert result.flicker["flickering"] > result.flicker["steady"] + 5
+    assert len(result.scores["steady"]) == 3
+    assert result.mean("steady", "EN") == pytest.approx(result.mean("pyramid", "EN"))
+    short = {"steady": str(tmp_path / "steady" / "000.png")}
+    with pytest.raises(ConfigError, match=r"has ended at pair 1.*96x64"):
+        evaluate_recordings(scene, scene, short, {})
+    command = [sys.executable, "-m", "trainer", "eval", "--ir", scene, "--rgb", scene, "--pyramid", "--frames", "12"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, env={"COLUMNS": "60"})
+    assert done.returncode == 0, done.stderr
+    header, row = (line.split() for line in done.stdout.splitlines() if line.split()[:1] in (["method"], ["pyramid"]))
+    assert header[-1] == "flicker"
+    assert len(row) == len(header)  # nothing is cut, however narrow the terminal
 
 
 def test_the_papers_protocol_stretches(pairs):

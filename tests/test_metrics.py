@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from trainer import metrics
-from trainer.metrics import flicker, measure, stretched
+from trainer.metrics import Flicker, measure, stretched
 
 
 def noise(seed=0, shape=(64, 80)):
@@ -115,6 +115,13 @@ def test_stretching_uses_the_whole_range_and_leaves_constants():
     x = np.array([[50, 90, 150]], np.uint8)
     assert stretched(x).tolist() == [[0, 102, 255]]
     assert stretched(np.full((2, 2), 9, np.uint8)).tolist() == [[9, 9], [9, 9]]
+
+
+def flicker(frames):
+    meter = Flicker()
+    for frame in frames:
+        meter.add(*frame)
+    return meter.value
 
 
 def test_flicker_is_change_that_the_sources_do_not_have():

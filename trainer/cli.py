@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
+from rich.table import Table
 
 from rtfuse.cli import run_app
 from rtfuse.errors import ConfigError
@@ -27,6 +28,12 @@ RunFolder = Annotated[Path | None, typer.Option("--run", help="Run folder; runs/
 def main() -> None:
     """Run the command line; errors become one line and an exit status."""
     run_app(app)
+
+
+def _print_whole(grid: Table) -> None:
+    """Print a table in its own width: a narrow terminal may wrap its lines, but nothing is cut."""
+    width = Console(width=1000).measure(grid).maximum
+    Console(highlight=False, width=max(out.width, width)).print(grid)
 
 
 def _folder(recipe: Recipe, run: Path | None) -> Path:
@@ -126,20 +133,23 @@ def export(
 
 @app.command(name="eval")
 def evaluate(
-    ir: Annotated[Path, typer.Option(help="Folder of thermal images.")],
-    rgb: Annotated[Path, typer.Option(help="Folder of RGB images of the same names.")],
-    fused: Annotated[Path | None, typer.Option(help="Folder of fused images to measure.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights of U-Fuser to run and measure.")] = None,
-    against: Annotated[list[Path] | None, typer.Option(help="Further folders of fused images.")] = None,
+    ir: Annotated[str, typer.Option(help="Folder of thermal images, or a recording.")],
+    rgb: Annotated[str, typer.Option(help="Folder of RGB images of the same names, or a recording.")],
+    fused: Annotated[list[str] | None, typer.Option(help="What was fused of them: a folder or a recording.")] = None,
+    weights: Annotated[list[Path] | None, typer.Option(help="Weights of U-Fuser to run and measure.")] = None,
+    run: Annotated[list[Path] | None, typer.Option(help="Run folder whose fusion checkpoint to measure.")] = None,
+    against: Annotated[list[str] | None, typer.Option(help="The same as --fused: other methods.")] = None,
     pyramid: Annotated[bool, typer.Option("--pyramid", help="Measure the pyramid fuser too.")] = False,
     only: Annotated[Path | None, typer.Option(help="A split file: only its root/stem lines.")] = None,
     root: Annotated[str, typer.Option(help="Which root's lines of the split file.")] = "",
     dataset: Annotated[str | None, typer.Option(help="Add published rows: msrs, roadscene, m3fd, harvard.")] = None,
     protocol: Annotated[Literal["plain", "paper"], typer.Option(help="paper: stretch every fused image.")] = "plain",
+    calib: Annotated[str | None, typer.Option(help="Calibration of the recordings.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Of recordings, the first so many pairs.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write every number to this file.")] = None,
-    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet of pictures (PNG).")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet of pictures (PNG), of folders.")] = None,
 ) -> None:
-    """Measure fused images: EN, SD, SF, AG, SCD, VIF, Qabf, MI, SSIM, with 95 % intervals.
+    """Measure fused images: EN, SD, SF, AG, SCD, VIF, Qabf, MI, SSIM, with 95 % intervals; of recordings, flicker too.
 
     Example: trainer eval --ir pairs/ir --rgb pairs/rgb --weights ufuser.safetensors --pyramid --sheet sheet.png
     """
@@ -147,29 +157,34 @@ def evaluate(
 
     from rtfuse.fuse.eager import EagerUFuser
     from rtfuse.fuse.pyramid import fuse_pyramid
-    from trainer.evaluate import FuseLuma, contact_sheet, method_name, table, write_csv
-    from trainer.evaluate import evaluate as measure_all
+    from trainer.data import split_names
+    from trainer.evaluate import FuseLuma, contact_sheet, evaluate_recordings, method_name, table, write_csv
+    from trainer.evaluate import evaluate as evaluate_folders
+    from trainer.fusion import trained_net
 
     fusers: dict[str, FuseLuma] = {}
-    if weights:
-        fusers["ufuser"] = EagerUFuser(weights)
+    for path in weights or []:
+        fusers[path.stem if path.stem not in fusers else str(path)] = EagerUFuser(path)
+    for path in run or []:
+        fusers[path.resolve().name] = EagerUFuser(trained_net(path))
     if pyramid:
         fusers["pyramid"] = fuse_pyramid
-    folders = {method_name(f): f for f in [*([fused] if fused else []), *(against or [])]}
-    if not fusers and not folders:
-        raise ConfigError("nothing to measure: give --fused DIR, --weights FILE or --pyramid")
-    names = None
-    if only is not None:
-        lines = [line.strip() for line in only.read_text(encoding="utf-8").splitlines()]
-        names = {line.split("/", 1)[1] for line in lines if "/" in line and line.startswith(root) and line[0] != "#"}
-    result = measure_all(ir, rgb, folders, fusers, only=names, paper=protocol == "paper")
-    out.print(table(result, dataset))
+    stored = {method_name(Path(f)): f for f in [*(fused or []), *(against or [])]}
+    if not fusers and not stored:
+        raise ConfigError("nothing to measure: give --fused PATH, --weights FILE, --run DIR or --pyramid")
+    if Path(ir).is_dir():
+        folders = {method: Path(f) for method, f in stored.items()}
+        names = split_names(only, root) if only else None
+        result = evaluate_folders(Path(ir), Path(rgb), folders, fusers, only=names, paper=protocol == "paper")
+    else:
+        result = evaluate_recordings(ir, rgb, stored, fusers, calib=calib, frames=frames)
+    _print_whole(table(result, dataset))
     for name, reason in sorted(result.skipped.items())[:10]:
         out.print(f"skipped {name}: {reason}")
     if csv:
         write_csv(result, csv)
-    if sheet:
-        cv2.imwrite(str(sheet), contact_sheet(result, ir, rgb, folders, fusers))
+    if sheet and Path(ir).is_dir():
+        cv2.imwrite(str(sheet), contact_sheet(result, Path(ir), Path(rgb), folders, fusers))
 
 
 if __name__ == "__main__":

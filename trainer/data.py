@@ -193,13 +193,22 @@ def _cut(scene: Scene, root: Root, data: Data, methods: list[str], kept: _Collec
 
 def validation_names(data: Data) -> set[str]:
     """Return the names (`root/stem`) in the split file, empty without one."""
-    if data.validation is None:
-        return set()
+    return split_lines(Path(data.validation)) if data.validation else set()
+
+
+def split_lines(path: Path) -> set[str]:
+    """Return the `root/stem` lines of a split file. Raises SourceNotFound."""
     try:
-        lines = Path(data.validation).read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as e:
-        raise SourceNotFound(f"data.validation: {data.validation}: {e.strerror or e}") from e
+        raise SourceNotFound(f"split file {path}: {e.strerror or e}") from e
     return {line.strip() for line in lines if line.strip() and not line.startswith("#")}
+
+
+def split_names(path: Path, root: str) -> set[str]:
+    """Return the stems that a split file lists under a root; of every root where `root` is empty."""
+    parts = (line.split("/", 1) for line in split_lines(path))
+    return {stem for name, *rest in parts for stem in rest if root in ("", name)}
 
 
 class Patches:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 
 import cv2
 import msgspec
 import numpy as np
+from rich import box
 from rich.table import Table
 
+from rtfuse.capture import open_source
 from rtfuse.capture.images import is_image, read_image
 from rtfuse.errors import ConfigError, SourceNotFound
 from rtfuse.fuse.luma import luma
-from rtfuse.types import Image
-from trainer.metrics import Scores, measure, stretched
+from rtfuse.types import Frame, Image
+from trainer.metrics import Flicker, Scores, measure, stretched
 from trainer.published import COLUMNS, PUBLISHED
+from trainer.recordings import registered
 
 FuseLuma = Callable[[Image, Image], Image]
 MEASURES = [f.name for f in msgspec.structs.fields(Scores)]
@@ -26,10 +30,11 @@ MEASURES = [f.name for f in msgspec.structs.fields(Scores)]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Scores by method and pair name; the names of pairs that were skipped, with the reason."""
+    """Scores by method and pair name; what was skipped, with the reason; for recordings, flicker by method."""
 
     scores: dict[str, dict[str, Scores]]
     skipped: dict[str, str]
+    flicker: dict[str, float] = field(default_factory=dict)
 
     def mean(self, method: str, name: str) -> tuple[float, float]:
         """Return the mean of a measure and the half-width of its 95 % interval (1.96 standard errors)."""
@@ -93,6 +98,45 @@ def evaluate(
     return Result(scores, skipped)
 
 
+def evaluate_recordings(
+    ir: str,
+    rgb: str,
+    recordings: Mapping[str, str],
+    fusers: Mapping[str, FuseLuma],
+    *,
+    calib: str | None = None,
+    every: int = 10,
+    frames: int | None = None,
+) -> Result:
+    """Measure flicker over all pairs of two recordings (or the first `frames`), the other measures every n-th pair.
+
+    `recordings` are what `rtfuse fuse` made of the two: a frame for each pair, in order. Raises ConfigError if one
+    has fewer frames or another size, or if there is no pair.
+    """
+    stored = {method: iter(open_source(uri, "rgb")) for method, uri in recordings.items()}
+    scores: dict[str, dict[str, Scores]] = {m: {} for m in (*fusers, *recordings)}
+    meters = {method: Flicker() for method in scores}
+    for k, pair in enumerate(islice(registered(ir, rgb, calib), frames)):
+        v = luma(pair.rgb)
+        images = {method: fuse(pair.ir, v) for method, fuse in fusers.items()}
+        images |= {method: _next_luma(source, v.shape, recordings[method], k) for method, source in stored.items()}
+        for method, image in images.items():
+            meters[method].add(image, pair.ir, v)
+            if k % every == 0:
+                scores[method][f"{pair.frame_id:06d}"] = measure(image, pair.ir, v)
+    if not all(scores.values()):
+        raise ConfigError(f"nothing to evaluate: {ir} and {rgb} have no pair of frames")
+    return Result(scores, {}, {method: meter.value for method, meter in meters.items()})
+
+
+def _next_luma(source: Iterator[Frame], shape: tuple[int, ...], name: str, k: int) -> Image:
+    frame = next(source, None)
+    if frame is None or frame.image.shape[:2] != shape:
+        found = "has ended" if frame is None else f"is {frame.image.shape[1]}x{frame.image.shape[0]}"
+        raise ConfigError(f"{name} {found} at pair {k}, where RGB is {shape[1]}x{shape[0]}; fuse these recordings anew")
+    return luma(frame.image)
+
+
 def _fused(
     name: str, ir: Image, v: Image, stored: Mapping[str, Mapping[str, Path]], fusers: Mapping[str, FuseLuma]
 ) -> Iterator[tuple[str, Image | None]]:
@@ -104,17 +148,18 @@ def _fused(
 
 def table(result: Result, dataset: str | None = None) -> Table:
     """Return mean ± 95 % half-width of every method and measure, the best mean bold, then published rows."""
-    grid = Table(header_style="bold")
-    grid.add_column("method")
-    grid.add_column("pairs", justify="right")
-    for name in MEASURES:
-        grid.add_column(name, justify="right")
+    grid = Table(header_style="bold", box=box.SIMPLE_HEAD)
+    grid.add_column("method", no_wrap=True)
+    for name in ["pairs", *MEASURES, *(["flicker"] if result.flicker else [])]:
+        grid.add_column(name, justify="right", no_wrap=True)
     best = {n: max(result.mean(m, n)[0] for m in result.scores) for n in MEASURES}
     for method, scores in result.scores.items():
         cells = []
         for name in MEASURES:
             mean, half = result.mean(method, name)
-            cells.append(f"[bold]{mean:.2f}[/]±{half:.2f}" if mean == best[name] else f"{mean:.2f}±{half:.2f}")
+            cells.append((f"[bold]{mean:.2f}[/]" if mean == best[name] else f"{mean:.2f}") + f"\n[dim]±{half:.2f}[/]")
+        if result.flicker:
+            cells.append(f"{result.flicker[method]:.2f}")
         grid.add_row(method, str(len(scores)), *cells)
     if dataset:
         if dataset not in PUBLISHED:

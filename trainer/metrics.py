@@ -6,9 +6,6 @@ noise and stretched contrast). They are read side by side, next to the pictures.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import pairwise
-
 import cv2
 import msgspec
 import numpy as np
@@ -160,18 +157,31 @@ def stretched(x: Image) -> Image:
     return x if high == low else np.rint((x.astype(float) - low) * (255 / (high - low))).astype(np.uint8)
 
 
-def flicker(frames: Iterable[tuple[Image, Image, Image]], *, still: int = 2) -> float:
+class Flicker:
     """How much more a fused stream changes than its sources, in grey levels a frame; 0 is steady.
 
-    `frames` are (fused, ir, luma), (H, W) uint8 each. At pixels where both sources change by at most `still` from one
-    frame to the next, the mean absolute change of the fused image minus the larger of the sources' mean changes
-    there, averaged over the frames and not below 0.
+    At pixels where both sources change by at most `still` from one frame to the next, the mean absolute change of the
+    fused image minus the larger of the sources' mean changes there; `value` is its mean over the frames so far, not
+    below 0.
     """
-    excess = []
-    for before, after in pairwise(frames):
-        changes = [cv2.absdiff(a, b) for a, b in zip(before, after, strict=True)]
-        static = (changes[1] <= still) & (changes[2] <= still)
-        if static.any():
-            fused, ir, luma = (float(c[static].mean()) for c in changes)
-            excess.append(fused - max(ir, luma))
-    return max(0.0, float(np.mean(excess))) if excess else 0.0
+
+    def __init__(self, still: int = 2) -> None:
+        self.still = still
+        self._before: tuple[Image, Image, Image] | None = None
+        self._excess: list[float] = []
+
+    def add(self, fused: Image, ir: Image, luma: Image) -> None:
+        """Take the next frame: (H, W) uint8 each."""
+        now = (fused, ir, luma)
+        if self._before is not None:
+            changes = [cv2.absdiff(a, b) for a, b in zip(self._before, now, strict=True)]
+            static = (changes[1] <= self.still) & (changes[2] <= self.still)
+            if static.any():
+                own, *sources = (float(c[static].mean()) for c in changes)
+                self._excess.append(own - max(sources))
+        self._before = now
+
+    @property
+    def value(self) -> float:
+        """The flicker so far."""
+        return max(0.0, float(np.mean(self._excess))) if self._excess else 0.0
