@@ -39,16 +39,16 @@ class FusionTask(nn.Module):
         return self
 
     def forward(
-        self, ir: Tensor, luma: Tensor, transforms: list[Transform], target: Tensor | None = None
+        self, ir: Tensor, luma: Tensor, transforms: list[Transform], target: Tensor | None = None, alone: bool = False
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss and its terms; with a `target` (warming up), the distance from it."""
+        """Return the loss and its terms; a `target` to imitate counts too, and `alone` while warming up."""
         options = self.options
-        if target is not None:
+        if target is not None and alone:
             imitation = distance(self.fusion(ir, luma), target)
             return imitation, {"imitation": imitation}
         if options.augment:
             for transform in transforms:
-                ir, luma = transform(ir), transform(luma)
+                ir, luma, target = transform(ir), transform(luma), None if target is None else transform(target)
             transforms = []
         terms = fusion_loss(
             self.fusion,
@@ -62,7 +62,10 @@ class FusionTask(nn.Module):
             direct=options.direct,
         )
         parts = {"thermal": terms.thermal, "visible": terms.visible, "equivariance": terms.equivariance}
-        return terms.total, parts
+        if target is None:
+            return terms.total, parts
+        imitation = distance(terms.fused, target)
+        return terms.total + options.anchor * imitation, parts | {"imitation": imitation}
 
 
 def drawn(options: Fusion, size_px: int, dice: torch.Generator) -> list[Transform]:
@@ -86,9 +89,9 @@ def fusion_stage(recipe: Recipe, patches: Patches, sensing: SensingTask) -> Stag
 
     def batch(step: int) -> tuple[Any, ...]:
         dice, rows = patches.dice(step), patches.rows(step, options.batch)
-        if step < warm_up:
+        if step < warm_up or options.anchor:
             x = patches.imitated(rows, options.warm_up_on, options.crop_px, dice)
-            return x[:, 1:2], x[:, 2:], [], x[:, :1]
+            return x[:, 1:2], x[:, 2:], [] if step < warm_up else drawn(options, size, dice), x[:, :1], step < warm_up
         ir, luma = patches.sources(rows, options.crop_px, dice)
         return ir, luma, drawn(options, size, dice)
 

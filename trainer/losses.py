@@ -32,12 +32,13 @@ def distance(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The terms of the second stage's loss, for reports, and their weighted sum."""
+    """The terms of the second stage's loss, for reports, their weighted sum, and the fused images."""
 
     thermal: Tensor
     visible: Tensor
     equivariance: Tensor
     total: Tensor
+    fused: Tensor
 
 
 def fusion_loss(
@@ -70,4 +71,4 @@ def fusion_loss(
             for a, b, mask in zip(moved.chunk(len(transforms)), again.chunk(len(transforms)), masks, strict=True)
         ]
         equivariance = torch.stack(parts).mean()
-    return Terms(thermal, visible, equivariance, thermal + alpha1 * visible + alpha2 * equivariance)
+    return Terms(thermal, visible, equivariance, thermal + alpha1 * visible + alpha2 * equivariance, fused)

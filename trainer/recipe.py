@@ -80,11 +80,13 @@ class Fusion(_Part, frozen=True):
     sources instead (an ablation). `without` leaves out one branch of the network (an ablation; such weights are for
     `trainer eval` alone). `warm_up_epochs`, not in the paper, first teach the net to imitate one of the pseudo
     ground truths, `warm_up_on`: from there, short trainings reach a picture that from nothing they would not.
+    `anchor`, not in the paper either, is the weight with which that imitation goes on counting afterwards.
     """
 
     epochs: Count = 100
     warm_up_epochs: Annotated[int, msgspec.Meta(ge=0)] = 0
     warm_up_on: str = "additive"
+    anchor: NotNegative = 0.0
     batch: Count = 8
     crop_px: Multiple16 | None = None
     learning_rate: Positive = 1e-4
