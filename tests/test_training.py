@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -220,6 +221,27 @@ def test_a_killed_run_goes_on_along_the_same_curve(tmp_path):
     image = np.zeros((40, 50), np.uint8)
     fuser = open_fuser("ufuser", weights=tmp_path / "whole" / "ufuser.safetensors")
     assert fuser(image, np.zeros((40, 50, 3), np.uint8)).shape == (40, 50, 3)
+
+
+def test_two_processes_follow_the_curve_of_one(tmp_path):
+    path = recipe(tmp_path, fusion=RECIPE["fusion"] | {"epochs": 2, "warm_up_epochs": 1})
+    subprocess.run(trainer("train", "--config", path, "--run", tmp_path / "one"), check=True, timeout=200, env=ENV)
+    shutil.copytree(tmp_path / "one", tmp_path / "two", ignore=shutil.ignore_patterns("fusion.ckpt", "log.csv"))
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "trainer",
+        "--",
+    ]
+    command = [*launch, "train", "--config", path, "--run", tmp_path / "two", "--stage", "fusion"]
+    subprocess.run(list(map(str, command)), check=True, timeout=200, env=ENV)
+    one = {k: v for k, v in curve(tmp_path / "one").items() if k[0] == "fusion"}
+    assert curve(tmp_path / "two") == pytest.approx(one, rel=1e-3, abs=1e-5)
 
 
 def test_mistakes_are_one_line(tmp_path):

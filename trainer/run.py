@@ -38,11 +38,13 @@ class TrainingDiverged(RtfuseError, ArithmeticError):
 
 
 def make_fabric(recipe: Recipe) -> Fabric:
-    """Return the devices of this process group: all that there are, in the recipe's precision."""
+    """Return the devices of this process group, in the recipe's precision: all that there are, or torchrun's."""
     precision: Any = recipe.precision
     if precision == "auto":
         precision = "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
-    fabric = Fabric(precision=precision)
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", 0))  # set by torchrun
+    nodes = int(os.environ.get("WORLD_SIZE", 1)) // here if here else 1
+    fabric = Fabric(precision=precision, devices=here or "auto", num_nodes=nodes)
     fabric.launch()
     return fabric
 
@@ -127,15 +129,24 @@ class Run:
 
     def _checked(self, stage: Stage, recent: Sequence[tuple[int, Tensor, dict[str, Tensor]]]) -> dict[str, float]:
         """Return the means of the last steps; a loss that is not a number stops the run."""
-        for step, loss, _ in recent:
-            if not math.isfinite(float(loss)):
+        # Of all processes: where one has no number, every one has to stop.
+        losses = self._mean(torch.stack([loss for _, loss, _ in recent])).tolist()
+        for (step, _, _), loss in zip(recent, losses, strict=True):
+            if not math.isfinite(loss):
                 last = self.checkpoint(stage.name)
                 raise TrainingDiverged(
-                    f"{stage.name}: the loss of step {step} is {float(loss)}; its batch: "
+                    f"{stage.name}: the loss of step {step} is {loss}; its batch: "
                     f"{', '.join(stage.names(step))}; last good checkpoint: {last if last.exists() else 'none'}"
                 )
-        rows = [{"loss": loss, **parts} for _, loss, parts in recent]
-        return {key: float(torch.stack([row[key].detach() for row in rows if key in row]).mean()) for key in rows[-1]}
+        rows = [parts for _, _, parts in recent]
+        means = {key: torch.stack([row[key].detach() for row in rows if key in row]).mean() for key in rows[-1]}
+        return {"loss": sum(losses) / len(losses)} | {k: float(self._mean(v)) for k, v in means.items()}
+
+    def _mean(self, x: Tensor) -> Tensor:
+        """Return the mean over all processes."""
+        mean = self.fabric.all_reduce(x, reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        return mean
 
     def _save(self, stage: Stage, task: nn.Module, optimizer: Any, step: int) -> None:
         self.fabric.barrier()
