@@ -65,6 +65,12 @@ def test_a_base_that_leads_back_or_nowhere_is_refused(tmp_path):
         load_recipe(tmp_path / "a.yaml")
 
 
+def test_a_start_and_a_missing_branch_do_not_go_together(tmp_path):
+    (tmp_path / "r.yaml").write_text(f"base: {CONFIGS}/train_cpu.yaml\nfusion: {{start: shipped, without: residual}}\n")
+    with pytest.raises(ConfigError, match="`start` gives weights of the whole network"):
+        load_recipe(tmp_path / "r.yaml")
+
+
 @pytest.mark.parametrize(("without", "left"), [("restormer", Residual), ("residual", Transformer)])
 def test_a_branch_is_left_out_and_the_size_kept(without, left):
     net = fusion_net(without)

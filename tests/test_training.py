@@ -21,13 +21,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from lightning_fabric import Fabric
+from safetensors.torch import save_file
 from scenes import write_video
 from torch import nn
 
 from rtfuse.bench import example_calibration
 from rtfuse.errors import CalibrationError, ConfigError, SourceNotFound, SourceUnreadable
 from rtfuse.fuse import open_fuser
-from rtfuse.fuse.ufuser import load_weights
+from rtfuse.fuse.ufuser import UFuser, load_weights
 from trainer.classical import CLASSICAL, fuse_wavelet
 from trainer.data import Patches, low_contrast, prepare
 from trainer.recipe import Data, Root, load_recipe
@@ -221,6 +222,20 @@ def test_a_killed_run_goes_on_along_the_same_curve(tmp_path):
     image = np.zeros((40, 50), np.uint8)
     fuser = open_fuser("ufuser", weights=tmp_path / "whole" / "ufuser.safetensors")
     assert fuser(image, np.zeros((40, 50, 3), np.uint8)).shape == (40, 50, 3)
+
+
+def test_training_may_start_from_weights(tmp_path):
+    torch.manual_seed(3)
+    begun = UFuser()
+    save_file(begun.state_dict(), tmp_path / "w.safetensors")
+    changes = {"epochs": 1, "start": str(tmp_path / "w.safetensors"), "warm_up_epochs": 0, "anchor": 0.5}
+    path = recipe(tmp_path, sensing={"width": 2, "epochs": 1, "batch": 4, "crop_px": 32},
+                  fusion=RECIPE["fusion"] | changes | {"learning_rate": 1e-9})  # fmt: skip
+    subprocess.run(trainer("train", "--config", path, "--run", tmp_path / "run"), check=True, timeout=200, env=ENV)
+    assert ("fusion", 10, "imitation") in curve(tmp_path / "run")
+    trained = load_weights(tmp_path / "run" / "ufuser.safetensors").state_dict()
+    assert all(torch.allclose(v, trained[k], atol=1e-6) for k, v in begun.state_dict().items())
+    assert str(tmp_path) not in (tmp_path / "run" / "ufuser.json").read_text()
 
 
 def test_two_processes_follow_the_curve_of_one(tmp_path):

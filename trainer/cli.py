@@ -92,12 +92,14 @@ def train(
     assert isinstance(sensing, SensingTask)
     work.train(fusion_stage(recipe, patches, sensing))
     if fabric.is_global_zero and recipe.fusion.without:
-        out.print(f"an ablation, not for deployment; judge it: trainer eval --run {folder} --ir IR --rgb RGB")
+        out.print(
+            f"an ablation, not for deployment; judge it: trainer eval --run {folder} --ir IR --rgb RGB", soft_wrap=True
+        )
     elif fabric.is_global_zero:
         weights = folder / "ufuser.safetensors"
         data = {"patches": len(patches), "scenes": len(set(patches.index.scenes))}
         export_safetensors(work.checkpoint("fusion"), weights, recipe, data=data, metrics={})
-        out.print(f"weights: {weights}; try them: rtfuse fuse IR RGB -o o.mp4 --fuser ufuser fuse.weights={weights}")
+        out.print(f"weights: {weights}\ntry them: rtfuse fuse IR RGB -o o.mp4 fuse.weights={weights}", soft_wrap=True)
 
 
 def _claim(folder: Path, recipe: Recipe) -> None:

@@ -79,6 +79,7 @@ def _without_paths(recipe: dict[str, Any]) -> dict[str, Any]:
     data = recipe["data"]
     data["roots"] = [{"name": r["name"], "weight": r["weight"], "methods": len(r["pseudo"])} for r in data["roots"]]
     data["validation"] = data["validation"] and Path(data["validation"]).name
+    recipe["fusion"]["start"] = recipe["fusion"]["start"] and Path(recipe["fusion"]["start"]).name
     return recipe
 
 

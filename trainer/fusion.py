@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from rtfuse.errors import SourceNotFound, SourceUnreadable
-from rtfuse.fuse.ufuser import UFuser
+from rtfuse.fuse import UFUSER_WEIGHTS
+from rtfuse.fuse.ufuser import UFuser, load_weights
 from trainer.ablation import fusion_net
 from trainer.data import Patches
 from trainer.losses import distance, fusion_loss
@@ -80,7 +81,7 @@ def drawn(options: Fusion, size_px: int, dice: torch.Generator) -> list[Transfor
 
 
 def fusion_stage(recipe: Recipe, patches: Patches, sensing: SensingTask) -> Stage:
-    """Return the second stage of a recipe, on top of the first one's nets."""
+    """Return the second stage of a recipe, on top of the first one's nets. Raises WeightsMissing."""
     options = recipe.fusion
     torch.manual_seed(recipe.seed + 1)
     size = min(options.crop_px or patches.index.patch_px, patches.index.patch_px)
@@ -104,9 +105,13 @@ def fusion_stage(recipe: Recipe, patches: Patches, sensing: SensingTask) -> Stag
         columns = [ir, luma, fused, task.sensing.thermal(fused), task.sensing.visible(fused)]
         return sheet(columns, ["thermal", "luma", "fused", "sensed thermal", "sensed luma"])
 
+    task = FusionTask(sensing, options)
+    if options.start:
+        start = load_weights(UFUSER_WEIGHTS if options.start == "shipped" else options.start)
+        task.fusion.load_state_dict(start.state_dict())
     return Stage(
         name="fusion",
-        task=FusionTask(sensing, options),
+        task=task,
         steps_per_epoch=patches.steps(options.batch),
         epochs=options.epochs,
         learning_rate=options.learning_rate,

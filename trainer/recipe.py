@@ -80,12 +80,14 @@ class Fusion(_Part, frozen=True):
     sources instead (an ablation). `without` leaves out one branch of the network (an ablation; such weights are for
     `trainer eval` alone). `warm_up_epochs`, not in the paper, first teach the net to imitate one of the pseudo
     ground truths, `warm_up_on`: from there, short trainings reach a picture that from nothing they would not.
+    `start`, a weights file or `shipped`, is where the net begins instead of at random: fine-tuning for a rig.
     `anchor`, not in the paper either, is the weight with which that imitation goes on counting afterwards.
     """
 
     epochs: Count = 100
     warm_up_epochs: Annotated[int, msgspec.Meta(ge=0)] = 0
     warm_up_on: str = "additive"
+    start: str | None = None
     anchor: NotNegative = 0.0
     batch: Count = 8
     crop_px: Multiple16 | None = None
@@ -99,6 +101,10 @@ class Fusion(_Part, frozen=True):
     direct: bool = False
     augment: bool = False
     without: Branch | None = None
+
+    def __post_init__(self) -> None:
+        if self.start and self.without:
+            raise ValueError("`start` gives weights of the whole network, `without` leaves a part of it out")
 
 
 class Recipe(_Part, frozen=True):
