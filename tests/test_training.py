@@ -232,7 +232,7 @@ def test_training_may_start_from_weights(tmp_path):
     path = recipe(tmp_path, sensing={"width": 2, "epochs": 1, "batch": 4, "crop_px": 32},
                   fusion=RECIPE["fusion"] | changes | {"learning_rate": 1e-9})  # fmt: skip
     subprocess.run(trainer("train", "--config", path, "--run", tmp_path / "run"), check=True, timeout=200, env=ENV)
-    assert ("fusion", 10, "imitation") in curve(tmp_path / "run")
+    assert ("fusion", 9, "imitation") in curve(tmp_path / "run")
     trained = load_weights(tmp_path / "run" / "ufuser.safetensors").state_dict()
     assert all(torch.allclose(v, trained[k], atol=1e-6) for k, v in begun.state_dict().items())
     assert str(tmp_path) not in (tmp_path / "run" / "ufuser.json").read_text()
