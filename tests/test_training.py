@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -222,6 +223,25 @@ def test_a_killed_run_goes_on_along_the_same_curve(tmp_path):
     image = np.zeros((40, 50), np.uint8)
     fuser = open_fuser("ufuser", weights=tmp_path / "whole" / "ufuser.safetensors")
     assert fuser(image, np.zeros((40, 50, 3), np.uint8)).shape == (40, 50, 3)
+
+
+def test_a_full_disk_costs_what_came_after_the_last_checkpoint(tmp_path):
+    """The limit on file sizes makes writes fail in the middle, as a full disk does."""
+    path = recipe(tmp_path, fusion=RECIPE["fusion"] | {"epochs": 40})
+    command = trainer("train", "--config", path, "--run", tmp_path / "run")
+    process = subprocess.Popen(command, env=ENV, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "run" / "fusion.ckpt").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
+    _, errors = process.communicate(timeout=100)
+    assert process.returncode == 2
+    line = errors.strip().splitlines()[-1]
+    kept = torch.load(tmp_path / "run" / "fusion.ckpt", weights_only=True)
+    assert f"fusion.ckpt, step {kept['step']}" in line
+    assert "could not be written" in line
+    assert not list((tmp_path / "run").glob("*.partial"))
 
 
 def test_training_may_start_from_weights(tmp_path):

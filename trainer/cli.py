@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -131,6 +132,38 @@ def export(
     data = {"patches": len(patches), "scenes": len(set(patches.index.scenes))}
     manifest = export_safetensors(folder / "fusion.ckpt", output, recipe, data=data, metrics={})
     out.print(f"{output}: {manifest.steps} steps, sha256 {manifest.sha256[:12]}…")
+
+
+@app.command()
+def bench(
+    config: RecipeFile,
+    run: RunFolder = None,
+    steps: Annotated[int, typer.Option(min=1, help="Steps to time, of each kind.")] = 10,
+    json: Annotated[Path | None, typer.Option(help="Write the numbers to this file.")] = None,
+) -> None:
+    """Time one optimizer step of each stage, its parts and the device's use; trains nothing.
+
+    Example: trainer bench --config configs/train_cpu.yaml
+    """
+    import msgspec
+
+    from trainer.bench import bench as measure_steps
+    from trainer.bench import table
+    from trainer.data import Patches
+    from trainer.data import prepare as cut
+    from trainer.run import Run, make_fabric
+
+    recipe = load_recipe(config)
+    with tempfile.TemporaryDirectory() as scratch:
+        data = _folder(recipe, run) / "data"
+        if not (data / "index.json").exists():
+            data = Path(scratch)
+            cut(recipe.data, data)
+        patches = Patches(data, seed=recipe.seed)
+        report = measure_steps(recipe, patches, Run(Path(scratch), recipe, make_fabric(recipe)), steps)
+    _print_whole(table(report))
+    if json:
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
 
 
 @app.command(name="eval")

@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from rtfuse.errors import RtfuseError, SourceUnreadable
+from rtfuse.errors import OutputUnwritable, RtfuseError, SourceUnreadable
 from trainer.recipe import Recipe
 
 _LOG_EVERY = 10
@@ -93,34 +93,63 @@ class Run:
     def train(self, stage: Stage, *, until: int | None = None) -> nn.Module:
         """Run a stage to its end (or to step `until`), from its checkpoint if there is one, and return its task.
 
-        Raises TrainingDiverged, or SourceUnreadable if the checkpoint cannot be read.
+        Raises TrainingDiverged; SourceUnreadable if the checkpoint cannot be read; OutputUnwritable if the run folder
+        cannot be written (a full disk), in which case the last checkpoint is whole.
         """
-        stage.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster on processors, and what tensor cores take
-        trained = [p for p in stage.task.parameters() if p.requires_grad]
-        task, optimizer = self.fabric.setup(stage.task, torch.optim.Adam(trained, lr=stage.learning_rate))
-        step = self._resume(stage, task, optimizer)
+        task, optimizer = self.set_up(stage)
+        saved = step = self._resume(stage, task, optimizer)
         saved_at, recent = time.monotonic(), deque[tuple[int, Tensor, dict[str, Tensor]]](maxlen=_LOG_EVERY)
         end = min(stage.steps, until or stage.steps)
-        with self._progress() as bar, Log(self.folder, stage.name, enabled=self.fabric.is_global_zero) as log:
-            shown = bar.add_task(stage.name, total=stage.steps, completed=step, loss="")
-            while step < end:
-                for group in optimizer.param_groups:
-                    group["lr"] = stage.rate(step)
-                loss, parts = task(*self._mine(stage.batch(step)))
-                optimizer.zero_grad(set_to_none=True)
-                self.fabric.backward(loss)
-                optimizer.step()
-                recent.append((step, loss.detach(), parts))
-                step += 1
-                if step % _LOG_EVERY == 0 or step == end:
-                    mean = self._checked(stage, recent)
-                    log.write(step, stage.rate(step - 1), mean)
-                    bar.update(shown, completed=step, loss=f"{mean['loss']:.4f}")
-                    recent.clear()
-                    if time.monotonic() - saved_at > self.recipe.checkpoint_every_s or step == end:
-                        self._save(stage, task, optimizer, step)
-                        saved_at = time.monotonic()
+        try:
+            with self._progress() as bar, Log(self.folder, stage.name, enabled=self.fabric.is_global_zero) as log:
+                shown = bar.add_task(stage.name, total=stage.steps, completed=step, loss="")
+                while step < end:
+                    loss, parts = self.step(stage, task, optimizer, step)
+                    recent.append((step, loss.detach(), parts))
+                    step += 1
+                    if step % _LOG_EVERY == 0 or step == end:
+                        mean = self._checked(stage, recent)
+                        log.write(step, stage.rate(step - 1), mean)
+                        bar.update(shown, completed=step, loss=f"{mean['loss']:.4f}")
+                        recent.clear()
+                        if time.monotonic() - saved_at > self.recipe.checkpoint_every_s or step == end:
+                            self._save(stage, optimizer, step)
+                            saved, saved_at = step, time.monotonic()
+        except RtfuseError:
+            raise
+        except OSError as e:
+            kept = (
+                f"last good checkpoint: {self.checkpoint(stage.name)}, step {saved}" if saved else "no checkpoint yet"
+            )
+            raise OutputUnwritable(f"{stage.name}, step {step}: {self.folder}: {e.strerror or e}; {kept}") from e
         return stage.task
+
+    def set_up(self, stage: Stage) -> tuple[nn.Module, Any]:
+        """Return the stage's task and its optimizer, ready on the devices."""
+        # A fifth faster on processors, and what tensor cores take.
+        stage.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        trained = [p for p in stage.task.parameters() if p.requires_grad]
+        task, optimizer = self.fabric.setup(stage.task, torch.optim.Adam(trained, lr=stage.learning_rate))
+        return task, optimizer
+
+    def step(
+        self, stage: Stage, task: nn.Module, optimizer: Any, step: int, mark: Callable[[str], None] = lambda _: None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Take one optimizer step; return its loss and parts. `mark` hears of every phase that is done."""
+        for group in optimizer.param_groups:
+            group["lr"] = stage.rate(step)
+        batch = stage.batch(step)
+        mark("batch")
+        batch = self._mine(batch)
+        mark("transfer")
+        loss, parts = task(*batch)
+        mark("forward")
+        optimizer.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        mark("backward")
+        optimizer.step()
+        mark("optimizer")
+        return loss, parts
 
     def _mine(self, batch: tuple[Any, ...]) -> tuple[Any, ...]:
         """Return this process's share of a batch, on its device."""
@@ -148,7 +177,7 @@ class Run:
         assert isinstance(mean, Tensor)
         return mean
 
-    def _save(self, stage: Stage, task: nn.Module, optimizer: Any, step: int) -> None:
+    def _save(self, stage: Stage, optimizer: Any, step: int) -> None:
         self.fabric.barrier()
         if not self.fabric.is_global_zero:
             return
@@ -160,7 +189,14 @@ class Run:
         }
         path = self.checkpoint(stage.name)
         partial = path.with_suffix(".partial")
-        torch.save(state, partial)
+        try:
+            with partial.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+        except (OSError, RuntimeError) as e:  # torch reports a failed write as either
+            partial.unlink(missing_ok=True)
+            raise OSError(f"the checkpoint could not be written ({' '.join(str(e).split())[:200]})") from e
         os.replace(partial, path)
         if stage.sample is not None:
             (self.folder / "samples").mkdir(exist_ok=True)
