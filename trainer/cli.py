@@ -70,7 +70,8 @@ def train(
     """
     from trainer.data import Patches
     from trainer.data import prepare as cut
-    from trainer.export import export_safetensors
+    from trainer.export import export as write
+    from trainer.export import manifest_of, trained
     from trainer.fusion import fusion_stage
     from trainer.run import Run, make_fabric
     from trainer.sensing import SensingTask, sensing_stage
@@ -98,8 +99,8 @@ def train(
         )
     elif fabric.is_global_zero:
         weights = folder / "ufuser.safetensors"
-        data = {"patches": len(patches), "scenes": len(set(patches.index.scenes))}
-        export_safetensors(work.checkpoint("fusion"), weights, recipe, data=data, metrics={})
+        net, steps = trained(folder)
+        write(net, weights, manifest_of(recipe, steps, patches.counts, {}))
         out.print(f"weights: {weights}\ntry them: rtfuse fuse IR RGB -o o.mp4 fuse.weights={weights}", soft_wrap=True)
 
 
@@ -115,23 +116,44 @@ def _claim(folder: Path, recipe: Recipe) -> None:
 
 @app.command()
 def export(
-    config: RecipeFile,
+    config: Annotated[Path | None, typer.Option(help="Recipe (YAML) of a run, trained or still training.")] = None,
     run: RunFolder = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Weights file.")] = Path("ufuser.safetensors"),
+    weights: Annotated[Path | None, typer.Option(help="Instead of a run: weights (.safetensors).")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help=".safetensors, .onnx or .pt2.")] = Path("ufuser.onnx"),
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of a program (.onnx, .pt2), or `any`.")] = "640x480",
+    metrics: Annotated[list[str] | None, typer.Option(help="NAME=CSV of `trainer eval`, for the manifest.")] = None,
 ) -> None:
-    """Write the weights of a run's fusion stage, with a manifest beside them.
+    """Write a run's weights, or existing ones, as what other programs load, with a manifest beside them.
 
-    Example: trainer export --config configs/train_quick.yaml -o ufuser.safetensors
+    Example: trainer export --weights ufuser.safetensors -o ufuser.onnx --size 640x480
     """
-    from trainer.data import Patches
-    from trainer.export import export_safetensors
+    import msgspec
 
-    recipe = load_recipe(config)
-    folder = _folder(recipe, run)
-    patches = Patches(folder / "data", seed=recipe.seed)
-    data = {"patches": len(patches), "scenes": len(set(patches.index.scenes))}
-    manifest = export_safetensors(folder / "fusion.ckpt", output, recipe, data=data, metrics={})
-    out.print(f"{output}: {manifest.steps} steps, sha256 {manifest.sha256[:12]}…")
+    from rtfuse.fuse.ufuser import load_weights
+    from trainer.data import Patches
+    from trainer.export import export as write
+    from trainer.export import manifest_beside, manifest_of, read_metrics, trained
+
+    if (config is None) == (weights is None):
+        raise ConfigError("trainer export needs either --config RECIPE or --weights FILE")
+    try:
+        width, height = (0, 0) if size == "any" else map(int, size.split("x"))
+    except ValueError as e:
+        raise ConfigError(f"size {size!r}: want WIDTHxHEIGHT, for example 640x480, or any") from e
+    if weights:
+        net, manifest = load_weights(weights), manifest_beside(weights)
+        manifest = msgspec.structs.replace(manifest, metrics=manifest.metrics | read_metrics(metrics or []))
+    else:
+        assert config
+        recipe = load_recipe(config)
+        if recipe.fusion.without:
+            raise ConfigError(f"{config} is an ablation: nothing loads its weights but trainer eval --run")
+        folder = _folder(recipe, run)
+        net, steps = trained(folder)
+        counts = Patches(folder / "data", seed=recipe.seed).counts
+        manifest = manifest_of(recipe, steps, counts, read_metrics(metrics or []))
+    manifest = write(net, output, manifest, (width, height) if width else None)
+    out.print(f"{output}: {manifest.steps} steps, weights {manifest.weights_sha256[:12]}…", soft_wrap=True)
 
 
 @app.command()
@@ -195,13 +217,13 @@ def evaluate(
     from trainer.data import split_names
     from trainer.evaluate import FuseLuma, contact_sheet, evaluate_recordings, method_name, table, write_csv
     from trainer.evaluate import evaluate as evaluate_folders
-    from trainer.fusion import trained_net
+    from trainer.export import trained
 
     fusers: dict[str, FuseLuma] = {}
     for path in weights or []:
         fusers[path.stem if path.stem not in fusers else str(path)] = EagerUFuser(path)
     for path in run or []:
-        fusers[path.resolve().name] = EagerUFuser(trained_net(path))
+        fusers[path.resolve().name] = EagerUFuser(trained(path)[0])
     if pyramid:
         fusers["pyramid"] = fuse_pyramid
     stored = {method_name(Path(f)): f for f in [*(fused or []), *(against or [])]}

@@ -231,6 +231,11 @@ class Patches:
     def __len__(self) -> int:
         return len(self.index.scenes)
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """How much there is to learn from, for manifests."""
+        return {"patches": len(self), "scenes": len(set(self.index.scenes))}
+
     def steps(self, batch: int) -> int:
         """Return the steps of one epoch."""
         return max(1, len(self) // batch)

@@ -1,9 +1,17 @@
-"""Weights out of a run, with a manifest that says where they come from."""
+"""Weights out of a run, as what other programs load, with a manifest that says where they come from.
+
+Three targets, by the file's suffix: `.safetensors`, which `rtfuse` loads; `.onnx` and `.pt2` (torch.export), programs
+of the whole network with inputs `ir` and `luma` and output `fused`, (1, 1, H, W) float32 in [0, 1] each.
+"""
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import os
+import warnings
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from pickle import UnpicklingError
@@ -13,77 +21,181 @@ import msgspec
 import torch
 
 import rtfuse
-from rtfuse.errors import SourceNotFound, SourceUnreadable
-from rtfuse.fuse.ufuser import UFuser
-from trainer.recipe import Recipe
+from rtfuse.errors import ConfigError, OutputUnwritable, SourceNotFound, SourceUnreadable
+from rtfuse.fuse.ufuser import MULTIPLE, UFuser
+from trainer.ablation import fusion_net
+from trainer.recipe import Recipe, load_recipe
+
+OPSET = 20
+INPUTS, OUTPUT = ("ir", "luma"), "fused"
+
+Size = tuple[int, int] | None
+"""Width and height of a program; None: any multiples of 8 from 16 up."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is written beside weights as JSON: their digest, recipe, data, steps and metrics."""
+    """What is written beside a target as JSON.
+
+    `sha256` is the target's digest, `weights_sha256` that of the weights as safetensors. `size_wh` is a program's.
+    `metrics` are means over validation pairs, as `dataset/measure`.
+    """
 
     network: str = "ufuser"
-    sha256: str
-    made: str
-    rtfuse_version: str
-    torch_version: str
-    steps: int
-    recipe: dict[str, Any]
-    data: dict[str, int]
-    metrics: dict[str, float]
+    sha256: str = ""
+    weights_sha256: str = ""
+    made: str = msgspec.field(default_factory=lambda: datetime.now(UTC).date().isoformat())
+    rtfuse_version: str = rtfuse.__version__
+    torch_version: str = str(torch.__version__)
+    steps: int = 0
+    size_wh: Size = None
+    recipe: dict[str, Any] = {}
+    data: dict[str, int] = {}
+    metrics: dict[str, float] = {}
 
 
-def fusion_weights(checkpoint: Path) -> tuple[dict[str, torch.Tensor], int]:
-    """Return the fusion net's tensors (float32) and steps from a checkpoint of the second stage.
+def trained(run: Path) -> tuple[UFuser, int]:
+    """Return the fusion net of a run folder as its last checkpoint has it, ablations too, and its steps.
 
-    Raises SourceNotFound, or SourceUnreadable if it holds something else.
+    Raises SourceNotFound, or SourceUnreadable if the checkpoint is damaged or not of the folder's recipe.
     """
-    if not checkpoint.exists():
-        raise SourceNotFound(f"checkpoint {checkpoint} not found; train the fusion stage first")
+    path = run / "fusion.ckpt"
+    if not path.exists():
+        raise SourceNotFound(f"checkpoint {path} not found; train the fusion stage first")
+    net = fusion_net(load_recipe(run / "recipe.yaml").fusion.without)
     try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-        tensors = {k.removeprefix("fusion."): v.float() for k, v in state["task"].items() if k.startswith("fusion.")}
-        UFuser().load_state_dict(tensors)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        net.load_state_dict({k.removeprefix("fusion."): v for k, v in state["task"].items() if k.startswith("fusion.")})
+        return net.eval(), int(state["step"])
     except (RuntimeError, KeyError, TypeError, OSError, EOFError, UnpicklingError) as e:
-        raise SourceUnreadable(
-            f"{checkpoint} is no checkpoint of the fusion stage: {' '.join(str(e).split())[:200]}"
-        ) from e
-    return tensors, int(state["step"])
+        why = " ".join(str(e).split())[:200]
+        raise SourceUnreadable(f"{path} is no checkpoint of this folder's fusion stage: {why}") from e
 
 
-def export_safetensors(
-    checkpoint: Path, out: Path, recipe: Recipe, *, data: dict[str, int], metrics: dict[str, float]
-) -> Manifest:
-    """Write the weights as `out` (.safetensors) and their manifest beside it (.json); returns the manifest."""
-    from safetensors.torch import save
+def manifest_of(recipe: Recipe, steps: int, data: Mapping[str, int], metrics: Mapping[str, float]) -> Manifest:
+    """Return what is known of a run's weights, without the paths of the machine that trained them."""
+    tree = msgspec.to_builtins(recipe)
+    roots = [{"name": r["name"], "weight": r["weight"], "methods": len(r["pseudo"])} for r in tree["data"]["roots"]]
+    tree["data"]["roots"] = roots
+    for part, key in (("data", "validation"), ("fusion", "start")):
+        tree[part][key] = tree[part][key] and Path(tree[part][key]).name
+    return Manifest(steps=steps, recipe=tree, data=dict(data), metrics=dict(metrics))
 
-    tensors, steps = fusion_weights(checkpoint)
-    blob = save({k: v.contiguous() for k, v in tensors.items()})
-    manifest = Manifest(
-        sha256=hashlib.sha256(blob).hexdigest(),
-        made=datetime.now(UTC).date().isoformat(),
-        rtfuse_version=rtfuse.__version__,
-        torch_version=str(torch.__version__),
-        steps=steps,
-        recipe=_without_paths(msgspec.to_builtins(recipe)),
-        data=data,
-        metrics=metrics,
-    )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    _write(out, blob)
-    _write(out.with_suffix(".json"), msgspec.json.format(msgspec.json.encode(manifest)))
+
+def manifest_beside(weights: Path) -> Manifest:
+    """Return the manifest of a weights file, an empty one if it has none. Raises SourceUnreadable if it is damaged."""
+    path = weights.with_suffix(".json")
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Manifest)
+    except FileNotFoundError:
+        return Manifest()
+    except (OSError, msgspec.MsgspecError) as e:
+        raise SourceUnreadable(f"manifest {path} cannot be read: {e}") from e
+
+
+def read_metrics(items: list[str]) -> dict[str, float]:
+    """Return the means of `ufuser` in CSV files of `trainer eval`, given as `NAME=FILE`, as `NAME/measure`.
+
+    Raises ConfigError, or SourceNotFound.
+    """
+    found: dict[str, float] = {}
+    for item in items:
+        name, separator, path = item.partition("=")
+        if not separator or not name:
+            raise ConfigError(f"--metrics {item!r}: want NAME=CSV, for example msrs=msrs.csv")
+        try:
+            with Path(path).open(newline="", encoding="utf-8") as file:
+                row = next(r for r in csv.DictReader(file) if (r.get("method"), r.get("pair")) == ("ufuser", "MEAN"))
+            found |= {f"{name}/{k}": round(float(v), 4) for k, v in row.items() if k not in ("method", "pair")}
+        except OSError as e:
+            raise SourceNotFound(f"--metrics {item!r}: {path}: {e.strerror or e}") from e
+        except (StopIteration, ValueError, TypeError, UnicodeDecodeError) as e:
+            raise ConfigError(f"--metrics {item!r}: want a CSV of `trainer eval` with means of `ufuser`") from e
+    return found
+
+
+def export(net: UFuser, out: Path, manifest: Manifest, size_wh: Size = (640, 480)) -> Manifest:
+    """Write the network as `out`, its manifest beside it (`.json`), whole or not at all; return the manifest.
+
+    `size_wh` is for programs: fixed, or None for any. Raises ConfigError for another suffix or an impossible size, or
+    if what writes ONNX is not installed; OutputUnwritable.
+    """
+    program = {".onnx": _onnx, ".pt2": _pt2}.get(out.suffix)
+    if program is None and out.suffix != ".safetensors":
+        raise ConfigError(f"{out}: want .safetensors (for rtfuse), .onnx or .pt2 (torch.export), not {out.suffix!r}")
+    if program and size_wh and any(side % MULTIPLE or side < 2 * MULTIPLE for side in size_wh):
+        raise ConfigError(f"size {size_wh[0]}x{size_wh[1]}: want multiples of {MULTIPLE}, at least {2 * MULTIPLE}")
+    weights = _safetensors(net)
+    known = {"weights_sha256": hashlib.sha256(weights).hexdigest(), "size_wh": size_wh if program else None}
+    manifest = msgspec.structs.replace(manifest, **known)
+    blob = program(net.eval(), size_wh, manifest) if program else weights
+    manifest = msgspec.structs.replace(manifest, sha256=hashlib.sha256(blob).hexdigest())
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        _write(out, blob)
+        _write(out.with_suffix(".json"), msgspec.json.format(msgspec.json.encode(manifest)))
+    except OSError as e:
+        raise OutputUnwritable(f"{out} cannot be written: {e.strerror or e}") from e
     return manifest
 
 
-def _without_paths(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Leave out where data lay on the machine that trained; the roots' names stay."""
-    data = recipe["data"]
-    data["roots"] = [{"name": r["name"], "weight": r["weight"], "methods": len(r["pseudo"])} for r in data["roots"]]
-    data["validation"] = data["validation"] and Path(data["validation"]).name
-    recipe["fusion"]["start"] = recipe["fusion"]["start"] and Path(recipe["fusion"]["start"]).name
-    return recipe
+def _safetensors(net: UFuser) -> bytes:
+    from safetensors.torch import save
+
+    return save({k: v.detach().float().contiguous() for k, v in net.state_dict().items()})
+
+
+def _program(net: UFuser, size_wh: Size) -> torch.export.ExportedProgram:
+    w, h = size_wh or (64, 48)
+    inputs = (torch.rand(1, 1, h, w), torch.rand(1, 1, h, w))
+    free = {2: MULTIPLE * torch.export.Dim("rows", min=2), 3: MULTIPLE * torch.export.Dim("columns", min=2)}
+    return torch.export.export(net, inputs, dynamic_shapes=None if size_wh else {"ir": free, "luma": free})
+
+
+def _pt2(net: UFuser, size_wh: Size, manifest: Manifest) -> bytes:
+    buffer = io.BytesIO()
+    torch.export.save(_program(net, size_wh), buffer)
+    return buffer.getvalue()
+
+
+def _onnx(net: UFuser, size_wh: Size, manifest: Manifest) -> bytes:
+    """The reflected borders stay 119 single `Pad` nodes (torch's default decompositions make 1,200 of them)."""
+    try:
+        import onnx
+        import onnxscript  # noqa: F401
+    except ImportError as e:
+        raise ConfigError(f"writing ONNX needs {e.name}: pip install 'rtfuse[export]'") from e
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        made = torch.onnx.export(
+            _program(net, size_wh),
+            dynamo=True,
+            input_names=list(INPUTS),
+            output_names=[OUTPUT],
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert made is not None
+    model = made.model_proto
+    del model.metadata_props[:]
+    size = "x".join(map(str, size_wh)) if size_wh else "any"
+    facts = {
+        "network": manifest.network,
+        "weights_sha256": manifest.weights_sha256,
+        "rtfuse_version": manifest.rtfuse_version,
+        "size": size,
+    }
+    for key, value in facts.items():
+        model.metadata_props.add(key=key, value=value)
+    onnx.checker.check_model(model, full_check=True)
+    blob: bytes = model.SerializeToString()
+    return blob
 
 
 def _write(path: Path, blob: bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")
-    partial.write_bytes(blob)
-    os.replace(partial, path)
+    try:
+        partial.write_bytes(blob)
+        os.replace(partial, path)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rtfuse.errors import SourceNotFound, SourceUnreadable
 from rtfuse.fuse import UFUSER_WEIGHTS
-from rtfuse.fuse.ufuser import UFuser, load_weights
+from rtfuse.fuse.ufuser import load_weights
 from trainer.ablation import fusion_net
 from trainer.data import Patches
 from trainer.losses import distance, fusion_loss
 from trainer.pictures import sheet
-from trainer.recipe import Fusion, Recipe, load_recipe
+from trainer.recipe import Fusion, Recipe
 from trainer.run import Stage
 from trainer.sensing import SensingTask
 from trainer.transforms import KINDS, Transform, draw, draw_set
@@ -120,20 +117,3 @@ def fusion_stage(recipe: Recipe, patches: Patches, sensing: SensingTask) -> Stag
         names=lambda step: [patches.index.scenes[row] for row in patches.rows(step, options.batch)],
         sample=sample,
     )
-
-
-def trained_net(run: Path) -> UFuser:
-    """Return the fusion net of a run folder as its last checkpoint has it, ablations too.
-
-    Raises SourceNotFound, or SourceUnreadable if the checkpoint is damaged or not of the folder's recipe.
-    """
-    net, path = fusion_net(load_recipe(run / "recipe.yaml").fusion.without), run / "fusion.ckpt"
-    if not path.exists():
-        raise SourceNotFound(f"checkpoint {path} not found; train the fusion stage first")
-    try:
-        task = torch.load(path, map_location="cpu", weights_only=True)["task"]
-        net.load_state_dict({k.removeprefix("fusion."): v for k, v in task.items() if k.startswith("fusion.")})
-    except (RuntimeError, KeyError, TypeError, OSError, EOFError, UnpicklingError) as e:
-        why = " ".join(str(e).split())[:200]
-        raise SourceUnreadable(f"{path} is no checkpoint of this folder's fusion stage: {why}") from e
-    return net
