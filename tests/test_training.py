@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import msgspec
@@ -27,8 +28,10 @@ from scenes import write_video
 from torch import nn
 
 from rtfuse.bench import example_calibration
+from rtfuse.capture import open_source
 from rtfuse.errors import CalibrationError, ConfigError, SourceNotFound, SourceUnreadable
 from rtfuse.fuse import open_fuser
+from rtfuse.fuse.luma import luma
 from rtfuse.fuse.ufuser import UFuser, load_weights
 from trainer.classical import CLASSICAL, fuse_wavelet
 from trainer.data import Patches, low_contrast, prepare
@@ -256,6 +259,23 @@ def test_training_may_start_from_weights(tmp_path):
     trained = load_weights(tmp_path / "run" / "ufuser.safetensors").state_dict()
     assert all(torch.allclose(v, trained[k], atol=1e-6) for k, v in begun.state_dict().items())
     assert str(tmp_path) not in (tmp_path / "run" / "ufuser.json").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_quick_recipe_ends_in_weights_that_show_what_either_camera_sees(tmp_path):
+    """The three minutes of `configs/train_quick.yaml`, judged on a street that it has not seen."""
+    config = Path(__file__).parent.parent / "configs" / "train_quick.yaml"
+    subprocess.run(trainer("train", "--config", config, "--run", tmp_path), check=True, timeout=1100)
+    losses = curve(tmp_path)
+    assert losses["fusion", 240, "imitation"] < 0.5 * losses["fusion", 10, "imitation"]
+    fuser = open_fuser("ufuser", weights=tmp_path / "ufuser.safetensors")
+    ir, rgb = (next(iter(open_source("synthetic:?seed=3&size=320x240", s))).image for s in ("ir", "rgb"))
+    fused, y = luma(fuser(ir, rgb)), luma(rgb)
+    details = [cv2.Laplacian(cv2.GaussianBlur(x, (0, 0), 1), cv2.CV_32F) for x in (fused, ir, y)]
+    for source, other in ((1, 2), (2, 1)):
+        there = np.abs(details[source]) > 4 * np.abs(details[other]) + 8
+        assert np.corrcoef(details[0][there], details[source][there])[0, 1] > 0.6
 
 
 def test_two_processes_follow_the_curve_of_one(tmp_path):
