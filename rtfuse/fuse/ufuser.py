@@ -106,7 +106,7 @@ class Transformer(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm1 = ChannelNorm(channels)
-        self.attention = ChannelAttention(channels)
+        self.attention: nn.Module = ChannelAttention(channels)
         self.norm2 = ChannelNorm(channels)
         self.feed_forward = GatedFeedForward(channels)
 
