@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.logging import RichHandler
 
 from rtfuse.config import dump_config, load_config
 from rtfuse.errors import RtfuseError
@@ -24,7 +26,7 @@ out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. sync.tolerance_ms=15")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; the command line wins over it.")]
 Calib = Annotated[str | None, typer.Option(help="Calibration file (YAML).")]
-FuserName = Annotated[str | None, typer.Option("--fuser", help="pyramid or ufuser.")]
+FuserName = Annotated[str | None, typer.Option("--fuser", help="ufuser (the network) or pyramid (fast).")]
 Fps = Annotated[float | None, typer.Option(help="Rate of stills, and the rate asked of cameras.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing outputs.")]
 
@@ -36,6 +38,9 @@ def main() -> None:
 
 def run_app(app: typer.Typer) -> None:
     """Run a command line; errors become one line and an exit status."""
+    log = logging.getLogger("rtfuse")
+    log.setLevel(logging.INFO)
+    log.addHandler(RichHandler(console=err, show_time=False, show_level=False, show_path=False))
     try:
         status = app(standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
@@ -205,14 +210,25 @@ def bench(
     rgb: Annotated[str | None, typer.Option(help="RGB recording.")] = None,
     fuser: FuserName = None,
     weights: Annotated[str | None, typer.Option(help="Network weights.")] = None,
-    frames: Annotated[int, typer.Option(min=50, help="Frames to measure.")] = 300,
+    engines: Annotated[str | None, typer.Option(help="Compare the network's engines: eager,openvino")] = None,
+    frames: Annotated[int, typer.Option(min=20, help="Frames to measure.")] = 300,
     size: Annotated[str, typer.Option(help="Size of the synthetic scene.")] = "640x480",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
 ) -> None:
-    """Measure what every stage costs per frame, in wall and processor milliseconds.
+    """Measure what every stage costs per frame, in wall and processor milliseconds; or the network's engines.
 
-    Example: rtfuse bench --frames 300
+    Example: rtfuse bench --frames 300 --fuser pyramid
     """
     from rtfuse.commands import bench_and_print
 
-    bench_and_print(out, ir, rgb, fuser=fuser, weights=weights, frames=frames, size=size, json_file=json_file)
+    bench_and_print(
+        out,
+        ir,
+        rgb,
+        fuser=fuser,
+        weights=weights,
+        engines=engines,
+        frames=frames,
+        size=size,
+        json_file=json_file,
+    )

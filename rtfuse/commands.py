@@ -12,14 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rtfuse.config import Config
 from rtfuse.errors import ConfigError, Interrupted
-from rtfuse.fuse import DEFAULT_FUSER
+from rtfuse.fuse import DEFAULT_FUSER, Engine
 from rtfuse.pipeline import Pipeline
 from rtfuse.publish.record import PictureWriter, Writer, open_writer
 from rtfuse.rig import open_publisher, open_rig
@@ -184,25 +184,40 @@ def bench_and_print(
     *,
     fuser: str | None,
     weights: str | None,
+    engines: str | None,
     frames: int,
     size: str,
     json_file: Path | None,
 ) -> None:
-    """`rtfuse bench`: measure the stages on two recordings, or on the synthetic scene recorded in `size`."""
+    """`rtfuse bench`: the stages on two recordings, or on the synthetic scene recorded in `size`; or the engines."""
     import rtfuse.bench as bench
 
     if (ir is None) != (rgb is None):
         raise ConfigError("rtfuse bench needs both --ir and --rgb, or neither")
-    name = fuser or DEFAULT_FUSER
-    with tempfile.TemporaryDirectory() as folder:
-        if ir is None or rgb is None:
-            try:
-                width, height = map(int, size.split("x"))
-            except ValueError as e:
-                raise ConfigError(f"size {size!r}: want WIDTHxHEIGHT, for example 640x480") from e
-            ir, rgb = bench.record_scene(Path(folder), (width, height), frames + bench.WARM_UP)
-        watch = bench.bench_stages(ir, rgb, fuser_name=name, weights=weights, frames=frames)
-    console.print(bench.table(watch, f"{name}, milliseconds per frame; {bench.machine()}"))
+    try:
+        width, height = map(int, size.split("x"))
+    except ValueError as e:
+        raise ConfigError(f"size {size!r}: want WIDTHxHEIGHT, for example 640x480") from e
+    numbers: dict[str, Any] = {"machine": bench.machine()}
+    if engines:
+        names = [_engine(name) for name in engines.split(",")]
+        times = bench.bench_engines(names, (width, height), weights=weights, frames=frames)
+        console.print(bench.engines_table(times, f"U-Fuser, {size}, engines in turn; {bench.machine()}"))
+        numbers |= {"size": size, "engines_ms": times}
+    else:
+        name = fuser or DEFAULT_FUSER
+        with tempfile.TemporaryDirectory() as folder:
+            if ir is None or rgb is None:
+                ir, rgb = bench.record_scene(Path(folder), (width, height), frames + bench.WARM_UP)
+            watch = bench.bench_stages(ir, rgb, fuser_name=name, weights=weights, frames=frames)
+        console.print(bench.table(watch, f"{name}, milliseconds per frame; {bench.machine()}"))
+        numbers |= {"fuser": name, "stages_ms": bench.rows(watch)}
     if json_file:
-        numbers = {"machine": bench.machine(), "fuser": name, "stages_ms": bench.rows(watch)}
         json_file.write_text(json.dumps(numbers, indent=1))
+
+
+def _engine(name: str) -> Engine:
+    for known in get_args(Engine):
+        if name == known:
+            return known
+    raise ConfigError(f"no engine is called {name!r}: there are {', '.join(get_args(Engine))}")

@@ -11,7 +11,7 @@ import msgspec
 import yaml
 
 from rtfuse.errors import ConfigError
-from rtfuse.fuse import DEFAULT_FUSER
+from rtfuse.fuse import DEFAULT_FUSER, Engine
 from rtfuse.sync import Policy
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -56,10 +56,11 @@ class Align(_Section, frozen=True):
 
 
 class Fuse(_Section, frozen=True):
-    """Which fuser, and a weights file in place of the shipped one."""
+    """Which fuser; for the network, a weights file in place of the shipped one, and what computes it."""
 
     fuser: str = DEFAULT_FUSER
     weights: str | None = None
+    engine: Engine = "auto"
 
 
 class Publish(_Section, frozen=True):

@@ -50,6 +50,10 @@ class WeightsMissing(RtfuseError, FileNotFoundError):
     """The network was asked for but its weights are not there, or do not fit it."""
 
 
+class EngineUnavailable(RtfuseError, RuntimeError):
+    """The network's engine is not installed, or does not compute what it should on this machine."""
+
+
 class EndpointUnavailable(RtfuseError, OSError):
     """The ZeroMQ endpoint cannot be bound or connected."""
 

@@ -28,7 +28,7 @@ def open_rig(
     """
     cameras: dict[Stream, Camera] = {"ir": config.ir, "rgb": config.rgb}
     calibration = load_calibration(config.align.calib) if config.align.calib else None
-    fuser = open_fuser(config.fuse.fuser, weights=config.fuse.weights)
+    fuser = open_fuser(config.fuse.fuser, weights=config.fuse.weights, engine=config.fuse.engine)
     given = dict(sources or {})
     for stream in STREAMS:
         if stream not in given and not cameras[stream].uri:

@@ -21,7 +21,7 @@ CAUSES = {
     "superseded": "another frame was nearer",
     "late": "arrived after its moment",
     "queue": "waited too long for the fuser",
-    "busy": "skipped for a newer one, the fuser is slow",
+    "busy": "skipped for a newer one, the fuser is slow (--fuser pyramid is fast)",
     "slow": "the output did not keep up",
     "corrupt": "could not be decoded",
     "truncated": "missing at the end of the file",
@@ -32,13 +32,13 @@ CAUSES = {
 
 
 def sources_line(rig: Rig) -> str:
-    """Return what was opened: both streams' size, depth and rate, how they are paired, and how far thermal reaches."""
+    """Return what was opened: both streams' size, depth and rate, the fuser, the tolerance, how far thermal reaches."""
     parts = []
     for stream, source in rig.sources.items():
         info = source.info
         rate = f"{info.rate_hz:.4g} Hz" if info.rate_hz else "unknown rate"
         parts.append(f"{stream} {info.size_wh[0]}x{info.size_wh[1]} {info.dtype} {rate}")
-    parts.append(f"paired within {rig.pairer.tolerance_ns / 1e6:.1f} ms")
+    parts.append(f"fused by {rig.fuser}; paired within {rig.pairer.tolerance_ns / 1e6:.1f} ms")
     if rig.aligner.stretched:
         return "; ".join([*parts, "no calibration: thermal is stretched over the RGB picture (see --calib)"])
     return "; ".join([*parts, f"thermal reaches {rig.aligner.reach:.0%} of the picture"])

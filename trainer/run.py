@@ -178,7 +178,7 @@ class Run:
         return mean
 
     def _save(self, stage: Stage, optimizer: Any, step: int) -> None:
-        self.fabric.barrier()
+        # Nothing here waits for other processes: their clocks may not agree that it is time to save.
         if not self.fabric.is_global_zero:
             return
         state = {

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
-from rtfuse.errors import UnknownFuser, WeightsMissing
+from rtfuse.errors import EngineUnavailable, UnknownFuser
 from rtfuse.types import Image
 
 FUSERS = {
-    "pyramid": "Laplacian pyramid: no weights, a few milliseconds on a processor",
-    "ufuser": "U-Fuser, the network of EMMA (CVPR 2024): needs weights",
+    "ufuser": "U-Fuser, the network of EMMA (CVPR 2024), with weights trained here",
+    "pyramid": "Laplacian pyramid: a few milliseconds on a processor",
 }
 DEFAULT_FUSER = "pyramid"
+Engine = Literal["auto", "eager", "openvino"]
 UFUSER_WEIGHTS = Path(__file__).parent / "weights" / "ufuser.safetensors"
 
 
@@ -31,11 +33,12 @@ class Fuser(Protocol):
         ...
 
 
-def open_fuser(name: str = DEFAULT_FUSER, *, weights: str | Path | None = None) -> Fuser:
+def open_fuser(name: str = DEFAULT_FUSER, *, weights: str | Path | None = None, engine: Engine = "auto") -> Fuser:
     """Return the fuser of this name (see `FUSERS`), ready to use.
 
-    `weights` is a file of network weights in place of the shipped ones (`ufuser` only). Raises UnknownFuser, or
-    WeightsMissing if the network's weights are absent or do not fit it.
+    For `ufuser`: `weights` is a file in place of the shipped ones. `engine` is what computes the network: `eager`
+    (torch, on a GPU if there is one), `openvino` (processors), or `auto`, the faster that works. Raises UnknownFuser,
+    WeightsMissing if the network's weights are absent or do not fit it, or EngineUnavailable.
     """
     from rtfuse.fuse.luma import LumaFuser
 
@@ -44,14 +47,26 @@ def open_fuser(name: str = DEFAULT_FUSER, *, weights: str | Path | None = None) 
 
         return LumaFuser(name, fuse_pyramid)
     if name == "ufuser":
-        if weights is None and not UFUSER_WEIGHTS.exists():
-            raise WeightsMissing(
-                "fuser 'ufuser' needs weights and none are shipped yet: "
-                "give some with fuse.weights=FILE, or use --fuser pyramid"
-            )
-        from rtfuse.fuse.eager import EagerUFuser
-
-        return LumaFuser(name, EagerUFuser(weights or UFUSER_WEIGHTS))
+        return _open_network(Path(weights or UFUSER_WEIGHTS), engine)
     near = difflib.get_close_matches(name, FUSERS, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise UnknownFuser(f"no fuser is called {name!r}: there are {', '.join(FUSERS)}{hint}")
+
+
+def _open_network(weights: Path, engine: Engine) -> Fuser:
+    import torch
+
+    from rtfuse.fuse.luma import LumaFuser
+
+    if engine == "openvino" or (engine == "auto" and not torch.cuda.is_available()):
+        from rtfuse.fuse.openvino import OpenVinoUFuser
+
+        try:
+            return LumaFuser("ufuser", OpenVinoUFuser(weights), "OpenVINO on the processor")
+        except EngineUnavailable as e:
+            if engine == "openvino":
+                raise
+            logging.getLogger("rtfuse").warning("%s; going on with torch, which is slower", e)
+    from rtfuse.fuse.eager import EagerUFuser
+
+    return LumaFuser("ufuser", EagerUFuser(weights), "torch on the GPU" if torch.cuda.is_available() else "torch")

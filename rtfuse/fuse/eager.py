@@ -13,12 +13,12 @@ from rtfuse.types import Image
 class EagerUFuser:
     """Fuses thermal and visible luma, (H, W) uint8 of any size, by the network in float32.
 
-    `weights` is a file of them, or a network that has them. Raises WeightsMissing if the file is absent or its tensors
-    do not fit the network.
+    `weights` is a file of them, or a network that has them. `device` is torch's; by default a GPU, if there is one.
+    Raises WeightsMissing if the file is absent or its tensors do not fit the network.
     """
 
-    def __init__(self, weights: str | Path | UFuser, device: str = "cpu") -> None:
-        self._device = torch.device(device)
+    def __init__(self, weights: str | Path | UFuser, device: str | None = None) -> None:
+        self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         net = weights if isinstance(weights, UFuser) else load_weights(weights)
         self._net = net.to(self._device).eval()
 

@@ -48,13 +48,16 @@ class LumaFuser:
     """A fuser that fuses luma and restores chroma.
 
     `fuse_luma` sees a thermal image in which the parts that thermal does not reach are filled with visible luma,
-    so that no artificial edge enters it; its result counts only where thermal is valid.
+    so that no artificial edge enters it; its result counts only where thermal is valid. `engine` says what runs it.
     """
 
-    def __init__(self, name: str, fuse_luma: FuseLuma) -> None:
-        self.name = name
+    def __init__(self, name: str, fuse_luma: FuseLuma, engine: str | None = None) -> None:
+        self.name, self.engine = name, engine
         self._fuse_luma = fuse_luma
         self._blend: Blend | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.engine})" if self.engine else self.name
 
     def __call__(self, ir: Image, rgb: Image, valid: Image | None = None) -> Image:
         """Fuse thermal (H, W) uint8, on the RGB grid, with RGB (H, W, 3) uint8 into (H, W, 3) uint8.
