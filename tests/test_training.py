@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import resource
@@ -25,11 +26,12 @@ from hypothesis.extra import numpy as hnp
 from lightning_fabric import Fabric
 from safetensors.torch import save_file
 from scenes import write_video
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from rtfuse.bench import example_calibration
 from rtfuse.capture import open_source
-from rtfuse.errors import CalibrationError, ConfigError, SourceNotFound, SourceUnreadable
+from rtfuse.errors import CalibrationError, ConfigError, OutputUnwritable, SourceNotFound, SourceUnreadable
 from rtfuse.fuse import open_fuser
 from rtfuse.fuse.luma import luma
 from rtfuse.fuse.ufuser import UFuser, load_weights
@@ -178,7 +180,7 @@ RECIPE = {
     },
     "sensing": {"width": 2, "epochs": 3, "batch": 4, "crop_px": 32, "learning_rate": 0.01},
     "fusion": {"epochs": 5, "warm_up_epochs": 3, "batch": 4, "crop_px": 32, "transforms": "one"},
-    "checkpoint_every_s": 0.5,
+    "checkpoint_every_s": 0.01,
 }
 
 
@@ -200,51 +202,87 @@ def curve(folder):
         return {(r["stage"], int(r["step"]), r["name"]): float(r["value"]) for r in csv.DictReader(file)}
 
 
-def test_a_killed_run_goes_on_along_the_same_curve(tmp_path):
-    path = recipe(tmp_path)
-    subprocess.run(trainer("train", "--config", path, "--run", tmp_path / "whole"), check=True, timeout=200, env=ENV)
-    whole = curve(tmp_path / "whole")
-    assert ("fusion", 20, "imitation") in whole
-    command = trainer("train", "--config", path, "--run", tmp_path / "cut")
-    process = subprocess.Popen(command, env=ENV)
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    command = trainer("train", "--config", recipe(folder), "--run", folder / "run")
+    subprocess.run(command, check=True, timeout=200, env=ENV)
+    return folder / "run"
+
+
+def wait_for(path, process):
+    """Wait until the process has written the file."""
     deadline = time.monotonic() + 120
-    while not (tmp_path / "cut" / "fusion.ckpt").exists():
+    while not path.exists():
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.01)
+
+
+def test_a_run_leaves_weights_a_manifest_pictures_and_curves(whole):
+    manifest = json.loads((whole / "ufuser.json").read_text())
+    assert manifest["recipe"]["name"] == "tiny"
+    assert "synthetic" not in json.dumps(manifest)
+    samples = list((whole / "samples").glob("fusion-*.jpg"))
+    assert all(cv2.imread(str(path)) is not None for path in samples)
+    assert len(samples) > 1
+    board = EventAccumulator(str(whole / "tensorboard")).Reload()
+    shown = {(*tag.split("/"), e.step): e.value for tag in board.Tags()["scalars"] for e in board.Scalars(tag)}
+    assert {(stage, step, name): v for (stage, name, step), v in shown.items()} == pytest.approx(curve(whole), rel=1e-4)
+    image = np.zeros((40, 50), np.uint8)
+    fuser = open_fuser("ufuser", weights=whole / "ufuser.safetensors")
+    assert fuser(image, np.zeros((40, 50, 3), np.uint8)).shape == (40, 50, 3)
+
+
+def test_a_killed_run_goes_on_along_the_same_curve(tmp_path, whole):
+    command = trainer("train", "--config", recipe(tmp_path), "--run", tmp_path / "cut")
+    process = subprocess.Popen(command, env=ENV)
+    wait_for(tmp_path / "cut" / "fusion.ckpt", process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert not (tmp_path / "cut" / "ufuser.safetensors").exists()
     subprocess.run(command, check=True, timeout=200, env=ENV)
-    assert curve(tmp_path / "cut") == pytest.approx(whole, rel=1e-3, abs=1e-5)
-    nets = [load_weights(tmp_path / run / "ufuser.safetensors").state_dict() for run in ("whole", "cut")]
+    assert ("fusion", 20, "imitation") in curve(whole)
+    assert curve(tmp_path / "cut") == pytest.approx(curve(whole), rel=1e-3, abs=1e-5)
+    nets = [load_weights(run / "ufuser.safetensors").state_dict() for run in (whole, tmp_path / "cut")]
     assert all(torch.allclose(a, nets[1][k], atol=1e-4) for k, a in nets[0].items())
-    manifest = json.loads((tmp_path / "whole" / "ufuser.json").read_text())
-    assert manifest["recipe"]["name"] == "tiny"
-    assert "synthetic" not in json.dumps(manifest)
-    assert list((tmp_path / "whole" / "samples").glob("fusion-*.jpg"))
-    image = np.zeros((40, 50), np.uint8)
-    fuser = open_fuser("ufuser", weights=tmp_path / "whole" / "ufuser.safetensors")
-    assert fuser(image, np.zeros((40, 50, 3), np.uint8)).shape == (40, 50, 3)
 
 
-def test_a_full_disk_costs_what_came_after_the_last_checkpoint(tmp_path):
-    """The limit on file sizes makes writes fail in the middle, as a full disk does."""
-    path = recipe(tmp_path, fusion=RECIPE["fusion"] | {"epochs": 40})
-    command = trainer("train", "--config", path, "--run", tmp_path / "run")
-    process = subprocess.Popen(command, env=ENV, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "run" / "fusion.ckpt").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (1 << 20, resource.RLIM_INFINITY))
-    _, errors = process.communicate(timeout=100)
-    assert process.returncode == 2
-    line = errors.strip().splitlines()[-1]
-    kept = torch.load(tmp_path / "run" / "fusion.ckpt", weights_only=True)
-    assert f"fusion.ckpt, step {kept['step']}" in line
-    assert "could not be written" in line
-    assert not list((tmp_path / "run").glob("*.partial"))
+def test_a_full_disk_costs_what_came_after_the_last_checkpoint(tmp_path, whole):
+    """A limit on the size of files makes writes fail in the middle, as a full disk does."""
+    run = tmp_path / "run"
+    shutil.copytree(whole, run, ignore=shutil.ignore_patterns("fusion*", "ufuser.*", "log.csv"))
+    command = trainer("train", "--config", recipe(tmp_path), "--run", run)
+
+    def start():
+        return subprocess.Popen(command, env=ENV, stderr=subprocess.PIPE, text=True)
+
+    def fails_beyond(size, process):
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        _, errors = process.communicate(timeout=100)
+        assert process.returncode == 2
+        assert "Traceback" not in errors
+        line = errors.strip().splitlines()[-1]
+        assert line.startswith("error: fusion, step ")
+        assert os.strerror(errno.EFBIG) in line
+        kept = torch.load(run / "fusion.ckpt", weights_only=True)["step"]
+        assert line.endswith(f"last good checkpoint: {run / 'fusion.ckpt'}, step {kept}")
+        assert not list(run.rglob("*.partial"))
+        return line, kept
+
+    process = start()
+    wait_for(run / "samples" / "fusion-0000010.jpg", process)  # drawn after the checkpoint
+    limit = (run / "log.csv").stat().st_size + 60
+    line, first = fails_beyond(limit, process)
+    assert f"step {first + 10}: {run}: " in line
+    assert (run / "log.csv").stat().st_size == limit  # in the middle of a line
+    line, again = fails_beyond(1 << 20, start())
+    assert f"{run / 'fusion.ckpt'}: " in line
+    assert again == first
+    subprocess.run(command, check=True, timeout=200, env=ENV)
+    fusion = {k: v for k, v in curve(whole).items() if k[0] == "fusion"}
+    assert curve(run) == pytest.approx(fusion, rel=1e-3, abs=1e-5)
 
 
 def test_training_may_start_from_weights(tmp_path):
@@ -327,8 +365,8 @@ class Diverging(nn.Module):
         return value, {"value": value}
 
 
-def test_a_loss_that_is_no_number_stops_with_step_scenes_and_checkpoint(tmp_path):
-    stage = Stage(
+def diverging(**changes):
+    return Stage(
         name="fusion",
         task=Diverging(),
         steps_per_epoch=100,
@@ -337,7 +375,12 @@ def test_a_loss_that_is_no_number_stops_with_step_scenes_and_checkpoint(tmp_path
         halve_every=1,
         batch=lambda step: (step,),
         names=lambda step: [f"street/{step:06d}"],
+        **changes,
     )
+
+
+def test_a_loss_that_is_no_number_stops_with_step_scenes_and_checkpoint(tmp_path):
+    stage = diverging()
     settings = load_recipe(recipe(tmp_path, checkpoint_every_s=1e-9))
     run = Run(tmp_path, settings, Fabric(accelerator="cpu"))
     with pytest.raises(TrainingDiverged, match=r"step 25 is nan.*street/000025.*fusion\.ckpt"):
@@ -346,3 +389,12 @@ def test_a_loss_that_is_no_number_stops_with_step_scenes_and_checkpoint(tmp_path
     run.checkpoint("fusion").write_bytes(b"damaged")
     with pytest.raises(SourceUnreadable, match="damaged"):
         run.train(stage)
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_checkpoint_just_made(tmp_path):
+    (tmp_path / "samples" / "fusion-0000010.jpg").mkdir(parents=True)
+    run = Run(tmp_path, load_recipe(recipe(tmp_path, checkpoint_every_s=1e-9)), Fabric(accelerator="cpu"))
+    with pytest.raises(OutputUnwritable, match=r"samples/fusion-0000010\.jpg: .*fusion\.ckpt, step 10$"):
+        run.train(diverging(sample=lambda _: np.zeros((8, 8, 3), np.uint8)))
+    assert torch.load(run.checkpoint("fusion"), weights_only=True)["step"] == 10
+    assert not list(tmp_path.rglob("*.partial"))

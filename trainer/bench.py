@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import resource
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import cycle
+from itertools import cycle, pairwise
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 from rich import box
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from trainer.data import Patches
@@ -24,8 +25,9 @@ from trainer.recipe import Recipe
 from trainer.run import Run, Stage
 from trainer.sensing import SensingTask, sensing_stage
 
-PARTS = ("batch", "transfer", "fusion net", "sensing nets", "equivariance", "losses", "backward", "optimizer")
-"""In the order of a step. `equivariance` is both kinds of nets on the transformed images."""
+PARTS = ("batch", "transfer", "fusion net", "sensing nets", "equivariance", "rest of forward", "backward", "optimizer")
+"""In the order of a step. `equivariance` is both kinds of nets on the transformed images; the transforms themselves
+and the distances are the rest of the forward pass. Drawing the transforms is part of the batch."""
 
 _WARM_UP = 2
 
@@ -35,14 +37,17 @@ Percentiles = tuple[float, float, float]
 class Phase(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of step. Times in ms as p50, p95, p99; `total_s` is `steps` times the median.
 
-    `parts_ms` are from steps of their own, in which the device is waited for after each part. `busy` is cores in use
-    (processor) or the share of the time that the GPU works, None where it does not say.
+    `shares` are the parts' shares of the time of all measured steps; their sum is 1. On a GPU, the times are its own:
+    what the processor does while the GPU still works costs nothing, as in training. FLOPs are those of one process.
+    `busy` is cores in use (processor) or the share of the time that the GPU works, None where it does not say.
+    `memory_mb` is the phase's peak on a GPU, and otherwise the process's peak so far.
     """
 
     name: str
     steps: int
     step_ms: Percentiles
     parts_ms: dict[str, Percentiles]
+    shares: dict[str, float]
     images_per_s: float
     gflop_per_step: float
     tflops: float
@@ -70,7 +75,7 @@ def bench(recipe: Recipe, patches: Patches, run: Run, steps: int) -> Report:
     phases = [_phase(run, sensing, "sensing", 0, sensing.steps, recipe.sensing.batch, steps)]
     assert isinstance(sensing.task, SensingTask)
     fusion, batch = fusion_stage(recipe, patches, sensing.task), recipe.fusion.batch
-    warm = recipe.fusion.warm_up_epochs * fusion.steps_per_epoch
+    warm = min(recipe.fusion.warm_up_epochs * fusion.steps_per_epoch, fusion.steps)
     if warm:
         phases.append(_phase(run, fusion, "fusion, warming up", 0, warm, batch, steps))
     if fusion.steps > warm:
@@ -95,42 +100,33 @@ def _processor() -> str:
 
 
 def _phase(run: Run, stage: Stage, name: str, first: int, count: int, batch: int, steps: int) -> Phase:
+    device = run.fabric.device
+    cuda = device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats(device)
     task, optimizer = run.set_up(stage)
     numbers = cycle(range(first, first + count))
-
-    def step(mark: Callable[[str], None] = lambda _: None) -> None:
-        run.step(stage, task, optimizer, next(numbers), mark)
-
-    cuda = run.fabric.device.type == "cuda"
-    if cuda:
-        torch.cuda.reset_peak_memory_stats()
     for _ in range(_WARM_UP):
-        step()
-    _wait()
-    whole, cpu, begun = [], time.process_time(), time.perf_counter()
-    for _ in range(steps):
-        start = time.perf_counter()
-        step()
-        _wait()
-        whole.append(1000 * (time.perf_counter() - start))
-    elapsed = time.perf_counter() - begun
-    busy = _utilisation() if cuda else (time.process_time() - cpu) / elapsed
-    parts: dict[str, list[float]] = defaultdict(list)
-    for _ in range(steps):
-        with _split(stage.task) as clock:
-            step(clock.mark)
-        for part in PARTS:
-            parts[part].append(1000 * clock.spent.get(part, 0.0))
+        run.step(stage, task, optimizer, next(numbers))
+    clocks, cpu, begun = [], time.process_time(), time.perf_counter()
+    for _ in range(steps):  # as in training, nothing waits for the device between them
+        clocks.append(_Clock(cuda))
+        with _split(stage.task, clocks[-1].mark):
+            run.step(stage, task, optimizer, next(numbers), clocks[-1].mark)
+    busy = _utilisation(device) if cuda else (time.process_time() - cpu) / (time.perf_counter() - begun)
+    peak = torch.cuda.max_memory_allocated(device) if cuda else _resident()
     with FlopCounterMode(display=False) as flops:
-        step()
-    gflop = flops.get_total_flops() / 1e9
-    peak = torch.cuda.max_memory_allocated() if cuda else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    middle = float(np.median(whole))
+        run.step(stage, task, optimizer, next(numbers))
+    spent = [clock.spent_ms() for clock in clocks]
+    whole = [sum(ms.values()) for ms in spent]
+    parts = {part: [ms[part] for ms in spent] for part in PARTS if part in spent[0]}
+    middle, gflop = float(np.median(whole)), flops.get_total_flops() / 1e9
     return Phase(
         name=name,
         steps=count,
         step_ms=_percentiles(whole),
-        parts_ms={part: _percentiles(ms) for part, ms in parts.items() if max(ms) > 0},
+        parts_ms={part: _percentiles(ms) for part, ms in parts.items()},
+        shares={part: sum(ms) / sum(whole) for part, ms in parts.items()},
         images_per_s=1000 * batch / middle,
         gflop_per_step=gflop,
         tflops=gflop / middle,
@@ -141,57 +137,79 @@ def _phase(run: Run, stage: Stage, name: str, first: int, count: int, batch: int
 
 
 class _Clock:
-    """Books the time since the last mark on a part; waits for the device first."""
+    """The moments at which the parts of a step end. On a GPU they are events, for which nothing waits."""
 
-    def __init__(self) -> None:
-        self.spent: dict[str, float] = defaultdict(float)
-        _wait()
-        self._last = time.perf_counter()
+    def __init__(self, cuda: bool) -> None:
+        self._cuda = cuda
+        self._moments: list[tuple[str, Any]] = [("", self._now())]
+
+    def _now(self) -> Any:
+        if not self._cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
 
     def mark(self, part: str) -> None:
-        """Book what has passed on `part`; what is left of the forward pass are the losses."""
-        _wait()
-        now = time.perf_counter()
-        self.spent["losses" if part == "forward" else part] += now - self._last
-        self._last = now
+        """Book what has passed since the last mark on `part`; of `forward`, the nets have been booked already."""
+        self._moments.append(("rest of forward" if part == "forward" else part, self._now()))
+
+    def spent_ms(self) -> dict[str, float]:
+        """Return the milliseconds of each part; waits for the device."""
+        if self._cuda:
+            torch.cuda.synchronize()
+        spent = defaultdict[str, float](float)
+        for (_, start), (part, end) in pairwise(self._moments):
+            spent[part] += start.elapsed_time(end) if self._cuda else 1000 * (end - start)
+        return spent
 
 
 @contextmanager
-def _split(task: nn.Module) -> Iterator[_Clock]:
-    """Book the nets' calls apart while the block runs: a step's first ones, and the further ones as equivariance."""
+def _split(task: nn.Module, mark: Callable[[str], None]) -> Iterator[None]:
+    """Mark the nets' calls while the block runs; those that are not on the sources or their fusion: equivariance."""
     sensing = task.sensing if isinstance(task, FusionTask) else task
     assert isinstance(sensing, SensingTask)
-    nets: list[tuple[nn.Module, str]] = [(sensing.thermal, "sensing nets"), (sensing.visible, "sensing nets")]
+    fused: list[Tensor] = []
+
+    def before(*_: Any) -> None:
+        mark("forward")
+
+    def fuses(_: nn.Module, __: Any, image: Tensor) -> None:
+        mark("equivariance" if fused else "fusion net")
+        fused.append(image)
+
+    def senses(_: nn.Module, images: tuple[Tensor, ...], __: Any) -> None:
+        mark("equivariance" if fused and images[0] is not fused[0] else "sensing nets")
+
+    nets: list[tuple[nn.Module, Callable[..., None]]] = [(sensing.thermal, senses), (sensing.visible, senses)]
     if isinstance(task, FusionTask):
-        nets.append((task.fusion, "fusion net"))
-    clock, calls, hooks = _Clock(), defaultdict[nn.Module, int](int), []
-
-    def book(part: str) -> Callable[..., None]:
-        def after(net: nn.Module, *_: Any) -> None:
-            calls[net] += 1
-            clock.mark(part if calls[net] == 1 else "equivariance")
-
-        return after
-
-    for net, part in nets:
-        hooks.append(net.register_forward_pre_hook(lambda *_: clock.mark("losses")))
-        hooks.append(net.register_forward_hook(book(part)))
+        nets.append((task.fusion, fuses))
+    hooks = [
+        hook
+        for net, after in nets
+        for hook in (net.register_forward_pre_hook(before), net.register_forward_hook(after))
+    ]
     try:
-        yield clock
+        yield
     finally:
         for hook in hooks:
             hook.remove()
 
 
-def _wait() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+def _resident() -> int:
+    """Return the largest size that this process has had in memory, in bytes."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
-def _utilisation() -> float | None:
+def _utilisation(device: torch.device) -> float | None:
+    """Return the share of the last second or less in which the GPU worked; None where it does not say."""
     try:
-        return torch.cuda.utilization() / 100
-    except (ModuleNotFoundError, RuntimeError):  # the driver's library for Python is not installed
+        nvml: Any = importlib.import_module("pynvml")
+    except ModuleNotFoundError:
+        return None
+    try:
+        return torch.cuda.utilization(device) / 100
+    except (RuntimeError, nvml.NVMLError):
         return None
 
 
@@ -206,7 +224,7 @@ def table(report: Report) -> Table:
         f"{report.recipe}: {report.device}, {report.precision}, {report.threads} threads, torch {report.torch_version}"
     )
     grid = Table(title=head, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
-    grid.add_column("p50 / p95 / p99 ms", no_wrap=True)
+    grid.add_column("p50 / p95 / p99 ms, share", no_wrap=True)
     for phase in report.phases:
         grid.add_column(phase.name, justify="right", no_wrap=True)
 
@@ -214,12 +232,13 @@ def table(report: Report) -> Table:
         grid.add_row(name, *(cell(p) for p in report.phases), style=style)
 
     for part in PARTS:
-        row(part, lambda p, part=part: _times(p.parts_ms.get(part)))  # type: ignore[misc]
-    row("one step", lambda p: _times(p.step_ms), "bold")
+        row(part, lambda p, part=part: _part(p, part))  # type: ignore[misc]
+    row("one step", lambda p: f"{_times(p.step_ms)}  100 %", "bold")
     row("images per second", lambda p: f"{p.images_per_s:.1f}")
     row("GFLOP per step", lambda p: f"{p.gflop_per_step:.1f}")
     row("TFLOP per second", lambda p: f"{p.tflops:.3f}")
-    row("GPU in use" if report.gpu else "cores in use", lambda p: "not said" if p.busy is None else f"{p.busy:.2f}")
+    used = "GPU in use" if report.gpu else "cores in use"
+    row(used, lambda p: "not available" if p.busy is None else f"{p.busy:.2f}")
     row("peak memory, MB", lambda p: f"{p.memory_mb:.0f}")
     row("steps of the recipe", lambda p: str(p.steps))
     row("all of them, minutes", lambda p: f"{p.total_s / 60:.1f}", "bold")
@@ -227,5 +246,9 @@ def table(report: Report) -> Table:
     return grid
 
 
-def _times(ms: Percentiles | None) -> str:
-    return " / ".join(f"{x:.1f}" for x in ms) if ms else "-"
+def _part(phase: Phase, part: str) -> str:
+    return f"{_times(phase.parts_ms[part])}  {100 * phase.shares[part]:3.0f} %" if part in phase.shares else "-"
+
+
+def _times(ms: Percentiles) -> str:
+    return " / ".join(f"{x:.1f}" for x in ms)

@@ -1,4 +1,4 @@
-"""The command line: `trainer prepare | train | eval | export`."""
+"""The command line: `trainer prepare | train | eval | export | bench`."""
 
 from __future__ import annotations
 
@@ -182,7 +182,10 @@ def bench(
             data = Path(scratch)
             cut(recipe.data, data)
         patches = Patches(data, seed=recipe.seed)
-        report = measure_steps(recipe, patches, Run(Path(scratch), recipe, make_fabric(recipe)), steps)
+        fabric = make_fabric(recipe)
+        report = measure_steps(recipe, patches, Run(Path(scratch), recipe, fabric), steps)
+    if not fabric.is_global_zero:
+        return
     _print_whole(table(report))
     if json:
         json.write_bytes(msgspec.json.format(msgspec.json.encode(report)))

@@ -8,6 +8,7 @@ run follows the very curve of one that was never stopped.
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 import time
@@ -23,6 +24,9 @@ import torch
 from lightning_fabric import Fabric
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor, nn
 
 from rtfuse.errors import OutputUnwritable, RtfuseError, SourceUnreadable
@@ -115,13 +119,15 @@ class Run:
                         if time.monotonic() - saved_at > self.recipe.checkpoint_every_s or step == end:
                             self._save(stage, optimizer, step)
                             saved, saved_at = step, time.monotonic()
+                            self._draw(stage, step)
         except RtfuseError:
             raise
         except OSError as e:
             kept = (
                 f"last good checkpoint: {self.checkpoint(stage.name)}, step {saved}" if saved else "no checkpoint yet"
             )
-            raise OutputUnwritable(f"{stage.name}, step {step}: {self.folder}: {e.strerror or e}; {kept}") from e
+            where = e.filename or self.folder
+            raise OutputUnwritable(f"{stage.name}, step {step}: {where}: {e.strerror or e}; {kept}") from e
         return stage.task
 
     def set_up(self, stage: Stage) -> tuple[nn.Module, Any]:
@@ -187,20 +193,15 @@ class Run:
             "task": stage.task.state_dict(),
             "optimizer": optimizer.state_dict(),
         }
-        path = self.checkpoint(stage.name)
-        partial = path.with_suffix(".partial")
-        try:
-            with partial.open("wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-        except (OSError, RuntimeError) as e:  # torch reports a failed write as either
-            partial.unlink(missing_ok=True)
-            raise OSError(f"the checkpoint could not be written ({' '.join(str(e).split())[:200]})") from e
-        os.replace(partial, path)
-        if stage.sample is not None:
+        buffer = io.BytesIO()  # torch, when it writes to files itself, does not say why it could not
+        torch.save(state, buffer)
+        _write_whole(self.checkpoint(stage.name), buffer.getbuffer())
+
+    def _draw(self, stage: Stage, step: int) -> None:
+        if stage.sample is not None and self.fabric.is_global_zero:
             (self.folder / "samples").mkdir(exist_ok=True)
-            cv2.imwrite(str(self.folder / "samples" / f"{stage.name}-{step:07d}.jpg"), stage.sample(stage.task))
+            _, jpeg = cv2.imencode(".jpg", stage.sample(stage.task))
+            _write_whole(self.folder / "samples" / f"{stage.name}-{step:07d}.jpg", jpeg.data)
 
     def _resume(self, stage: Stage, task: nn.Module, optimizer: Any) -> int:
         path = self.checkpoint(stage.name)
@@ -227,34 +228,59 @@ class Run:
         return Progress(*columns, console=self.console, disable=quiet)
 
 
+def _write_whole(path: Path, data: memoryview) -> None:
+    """Write a file whole or not at all, even if the power goes; raises OSError naming it, and leaves what was there."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as e:
+        partial.unlink(missing_ok=True)
+        raise OSError(e.errno, e.strerror, str(path)) from e
+
+
 class Log:
-    """Writes losses and learning rate to `log.csv` and for TensorBoard, on one process only."""
+    """Writes losses and learning rate to `log.csv` and for TensorBoard, on one process only.
+
+    The events are not left to TensorBoard's writer: its thread prints what fails, and raises it at a later step.
+    """
 
     def __init__(self, folder: Path, stage: str, *, enabled: bool) -> None:
         self._folder, self._stage, self._enabled = folder, stage, enabled
 
     def __enter__(self) -> Log:
         if self._enabled:
-            from torch.utils.tensorboard import SummaryWriter
-
-            path = self._folder / "log.csv"
-            fresh = not path.exists()
+            path, events = self._folder / "log.csv", self._folder / "tensorboard"
+            path.touch()
+            whole = path.read_bytes().rfind(b"\n") + 1
+            os.truncate(path, whole)  # a full disk may have left half a line
             self._file = path.open("a", newline="")
             self._csv = csv.writer(self._file)
-            if fresh:
+            if not whole:
                 self._csv.writerow(["stage", "step", "learning_rate", "name", "value"])
-            self._board = SummaryWriter(str(self._folder / "tensorboard"))
+            events.mkdir(exist_ok=True)
+            self._events = (events / f"events.out.tfevents.{time.time():.6f}.{os.getpid()}").open("wb")
+            self._records = RecordWriter(self._events)
+            self._record(file_version="brain.Event:2")
         return self
 
     def write(self, step: int, rate: float, values: dict[str, float]) -> None:
-        """Write the means of the steps up to `step`."""
+        """Write the means of the steps up to `step`. Raises OSError."""
         if self._enabled:
             for name, value in values.items():
                 self._csv.writerow([self._stage, step, f"{rate:.3g}", name, f"{value:.6g}"])
-                self._board.add_scalar(f"{self._stage}/{name}", value, step)
             self._file.flush()
+            tagged = [Summary.Value(tag=f"{self._stage}/{name}", simple_value=v) for name, v in values.items()]
+            self._record(step=step, summary=Summary(value=tagged))
+
+    def _record(self, **content: Any) -> None:
+        self._records.write(Event(wall_time=time.time(), **content).SerializeToString())
+        self._events.flush()
 
     def __exit__(self, *_: object) -> None:
         if self._enabled:
-            self._file.close()
-            self._board.close()
+            with self._file, self._events:
+                pass  # closes both, though one may fail
