@@ -10,8 +10,8 @@ PIP_FLAGS ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
-IR ?= synthetic:?duration_s=8
-RGB ?= synthetic:?duration_s=8
+IR ?= synthetic:?duration_s=2
+RGB ?= synthetic:?duration_s=2
 
 .PHONY: demo test lint clean
 
@@ -33,15 +33,15 @@ $(VENV)/.python:
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.python pyproject.toml
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e '.[view]'
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e '.[view,openvino]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e '.[view,train,test]'
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e '.[view,openvino,train,export,test]'
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.demo
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e '.[view,train,test,lint]'
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e '.[view,openvino,train,export,test,lint]'
 	@touch $@
 
 clean:

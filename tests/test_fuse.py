@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -9,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from rtfuse.capture import open_source
 from rtfuse.errors import UnknownFuser, WeightsMissing
 from rtfuse.fuse import FUSERS, UFUSER_WEIGHTS, open_fuser
 from rtfuse.fuse.luma import Blend, luma, with_luma
@@ -123,15 +128,39 @@ def test_a_frame_does_not_depend_on_the_frames_before_it():
 
 
 def test_an_unknown_fuser_lists_the_known():
-    with pytest.raises(UnknownFuser, match=r"'piramid'.*pyramid, ufuser.*did you mean 'pyramid'"):
+    with pytest.raises(UnknownFuser, match=r"'piramid'.*ufuser, pyramid.*did you mean 'pyramid'"):
         open_fuser("piramid")
     assert set(FUSERS) == {"pyramid", "ufuser"}
 
 
-@pytest.mark.skipif(UFUSER_WEIGHTS.exists(), reason="weights ship")
-def test_ufuser_without_weights_says_so():
-    with pytest.raises(WeightsMissing, match="needs weights"):
-        open_fuser("ufuser")
+def test_the_shipped_weights_are_those_of_their_manifest():
+    blob = UFUSER_WEIGHTS.read_bytes()
+    assert len(blob) < 6.2e6
+    manifest = json.loads(UFUSER_WEIGHTS.with_suffix(".json").read_text())
+    assert manifest["sha256"] == hashlib.sha256(blob).hexdigest()
+    assert {"recipe", "data", "steps", "rtfuse_version"} <= manifest.keys()
+    assert {"msrs/VIF", "roadscene/SCD"} <= manifest["metrics"].keys()
+    assert not re.search(r"/(home|root|tmp|work)/", json.dumps(manifest))
+
+
+def test_the_shipped_network_shows_what_either_camera_sees():
+    """The synthetic street at night: details of both pictures are in the fused one, warm bodies stand out."""
+    ir, rgb = (next(iter(open_source("synthetic:?seed=3&size=320x240", s))).image for s in ("ir", "rgb"))
+    fused, y = luma(open_fuser()(ir, rgb)), luma(rgb)
+    details = [cv2.Laplacian(cv2.GaussianBlur(x, (0, 0), 1), cv2.CV_32F) for x in (fused, ir, y)]
+    for source, other in ((1, 2), (2, 1)):
+        there = np.abs(details[source]) > 4 * np.abs(details[other]) + 8
+        assert there.sum() > 200
+        assert np.corrcoef(details[0][there], details[source][there])[0, 1] > 0.8
+    warm = ir > np.percentile(ir, 99)
+    assert fused[warm].mean() > fused[~warm].mean() + 30
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_the_shipped_network_gives_a_sane_picture_of_nothing(level):
+    ir, rgb = np.full((64, 64), level, np.uint8), np.full((64, 64, 3), 90, np.uint8)
+    fused = luma(open_fuser()(ir, rgb))
+    assert int(fused.max()) - int(fused.min()) < 40  # a covered or saturated thermal camera paints no pattern
 
 
 def test_ufuser_with_weights_fuses_any_size(tmp_path):

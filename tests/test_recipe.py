@@ -41,7 +41,7 @@ def test_the_paper_s_recipe_is_the_paper_s():
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_an_ablation_changes_what_it_is_about(name):
-    base, recipe = load_recipe(CONFIGS / "train_cpu.yaml"), load_recipe(CONFIGS / "ablations" / f"{name}.yaml")
+    base, recipe = load_recipe(CONFIGS / "train_gpu.yaml"), load_recipe(CONFIGS / "ablations" / f"{name}.yaml")
     assert recipe == msgspec.structs.replace(
         base, name=name, fusion=msgspec.structs.replace(base.fusion, **ABLATIONS[name])
     )

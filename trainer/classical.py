@@ -64,8 +64,8 @@ def fuse_additive(ir: Image, luma: Image, max_levels: int = 6) -> Image:
     """Laplacian pyramids added up: coarse thermal contrast is laid over the visible picture, fine details are chosen.
 
     What a sum keeps can be told apart again, so both cameras are to be found in the result, and none of the halos
-    of a choice between bases appear. The base is V + 0.75 (I - 0.75 mean I); of two details the stronger counts whole and
-    the weaker by a share that falls from 0.55 to 0 towards the finest, which is sharpened by 15 %. Highlights and
+    of a choice between bases appear. The base is V + 0.75 (I - 0.75 mean I). Of two details the stronger counts whole
+    and the weaker by a share that falls from 0.55 to 0 towards the finest, which is sharpened by 15 %. Highlights and
     shadows are bent, not cut, before the two finest levels are added, so that these stay visible in them.
     """
     levels = min(max_levels, max(0, (min(luma.shape) // 12).bit_length() - 1))

@@ -88,7 +88,8 @@ def train(
     first = sensing_stage(recipe, patches)
     if stage == "fusion" and not work.checkpoint("sensing").exists():
         raise ConfigError(f"--stage fusion needs {work.checkpoint('sensing')}; run --stage sensing first")
-    sensing = work.train(first)
+    sensed = recipe.fusion.epochs > recipe.fusion.warm_up_epochs  # the warm-up has no use for the sensing nets
+    sensing = work.train(first) if sensed or stage == "sensing" else first.task
     if stage == "sensing":
         return
     assert isinstance(sensing, SensingTask)

@@ -79,7 +79,8 @@ class Fusion(_Part, frozen=True):
     the sources themselves instead of their sensed forms (an ablation). `augment` applies the transforms to the
     sources instead (an ablation). `without` leaves out one branch of the network (an ablation; such weights are for
     `trainer eval` alone). `warm_up_epochs`, not in the paper, first teach the net to imitate one of the pseudo
-    ground truths, `warm_up_on`: from there, short trainings reach a picture that from nothing they would not.
+    ground truths, `warm_up_on`: from there, short trainings reach a picture that from nothing they would not. Where
+    they are all epochs, the first stage is left out.
     `start`, a weights file or `shipped`, is where the net begins instead of at random: fine-tuning for a rig.
     `anchor`, not in the paper either, is the weight with which that imitation goes on counting afterwards.
     """

@@ -14,7 +14,7 @@ FUSERS = {
     "ufuser": "U-Fuser, the network of EMMA (CVPR 2024), with weights trained here",
     "pyramid": "Laplacian pyramid: a few milliseconds on a processor",
 }
-DEFAULT_FUSER = "pyramid"
+DEFAULT_FUSER = "ufuser"
 Engine = Literal["auto", "eager", "openvino"]
 UFUSER_WEIGHTS = Path(__file__).parent / "weights" / "ufuser.safetensors"
 

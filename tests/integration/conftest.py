@@ -13,12 +13,18 @@ import pytest
 ENV = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
 
 
+def quick(args):
+    """`rtfuse run` and `fuse` with the pyramid, unless a fuser is named: most tests are not about the network."""
+    args = [str(a) for a in args]
+    return [*args, "--fuser", "pyramid"] if args[:1] in (["run"], ["fuse"]) and "--fuser" not in args else args
+
+
 class Process:
     """A running `rtfuse` command whose output can be waited for, line by line."""
 
     def __init__(self, *args, cwd=None):
         self.popen = subprocess.Popen(
-            [sys.executable, "-m", "rtfuse", *map(str, args)],
+            [sys.executable, "-m", "rtfuse", *args],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -59,7 +65,7 @@ def start():
     running = []
 
     def begin(*args, **kwargs):
-        running.append(Process(*args, **kwargs))
+        running.append(Process(*quick(args), **kwargs))
         return running[-1]
 
     yield begin
@@ -71,10 +77,10 @@ def start():
 
 @pytest.fixture
 def rtfuse():
-    """Run `rtfuse ARGS…` to its end; returns the completed process with its texts."""
+    """Run `rtfuse ARGS…` to its end, as they stand if `literally`; returns the completed process with its texts."""
 
-    def run(*args, timeout_s=120, **kwargs):
-        command = [sys.executable, "-m", "rtfuse", *map(str, args)]
+    def run(*args, timeout_s=120, literally=False, **kwargs):
+        command = [sys.executable, "-m", "rtfuse", *(map(str, args) if literally else quick(args))]
         sdl = {k: v for k, v in os.environ.items() if k.startswith("SDL_")}
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=ENV | sdl, **kwargs)
 

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from scenes import video_times, write_video
 
+from rtfuse.capture import open_source
 from rtfuse.capture.media import Recording
+from rtfuse.fuse import open_fuser
 
 
 def test_unequal_rates_give_every_rgb_frame_at_its_own_time(rtfuse, tmp_path):
@@ -101,3 +103,28 @@ def test_real_stills(rtfuse, footage, tmp_path):
     done = rtfuse("fuse", raw / "ir16.png", raw / "rgb.jpg", "-o", tmp_path / "o.png")
     assert done.returncode == 0, done.stderr
     assert cv2.imread(str(tmp_path / "o.png")).shape == cv2.imread(str(raw / "rgb.jpg")).shape
+
+
+def test_the_network_fuses_unless_another_fuser_is_named(rtfuse, tmp_path):
+    ir, rgb = (next(iter(open_source("synthetic:?seed=3&size=160x120", stream))).image for stream in ("ir", "rgb"))
+    cv2.imwrite(str(tmp_path / "ir.png"), ir)
+    cv2.imwrite(str(tmp_path / "rgb.png"), rgb[..., ::-1])
+    done = rtfuse("fuse", tmp_path / "ir.png", tmp_path / "rgb.png", "-o", tmp_path / "o.png", literally=True)
+    assert done.returncode == 0, done.stderr
+    assert "fused by ufuser" in done.stdout
+    assert np.array_equal(cv2.imread(str(tmp_path / "o.png"))[..., ::-1], open_fuser("ufuser")(ir, rgb))
+
+
+@pytest.mark.footage
+@pytest.mark.parametrize("kind", ["pet", "spect", "ct"])
+def test_medical_pairs_keep_their_colour(rtfuse, footage, tmp_path, kind):
+    mri, other = (footage / "medical" / f"mri_{kind}" / name / "19.png" for name in ("mri", kind))
+    done = rtfuse("fuse", mri, other, "-o", tmp_path / "fused.png", literally=True)
+    assert done.returncode == 0, done.stderr
+    fused, colour, structure = (cv2.imread(str(p)) for p in (tmp_path / "fused.png", other, mri))
+    y, *chroma = cv2.split(cv2.cvtColor(fused, cv2.COLOR_BGR2YCrCb).astype(int))
+    old, *kept = cv2.split(cv2.cvtColor(colour, cv2.COLOR_BGR2YCrCb).astype(int))
+    safe = (fused.min(-1) > 0) & (fused.max(-1) < 255)
+    assert all(np.abs(a - b)[safe].max() <= 1 for a, b in zip(chroma, kept, strict=True))
+    tissue = structure.max(-1) > 40
+    assert np.corrcoef(y[tissue] - 0.5 * old[tissue], structure.max(-1)[tissue])[0, 1] > 0.5

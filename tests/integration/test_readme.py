@@ -35,7 +35,7 @@ def test_the_page_has_an_example_of_every_subcommand():
 
 @pytest.mark.parametrize("command", [c for c in COMMANDS if c not in CAMERAS + VIEWS])
 def test_commands_work(rtfuse, here, command):
-    done = rtfuse(*shlex.split(command)[1:], cwd=here)
+    done = rtfuse(*shlex.split(command)[1:], cwd=here, literally=True, timeout_s=280)
     assert done.returncode == 0, done.stderr
 
 
