@@ -211,7 +211,7 @@ def bench(
     fuser: FuserName = None,
     weights: Annotated[str | None, typer.Option(help="Network weights.")] = None,
     engines: Annotated[str | None, typer.Option(help="Compare the network's engines: eager,openvino")] = None,
-    frames: Annotated[int, typer.Option(min=20, help="Frames to measure.")] = 300,
+    frames: Annotated[int, typer.Option(min=30, help="Frames to measure.")] = 300,
     size: Annotated[str, typer.Option(help="Size of the synthetic scene.")] = "640x480",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
 ) -> None:
