@@ -39,9 +39,10 @@ while True:
 """
 
 SUBSCRIBE = """
-import sys
+import signal, sys
 from rtfuse.subscribe import Subscriber
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
 with Subscriber(sys.argv[1], latest=False) as stream:
     print("ready", flush=True)
     for received in stream:
