@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import json
-import os
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import onnxruntime
@@ -15,11 +17,26 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from rtfuse.errors import ConfigError, OutputUnwritable, SourceNotFound, SourceUnreadable
+import rtfuse
+import trainer.export
+from rtfuse.errors import ConfigError, OutputUnwritable, SourceNotFound, SourceUnreadable, WeightsMissing
 from rtfuse.fuse.ufuser import UFuser
+from trainer import cli
+from trainer.data import PatchIndex
 from trainer.export import Manifest, export, manifest_beside, read_metrics
+from trainer.recipe import Data, Recipe, Root, dump_recipe
 
 SIZE = (64, 48)
+SIZES = [(64, 48), (40, 24), (16, 16), (88, 104)]
+HERE = str(Path(rtfuse.__file__).parent).encode()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def traced_once():
+    """Tracing the network is most of an export's time: both programs of a size share one graph."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.export, "_program", functools.cache(trainer.export._program))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -35,8 +52,21 @@ def inputs(width=64, height=48):
 
 @pytest.fixture(scope="module")
 def model(net, tmp_path_factory):
-    path = tmp_path_factory.mktemp("export") / "u.onnx"
-    return path, export(net, path, Manifest(steps=7, metrics={"msrs/EN": 6.5}), SIZE)
+    """The path of an ONNX that the command wrote beside its weights, and its manifest."""
+    folder = tmp_path_factory.mktemp("export")
+    export(net, folder / "u.safetensors", Manifest(steps=7, metrics={"msrs/EN": 6.5}))
+    command = ["-m", "trainer", "export", "--weights", "u.safetensors", "-o", "u.onnx", "--size", "64x48"]
+    done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=200, cwd=folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "u.onnx: 7 steps" in done.stdout
+    return folder / "u.onnx", msgspec.json.decode((folder / "u.onnx.json").read_bytes(), type=Manifest)
+
+
+@pytest.fixture(scope="module")
+def program(net, tmp_path_factory):
+    path = tmp_path_factory.mktemp("export") / "u.pt2"
+    export(net, path, Manifest(), SIZE)
+    return path
 
 
 def test_onnx_computes_what_the_network_does(net, model):
@@ -66,32 +96,54 @@ def test_onnx_keeps_each_reflected_border_one_node_and_says_what_it_is(model):
     }
 
 
-def test_torch_export_computes_what_the_network_does(net, tmp_path):
-    export(net, tmp_path / "u.pt2", Manifest(), SIZE)
-    program = torch.export.load(tmp_path / "u.pt2").module()
+def test_torch_export_computes_what_the_network_does(net, program):
+    loaded = torch.export.load(program).module()
     with torch.no_grad():
-        assert torch.allclose(program(*inputs()), net(*inputs()), atol=1e-5)
+        assert torch.allclose(loaded(*inputs()), net(*inputs()), atol=1e-5)
 
 
-def test_a_program_for_any_size(net, tmp_path):
-    manifest = export(net, tmp_path / "u.pt2", Manifest(), None)
-    assert manifest.size_wh is None
+@pytest.mark.slow
+def test_a_torch_export_of_dynamic_size(net, tmp_path):
+    assert export(net, tmp_path / "u.pt2", Manifest(), None).size_wh is None
     program = torch.export.load(tmp_path / "u.pt2").module()
-    for width, height in ((64, 48), (40, 24), (16, 16), (88, 104)):
+    for size in SIZES:
         with torch.no_grad():
-            assert torch.allclose(program(*inputs(width, height)), net(*inputs(width, height)), atol=1e-5)
+            assert torch.allclose(program(*inputs(*size)), net(*inputs(*size)), atol=1e-5)
+    with pytest.raises(AssertionError, match="Guard failed"):
+        program(*inputs(60, 48))
 
 
-def test_a_manifest_lies_beside_every_target(net, model, tmp_path):
+@pytest.mark.slow
+def test_an_onnx_of_dynamic_size(net, tmp_path):
+    export(net, tmp_path / "u.onnx", Manifest(), None)
+    loaded = onnx.load(tmp_path / "u.onnx")
+    assert sum(n.op_type == "Pad" for n in loaded.graph.node) == 119
+    assert {p.key: p.value for p in loaded.metadata_props}["size"] == "dynamic"
+    session = onnxruntime.InferenceSession(tmp_path / "u.onnx")
+    for size in SIZES:
+        ir, luma = inputs(*size)
+        fused = session.run(None, {"ir": ir.numpy(), "luma": luma.numpy()})[0]
+        with torch.no_grad():
+            assert np.abs(fused - net(ir, luma).numpy()).max() < 1e-4
+
+
+def test_programs_name_no_folder_of_the_machine_that_wrote_them(model, program):
+    assert HERE not in model[0].read_bytes()
+    with zipfile.ZipFile(program) as archive:
+        assert not any(HERE in archive.read(name) for name in archive.namelist())
+
+
+def test_a_manifest_lies_beside_every_target(net, model):
     path, manifest = model
-    kept = json.loads(path.with_suffix(".json").read_text())
-    assert kept["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert (kept["steps"], kept["metrics"], kept["size_wh"]) == (7, {"msrs/EN": 6.5}, [64, 48])
-    weights = export(net, tmp_path / "u.safetensors", Manifest())
-    assert weights.sha256 == weights.weights_sha256 == manifest.weights_sha256
-    assert all(torch.equal(v, net.state_dict()[k]) for k, v in load_file(tmp_path / "u.safetensors").items())
-    assert manifest_beside(tmp_path / "u.safetensors") == weights
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["u.json", "u.safetensors"]
+    weights = path.with_suffix(".safetensors")
+    assert sorted(p.name for p in path.parent.iterdir()) == ["u.json", "u.onnx", "u.onnx.json", "u.safetensors"]
+    assert manifest.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (manifest.steps, manifest.metrics, manifest.size_wh) == (7, {"msrs/EN": 6.5}, SIZE)
+    kept = manifest_beside(weights)
+    assert (kept.steps, kept.size_wh) == (7, None)
+    digests = {kept.sha256, kept.weights_sha256, manifest.weights_sha256}
+    assert digests == {hashlib.sha256(weights.read_bytes()).hexdigest()}
+    assert all(torch.equal(v, net.state_dict()[k]) for k, v in load_file(weights).items())
 
 
 def test_what_cannot_be_written_is_refused_by_name(net, tmp_path):
@@ -109,33 +161,74 @@ def test_what_cannot_be_written_is_refused_by_name(net, tmp_path):
         manifest_beside(tmp_path / "w.safetensors")
 
 
+def test_what_writes_onnx_is_named_where_it_is_not_installed(net, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(ConfigError, match=r"needs onnxscript: pip install 'rtfuse\[export\]'"):
+        export(net, tmp_path / "u.onnx", Manifest(), SIZE)
+
+
 def test_metrics_come_from_the_csv_of_an_evaluation(tmp_path):
-    path = tmp_path / "m.csv"
+    path = tmp_path / "lake.csv"
     path.write_text("method,pair,EN,SD\nufuser,a,6.0,30.0\nother,MEAN,1.0,2.0\nufuser,MEAN,6.123456,31.5\n")
-    assert read_metrics([f"msrs={path}"]) == {"msrs/EN": 6.1235, "msrs/SD": 31.5}
+    means = {"EN": 6.1235, "SD": 31.5}
+    assert read_metrics([f"msrs={path}", str(path)]) == {
+        f"{n}/{k}": v for n in ("msrs", "lake") for k, v in means.items()
+    }
     with pytest.raises(SourceNotFound, match=r"absent\.csv"):
         read_metrics(["msrs=absent.csv"])
-    path.write_text("method,pair,EN\npyramid,MEAN,6\n")
-    for item in (f"msrs={path}", str(path)):
-        with pytest.raises(ConfigError, match="--metrics"):
+    for item in (f"={path}", "msrs="):
+        with pytest.raises(ConfigError, match="want NAME=CSV"):
             read_metrics([item])
 
 
-def test_the_command_takes_weights_or_a_recipe(net, tmp_path):
-    save_file(net.state_dict(), tmp_path / "w.safetensors")
+LONG = "1" * 140_000  # beyond what the csv module takes as one field
 
-    def run(*args):
-        command = [sys.executable, "-m", "trainer", "export", *map(str, args)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=tmp_path, env=os.environ)
 
-    done = run("--weights", "w.safetensors", "-o", "copy.safetensors")
-    assert done.returncode == 0, done.stderr
-    assert "copy.safetensors: 0 steps" in done.stdout
-    for args, words in [
-        ((), "either --config RECIPE or --weights FILE"),
-        (("--weights", "w.safetensors", "--size", "big"), "'big'"),
-        (("--weights", "absent.safetensors"), "absent.safetensors"),
+@pytest.mark.parametrize(
+    "row", ["pyramid,MEAN,6", "ufuser,a,6", *(f"ufuser,MEAN,{v}" for v in ("", "nan", "1,2", LONG))]
+)
+def test_a_malformed_csv_is_refused(tmp_path, row):
+    (tmp_path / "m.csv").write_text(f"method,pair,EN\n{row}\n")
+    with pytest.raises(ConfigError, match="--metrics"):
+        read_metrics([str(tmp_path / "m.csv")])
+
+
+@pytest.fixture
+def run_folder(net, tmp_path):
+    """What a run of 30 steps on two patches has left so far, and its recipe."""
+    recipe = Recipe(name="r", data=Data(roots=(Root(name="street", ir="ir", rgb="rgb"),)))
+    run, data = tmp_path / "run", tmp_path / "run" / "data"
+    data.mkdir(parents=True)
+    for path in (tmp_path / "r.yaml", run / "recipe.yaml"):
+        path.write_text(dump_recipe(recipe))
+    index = PatchIndex(patch_px=8, scenes=["a", "a"], places=[(0, 0)] * 2, weights=[1.0] * 2, methods=[], refused={})
+    (data / "index.json").write_bytes(msgspec.json.encode(index))
+    for name in ("patches", "pseudo"):
+        np.save(data / f"{name}.npy", np.zeros((2, 2, 8, 8), np.uint8))
+    torch.save({"task": {f"fusion.{k}": v for k, v in net.state_dict().items()}, "step": 30}, run / "fusion.ckpt")
+    return run
+
+
+def test_the_command_takes_a_recipe(run_folder):
+    (run_folder / "msrs.csv").write_text("method,pair,EN\nufuser,MEAN,6.5\n")
+    recipe, out = run_folder.parent / "r.yaml", run_folder / "u.safetensors"
+    cli.export(config=recipe, run=run_folder, output=out, metrics=[str(run_folder / "msrs.csv")])
+    made = manifest_beside(out)
+    assert (made.steps, made.data, made.metrics) == (30, {"patches": 2, "scenes": 1}, {"msrs/EN": 6.5})
+    cli.export(weights=out, output=run_folder / "v.safetensors", metrics=[f"lake={run_folder / 'msrs.csv'}"])
+    assert manifest_beside(run_folder / "v.safetensors").metrics == {"msrs/EN": 6.5, "lake/EN": 6.5}
+
+
+def test_the_command_refuses_what_it_cannot_do(net, tmp_path):
+    weights = tmp_path / "w.safetensors"
+    save_file(net.state_dict(), weights)
+    for options, words in [
+        ({}, "either --config RECIPE or --weights FILE"),
+        ({"config": tmp_path / "r.yaml", "weights": weights}, "either --config RECIPE or --weights FILE"),
+        ({"weights": weights, "size": "big"}, "'big': want WIDTHxHEIGHT"),
+        ({"weights": weights, "size": "0x480"}, "0x480: want multiples of 8"),
     ]:
-        done = run(*args)
-        assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1), done.stderr
-        assert words in done.stderr
+        with pytest.raises(ConfigError, match=words):
+            cli.export(output=tmp_path / "u.onnx", **options)
+    with pytest.raises(WeightsMissing, match=r"absent\.safetensors"):
+        cli.export(weights=tmp_path / "absent.safetensors", output=tmp_path / "u.onnx")

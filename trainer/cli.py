@@ -121,8 +121,8 @@ def export(
     run: RunFolder = None,
     weights: Annotated[Path | None, typer.Option(help="Instead of a run: weights (.safetensors).")] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help=".safetensors, .onnx or .pt2.")] = Path("ufuser.onnx"),
-    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of a program (.onnx, .pt2), or `any`.")] = "640x480",
-    metrics: Annotated[list[str] | None, typer.Option(help="NAME=CSV of `trainer eval`, for the manifest.")] = None,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of a program (.onnx, .pt2), or `dynamic`.")] = "640x480",
+    metrics: Annotated[list[str] | None, typer.Option(help="[NAME=]CSV of `trainer eval`, for the manifest.")] = None,
 ) -> None:
     """Write a run's weights, or existing ones, as what other programs load, with a manifest beside them.
 
@@ -137,10 +137,13 @@ def export(
 
     if (config is None) == (weights is None):
         raise ConfigError("trainer export needs either --config RECIPE or --weights FILE")
-    try:
-        width, height = (0, 0) if size == "any" else map(int, size.split("x"))
-    except ValueError as e:
-        raise ConfigError(f"size {size!r}: want WIDTHxHEIGHT, for example 640x480, or any") from e
+    size_wh = None
+    if size != "dynamic":
+        try:
+            width, height = map(int, size.split("x"))
+        except ValueError as e:
+            raise ConfigError(f"size {size!r}: want WIDTHxHEIGHT, for example 640x480, or dynamic") from e
+        size_wh = (width, height)
     if weights:
         net, manifest = load_weights(weights), manifest_beside(weights)
         manifest = msgspec.structs.replace(manifest, metrics=manifest.metrics | read_metrics(metrics or []))
@@ -153,7 +156,7 @@ def export(
         net, steps = trained(folder)
         counts = Patches(folder / "data", seed=recipe.seed).counts
         manifest = manifest_of(recipe, steps, counts, read_metrics(metrics or []))
-    manifest = write(net, output, manifest, (width, height) if width else None)
+    manifest = write(net, output, manifest, size_wh)
     out.print(f"{output}: {manifest.steps} steps, weights {manifest.weights_sha256[:12]}…", soft_wrap=True)
 
 

@@ -1,7 +1,8 @@
 """Weights out of a run, as what other programs load, with a manifest that says where they come from.
 
 Three targets, by the file's suffix: `.safetensors`, which `rtfuse` loads; `.onnx` and `.pt2` (torch.export), programs
-of the whole network with inputs `ir` and `luma` and output `fused`, (1, 1, H, W) float32 in [0, 1] each.
+of the whole network with inputs `ir` and `luma` and output `fused`, (1, 1, H, W) float32 in [0, 1] each. A program's H
+and W are fixed, or dynamic: any multiples of 8 from 16 up.
 """
 
 from __future__ import annotations
@@ -9,9 +10,12 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import logging
+import math
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from pickle import UnpicklingError
@@ -30,7 +34,7 @@ OPSET = 20
 INPUTS, OUTPUT = ("ir", "luma"), "fused"
 
 Size = tuple[int, int] | None
-"""Width and height of a program; None: any multiples of 8 from 16 up."""
+"""Width and height of a program in px; None: dynamic."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,9 +85,14 @@ def manifest_of(recipe: Recipe, steps: int, data: Mapping[str, int], metrics: Ma
     return Manifest(steps=steps, recipe=tree, data=dict(data), metrics=dict(metrics))
 
 
+def manifest_path(target: Path) -> Path:
+    """Return `x.json` for weights, `x.onnx.json` or `x.pt2.json` for programs: none takes another's place."""
+    return target.with_suffix(".json" if target.suffix == ".safetensors" else f"{target.suffix}.json")
+
+
 def manifest_beside(weights: Path) -> Manifest:
     """Return the manifest of a weights file, an empty one if it has none. Raises SourceUnreadable if it is damaged."""
-    path = weights.with_suffix(".json")
+    path = manifest_path(weights)
     try:
         return msgspec.json.decode(path.read_bytes(), type=Manifest)
     except FileNotFoundError:
@@ -93,31 +102,37 @@ def manifest_beside(weights: Path) -> Manifest:
 
 
 def read_metrics(items: list[str]) -> dict[str, float]:
-    """Return the means of `ufuser` in CSV files of `trainer eval`, given as `NAME=FILE`, as `NAME/measure`.
+    """Return the means of `ufuser` in CSV files of `trainer eval` as `NAME/measure`.
 
-    Raises ConfigError, or SourceNotFound.
+    Each is given as `NAME=FILE`, or as `FILE`, whose name without suffix then counts. Raises ConfigError, or
+    SourceNotFound.
     """
     found: dict[str, float] = {}
     for item in items:
         name, separator, path = item.partition("=")
-        if not separator or not name:
+        if not separator:
+            name, path = Path(item).stem, item
+        if not name or not path:
             raise ConfigError(f"--metrics {item!r}: want NAME=CSV, for example msrs=msrs.csv")
         try:
             with Path(path).open(newline="", encoding="utf-8") as file:
                 row = next(r for r in csv.DictReader(file) if (r.get("method"), r.get("pair")) == ("ufuser", "MEAN"))
-            found |= {f"{name}/{k}": round(float(v), 4) for k, v in row.items() if k not in ("method", "pair")}
+            means = {f"{name}/{k}": round(float(v), 4) for k, v in row.items() if k not in ("method", "pair")}
         except OSError as e:
             raise SourceNotFound(f"--metrics {item!r}: {path}: {e.strerror or e}") from e
-        except (StopIteration, ValueError, TypeError, UnicodeDecodeError) as e:
+        except (StopIteration, csv.Error, ValueError, TypeError) as e:
             raise ConfigError(f"--metrics {item!r}: want a CSV of `trainer eval` with means of `ufuser`") from e
+        if bad := [k for k, v in means.items() if not math.isfinite(v)]:
+            raise ConfigError(f"--metrics {item!r}: {', '.join(bad)} is not a finite number")
+        found |= means
     return found
 
 
 def export(net: UFuser, out: Path, manifest: Manifest, size_wh: Size = (640, 480)) -> Manifest:
-    """Write the network as `out`, its manifest beside it (`.json`), whole or not at all; return the manifest.
+    """Write the network as `out`, its manifest beside it (`manifest_path`), whole or not at all; return the manifest.
 
-    `size_wh` is for programs: fixed, or None for any. Raises ConfigError for another suffix or an impossible size, or
-    if what writes ONNX is not installed; OutputUnwritable.
+    `size_wh` is for programs, in px: fixed, or None for dynamic. Raises ConfigError for another suffix or an impossible
+    size, or if what writes ONNX is not installed; OutputUnwritable.
     """
     program = {".onnx": _onnx, ".pt2": _pt2}.get(out.suffix)
     if program is None and out.suffix != ".safetensors":
@@ -132,7 +147,7 @@ def export(net: UFuser, out: Path, manifest: Manifest, size_wh: Size = (640, 480
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         _write(out, blob)
-        _write(out.with_suffix(".json"), msgspec.json.format(msgspec.json.encode(manifest)))
+        _write(manifest_path(out), msgspec.json.format(msgspec.json.encode(manifest)))
     except OSError as e:
         raise OutputUnwritable(f"{out} cannot be written: {e.strerror or e}") from e
     return manifest
@@ -145,10 +160,14 @@ def _safetensors(net: UFuser) -> bytes:
 
 
 def _program(net: UFuser, size_wh: Size) -> torch.export.ExportedProgram:
+    """Return the network as a graph, without torch's stack traces: they name the folders of this machine."""
     w, h = size_wh or (64, 48)
-    inputs = (torch.rand(1, 1, h, w), torch.rand(1, 1, h, w))
+    inputs = (torch.zeros(1, 1, h, w), torch.zeros(1, 1, h, w))
     free = {2: MULTIPLE * torch.export.Dim("rows", min=2), 3: MULTIPLE * torch.export.Dim("columns", min=2)}
-    return torch.export.export(net, inputs, dynamic_shapes=None if size_wh else {"ir": free, "luma": free})
+    program = torch.export.export(net, inputs, dynamic_shapes=None if size_wh else {"ir": free, "luma": free})
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)
+    return program
 
 
 def _pt2(net: UFuser, size_wh: Size, manifest: Manifest) -> bytes:
@@ -164,8 +183,7 @@ def _onnx(net: UFuser, size_wh: Size, manifest: Manifest) -> bytes:
         import onnxscript  # noqa: F401
     except ImportError as e:
         raise ConfigError(f"writing ONNX needs {e.name}: pip install 'rtfuse[export]'") from e
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with _quiet():
         made = torch.onnx.export(
             _program(net, size_wh),
             dynamo=True,
@@ -177,7 +195,7 @@ def _onnx(net: UFuser, size_wh: Size, manifest: Manifest) -> bytes:
     assert made is not None
     model = made.model_proto
     del model.metadata_props[:]
-    size = "x".join(map(str, size_wh)) if size_wh else "any"
+    size = "x".join(map(str, size_wh)) if size_wh else "dynamic"
     facts = {
         "network": manifest.network,
         "weights_sha256": manifest.weights_sha256,
@@ -191,11 +209,24 @@ def _onnx(net: UFuser, size_wh: Size, manifest: Manifest) -> bytes:
     return blob
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what torch says while it writes ONNX: that torchvision, of no use here, is not installed."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
 def _write(path: Path, blob: bytes) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         partial.write_bytes(blob)
         os.replace(partial, path)
-    except OSError:
+    finally:
         partial.unlink(missing_ok=True)
-        raise
