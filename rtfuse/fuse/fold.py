@@ -1,4 +1,4 @@
-"""Exact algebraic folding of U-Fuser, before any engine is built: the same picture for 60 % of the arithmetic.
+"""Exact algebraic folding of U-Fuser, before any engine is built: the same picture for 70 % of the arithmetic.
 
 Between layers without a nonlinearity, products of weights are computed once instead of for every pixel:
 
@@ -8,10 +8,13 @@ Between layers without a nonlinearity, products of weights are computed once ins
   made per image and applied once per pixel.
 * Where a head has a single channel (the finest scale) A = 1 exactly, whatever queries, keys and temperature are. What
   is left is the single convolution (P W₂ᵛ ∗ W₁) x, c → c.
+* The gated feed-forward's layer norm scales and shifts, its 1×1 convolution and its 3×3 one, of two channels a group,
+  are one full 3×3 convolution with a bias for the gate and one for the value, c → c each: the border is reflected, so a
+  shift before it is one after it. That is more arithmetic (48.6 → 55.5 GFLOP at 640×480) in less than half of the time,
+  since no engine has a fast convolution of two channels a group.
 
-Not folded: the layer norm's affine stays where it is, since the zero padding of the following 3×3 convolution sees its
-bias inside the picture only, and every engine fuses it into the normalisation anyway; 3×3 after 3×3 would become 5×5;
-the gated feed-forward's 1×1 into its grouped 3×3 would triple the arithmetic.
+Not folded: the first layer norm's affine stays where it is, since the zero padding of the following 3×3 convolution sees
+its bias inside the picture only; 3×3 after 3×3 would become 5×5.
 """
 
 from __future__ import annotations
@@ -20,9 +23,10 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from rtfuse.fuse.ufuser import ChannelAttention, Transformer, UFuser, _unit
+from rtfuse.fuse.ufuser import ChannelAttention, ChannelNorm, GatedFeedForward, Transformer, UFuser, _conv, _unit
 
 
 class FoldedAttention(nn.Module):
@@ -49,6 +53,40 @@ class FoldedAttention(nn.Module):
         return (mixed @ v.reshape(n, c, h * w)).reshape(n, c, h, w)
 
 
+class FoldedFeedForward(nn.Module):
+    """`GatedFeedForward` after the scale and shift of a `ChannelNorm`: (N, C, H, W), normalised, to the same."""
+
+    def __init__(self, norm: ChannelNorm, source: GatedFeedForward) -> None:
+        super().__init__()
+        c = source.project.out_channels
+        # Each of the 2c outputs of the grouped convolution sees two of the 2c features before it.
+        seen = 2 * (torch.arange(2 * c) // 2)
+        spread, expand = source.spread.weight.double(), source.expand.weight[:, :, 0, 0].double()
+        kernel, shift = torch.zeros(2 * c, c, 3, 3, dtype=torch.float64), torch.zeros(2 * c, dtype=torch.float64)
+        for member in (0, 1):
+            rows = expand[seen + member]
+            kernel += torch.einsum("oyx,oi->oiyx", spread[:, member], rows * norm.weight.double())
+            shift += spread[:, member].sum((1, 2)) * (rows @ norm.bias.double())
+        self.gate, self.value = _conv(c, c, bias=True), _conv(c, c, bias=True)
+        for conv, part in ((self.gate, slice(c)), (self.value, slice(c, 2 * c))):
+            conv.to(spread.device, source.spread.weight.dtype).requires_grad_(False)
+            conv.weight.copy_(kernel[part])
+            assert conv.bias is not None
+            conv.bias.copy_(shift[part])
+        self.project = copy.deepcopy(source.project)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """One half of the features, through GELU, gates the other."""
+        return self.project(F.gelu(self.gate(x)) * self.value(x))
+
+
+class _Unscaled(nn.Module):
+    """`ChannelNorm` without its scale and shift."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), eps=1e-5).permute(0, 3, 1, 2)
+
+
 def fold(net: UFuser) -> UFuser:
     """Return a copy of the network, for inference, that computes the same with less; the products are of float64."""
     folded = copy.deepcopy(net).requires_grad_(False).eval()
@@ -56,6 +94,9 @@ def fold(net: UFuser) -> UFuser:
         attention = transformer.attention
         assert isinstance(attention, ChannelAttention)
         transformer.attention = _value_only(attention) if _one_channel_a_head(attention) else FoldedAttention(attention)
+        assert isinstance(transformer.norm2, ChannelNorm) and isinstance(transformer.feed_forward, GatedFeedForward)
+        transformer.feed_forward = FoldedFeedForward(transformer.norm2, transformer.feed_forward)
+        transformer.norm2 = _Unscaled()
     return folded
 
 

@@ -18,14 +18,15 @@ import numpy as np
 import torch
 
 from rtfuse.errors import EngineUnavailable
-from rtfuse.fuse import fold, program, ufuser
+from rtfuse.fuse import fold, processor, program, ufuser
 from rtfuse.fuse.cache import cached
+from rtfuse.fuse.processor import ProcessorUFuser
 from rtfuse.fuse.program import LumaProgram, exported
 from rtfuse.fuse.ufuser import MULTIPLE, load_weights
 from rtfuse.types import Image
 
 _MODEL = "program.xml"
-_SOURCES = (ufuser, fold, program)
+_SOURCES = (ufuser, fold, processor, program)
 """What the converted program depends on."""
 
 
@@ -41,7 +42,7 @@ class OpenVinoUFuser:
             import openvino
         except ImportError as e:
             raise EngineUnavailable("engine 'openvino' needs OpenVINO: pip install 'rtfuse[openvino]'") from e
-        self._program = LumaProgram(load_weights(weights))
+        self._program = LumaProgram(ProcessorUFuser(load_weights(weights), lanes=_lanes()))
         self._core = openvino.Core()
         self._path = cached(_key(Path(weights)), self._convert, folder=cache) / _MODEL
         self._requests: dict[tuple[int, int], Any] = {}
@@ -84,12 +85,18 @@ class OpenVinoUFuser:
             raise EngineUnavailable(f"engine 'openvino' differs from torch by {error} grey levels on this machine")
 
 
+def _lanes() -> int:
+    """Return how many float32 a vector register of this processor holds."""
+    return {"AVX512": 16, "AVX2": 8}.get(torch.backends.cpu.get_cpu_capability(), 4)
+
+
 def _key(weights: Path) -> dict[str, str]:
     sources = b"".join(Path(str(m.__file__)).read_bytes() for m in _SOURCES)
     return {
         "engine": "openvino",
         "weights": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "program": hashlib.sha256(sources).hexdigest(),
+        "lanes": str(_lanes()),
         "openvino": _version("openvino"),
         "torch": _version("torch"),
     }

@@ -5,16 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from rtfuse.fuse.fold import fold
-from rtfuse.fuse.ufuser import MULTIPLE, UFuser
+from rtfuse.fuse.ufuser import MULTIPLE
 
 
 class LumaProgram(nn.Module):
-    """Thermal and visible luma, (H, W) uint8, to fused luma, (H, W) uint8; H and W multiples of 8, at least 16."""
+    """Thermal and visible luma, (H, W) uint8, to fused luma, (H, W) uint8; H and W multiples of 8, at least 16.
 
-    def __init__(self, net: UFuser) -> None:
+    `net` is U-Fuser in any of its forms.
+    """
+
+    def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        self.net = fold(net)
+        self.net = net
 
     def forward(self, ir: Tensor, luma: Tensor) -> Tensor:
         """Scale to [0, 1], fuse, scale back and round half to even."""

@@ -107,8 +107,8 @@ class Transformer(nn.Module):
         super().__init__()
         self.norm1 = ChannelNorm(channels)
         self.attention: nn.Module = ChannelAttention(channels)
-        self.norm2 = ChannelNorm(channels)
-        self.feed_forward = GatedFeedForward(channels)
+        self.norm2: nn.Module = ChannelNorm(channels)
+        self.feed_forward: nn.Module = GatedFeedForward(channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to the same."""
