@@ -144,6 +144,7 @@ class Run:
         """Take one optimizer step; return its loss and parts. `mark` hears of every phase that is done."""
         for group in optimizer.param_groups:
             group["lr"] = stage.rate(step)
+        torch.manual_seed((self.recipe.seed * 1_000_003 + step) * self.fabric.world_size + self.fabric.global_rank)
         batch = stage.batch(step)
         mark("batch")
         batch = self._mine(batch)

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from trainer.data import Patches
 from trainer.pictures import sheet
-from trainer.recipe import Recipe
+from trainer.recipe import Recipe, Sensing
 from trainer.run import Stage
 from trainer.sensing_net import SensingNet
 
@@ -18,9 +18,11 @@ from trainer.sensing_net import SensingNet
 class SensingTask(nn.Module):
     """Both nets and their l2 loss."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, options: Sensing) -> None:
         super().__init__()
-        self.thermal, self.visible = SensingNet(width), SensingNet(width)
+        self.thermal, self.visible = (
+            SensingNet(options.width, optics=options.optics, noise=options.noise) for _ in range(2)
+        )
 
     def forward(self, fused: Tensor, ir: Tensor, luma: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the sum of both mean squared errors, and each."""
@@ -48,7 +50,7 @@ def sensing_stage(recipe: Recipe, patches: Patches) -> Stage:
 
     return Stage(
         name="sensing",
-        task=SensingTask(options.width),
+        task=SensingTask(options),
         steps_per_epoch=patches.steps(options.batch),
         epochs=options.epochs,
         learning_rate=options.learning_rate,

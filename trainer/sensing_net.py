@@ -29,10 +29,15 @@ class SensingNet(nn.Module):
     """A fused image, (N, 1, H, W) in [0, 1], to one of its sources, (N, 1, H, W) in (0, 1); H, W multiples of 16.
 
     `width` is the channels of the finest level, doubled at each coarser one; 64 as published (39 M parameters).
+
+    `optics`, not in the paper, gives the camera a lens and a detector: a binomial low pass (1, 2, 1)²/16, which takes
+    away a checkerboard of one pixel altogether, and Gaussian noise of the standard deviation `noise`. A net that sees
+    through them cannot be told about the sources by patterns that no camera would resolve.
     """
 
-    def __init__(self, width: int = PUBLISHED_WIDTH) -> None:
+    def __init__(self, width: int = PUBLISHED_WIDTH, *, optics: bool = False, noise: float = 0.0) -> None:
         super().__init__()
+        self.optics, self.noise = optics, noise
         widths = [width << level for level in range(LEVELS)]
         self.down = nn.ModuleList(_twice(i, o) for i, o in pairwise([1, *widths]))
         self.rise = nn.ModuleList(
@@ -43,13 +48,19 @@ class SensingNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the source that the camera would have seen."""
-        skips = [self.down[0](x)]
+        skips = [self.down[0](self._arriving(x))]
         for block in self.down[1:]:
             skips.append(block(F.max_pool2d(skips[-1], 2)))
         x = skips.pop()
         for rise, block in zip(reversed(self.rise), reversed(self.up), strict=True):
             x = block(torch.cat((skips.pop(), F.relu(rise(x))), 1))
         return self.head(x).sigmoid()
+
+    def _arriving(self, x: Tensor) -> Tensor:
+        if self.optics:
+            binomial = x.new_tensor([1.0, 2.0, 1.0])
+            x = F.conv2d(F.pad(x, (1, 1, 1, 1), mode="reflect"), torch.outer(binomial, binomial)[None, None] / 16)
+        return x + self.noise * torch.randn_like(x) if self.noise else x
 
     def frozen(self) -> SensingNet:
         """Fix the net as it is: no gradient to its weights, and its BatchNorm keeps the statistics that it has."""
