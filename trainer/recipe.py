@@ -63,8 +63,8 @@ class Data(_Part, frozen=True):
 class Sensing(_Part, frozen=True):
     """First stage: the sensing nets, by mean squared error. `crop_px` is cut at random out of each patch.
 
-    `optics` and `noise` (a standard deviation, of 1 as white), not in the paper, are what the nets look through, in both
-    stages (`SensingNet`).
+    `optics` and `noise` (a standard deviation, of 1 as white), not in the paper, are what the nets look through, in
+    both stages (`SensingNet`).
     """
 
     width: Count = 64

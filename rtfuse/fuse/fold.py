@@ -13,8 +13,8 @@ Between layers without a nonlinearity, products of weights are computed once ins
   shift before it is one after it. That is more arithmetic (48.6 → 55.5 GFLOP at 640×480) in less than half of the time,
   since no engine has a fast convolution of two channels a group.
 
-Not folded: the first layer norm's affine stays where it is, since the zero padding of the following 3×3 convolution sees
-its bias inside the picture only; 3×3 after 3×3 would become 5×5.
+Not folded: the first layer norm's affine stays where it is, since the zero padding of the following 3×3 convolution
+sees its bias inside the picture only; 3×3 after 3×3 would become 5×5.
 """
 
 from __future__ import annotations
@@ -94,7 +94,8 @@ def fold(net: UFuser) -> UFuser:
         attention = transformer.attention
         assert isinstance(attention, ChannelAttention)
         transformer.attention = _value_only(attention) if _one_channel_a_head(attention) else FoldedAttention(attention)
-        assert isinstance(transformer.norm2, ChannelNorm) and isinstance(transformer.feed_forward, GatedFeedForward)
+        assert isinstance(transformer.norm2, ChannelNorm)
+        assert isinstance(transformer.feed_forward, GatedFeedForward)
         transformer.feed_forward = FoldedFeedForward(transformer.norm2, transformer.feed_forward)
         transformer.norm2 = _Unscaled()
     return folded

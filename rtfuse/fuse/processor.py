@@ -8,7 +8,7 @@
 * What is concatenated and then convolved is convolved in parts and added: no copy.
 * Likeness of channels is one product of queries and keys with themselves; lengths are its diagonal.
 
-Laid out for OpenVINO, which takes `permute, reshape` for a view, and moves nothing, between a convolution and a padding.
+Laid out for OpenVINO, which takes `permute, reshape` between a convolution and a padding for a view: nothing moves.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Mixed(nn.Module):
 
     def __init__(self, matrix: Tensor, pixels: int) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.block_diag(*[matrix.detach()] * pixels)[:, :, None, None].contiguous())
+        self.register_buffer("weight", torch.kron(torch.eye(pixels), matrix.detach())[:, :, None, None])
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the packed products."""
