@@ -109,6 +109,9 @@ class Aligner:
         self._maps: tuple[Image, Image] | None = None
         self.valid: Image | None = None
         """(H, W) uint8: 255 where thermal is valid, 0 where it does not reach, between on the seam; None: 255."""
+        self.grid: Image | None = None
+        """(H, W, 2) float32: where each RGB pixel lies in the thermal image, x and y from -1 (centre of the first
+        pixel) to 1 (centre of the last); None: at the same pixel, or stretched."""
         if calibration is None:
             return
         for name, camera, (h, w) in (("thermal", calibration.ir, ir_hw), ("RGB", calibration.rgb, rgb_hw)):
@@ -120,6 +123,7 @@ class Aligner:
                 )
         xy = ir_pixels_of_rgb_grid(calibration)
         self.valid = _validity(xy, ir_hw, seam_px)
+        self.grid = xy * (2 / (np.array(ir_hw[::-1], np.float32) - 1)) - 1
         self._maps = cv2.convertMaps(xy, None, cv2.CV_16SC2)
 
     def __call__(self, ir: Image) -> Image:

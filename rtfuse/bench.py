@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import av
@@ -115,7 +116,7 @@ def bench_stages(ir: str, rgb: str, *, fuser_name: str, weights: str | None = No
                     if blend is not None:
                         blend(blend(warped, y), y)
                     with_luma(pair.rgb.image, y, warped)
-                fused = Fused(image, warped, pair, aligner.valid, fuser.name)
+                fused = Fused(image, partial(np.asarray, warped), pair, aligner.valid, fuser.name)
                 header = publisher.header(fused)
                 with watch.stage(ENCODE):
                     wire.encode("bench", header, image)

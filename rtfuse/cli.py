@@ -1,4 +1,4 @@
-"""The command line: `rtfuse run | fuse | view | bench`."""
+"""The command line: `rtfuse run | fuse | view | bench | engines`."""
 
 from __future__ import annotations
 
@@ -232,3 +232,39 @@ def bench(
         size=size,
         json_file=json_file,
     )
+
+
+engines_app = typer.Typer(no_args_is_help=True, help="What computes the network: kept, built, removed.")
+app.add_typer(engines_app, name="engines")
+
+
+@engines_app.command(name="list")
+def engines_list() -> None:
+    """Show the engines that are kept, for what, and when they were last used."""
+    from rtfuse.commands import list_engines
+
+    list_engines(out)
+
+
+@engines_app.command(name="clear")
+def engines_clear() -> None:
+    """Remove all engines that are kept; they are built again when they are needed."""
+    from rtfuse.commands import clear_engines
+
+    clear_engines(out)
+
+
+@engines_app.command(name="build")
+def engines_build(
+    engine: Annotated[str, typer.Option(help="auto, tensorrt, cuda, openvino or eager.")] = "auto",
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of RGB.")] = "640x480",
+    ir_size: Annotated[str | None, typer.Option(help="WIDTHxHEIGHT of thermal, if another.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Network weights.")] = None,
+) -> None:
+    """Build, or load, the engine for frames of a size, and check it, so that the first run does not wait.
+
+    Example: rtfuse engines build --size 1280x720 --ir-size 640x512
+    """
+    from rtfuse.commands import build_engine
+
+    build_engine(out, engine, weights, size, ir_size)

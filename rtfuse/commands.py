@@ -16,6 +16,7 @@ from typing import Any, TypeVar, get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from rtfuse.config import Config
 from rtfuse.errors import ConfigError, Interrupted
@@ -194,10 +195,7 @@ def bench_and_print(
 
     if (ir is None) != (rgb is None):
         raise ConfigError("rtfuse bench needs both --ir and --rgb, or neither")
-    try:
-        width, height = map(int, size.split("x"))
-    except ValueError as e:
-        raise ConfigError(f"size {size!r}: want WIDTHxHEIGHT, for example 640x480") from e
+    width, height = size_of(size)
     numbers: dict[str, Any] = {"machine": bench.machine()}
     if engines:
         names = [_engine(name) for name in engines.split(",")]
@@ -221,3 +219,54 @@ def _engine(name: str) -> Engine:
         if name == known:
             return known
     raise ConfigError(f"no engine is called {name!r}: there are {', '.join(get_args(Engine))}")
+
+
+def list_engines(console: Console) -> None:
+    """`rtfuse engines list`: what is kept, for what, how large, and when it was last used."""
+    from rtfuse.fuse.cache import cache_folder, entries
+
+    kept = entries()
+    if not kept:
+        console.print(f"no engines are kept in {cache_folder()}", soft_wrap=True)
+        return
+    grid = Table(title=str(cache_folder()), title_justify="left", header_style="bold")
+    for column in ("engine", "for", "weights", "MB", "last used"):
+        grid.add_column(column, justify="right" if column == "MB" else "left")
+    for entry in kept:
+        key = entry.key
+        about = ", ".join(key[k] for k in ("sizes", "precision", "gpu") if k in key) or "any size, float32"
+        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used_s))
+        name = key.get("engine", "damaged")
+        grid.add_row(name, about if key else "", key.get("weights", "")[:12], f"{entry.size_bytes / 1e6:.1f}", used)
+    console.print(grid)
+
+
+def clear_engines(console: Console) -> None:
+    """`rtfuse engines clear`: remove everything that is kept."""
+    from rtfuse.fuse.cache import clear
+
+    gone = clear()
+    console.print(f"{len(gone)} engines removed, {sum(e.size_bytes for e in gone) / 1e6:.1f} MB")
+
+
+def build_engine(console: Console, engine: str, weights: str | None, rgb_size: str, ir_size: str | None) -> None:
+    """`rtfuse engines build`: build, or load, the engine for these sizes, check it, and say how long that took."""
+    from rtfuse.fuse import RawFuser, open_fuser
+
+    (w, h), (iw, ih) = size_of(rgb_size), size_of(ir_size or rgb_size)
+    start = time.monotonic()
+    fuser = open_fuser("ufuser", weights=weights, engine=_engine(engine))
+    assert isinstance(fuser, RawFuser)
+    fuser.prepare((ih, iw), (h, w))
+    console.print(f"{fuser}: ready for {w}x{h} after {time.monotonic() - start:.1f} s", soft_wrap=True)
+
+
+def size_of(text: str) -> tuple[int, int]:
+    """Return WIDTHxHEIGHT as numbers. Raises ConfigError."""
+    try:
+        width, height = map(int, text.split("x"))
+    except ValueError:
+        width = height = 0
+    if width < 1 or height < 1:
+        raise ConfigError(f"size {text!r}: want WIDTHxHEIGHT, for example 640x480")
+    return width, height

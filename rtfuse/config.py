@@ -11,7 +11,7 @@ import msgspec
 import yaml
 
 from rtfuse.errors import ConfigError
-from rtfuse.fuse import DEFAULT_FUSER, Engine
+from rtfuse.fuse import DEFAULT_FUSER, Engine, Precision
 from rtfuse.sync import Policy
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -56,11 +56,16 @@ class Align(_Section, frozen=True):
 
 
 class Fuse(_Section, frozen=True):
-    """Which fuser; for the network, a weights file in place of the shipped one, and what computes it."""
+    """Which fuser; for the network, a weights file in place of the shipped one, and what computes it.
+
+    `plan` is a TensorRT engine that `trainer export` wrote for this GPU and these sizes; null builds one where needed.
+    """
 
     fuser: str = DEFAULT_FUSER
     weights: str | None = None
     engine: Engine = "auto"
+    precision: Precision = "auto"
+    plan: str | None = None
 
 
 class Publish(_Section, frozen=True):

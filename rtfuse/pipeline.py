@@ -18,11 +18,11 @@ from itertools import count
 
 from rtfuse.align import Aligner
 from rtfuse.errors import NoOverlap, StageFailed
-from rtfuse.fuse import Fuser
+from rtfuse.fuse import Fuser, RawFuser
 from rtfuse.queues import STREAMS, Inbox, Outlet, named
 from rtfuse.stats import Snapshot, Stats
 from rtfuse.sync import Pairer
-from rtfuse.thermal import Agc
+from rtfuse.thermal import Agc, displayed
 from rtfuse.types import Clock, Frame, Fused, Image, Pair, Sink, Source, Stamp, Stream
 
 _JOIN_S = 0.8
@@ -69,7 +69,7 @@ class Pipeline:
         offsets = rig.pairer.offset_ns
         self._inbox = Inbox(4 if rig.lossless else rig.queue, lossless=rig.lossless, offset_ns=offsets)
         self._outlets: list[Outlet] = []
-        self._aligned: tuple[Frame, Image] | None = None
+        self._thermal: _Thermal | None = None
         self._cost_ns = 0.0
 
     def snapshot(self) -> Snapshot:
@@ -188,18 +188,39 @@ class Pipeline:
 
     def _fuse(self, pair: Pair) -> Fused:
         rig, start_ns = self.rig, time.monotonic_ns()
+        fuser, aligner = rig.fuser, rig.aligner
         try:
-            if self._aligned is None or self._aligned[0] is not pair.ir:
-                self._aligned = pair.ir, rig.aligner(rig.agc(pair.ir))
-            ir = self._aligned[1]
+            if self._thermal is None or self._thermal.frame is not pair.ir:
+                self._thermal = _Thermal(pair.ir, rig.agc.table(pair.ir), aligner)
+            thermal = self._thermal
+            aligned = None if isinstance(fuser, RawFuser) and not aligner.stretched else thermal()
         except Exception as e:
             raise named("align", e) from e
         try:
-            image = rig.fuser(ir, pair.rgb.image, rig.aligner.valid)
+            if aligned is None:
+                assert isinstance(fuser, RawFuser)
+                image = fuser.raw(pair.ir.image, pair.rgb.image, thermal.table, aligner.grid, aligner.valid)
+            else:
+                image = fuser(aligned, pair.rgb.image, aligner.valid)
         except Exception as e:
-            raise named(f"fuse with {rig.fuser.name}", e) from e
+            raise named(f"fuse with {fuser.name}", e) from e
         self._cost_ns += 0.2 * (time.monotonic_ns() - start_ns - self._cost_ns)
-        return Fused(image, ir, pair, rig.aligner.valid, rig.fuser.name)
+        return Fused(image, thermal, pair, aligner.valid, fuser.name)
+
+
+class _Thermal:
+    """One thermal frame, brought onto the RGB grid when somebody asks for it."""
+
+    def __init__(self, frame: Frame, table: Image | None, aligner: Aligner) -> None:
+        self.frame, self.table = frame, table
+        self._aligner = aligner
+        self._image: Image | None = None
+
+    def __call__(self) -> Image:
+        """Return it on the RGB grid, (H, W) uint8."""
+        if self._image is None:
+            self._image = self._aligner(displayed(self.frame.image, self.table))
+        return self._image
 
 
 def check_overlap(rig: Rig) -> None:

@@ -9,7 +9,7 @@ from rtfuse.align import Aligner, Calibration, load_calibration
 from rtfuse.capture import open_source
 from rtfuse.config import Camera, Config
 from rtfuse.errors import ConfigError
-from rtfuse.fuse import open_fuser
+from rtfuse.fuse import RawFuser, open_fuser
 from rtfuse.pipeline import Playback, Rig
 from rtfuse.publish.zmq import Publisher
 from rtfuse.queues import STREAMS
@@ -28,7 +28,8 @@ def open_rig(
     """
     cameras: dict[Stream, Camera] = {"ir": config.ir, "rgb": config.rgb}
     calibration = load_calibration(config.align.calib) if config.align.calib else None
-    fuser = open_fuser(config.fuse.fuser, weights=config.fuse.weights, engine=config.fuse.engine)
+    how = config.fuse
+    fuser = open_fuser(how.fuser, weights=how.weights, engine=how.engine, precision=how.precision, plan=how.plan)
     given = dict(sources or {})
     for stream in STREAMS:
         if stream not in given and not cameras[stream].uri:
@@ -46,6 +47,8 @@ def open_rig(
         for stream in STREAMS:
             opened[stream] = given.get(stream) or reopen(stream)
         aligner = _fit_aligner(opened, config, calibration)
+        if isinstance(fuser, RawFuser):
+            fuser.prepare(aligner.rgb_hw if aligner.stretched else aligner.ir_hw, aligner.rgb_hw)
         lossless = config.playback.speed == "max"
         if lossless and any(s.info.live for s in opened.values()):
             raise ConfigError("playback.speed: 'max' is for recordings; a camera gives its frames at its own pace")

@@ -8,6 +8,11 @@ import numpy as np
 from rtfuse.types import Frame, Image
 
 
+def displayed(counts: Image, table: Image | None) -> Image:
+    """Return counts (H, W) as display luma (H, W) uint8 by a table of `Agc`."""
+    return counts if table is None else table[counts]
+
+
 class Agc:
     """Maps 16-bit counts to 8 bits by a line between two percentiles that follow the scene slowly.
 
@@ -21,14 +26,17 @@ class Agc:
         self._range: Image | None = None
         self._t_ns = 0
 
-    def __call__(self, frame: Frame) -> Image:
-        """Return the frame's image as (H, W) uint8."""
+    def table(self, frame: Frame) -> Image | None:
+        """Follow the scene to this frame; return the display luma of every count, (65536,) uint8, None for uint8."""
         if frame.image.dtype == np.uint8:
-            return frame.image
+            return None
         lo, hi = self._follow(frame)
         scale = 255.0 / (hi - lo)
-        table = np.clip((np.arange(65536, dtype=np.float32) - lo) * scale + 0.5, 0, 255).astype(np.uint8)
-        return table[frame.image]
+        return np.clip((np.arange(65536, dtype=np.float32) - lo) * scale + 0.5, 0, 255).astype(np.uint8)
+
+    def __call__(self, frame: Frame) -> Image:
+        """Return the frame's image as (H, W) uint8."""
+        return displayed(frame.image, self.table(frame))
 
     def _follow(self, frame: Frame) -> tuple[float, float]:
         histogram = cv2.calcHist([frame.image], [0], None, [65536], [0, 65536]).ravel()

@@ -86,17 +86,23 @@ class Pair:
 class Fused:
     """The result for one pair.
 
-    `image` is (H, W, 3) uint8 RGB on the RGB camera's grid. `ir` is the thermal image on the same grid,
-    (H, W) uint8. `valid` is (H, W) uint8, 255 where thermal reaches, 0 where the output is RGB alone, between
-    them on the seam; None means thermal reaches everywhere. `fuser` names the method, `mode` what was done.
+    `image` is (H, W, 3) uint8 RGB on the RGB camera's grid. `aligned` gives the thermal image on the same grid, which
+    not every fuser needs and not every consumer asks for. `valid` is (H, W) uint8, 255 where thermal reaches, 0 where
+    the output is RGB alone, between them on the seam; None means thermal reaches everywhere. `fuser` names the method,
+    `mode` what was done.
     """
 
     image: Image
-    ir: Image
+    aligned: Callable[[], Image]
     pair: Pair
     valid: Image | None
     fuser: str
     mode: Literal["fused"] = "fused"
+
+    @property
+    def ir(self) -> Image:
+        """The thermal image on RGB's grid, (H, W) uint8."""
+        return self.aligned()
 
 
 @dataclass(frozen=True, slots=True)

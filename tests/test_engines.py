@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
+from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from rtfuse.align import Aligner, Calibration, Camera
+from rtfuse.capture.images import read_image
 from rtfuse.config import load_config
 from rtfuse.errors import ConfigError, EngineUnavailable, WeightsMissing
 from rtfuse.fuse import open_fuser
-from rtfuse.fuse import openvino as engine
-from rtfuse.fuse.cache import cache_folder, cached
-from rtfuse.fuse.eager import EagerUFuser
-from rtfuse.fuse.openvino import OpenVinoUFuser
-from rtfuse.fuse.ufuser import UFuser
+from rtfuse.fuse import openvino as module
+from rtfuse.fuse.cache import cache_folder, cached, clear, entries
+from rtfuse.fuse.eager import EagerEngine
+from rtfuse.fuse.engines import check
+from rtfuse.fuse.luma import LumaFuser
+from rtfuse.fuse.network import NetworkFuser
+from rtfuse.fuse.openvino import OpenVinoEngine
+from rtfuse.fuse.program import Inputs, sample
+from rtfuse.fuse.ufuser import UFuser, crop, pad_to_multiple
+from rtfuse.thermal import Agc, displayed
+from rtfuse.types import Frame, Stamp
 
 KEY = {"weights": "abc", "engine": "test"}
 
@@ -56,6 +67,20 @@ def test_a_damaged_or_foreign_entry_is_built_anew(tmp_path, damage):
         (entry / "manifest.json").write_text(json.dumps(manifest | {"key": {"weights": "other"}}))
     assert (cached(KEY, builder(calls), folder=tmp_path) / "program.bin").read_text() == "built"
     assert len(calls) == 2
+
+
+def test_what_was_not_used_for_longest_goes_first(tmp_path, monkeypatch):
+    kept = [cached(KEY | {"weights": str(k)}, builder([], "x" * 1000), folder=tmp_path) for k in range(3)]
+    for age, entry in enumerate(kept):
+        os.utime(entry, (1000 - age, 1000 - age))
+    assert [e.folder for e in entries(tmp_path)] == kept
+    assert entries(tmp_path)[0].key == KEY | {"weights": "0"}
+    cached(KEY | {"weights": "1"}, builder([]), folder=tmp_path)  # used again
+    monkeypatch.setattr("rtfuse.fuse.cache.LIMIT_BYTES", 2 * entries(tmp_path)[0].size_bytes + 700)
+    newest = cached(KEY | {"weights": "9"}, builder([], "x" * 1000), folder=tmp_path)
+    assert [e.folder for e in entries(tmp_path)] == [newest, kept[1]]
+    assert len(clear(tmp_path)) == 2
+    assert entries(tmp_path) == []
 
 
 def test_a_build_that_fails_leaves_nothing(tmp_path):
@@ -107,46 +132,138 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="module")
 def openvino(weights, cache):
     pytest.importorskip("openvino")
-    return OpenVinoUFuser(weights, cache=cache)
+    return OpenVinoEngine(weights, cache=cache)
 
 
-@pytest.mark.parametrize("shape", [(48, 64), (37, 45), (1, 90), (8, 8), (120, 161)])
-def test_openvino_gives_the_picture_of_torch(openvino, weights, shape):
-    rng = np.random.default_rng(0)
-    ir, luma = (rng.integers(0, 256, shape, np.uint8) for _ in range(2))
-    error = np.abs(openvino(ir, luma).astype(int) - EagerUFuser(weights, "cpu")(ir, luma))
-    assert error.max() <= 1
-    assert (error > 0).mean() < 0.005
+def exact(weights, inputs):
+    """The program in eager torch, in float64."""
+    return EagerEngine(weights, "cpu", torch.float64)(inputs).astype(int)
 
 
-@pytest.mark.parametrize(("ir", "luma"), [(0, 0), (255, 255), (0, 255), (90, 90)])
-def test_constant_frames(openvino, weights, ir, luma):
-    frames = [np.full((48, 64), level, np.uint8) for level in (ir, luma)]
-    assert np.abs(openvino(*frames).astype(int) - EagerUFuser(weights, "cpu")(*frames)).max() <= 1
+@pytest.mark.parametrize("sizes", [((50, 60), (48, 64)), ((17, 33), (16, 128)), ((120, 160), (80, 88))])
+def test_engines_give_the_picture_of_the_program_in_float64(openvino, weights, sizes):
+    inputs = sample(*sizes, seed=3)
+    want = exact(weights, inputs)
+    for engine in (openvino, EagerEngine(weights, "cpu")):
+        error = np.abs(engine(inputs) - want)
+        assert error.max() <= 1
+        assert (error > 0).mean() < 0.005
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_gives_nearly_that_picture(weights, dtype):
+    inputs = sample((50, 60), (48, 64))
+    error = np.abs(EagerEngine(weights, "cpu", dtype)(inputs) - exact(weights, inputs))
+    assert (error > 3).mean() < 0.001
+
+
+def test_a_batch_is_its_frames_each(weights):
+    together, engine = sample((20, 30), (32, 40), batch=3), EagerEngine(weights, "cpu")
+    fused = engine(together)
+    for k in range(3):
+        alone = Inputs(*(x[k : k + 1] for x in together.arrays()))
+        assert np.abs(fused[k].astype(int) - engine(alone)[0]).max() <= 1
+
+
+@pytest.mark.parametrize(("ir", "rgb"), [(0, 0), (255, 255), (0, 255), (90, 90), (65535, 0)])
+def test_constant_frames(openvino, weights, ir, rgb):
+    whole = sample((48, 64), (48, 64))
+    counts = np.full((1, 48, 64), ir, "<u2").view(np.uint8).reshape(1, 48, 64, 2)
+    inputs = replace(whole, ir=counts, rgb=np.full_like(whole.rgb, rgb))
+    want = exact(weights, inputs)
+    assert np.abs(openvino(inputs) - want).max() <= 1
+    for dtype in (torch.float16, torch.bfloat16):
+        assert np.abs(EagerEngine(weights, "cpu", dtype)(inputs) - want).max() <= 3
 
 
 def test_a_frame_s_picture_is_its_own(openvino):
-    rng = np.random.default_rng(0)
-    a, b, c = (rng.integers(0, 256, (48, 64), np.uint8) for _ in range(3))
-    first = openvino(a, b)
+    first = openvino(sample((48, 64), (48, 64), seed=1))
     kept = first.copy()
-    openvino(c, a)
+    openvino(sample((48, 64), (48, 64), seed=2))
     assert np.array_equal(first, kept)
-    assert np.array_equal(openvino(a, b), kept)
+    assert np.array_equal(openvino(sample((48, 64), (48, 64), seed=1)), kept)
+
+
+def test_beyond_thermal_the_picture_is_rgb_bit_for_bit(weights):
+    inputs = sample((50, 60), (48, 64))
+    outside = inputs.mask[0] == 0
+    assert outside.mean() > 0.05
+    assert np.array_equal(EagerEngine(weights, "cpu")(inputs)[0][outside], inputs.rgb[0][outside])
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (37, 45), (1, 90), (8, 8)])
+def test_the_host_s_side_takes_any_size_and_equals_the_way_by_opencv(weights, shape):
+    """Luma and chroma by OpenCV, whose roundings allow a grey level more."""
+    rng = np.random.default_rng(0)
+    ir, rgb = rng.integers(0, 256, shape, np.uint8), rng.integers(0, 256, (*shape, 3), np.uint8)
+    valid = rng.choice(np.uint8([0, 100, 255]), shape)
+    engine = EagerEngine(weights, "cpu")
+    net = engine._program.net
+
+    def luma_alone(ir, y):
+        with torch.no_grad():
+            a, b = (pad_to_multiple(torch.from_numpy(x)[None, None].float() / 255) for x in (ir, y))
+            return crop(net(a, b) * 255, *y.shape)[0, 0].round().to(torch.uint8).numpy()
+
+    for mask in (None, valid):
+        fused = NetworkFuser("ufuser", engine)(ir, rgb, mask)
+        assert fused.shape == rgb.shape
+        assert np.abs(fused.astype(int) - LumaFuser("by OpenCV", luma_alone)(ir, rgb, mask)).max() <= 3
+
+
+def test_raw_counts_warped_inside_are_the_aligned_picture(weights):
+    """Gain control and warp inside the program, or by the stages before it."""
+    rng = np.random.default_rng(0)
+    small = cv2.GaussianBlur(rng.integers(0, 256, (60, 80), np.uint8), (0, 0), 4)
+    counts = 20000 + 40 * cv2.normalize(small, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint16)
+    rgb = rng.integers(0, 256, (96, 128, 3), np.uint8)
+    H = ((1.7, 0.1, -4.0), (-0.05, 1.6, 3.0), (0.0001, 0.0, 1.0))
+    calibration = Calibration(ir=Camera(size_wh=(80, 60)), rgb=Camera(size_wh=(128, 96)), H_rgb_from_ir=H)
+    aligner, frame = Aligner((60, 80), (96, 128), calibration), Frame("ir", counts, 0, 0, Stamp.END, 0)
+    table = Agc().table(frame)
+    fuser = NetworkFuser("ufuser", EagerEngine(weights, "cpu"))
+    inside = fuser.raw(counts, rgb, table, aligner.grid, aligner.valid)
+    before = fuser(aligner(displayed(counts, table)), rgb, aligner.valid)
+    error = np.abs(inside.astype(int) - before)
+    assert error.mean() < 1
+    assert error.max() <= 8  # OpenCV places pixels to 1/32
 
 
 def test_a_kept_program_is_taken_and_a_wrong_one_noticed(openvino, weights, cache, monkeypatch):
     def never(*_):
         raise AssertionError("converted again")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(OpenVinoUFuser, "_convert", never)
-        OpenVinoUFuser(weights, cache=cache)
+    monkeypatch.setattr(module, "convert", never)
+    kept = OpenVinoEngine(weights, cache=cache)
     torch.manual_seed(1)
-    other = engine.LumaProgram(UFuser())
-    monkeypatch.setattr(engine, "LumaProgram", lambda net: other)
+    inputs = sample((50, 60), (48, 64))
+    check("openvino", kept, EagerEngine(weights), inputs)
     with pytest.raises(EngineUnavailable, match="differs from torch by"):
-        OpenVinoUFuser(weights, cache=cache)
+        check("openvino", kept, EagerEngine(UFuser()), inputs)
+
+
+@pytest.mark.parametrize("name", ["msrs", "roadscene"])
+def test_engines_agree_on_real_pairs_with_the_shipped_weights(footage, name):
+    folder = footage / "pairs" / name
+    pytest.importorskip("openvino")
+    shipped = [open_fuser(engine=e, precision="float32") for e in ("openvino", "eager")]
+    half = open_fuser(engine="openvino", precision="bfloat16") if has_bfloat16() else None
+    for path in sorted((folder / "ir").iterdir())[::60]:
+        ir = read_image(str(path), "ir")
+        rgb = read_image(str(next((folder / "rgb").glob(f"{path.stem}.*"))), "rgb")
+        pictures = [fuser(ir, rgb).astype(int) for fuser in shipped]
+        error = np.abs(pictures[0] - pictures[1])
+        assert error.max() <= 1
+        assert (error > 0).mean() < 0.005
+        if half is not None:
+            error = np.abs(half(ir, rgb).astype(int) - pictures[1])
+            assert (error > 3).mean() < 0.001
+
+
+def has_bfloat16():
+    import openvino
+
+    return "BF16" in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def test_an_engine_is_chosen_and_its_absence_explained(weights, monkeypatch, caplog, tmp_path):
@@ -155,9 +272,9 @@ def test_an_engine_is_chosen_and_its_absence_explained(weights, monkeypatch, cap
     with pytest.raises(EngineUnavailable, match=r"pip install 'rtfuse\[openvino\]'"):
         open_fuser("ufuser", weights=weights, engine="openvino")
     if not torch.cuda.is_available():
-        assert str(open_fuser("ufuser", weights=weights)) == "ufuser (torch)"
-        assert "going on with torch" in caplog.text
+        assert str(open_fuser("ufuser", weights=weights)) == "ufuser (torch, float32)"
+        assert "trying the next fastest engine" in caplog.text
     with pytest.raises(WeightsMissing):
         open_fuser("ufuser", weights=tmp_path / "absent.safetensors")
-    with pytest.raises(ConfigError, match=r"fuse\.engine.*auto, eager, openvino"):
+    with pytest.raises(ConfigError, match=r"fuse\.engine.*auto.*openvino, eager"):
         load_config(None, ["fuse.engine=magic"])

@@ -19,11 +19,23 @@ from safetensors.torch import load_file, save_file
 
 import rtfuse
 import trainer.export
-from rtfuse.errors import ConfigError, OutputUnwritable, SourceNotFound, SourceUnreadable, WeightsMissing
-from rtfuse.fuse.ufuser import UFuser
+from rtfuse.errors import (
+    ConfigError,
+    EngineUnavailable,
+    OutputUnwritable,
+    SourceNotFound,
+    SourceUnreadable,
+    WeightsMissing,
+)
+from rtfuse.fuse import UFUSER_WEIGHTS
+from rtfuse.fuse.eager import EagerEngine
+from rtfuse.fuse.onnx import program_as_onnx
+from rtfuse.fuse.program import sample
+from rtfuse.fuse.tensorrt import build_plan, folded_program
+from rtfuse.fuse.ufuser import UFuser, load_weights
 from trainer import cli
 from trainer.data import PatchIndex
-from trainer.export import Manifest, export, manifest_beside, read_metrics
+from trainer.export import Build, Manifest, export, manifest_beside, read_metrics
 from trainer.recipe import Data, Recipe, Root, dump_recipe
 
 SIZE = (64, 48)
@@ -65,7 +77,7 @@ def model(net, tmp_path_factory):
 @pytest.fixture(scope="module")
 def program(net, tmp_path_factory):
     path = tmp_path_factory.mktemp("export") / "u.pt2"
-    export(net, path, Manifest(), SIZE)
+    export(net, path, Manifest(), Build(size_wh=SIZE))
     return path
 
 
@@ -104,7 +116,7 @@ def test_torch_export_computes_what_the_network_does(net, program):
 
 @pytest.mark.slow
 def test_a_torch_export_of_dynamic_size(net, tmp_path):
-    assert export(net, tmp_path / "u.pt2", Manifest(), None).size_wh is None
+    assert export(net, tmp_path / "u.pt2", Manifest(), Build(size_wh=None)).size_wh is None
     program = torch.export.load(tmp_path / "u.pt2").module()
     for size in SIZES:
         with torch.no_grad():
@@ -115,7 +127,7 @@ def test_a_torch_export_of_dynamic_size(net, tmp_path):
 
 @pytest.mark.slow
 def test_an_onnx_of_dynamic_size(net, tmp_path):
-    export(net, tmp_path / "u.onnx", Manifest(), None)
+    export(net, tmp_path / "u.onnx", Manifest(), Build(size_wh=None))
     loaded = onnx.load(tmp_path / "u.onnx")
     assert sum(n.op_type == "Pad" for n in loaded.graph.node) == 119
     assert {p.key: p.value for p in loaded.metadata_props}["size"] == "dynamic"
@@ -147,11 +159,17 @@ def test_a_manifest_lies_beside_every_target(net, model):
 
 
 def test_what_cannot_be_written_is_refused_by_name(net, tmp_path):
-    with pytest.raises(ConfigError, match=r"u\.trt: want \.safetensors"):
+    with pytest.raises(ConfigError, match=r"u\.trt: want one of .*\.safetensors"):
         export(net, tmp_path / "u.trt", Manifest())
     for size, words in (((60, 48), "60x48: want multiples of 8"), ((64, 8), "at least 16")):
         with pytest.raises(ConfigError, match=words):
-            export(net, tmp_path / "u.onnx", Manifest(), size)
+            export(net, tmp_path / "u.onnx", Manifest(), Build(size_wh=size))
+    with pytest.raises(ConfigError, match="--target tensorrt or tensorrt-rtx"):
+        export(net, tmp_path / "u.plan", Manifest())
+    with pytest.raises(ConfigError, match=r"openvino is written as \.xml"):
+        export(net, tmp_path / "u.onnx", Manifest(), target="openvino")
+    with pytest.raises(ConfigError, match="fixed sizes"):
+        export(net, tmp_path / "u.plan", Manifest(), Build(size_wh=None), "tensorrt-rtx")
     (tmp_path / "file").touch()
     with pytest.raises(OutputUnwritable, match="cannot be written"):
         export(net, tmp_path / "file" / "u.safetensors", Manifest())
@@ -163,8 +181,61 @@ def test_what_cannot_be_written_is_refused_by_name(net, tmp_path):
 
 def test_what_writes_onnx_is_named_where_it_is_not_installed(net, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(ConfigError, match=r"needs onnxscript: pip install 'rtfuse\[export\]'"):
-        export(net, tmp_path / "u.onnx", Manifest(), SIZE)
+    with pytest.raises(EngineUnavailable, match=r"needs onnxscript: pip install 'rtfuse\[export\]'"):
+        export(net, tmp_path / "u.onnx", Manifest(), Build(size_wh=SIZE))
+
+
+@pytest.fixture(scope="module")
+def whole_program():
+    """rtfuse's own program with the shipped weights, as what TensorRT reads."""
+    return program_as_onnx(folded_program(UFUSER_WEIGHTS, torch.float16), (48, 64), (96, 128))
+
+
+def test_tensorrt_rtx_builds_the_whole_program_without_a_gpu(whole_program, tmp_path, monkeypatch):
+    """Not a layer is outside: the parser refuses what TensorRT lacks. Ampere and Blackwell, four rigs at once."""
+    pytest.importorskip("tensorrt_rtx")
+    monkeypatch.setattr("rtfuse.fuse.onnx.program_as_onnx", lambda *_: whole_program)
+    for gpu in ("8.6", "12.0"):
+        build = Build(size_wh=(128, 96), ir_size_wh=(64, 48), rigs=4, gpu=gpu)
+        made = export(load_weights(UFUSER_WEIGHTS), tmp_path / "u.plan", Manifest(), build, "tensorrt-rtx")
+        assert (tmp_path / "u.plan").stat().st_size > 5_000_000
+        assert made.sha256 == hashlib.sha256((tmp_path / "u.plan").read_bytes()).hexdigest()
+        assert (made.target, made.build["gpu"], made.build["rigs"]) == ("tensorrt-rtx", gpu, 4)
+        assert made.build["library"].startswith("tensorrt_rtx 1.")
+
+
+def test_the_program_for_tensorrt_reads_and_writes_bytes(whole_program):
+    graph = onnx.load_from_string(whole_program).graph
+    kinds = {x.name: x.type.tensor_type.elem_type for x in (*graph.input, *graph.output)}
+    grid = kinds.pop("grid")
+    assert grid == onnx.TensorProto.FLOAT
+    assert kinds == dict.fromkeys(("ir", "rgb", "table", "mask", "fused"), onnx.TensorProto.UINT8)
+    assert HERE not in whole_program
+
+
+def test_what_tensorrt_does_not_take_is_named():
+    trt = pytest.importorskip("tensorrt_rtx")
+    x, y = (onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [1, 4]) for n in "xy")
+    odd = onnx.helper.make_node("Odd", ["x"], ["y"], name="odd_one", domain="elsewhere")
+    graph = onnx.helper.make_graph([odd], "g", [x], [y])
+    opsets = [onnx.helper.make_opsetid("", 20), onnx.helper.make_opsetid("elsewhere", 1)]
+    model = onnx.helper.make_model(graph, opset_imports=opsets).SerializeToString()
+    with pytest.raises(EngineUnavailable, match=r"does not take the program: odd_one"):
+        build_plan(trt, model, capability="8.6")
+    empty = onnx.helper.make_model(onnx.helper.make_graph([], "g", [x], [x])).SerializeToString()
+    with pytest.raises(EngineUnavailable, match=r"does not build for compute capability '9\.0'; but for 7\.5"):
+        build_plan(trt, empty, capability="9.0")
+
+
+def test_an_openvino_program_computes_what_the_network_does(net, tmp_path):
+    openvino = pytest.importorskip("openvino")
+    assert export(net, tmp_path / "u.xml", Manifest()).target == "openvino"
+    core, inputs = openvino.Core(), sample((50, 60), (48, 64))
+    model = core.read_model(tmp_path / "u.xml")
+    model.reshape(dict(enumerate(map(list, inputs.shapes))))
+    request = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
+    got = request.infer(list(inputs.arrays()))[0].astype(int)
+    assert np.abs(got - EagerEngine(net, "cpu")(inputs)).max() <= 1
 
 
 def test_metrics_come_from_the_csv_of_an_evaluation(tmp_path):
@@ -226,7 +297,7 @@ def test_the_command_refuses_what_it_cannot_do(net, tmp_path):
         ({}, "either --config RECIPE or --weights FILE"),
         ({"config": tmp_path / "r.yaml", "weights": weights}, "either --config RECIPE or --weights FILE"),
         ({"weights": weights, "size": "big"}, "'big': want WIDTHxHEIGHT"),
-        ({"weights": weights, "size": "0x480"}, "0x480: want multiples of 8"),
+        ({"weights": weights, "size": "0x480"}, "'0x480': want WIDTHxHEIGHT"),
     ]:
         with pytest.raises(ConfigError, match=words):
             cli.export(output=tmp_path / "u.onnx", **options)

@@ -23,7 +23,7 @@ from rtfuse.types import Fused, Pair
 
 def fused(k=0, size_wh=(64, 48)):
     ir, rgb = make_frame("ir", k, size_wh=size_wh), make_frame("rgb", k, size_wh=size_wh)
-    return Fused(picture(k, size_wh), ir.image, Pair(ir, rgb, skew_ns=5), None, "test")
+    return Fused(picture(k, size_wh), lambda: ir.image, Pair(ir, rgb, skew_ns=5), None, "test")
 
 
 @pytest.fixture

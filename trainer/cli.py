@@ -120,30 +120,42 @@ def export(
     config: Annotated[Path | None, typer.Option(help="Recipe (YAML) of a run, trained or still training.")] = None,
     run: RunFolder = None,
     weights: Annotated[Path | None, typer.Option(help="Instead of a run: weights (.safetensors).")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help=".safetensors, .onnx or .pt2.")] = Path("ufuser.onnx"),
-    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of a program (.onnx, .pt2), or `dynamic`.")] = "640x480",
+    output: Annotated[Path, typer.Option("-o", "--output", help="The suffix says what, unless --target does.")] = Path(
+        "ufuser.onnx"
+    ),
+    target: Annotated[
+        str | None, typer.Option(help="safetensors, onnx, torch-export, openvino, tensorrt or tensorrt-rtx.")
+    ] = None,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of a program, or `dynamic`.")] = "640x480",
+    ir_size: Annotated[str | None, typer.Option(help="TensorRT: WIDTHxHEIGHT of thermal, if another.")] = None,
+    gpu: Annotated[str | None, typer.Option(help="TensorRT-RTX: compute capability, e.g. 8.6.")] = None,
+    rigs: Annotated[int, typer.Option(min=1, help="TensorRT: frames at once, at most.")] = 1,
+    precision: Annotated[Literal["float16", "float32"], typer.Option(help="TensorRT: of the network.")] = "float16",
     metrics: Annotated[list[str] | None, typer.Option(help="[NAME=]CSV of `trainer eval`, for the manifest.")] = None,
 ) -> None:
-    """Write a run's weights, or existing ones, as what other programs load, with a manifest beside them.
+    """Write a run's weights, or existing ones, as what rtfuse or other programs load, with a manifest beside them.
 
-    Example: trainer export --weights ufuser.safetensors -o ufuser.onnx --size 640x480
+    Example: trainer export --weights ufuser.safetensors --target tensorrt-rtx --gpu 8.6 -o ufuser.plan
     """
     import msgspec
 
+    from rtfuse.commands import size_of
     from rtfuse.fuse.ufuser import load_weights
     from trainer.data import Patches
+    from trainer.export import TARGETS, Build, manifest_beside, manifest_of, read_metrics, trained
     from trainer.export import export as write
-    from trainer.export import manifest_beside, manifest_of, read_metrics, trained
 
     if (config is None) == (weights is None):
         raise ConfigError("trainer export needs either --config RECIPE or --weights FILE")
-    size_wh = None
-    if size != "dynamic":
-        try:
-            width, height = map(int, size.split("x"))
-        except ValueError as e:
-            raise ConfigError(f"size {size!r}: want WIDTHxHEIGHT, for example 640x480, or dynamic") from e
-        size_wh = (width, height)
+    if target is not None and target not in TARGETS:
+        raise ConfigError(f"--target {target}: there are {', '.join(TARGETS)}")
+    build = Build(
+        size_wh=None if size == "dynamic" else size_of(size),
+        ir_size_wh=size_of(ir_size) if ir_size else None,
+        rigs=rigs,
+        gpu=gpu,
+        precision=precision,
+    )
     if weights:
         net, manifest = load_weights(weights), manifest_beside(weights)
         manifest = msgspec.structs.replace(manifest, metrics=manifest.metrics | read_metrics(metrics or []))
@@ -156,7 +168,7 @@ def export(
         net, steps = trained(folder)
         counts = Patches(folder / "data", seed=recipe.seed).counts
         manifest = manifest_of(recipe, steps, counts, read_metrics(metrics or []))
-    manifest = write(net, output, manifest, size_wh)
+    manifest = write(net, output, manifest, build, target)
     out.print(f"{output}: {manifest.steps} steps, weights {manifest.weights_sha256[:12]}…", soft_wrap=True)
 
 
@@ -219,18 +231,17 @@ def evaluate(
     """
     import cv2
 
-    from rtfuse.fuse.eager import EagerUFuser
     from rtfuse.fuse.pyramid import fuse_pyramid
     from trainer.data import split_names
-    from trainer.evaluate import FuseLuma, contact_sheet, evaluate_recordings, method_name, table, write_csv
+    from trainer.evaluate import FuseLuma, by_network, contact_sheet, evaluate_recordings, method_name, table, write_csv
     from trainer.evaluate import evaluate as evaluate_folders
     from trainer.export import trained
 
     fusers: dict[str, FuseLuma] = {}
     for path in weights or []:
-        fusers[path.stem if path.stem not in fusers else str(path)] = EagerUFuser(path)
+        fusers[path.stem if path.stem not in fusers else str(path)] = by_network(path)
     for path in run or []:
-        fusers[path.resolve().name] = EagerUFuser(trained(path)[0])
+        fusers[path.resolve().name] = by_network(trained(path)[0])
     if pyramid:
         fusers["pyramid"] = fuse_pyramid
     stored = {method_name(Path(f)): f for f in [*(fused or []), *(against or [])]}

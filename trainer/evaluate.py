@@ -18,13 +18,29 @@ from rich.table import Table
 from rtfuse.capture import open_source
 from rtfuse.capture.images import is_image, read_image
 from rtfuse.errors import ConfigError, SourceNotFound
+from rtfuse.fuse.eager import EagerEngine
 from rtfuse.fuse.luma import luma
+from rtfuse.fuse.network import NetworkFuser
+from rtfuse.fuse.ufuser import UFuser
 from rtfuse.types import Frame, Image
 from trainer.metrics import Flicker, Scores, measure, stretched
 from trainer.published import COLUMNS, PUBLISHED
 from trainer.recordings import registered
 
 FuseLuma = Callable[[Image, Image], Image]
+
+
+def by_network(weights: Path | UFuser) -> FuseLuma:
+    """Return the network as published, in eager torch, as what fuses thermal and luma, (H, W) uint8 each."""
+    fuser = NetworkFuser("ufuser", EagerEngine(weights))
+
+    def fuse(ir: Image, luma: Image) -> Image:
+        fused: Image = fuser(ir, cv2.cvtColor(luma, cv2.COLOR_GRAY2RGB))[..., 0]
+        return fused
+
+    return fuse
+
+
 MEASURES = [f.name for f in msgspec.structs.fields(Scores)]
 
 

@@ -1,8 +1,9 @@
 """Weights out of a run, as what other programs load, with a manifest that says where they come from.
 
-Three targets, by the file's suffix: `.safetensors`, which `rtfuse` loads; `.onnx` and `.pt2` (torch.export), programs
-of the whole network with inputs `ir` and `luma` and output `fused`, (1, 1, H, W) float32 in [0, 1] each. A program's H
-and W are fixed, or dynamic: any multiples of 8 from 16 up.
+`safetensors` are what `rtfuse` loads. `onnx` and `torch-export` are the network for other programs, with inputs `ir`
+and `luma` and output `fused`, (1, 1, H, W) float32 in [0, 1] each; H and W are fixed, or dynamic: any multiples of 8
+from 16 up. `openvino`, `tensorrt` and `tensorrt-rtx` are rtfuse's own program, from raw bytes to fused bytes
+(`rtfuse.fuse.program`), ready for its engines.
 """
 
 from __future__ import annotations
@@ -10,37 +11,59 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
-import logging
 import math
 import os
-import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import torch
 
 import rtfuse
 from rtfuse.errors import ConfigError, OutputUnwritable, SourceNotFound, SourceUnreadable
+from rtfuse.fuse.onnx import OPSET, OUTPUT, check_installed, quiet
 from rtfuse.fuse.ufuser import MULTIPLE, UFuser
 from trainer.ablation import fusion_net
 from trainer.recipe import Recipe, load_recipe
 
-OPSET = 20
-INPUTS, OUTPUT = ("ir", "luma"), "fused"
+INPUTS = ("ir", "luma")
+TARGETS = {
+    "safetensors": ".safetensors",
+    "onnx": ".onnx",
+    "torch-export": ".pt2",
+    "openvino": ".xml",
+    "tensorrt": ".plan",
+    "tensorrt-rtx": ".plan",
+}
+"""What can be written, and the suffix that it has."""
 
 Size = tuple[int, int] | None
 """Width and height of a program in px; None: dynamic."""
 
 
+class Build(msgspec.Struct, frozen=True, kw_only=True):
+    """What a program is built for.
+
+    `size_wh` is RGB's size in px, `ir_size_wh` that of thermal (None: the same). For TensorRT: `rigs` is how many
+    frames it takes at once, at most; `gpu` the compute capability, such as "8.6" (TensorRT-RTX; None: the one at hand).
+    """
+
+    size_wh: Size = (640, 480)
+    ir_size_wh: Size = None
+    rigs: int = 1
+    gpu: str | None = None
+    precision: Literal["float16", "float32"] = "float16"
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What is written beside a target as JSON.
 
-    `sha256` is the target's digest, `weights_sha256` that of the weights as safetensors. `size_wh` is a program's.
+    `sha256` is the target's digest, `weights_sha256` that of the weights as safetensors. `size_wh` is a program's,
+    `build` the rest of what one for TensorRT was built for, with the library's version.
     `metrics` are means over validation pairs, as `dataset/measure`.
     """
 
@@ -51,7 +74,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     rtfuse_version: str = rtfuse.__version__
     torch_version: str = str(torch.__version__)
     steps: int = 0
+    target: str = "safetensors"
     size_wh: Size = None
+    build: dict[str, Any] = {}
     recipe: dict[str, Any] = {}
     data: dict[str, int] = {}
     metrics: dict[str, float] = {}
@@ -128,29 +153,81 @@ def read_metrics(items: list[str]) -> dict[str, float]:
     return found
 
 
-def export(net: UFuser, out: Path, manifest: Manifest, size_wh: Size = (640, 480)) -> Manifest:
+def export(net: UFuser, out: Path, manifest: Manifest, build: Build = Build(), target: str | None = None) -> Manifest:
     """Write the network as `out`, its manifest beside it (`manifest_path`), whole or not at all; return the manifest.
 
-    `size_wh` is for programs, in px: fixed, or None for dynamic. Raises ConfigError for another suffix or an impossible
-    size, or if what writes ONNX is not installed; OutputUnwritable.
+    `target` is one of `TARGETS`; None: by the suffix. Raises ConfigError for another target or suffix or an impossible
+    size; EngineUnavailable if what builds it is not installed or cannot; OutputUnwritable.
     """
-    program = {".onnx": _onnx, ".pt2": _pt2}.get(out.suffix)
-    if program is None and out.suffix != ".safetensors":
-        raise ConfigError(f"{out}: want .safetensors (for rtfuse), .onnx or .pt2 (torch.export), not {out.suffix!r}")
-    if program and size_wh and any(side % MULTIPLE or side < 2 * MULTIPLE for side in size_wh):
-        raise ConfigError(f"size {size_wh[0]}x{size_wh[1]}: want multiples of {MULTIPLE}, at least {2 * MULTIPLE}")
+    target = target or _target_of(out)
+    if out.suffix != TARGETS[target]:
+        raise ConfigError(f"{out}: {target} is written as {TARGETS[target]}, not {out.suffix!r}")
     weights = _safetensors(net)
-    known = {"weights_sha256": hashlib.sha256(weights).hexdigest(), "size_wh": size_wh if program else None}
-    manifest = msgspec.structs.replace(manifest, **known)
-    blob = program(net.eval(), size_wh, manifest) if program else weights
-    manifest = msgspec.structs.replace(manifest, sha256=hashlib.sha256(blob).hexdigest())
+    known: dict[str, Any] = {"weights_sha256": hashlib.sha256(weights).hexdigest(), "target": target}
+    beside: dict[Path, bytes] = {}
+    if target == "safetensors":
+        blob = weights
+    elif target in ("onnx", "torch-export"):
+        _check_size(build.size_wh, MULTIPLE)
+        known["size_wh"] = build.size_wh
+        write = _onnx if target == "onnx" else _pt2
+        blob = write(net.eval(), build.size_wh, msgspec.structs.replace(manifest, **known))
+    elif target == "openvino":
+        blob, beside[out.with_suffix(".bin")] = _openvino(net.eval())
+    else:
+        if build.size_wh is None:
+            raise ConfigError("size: TensorRT's engines are for fixed sizes; give --size WIDTHxHEIGHT")
+        blob, version = _plan(net.eval(), build, "tensorrt_rtx" if target == "tensorrt-rtx" else "tensorrt")
+        known |= {"size_wh": build.size_wh, "build": msgspec.to_builtins(build) | {"library": version}}
+    manifest = msgspec.structs.replace(manifest, **known, sha256=hashlib.sha256(blob).hexdigest())
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        _write(out, blob)
+        for path, content in (beside | {out: blob}).items():
+            _write(path, content)
         _write(manifest_path(out), msgspec.json.format(msgspec.json.encode(manifest)))
     except OSError as e:
         raise OutputUnwritable(f"{out} cannot be written: {e.strerror or e}") from e
     return manifest
+
+
+def _target_of(out: Path) -> str:
+    fits = [target for target, suffix in TARGETS.items() if suffix == out.suffix]
+    if len(fits) == 1:
+        return fits[0]
+    if fits:
+        raise ConfigError(f"{out}: say which with --target {' or '.join(fits)}")
+    known = ", ".join(sorted(set(TARGETS.values())))
+    raise ConfigError(f"{out}: want one of {known}, not {out.suffix!r}")
+
+
+def _check_size(size_wh: Size, multiple: int) -> None:
+    if size_wh and any(side % multiple or side < 2 * multiple for side in size_wh):
+        raise ConfigError(f"size {size_wh[0]}x{size_wh[1]}: want multiples of {multiple}, at least {2 * multiple}")
+
+
+def _openvino(net: UFuser) -> tuple[bytes, bytes]:
+    """Return the program for processors, of any size, as OpenVINO's two files."""
+    from rtfuse.fuse.openvino import convert
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "program.xml"
+        convert(net, path)
+        return path.read_bytes(), path.with_suffix(".bin").read_bytes()
+
+
+def _plan(net: UFuser, build: Build, library_name: str) -> tuple[bytes, str]:
+    """Return an engine of the program, and the version of the library that built it."""
+    from rtfuse.fuse.fold import fold
+    from rtfuse.fuse.onnx import program_as_onnx
+    from rtfuse.fuse.program import Program
+    from rtfuse.fuse.tensorrt import build_plan, library
+
+    trt = library(library_name)
+    (w, h), (iw, ih) = build.size_wh or (0, 0), build.ir_size_wh or build.size_wh or (0, 0)
+    _check_size((w, h), MULTIPLE)
+    program = Program(fold(net).to(getattr(torch, build.precision)))
+    model = program_as_onnx(program, (ih, iw), (h, w))
+    return build_plan(trt, model, rigs=build.rigs, capability=build.gpu), f"{trt.__name__} {trt.__version__}"
 
 
 def _safetensors(net: UFuser) -> bytes:
@@ -178,12 +255,10 @@ def _pt2(net: UFuser, size_wh: Size, manifest: Manifest) -> bytes:
 
 def _onnx(net: UFuser, size_wh: Size, manifest: Manifest) -> bytes:
     """The reflected borders stay 119 single `Pad` nodes (torch's default decompositions make 1,200 of them)."""
-    try:
-        import onnx
-        import onnxscript  # noqa: F401
-    except ImportError as e:
-        raise ConfigError(f"writing ONNX needs {e.name}: pip install 'rtfuse[export]'") from e
-    with _quiet():
+    check_installed()
+    import onnx
+
+    with quiet():
         made = torch.onnx.export(
             _program(net, size_wh),
             dynamo=True,
@@ -207,20 +282,6 @@ def _onnx(net: UFuser, size_wh: Size, manifest: Manifest) -> bytes:
     onnx.checker.check_model(model, full_check=True)
     blob: bytes = model.SerializeToString()
     return blob
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence what torch says while it writes ONNX: that torchvision, of no use here, is not installed."""
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        log.setLevel(level)
 
 
 def _write(path: Path, blob: bytes) -> None:

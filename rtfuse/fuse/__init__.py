@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import logging
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
-from rtfuse.errors import EngineUnavailable, UnknownFuser
+from rtfuse.errors import UnknownFuser
 from rtfuse.types import Image
 
 FUSERS = {
@@ -15,8 +14,27 @@ FUSERS = {
     "pyramid": "Laplacian pyramid: a few milliseconds on a processor",
 }
 DEFAULT_FUSER = "ufuser"
-Engine = Literal["auto", "eager", "openvino"]
+Engine = Literal["auto", "tensorrt", "cuda", "openvino", "eager"]
+Precision = Literal["auto", "float32", "float16", "bfloat16"]
 UFUSER_WEIGHTS = Path(__file__).parent / "weights" / "ufuser.safetensors"
+
+
+@runtime_checkable
+class RawFuser(Protocol):
+    """A fuser that maps and warps thermal itself."""
+
+    def prepare(self, ir_hw: tuple[int, int], rgb_hw: tuple[int, int]) -> None:
+        """Get ready for frames of these sizes, so that the first of them does not wait."""
+        ...
+
+    def raw(self, ir: Image, rgb: Image, table: Image | None, grid: Image | None, valid: Image | None) -> Image:
+        """Fuse a thermal image as it came, (h, w) uint8 or uint16, with RGB (H, W, 3) uint8 into (H, W, 3) uint8.
+
+        `table` is (65536,) uint8, the display luma of every count; None for uint8. `grid` is (H, W, 2) float32: where
+        each RGB pixel lies in the thermal image, from -1 (centre of the first pixel) to 1 (centre of the last); None:
+        at the same pixel. `valid` as in `Fuser`.
+        """
+        ...
 
 
 class Fuser(Protocol):
@@ -33,40 +51,34 @@ class Fuser(Protocol):
         ...
 
 
-def open_fuser(name: str = DEFAULT_FUSER, *, weights: str | Path | None = None, engine: Engine = "auto") -> Fuser:
+def open_fuser(
+    name: str = DEFAULT_FUSER,
+    *,
+    weights: str | Path | None = None,
+    engine: Engine = "auto",
+    precision: Precision = "auto",
+    plan: str | Path | None = None,
+) -> Fuser:
     """Return the fuser of this name (see `FUSERS`), ready to use.
 
-    For `ufuser`: `weights` is a file in place of the shipped ones. `engine` is what computes the network: `eager`
-    (torch, on a GPU if there is one), `openvino` (processors), or `auto`, the faster that works. Raises UnknownFuser,
-    WeightsMissing if the network's weights are absent or do not fit it, or EngineUnavailable.
+    For `ufuser`: `weights` is a file in place of the shipped ones. `engine` is what computes the network: `tensorrt`,
+    `cuda` (torch, compiled), `openvino` (processors), `eager` (torch, on a GPU if there is one), or `auto`, the fastest
+    that works. `precision` is the network's; `auto`: float16 on GPUs, bfloat16 on processors with matrix units for it
+    (AMX), float32 elsewhere and in eager torch. `plan` is an engine of TensorRT that `trainer export` wrote. Raises
+    UnknownFuser, WeightsMissing if the network's weights are absent or do not fit it, or EngineUnavailable.
     """
-    from rtfuse.fuse.luma import LumaFuser
-
     if name == "pyramid":
+        from rtfuse.fuse.luma import LumaFuser
         from rtfuse.fuse.pyramid import fuse_pyramid
 
         return LumaFuser(name, fuse_pyramid)
     if name == "ufuser":
-        return _open_network(Path(weights or UFUSER_WEIGHTS), engine)
+        from rtfuse.fuse.engines import open_engine
+        from rtfuse.fuse.network import NetworkFuser
+
+        return NetworkFuser(
+            name, open_engine("tensorrt" if plan else engine, weights or UFUSER_WEIGHTS, precision, plan)
+        )
     near = difflib.get_close_matches(name, FUSERS, 1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise UnknownFuser(f"no fuser is called {name!r}: there are {', '.join(FUSERS)}{hint}")
-
-
-def _open_network(weights: Path, engine: Engine) -> Fuser:
-    import torch
-
-    from rtfuse.fuse.luma import LumaFuser
-
-    if engine == "openvino" or (engine == "auto" and not torch.cuda.is_available()):
-        from rtfuse.fuse.openvino import OpenVinoUFuser
-
-        try:
-            return LumaFuser("ufuser", OpenVinoUFuser(weights), "OpenVINO on the processor")
-        except EngineUnavailable as e:
-            if engine == "openvino":
-                raise
-            logging.getLogger("rtfuse").warning("%s; going on with torch, which is slower", e)
-    from rtfuse.fuse.eager import EagerUFuser
-
-    return LumaFuser("ufuser", EagerUFuser(weights), "torch on the GPU" if torch.cuda.is_available() else "torch")

@@ -2,7 +2,7 @@
 
 An entry is a folder named by a digest of its key; `manifest.json` in it holds the key and the digest of every file. It
 appears whole or not at all. What is damaged, incomplete, somebody else's or of another key is built anew; nothing is
-ever unpickled.
+ever unpickled. When there are more than `LIMIT_BYTES`, those that were not used for longest go.
 """
 
 from __future__ import annotations
@@ -13,11 +13,24 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 Key = Mapping[str, str]
 
 _MANIFEST = "manifest.json"
+LIMIT_BYTES = 2 << 30
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One kept engine: its folder, what it depends on, its size, and when it was last used (seconds since 1970)."""
+
+    folder: Path
+    key: dict[str, str]
+    size_bytes: int
+    used_s: float
 
 
 def cache_folder() -> Path:
@@ -37,11 +50,12 @@ def cached(key: Key, build: Callable[[Path], None], *, folder: Path | None = Non
     folder = folder or cache_folder()
     entry = folder / hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()[:24]
     if _sound(entry, key):
+        os.utime(entry)
         return entry
     scratch = Path(tempfile.mkdtemp(prefix=".building-", dir=folder))
     try:
         build(scratch)
-        manifest = {"key": dict(key), "files": {p.name: _digest(p) for p in sorted(scratch.iterdir())}}
+        manifest = {"key": dict(key), "files": {p.name: digest(p) for p in sorted(scratch.iterdir())}}
         (scratch / _MANIFEST).write_text(json.dumps(manifest, indent=1))
         shutil.rmtree(entry, ignore_errors=True)
         try:
@@ -51,7 +65,39 @@ def cached(key: Key, build: Callable[[Path], None], *, folder: Path | None = Non
                 raise
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+    _shrink(folder, entry)
     return entry
+
+
+def entries(folder: Path | None = None) -> list[Entry]:
+    """Return what is kept, the last used first; a damaged entry has an empty key."""
+    found = []
+    for path in (folder or cache_folder()).iterdir():
+        if path.name.startswith(".") or not path.is_dir():
+            continue
+        try:
+            key = {str(k): str(v) for k, v in json.loads((path / _MANIFEST).read_text())["key"].items()}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            key = {}
+        size = sum(p.stat().st_size for p in path.iterdir())
+        found.append(Entry(path, key, size, path.stat().st_mtime))
+    return sorted(found, key=lambda entry: -entry.used_s)
+
+
+def clear(folder: Path | None = None) -> list[Entry]:
+    """Remove everything that is kept, and return what it was."""
+    gone = entries(folder)
+    for entry in gone:
+        shutil.rmtree(entry.folder, ignore_errors=True)
+    return gone
+
+
+def _shrink(folder: Path, newest: Path) -> None:
+    total = 0
+    for entry in entries(folder):
+        total += entry.size_bytes
+        if total > LIMIT_BYTES and entry.folder != newest:
+            shutil.rmtree(entry.folder, ignore_errors=True)
 
 
 def _sound(entry: Path, key: Key) -> bool:
@@ -59,10 +105,19 @@ def _sound(entry: Path, key: Key) -> bool:
         manifest = json.loads((entry / _MANIFEST).read_text())
         mine = not hasattr(os, "getuid") or entry.stat().st_uid == os.getuid()
         files = manifest["files"]
-        return mine and manifest["key"] == dict(key) and all(_digest(entry / n) == d for n, d in files.items())
+        return mine and manifest["key"] == dict(key) and all(digest(entry / n) == d for n, d in files.items())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def digest(*paths: Path) -> str:
+    """Return the SHA-256 of files, one after the other."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
+
+
+def installed(package: str) -> str:
+    """Return the version of an installed package, for keys."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

@@ -1,4 +1,4 @@
-"""U-Fuser in eager torch: the reference that every faster engine is held to."""
+"""The program in eager torch: the reference that every faster engine is held to."""
 
 from __future__ import annotations
 
@@ -6,30 +6,34 @@ from pathlib import Path
 
 import torch
 
-from rtfuse.fuse.ufuser import UFuser, crop, load_weights, pad_to_multiple
+from rtfuse.fuse.program import Inputs, Program
+from rtfuse.fuse.ufuser import UFuser, load_weights
 from rtfuse.types import Image
 
 
-class EagerUFuser:
-    """Fuses thermal and visible luma, (H, W) uint8 of any size, by the network in float32.
+class EagerEngine:
+    """Runs the network as published, in float32 (`dtype`: or in another precision).
 
     `weights` is a file of them, or a network that has them. `device` is torch's; by default a GPU, if there is one.
     Raises WeightsMissing if the file is absent or its tensors do not fit the network.
     """
 
-    def __init__(self, weights: str | Path | UFuser, device: str | None = None) -> None:
+    def __init__(
+        self, weights: str | Path | UFuser, device: str | None = None, dtype: torch.dtype = torch.float32
+    ) -> None:
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.on_gpu = self._device.type == "cuda"
+        self.half = dtype in (torch.float16, torch.bfloat16)
+        kind = str(dtype).removeprefix("torch.")
+        self.name = f"torch, {kind}, on the GPU" if self.on_gpu else f"torch, {kind}"
         net = weights if isinstance(weights, UFuser) else load_weights(weights)
-        self._net = net.to(self._device).eval()
+        self._program = Program(net.to(self._device, dtype).eval())
+
+    def prepare(self, inputs: Inputs) -> None:
+        """Nothing has to be built."""
 
     @torch.inference_mode()
-    def __call__(self, ir: Image, luma: Image) -> Image:
-        """Return the fused luma, (H, W) uint8."""
-        fused = self._net(self._tensor(ir), self._tensor(luma))
-        fused = crop(fused, luma.shape[0], luma.shape[1])
-        result: Image = fused[0, 0].mul(255).round_().clamp_(0, 255).to(torch.uint8).cpu().numpy()
+    def __call__(self, inputs: Inputs) -> Image:
+        """Return the fused images, (N, H, W, 3) uint8."""
+        result: Image = self._program(*inputs.tensors(self._device)).cpu().numpy()
         return result
-
-    def _tensor(self, image: Image) -> torch.Tensor:
-        x = torch.from_numpy(image).to(self._device)[None, None].float().div_(255)
-        return pad_to_multiple(x, 8)

@@ -1,28 +1,25 @@
-"""U-Fuser by OpenVINO: the engine for processors, in float32.
+"""OpenVINO: the engine for processors, in float32, or in bfloat16 where they compute in it (AMX).
 
 The program is converted once for any size and kept (`cache.py`); for each size of image it is compiled when that comes,
-in about a second. Every load is checked against eager torch on a fixed input.
+in about a second. Every load is checked against eager torch.
 """
 
 from __future__ import annotations
 
-import hashlib
+import importlib
 import logging
 import warnings
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
 
 from rtfuse.errors import EngineUnavailable
 from rtfuse.fuse import fold, processor, program, ufuser
-from rtfuse.fuse.cache import cached
+from rtfuse.fuse.cache import cached, digest, installed
 from rtfuse.fuse.processor import ProcessorUFuser
-from rtfuse.fuse.program import LumaProgram, exported
-from rtfuse.fuse.ufuser import MULTIPLE, load_weights
+from rtfuse.fuse.program import Inputs, Program, Shapes, exported
+from rtfuse.fuse.ufuser import load_weights
 from rtfuse.types import Image
 
 _MODEL = "program.xml"
@@ -30,80 +27,73 @@ _SOURCES = (ufuser, fold, processor, program)
 """What the converted program depends on."""
 
 
-class OpenVinoUFuser:
-    """Fuses thermal and visible luma, (H, W) uint8 of any size, into (H, W) uint8.
+class OpenVinoEngine:
+    """Runs the program on the processor, for frames of any size.
 
     `cache` is a folder for converted programs in place of the user's. Raises WeightsMissing, or EngineUnavailable if
-    OpenVINO is not installed or does not compute what torch does.
+    OpenVINO is not installed.
     """
 
-    def __init__(self, weights: str | Path, *, cache: Path | None = None) -> None:
-        try:
-            import openvino
-        except ImportError as e:
-            raise EngineUnavailable("engine 'openvino' needs OpenVINO: pip install 'rtfuse[openvino]'") from e
-        self._program = LumaProgram(ProcessorUFuser(load_weights(weights), lanes=_lanes()))
+    def __init__(self, weights: str | Path, dtype: torch.dtype = torch.float32, *, cache: Path | None = None) -> None:
+        openvino = _library()
+        net = load_weights(weights)
+        key = {
+            "engine": "openvino",
+            "weights": digest(Path(weights)),
+            "program": digest(*(Path(str(m.__file__)) for m in _SOURCES)),
+            "lanes": str(_lanes()),
+            "openvino": installed("openvino"),
+            "torch": installed("torch"),
+        }
+        self.half = dtype != torch.float32
+        self._hint = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}[dtype]
+        self.name = f"OpenVINO, {str(dtype).removeprefix('torch.')}, on the processor"
         self._core = openvino.Core()
-        self._path = cached(_key(Path(weights)), self._convert, folder=cache) / _MODEL
-        self._requests: dict[tuple[int, int], Any] = {}
-        self._check()
+        able = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        if {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}[self._hint] not in able:
+            raise EngineUnavailable(f"engine 'openvino': this processor does not compute in {dtype}; it can {able}")
+        self._path = cached(key, lambda folder: convert(net, folder / _MODEL, lanes=_lanes()), folder=cache) / _MODEL
+        self._requests: dict[Shapes, Any] = {}
 
-    def __call__(self, ir: Image, luma: Image) -> Image:
-        """Return the fused luma, (H, W) uint8."""
-        h, w = luma.shape
-        down, right = (max(-side % MULTIPLE, 2 * MULTIPLE - side) for side in (h, w))
-        if down or right:
-            ir, luma = (cv2.copyMakeBorder(x, 0, down, 0, right, cv2.BORDER_REPLICATE) for x in (ir, luma))
-        request = self._requests.get(luma.shape) or self._compile(luma.shape)
-        result: Image = request.infer([ir, luma], share_inputs=True)[0]
-        return result[:h, :w] if down or right else result
+    def prepare(self, inputs: Inputs) -> None:
+        """Compile the program for inputs of these shapes."""
+        self._request(inputs)
 
-    def _compile(self, shape_hw: tuple[int, int]) -> Any:
-        model = self._core.read_model(self._path)
-        model.reshape({0: list(shape_hw), 1: list(shape_hw)})
-        options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-        request = self._core.compile_model(model, "CPU", options).create_infer_request()
-        self._requests[shape_hw] = request
-        return request
+    def __call__(self, inputs: Inputs) -> Image:
+        """Return the fused images, (N, H, W, 3) uint8."""
+        fused: Image = self._request(inputs).infer(list(inputs.arrays()), share_inputs=True)[0]
+        return fused
 
-    def _convert(self, folder: Path) -> None:
-        import openvino
+    def _request(self, inputs: Inputs) -> Any:
+        shapes = inputs.shapes
+        if shapes not in self._requests:
+            model = self._core.read_model(self._path)
+            model.reshape(dict(enumerate(map(list, shapes))))
+            options = {"INFERENCE_PRECISION_HINT": self._hint, "PERFORMANCE_HINT": "LATENCY"}
+            self._requests[shapes] = self._core.compile_model(model, "CPU", options).create_infer_request()
+        return self._requests[shapes]
 
-        logging.getLogger("rtfuse").info("converting the network for OpenVINO: once for these weights, some 20 s")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            model = openvino.convert_model(exported(self._program))
-        openvino.save_model(model, folder / _MODEL, compress_to_fp16=False)
 
-    def _check(self) -> None:
-        rng = np.random.default_rng(0)
-        ir, luma = (rng.integers(0, 256, (48, 64), np.uint8) for _ in range(2))
-        with torch.inference_mode():
-            want = self._program(torch.from_numpy(ir), torch.from_numpy(luma)).numpy()
-        error = int(np.abs(self(ir, luma).astype(int) - want).max())
-        if error > 1:
-            raise EngineUnavailable(f"engine 'openvino' differs from torch by {error} grey levels on this machine")
+def convert(net: ufuser.UFuser, path: Path, *, lanes: int = 8) -> None:
+    """Write the program as OpenVINO's `.xml` and `.bin`, for frames of any size (`lanes`: see `processor`).
+
+    Raises EngineUnavailable if OpenVINO is not installed.
+    """
+    openvino = _library()
+    logging.getLogger("rtfuse").info("converting the network for OpenVINO: once for these weights, some 20 s")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = openvino.convert_model(exported(Program(ProcessorUFuser(net, lanes=lanes))))
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def _library() -> Any:
+    try:
+        return importlib.import_module("openvino")
+    except ImportError as e:
+        raise EngineUnavailable("engine 'openvino' needs OpenVINO: pip install 'rtfuse[openvino]'") from e
 
 
 def _lanes() -> int:
     """Return how many float32 a vector register of this processor holds."""
     return {"AVX512": 16, "AVX2": 8}.get(torch.backends.cpu.get_cpu_capability(), 4)
-
-
-def _key(weights: Path) -> dict[str, str]:
-    sources = b"".join(Path(str(m.__file__)).read_bytes() for m in _SOURCES)
-    return {
-        "engine": "openvino",
-        "weights": hashlib.sha256(weights.read_bytes()).hexdigest(),
-        "program": hashlib.sha256(sources).hexdigest(),
-        "lanes": str(_lanes()),
-        "openvino": _version("openvino"),
-        "torch": _version("torch"),
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"

@@ -34,7 +34,7 @@ rgb = Frame("rgb", image, 0, 0, Stamp.ARRIVAL, 0)
 publisher = Publisher(sys.argv[1])
 print(publisher.endpoint, flush=True)
 while True:
-    publisher.write(Fused(image, image[..., 0], Pair(ir, rgb), None, "test"))
+    publisher.write(Fused(image, lambda: image[..., 0], Pair(ir, rgb), None, "test"))
     time.sleep(0.005)
 """
 
@@ -91,7 +91,7 @@ def playing(publisher):
 
 def fused(size_wh=(64, 48)):
     ir, rgb = make_frame("ir", 1, size_wh=size_wh), make_frame("rgb", 1, size_wh=size_wh)
-    return Fused(picture(1, size_wh), ir.image, Pair(ir, rgb), None, "test")
+    return Fused(picture(1, size_wh), lambda: ir.image, Pair(ir, rgb), None, "test")
 
 
 def test_the_documented_python_client_receives_what_is_published(python, playing):
