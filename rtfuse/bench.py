@@ -11,7 +11,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,11 +23,10 @@ from rich.table import Table
 
 from rtfuse.align import Aligner, Calibration, Camera
 from rtfuse.capture import open_source
-from rtfuse.fuse import Engine, open_fuser
+from rtfuse.fuse import open_fuser
 from rtfuse.fuse.luma import Blend, luma, with_luma
 from rtfuse.publish import wire
 from rtfuse.publish.zmq import Publisher
-from rtfuse.queues import STREAMS
 from rtfuse.sync import Pairer
 from rtfuse.thermal import Agc
 from rtfuse.types import Frame, Fused, Stream
@@ -158,37 +157,6 @@ def receive(endpoint: str) -> None:
             received = subscriber.recv(2)
             cpu.append(time.process_time_ns() - start)
     print(cpu[:-1])  # the last one waited in vain
-
-
-def bench_engines(
-    engines: Sequence[Engine], size_wh: tuple[int, int], *, weights: str | None = None, frames: int = 50
-) -> dict[str, list[float]]:
-    """Return the milliseconds of every call by engine, on frames of the synthetic scene, colour included.
-
-    The engines take turns, frame by frame, so that their ratios hold on a machine whose speed wanders.
-    """
-    uri = f"synthetic:?size={size_wh[0]}x{size_wh[1]}&duration_s=1"
-    pairs = list(zip(*([f.image for f in open_source(uri, stream)][:8] for stream in STREAMS), strict=True))
-    fusers = {engine: open_fuser("ufuser", weights=weights, engine=engine) for engine in engines}
-    times: dict[str, list[float]] = {str(fuser): [] for fuser in fusers.values()}
-    for k in range(frames + 3):
-        for fuser in fusers.values():
-            start = time.perf_counter()
-            fuser(*pairs[k % len(pairs)])
-            times[str(fuser)].append(1000 * (time.perf_counter() - start))
-    return {name: ms[3:] for name, ms in times.items()}
-
-
-def engines_table(times: Mapping[str, list[float]], title: str) -> Table:
-    """Return the engines' times as a table; ratios are of medians, to the first."""
-    grid = Table(title=title, title_justify="left", header_style="bold")
-    for column in ("engine", "p50 / p95 / p99 ms", "frames/s", "times as fast"):
-        grid.add_column(column, justify="left" if column == "engine" else "right")
-    first = np.median(next(iter(times.values())))
-    for name, ms in times.items():
-        p50, p95, p99 = np.percentile(ms, [50, 95, 99])
-        grid.add_row(name, f"{p50:.0f} / {p95:.0f} / {p99:.0f}", f"{1000 / p50:.2f}", f"{first / p50:.2f}")
-    return grid
 
 
 def table(watch: Stopwatch, title: str) -> Table:

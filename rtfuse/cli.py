@@ -210,14 +210,17 @@ def bench(
     rgb: Annotated[str | None, typer.Option(help="RGB recording.")] = None,
     fuser: FuserName = None,
     weights: Annotated[str | None, typer.Option(help="Network weights.")] = None,
-    engines: Annotated[str | None, typer.Option(help="Compare the network's engines: eager,openvino")] = None,
+    engines: Annotated[str | None, typer.Option(help="Compare engines: eager,openvino:float32,…")] = None,
     frames: Annotated[int, typer.Option(min=30, help="Frames to measure.")] = 300,
-    size: Annotated[str, typer.Option(help="Size of the synthetic scene.")] = "640x480",
+    size: Annotated[str, typer.Option(help="Size of the synthetic scene; of engines, several: 640x480,1280x720")] = (
+        "640x480"
+    ),
+    batch: Annotated[str, typer.Option(help="Engines: frames at once, several: 1,4")] = "1",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
 ) -> None:
     """Measure what every stage costs per frame, in wall and processor milliseconds; or the network's engines.
 
-    Example: rtfuse bench --frames 300 --fuser pyramid
+    Example: rtfuse bench --engines eager,openvino:float32,openvino:bfloat16
     """
     from rtfuse.commands import bench_and_print
 
@@ -230,6 +233,7 @@ def bench(
         engines=engines,
         frames=frames,
         size=size,
+        batch=batch,
         json_file=json_file,
     )
 

@@ -188,6 +188,7 @@ def bench_and_print(
     engines: str | None,
     frames: int,
     size: str,
+    batch: str,
     json_file: Path | None,
 ) -> None:
     """`rtfuse bench`: the stages on two recordings, or on the synthetic scene recorded in `size`; or the engines."""
@@ -195,23 +196,35 @@ def bench_and_print(
 
     if (ir is None) != (rgb is None):
         raise ConfigError("rtfuse bench needs both --ir and --rgb, or neither")
-    width, height = size_of(size)
+    sizes = [size_of(text) for text in size.split(",")]
     numbers: dict[str, Any] = {"machine": bench.machine()}
     if engines:
-        names = [_engine(name) for name in engines.split(",")]
-        times = bench.bench_engines(names, (width, height), weights=weights, frames=frames)
-        console.print(bench.engines_table(times, f"U-Fuser, {size}, engines in turn; {bench.machine()}"))
-        numbers |= {"size": size, "engines_ms": times}
+        from rtfuse.bench_engines import as_json, bench_engines
+        from rtfuse.bench_engines import table as engines_table
+
+        counts = [int(n) for n in batch.split(",") if n.isdigit() and int(n)]
+        if not counts:
+            raise ConfigError(f"--batch {batch!r}: want numbers, for example 1,4")
+        rows = bench_engines(engines.split(","), sizes, batches=counts, weights=weights, frames=frames)
+        title = f"U-Fuser, raw bytes to fused bytes, engines in turn; {bench.machine()}"
+        _print_whole(console, engines_table(rows, title))
+        numbers = as_json(rows, bench.machine())
     else:
         name = fuser or DEFAULT_FUSER
         with tempfile.TemporaryDirectory() as folder:
             if ir is None or rgb is None:
-                ir, rgb = bench.record_scene(Path(folder), (width, height), frames + bench.WARM_UP)
+                ir, rgb = bench.record_scene(Path(folder), sizes[0], frames + bench.WARM_UP)
             watch = bench.bench_stages(ir, rgb, fuser_name=name, weights=weights, frames=frames)
         console.print(bench.table(watch, f"{name}, milliseconds per frame; {bench.machine()}"))
         numbers |= {"fuser": name, "stages_ms": bench.rows(watch)}
     if json_file:
         json_file.write_text(json.dumps(numbers, indent=1))
+
+
+def _print_whole(console: Console, grid: Table) -> None:
+    """Print a table as wide as it is where nobody looks at a terminal."""
+    wide = Console(width=200, highlight=False) if not console.is_terminal else console
+    wide.print(grid)
 
 
 def _engine(name: str) -> Engine:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 
@@ -14,6 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from rtfuse.align import Aligner, Calibration, Camera
+from rtfuse.bench_engines import bench_engines
 from rtfuse.capture.images import read_image
 from rtfuse.config import load_config
 from rtfuse.errors import ConfigError, EngineUnavailable, WeightsMissing
@@ -278,3 +281,39 @@ def test_an_engine_is_chosen_and_its_absence_explained(weights, monkeypatch, cap
         open_fuser("ufuser", weights=tmp_path / "absent.safetensors")
     with pytest.raises(ConfigError, match=r"fuse\.engine.*auto.*openvino, eager"):
         load_config(None, ["fuse.engine=magic"])
+
+
+def test_the_bench_measures_engines_in_turn(weights):
+    engines, sizes = ["eager", "eager:float32"], [(64, 48), (32, 32)]
+    rows = bench_engines(engines, sizes, batches=(1, 2), weights=str(weights), frames=3)
+    assert [(r.size_wh, r.batch) for r in rows[::2]] == [((64, 48), 1), ((64, 48), 2), ((32, 32), 1), ((32, 32), 2)]
+    for row in rows:
+        assert 0 < row.ms[0] <= row.ms[1] <= row.ms[2]
+        assert row.frames_per_s == pytest.approx(1000 * row.batch / row.ms[0])
+        assert row.share > 0
+    assert rows[0].times == 1.0
+    assert rows[0].gflop == pytest.approx(80.85 * 64 * 48 / (640 * 480), rel=0.01)
+    for names, size, words in (
+        (["magic"], (64, 48), "no engine is called 'magic'"),
+        (["eager:int4"], (64, 48), "name:precision"),
+        (["eager"], (60, 48), "multiples of 8"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            bench_engines(names, [size], weights=str(weights))
+
+
+def test_engines_are_listed_and_cleared_by_the_command(tmp_path):
+    def rtfuse(*words):
+        env = os.environ | {"XDG_CACHE_HOME": str(tmp_path)}
+        command = [sys.executable, "-m", "rtfuse", "engines", *words]
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=100)
+
+    (tmp_path / "rtfuse" / "engines").mkdir(parents=True)
+    cached(KEY | {"engine": "openvino"}, builder([]), folder=tmp_path / "rtfuse" / "engines")
+    assert "openvino" in rtfuse("list").stdout
+    assert "1 engines removed" in rtfuse("clear").stdout
+    assert "no engines are kept" in rtfuse("list").stdout
+    if not torch.cuda.is_available():
+        refused = rtfuse("build", "--engine", "cuda")
+        assert refused.returncode != 0
+        assert "needs an NVIDIA GPU" in refused.stderr

@@ -85,15 +85,13 @@ class Session:
 class CudaEngine:
     """Runs the program by torch.compile on a GPU. Raises WeightsMissing, or EngineUnavailable without a CUDA GPU."""
 
-    half = True
-
     def __init__(self, weights: str | Path, dtype: torch.dtype = torch.float16) -> None:
         if not torch.cuda.is_available():
             raise EngineUnavailable(
                 f"engine 'cuda' needs an NVIDIA GPU and a CUDA build of torch; this is torch {torch.__version__}"
             )
         self.name = f"torch, compiled, {str(dtype).removeprefix('torch.')}, on {torch.cuda.get_device_name()}"
-        self.half = dtype != torch.float32
+        self.dtype = dtype
         net = fold(load_weights(weights)).to("cuda", dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._program = torch.compile(Program(net), mode="max-autotune-no-cudagraphs", dynamic=False)
         self._sessions: dict[Shapes, Session] = {}

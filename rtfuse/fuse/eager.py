@@ -23,7 +23,7 @@ class EagerEngine:
     ) -> None:
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.on_gpu = self._device.type == "cuda"
-        self.half = dtype in (torch.float16, torch.bfloat16)
+        self.dtype = dtype
         kind = str(dtype).removeprefix("torch.")
         self.name = f"torch, {kind}, on the GPU" if self.on_gpu else f"torch, {kind}"
         net = weights if isinstance(weights, UFuser) else load_weights(weights)

@@ -60,6 +60,10 @@ class _Chosen:
     def name(self) -> str:
         return self._engine.name
 
+    @property
+    def dtype(self) -> torch.dtype:
+        return self._engine.dtype
+
     def prepare(self, inputs: Inputs) -> None:
         """Get ready for inputs of these shapes, by another engine if this one does not work for them."""
         while True:
@@ -110,7 +114,7 @@ def check(name: str, engine: Engine, reference: Engine, inputs: Inputs) -> None:
 
 def tolerance(engine: Engine) -> tuple[int, float]:
     """Return by how many grey levels an engine may differ, and the share of values that may differ by more."""
-    return (3, 1e-3) if getattr(engine, "half", False) else (1, 0.0)
+    return (1, 0.0) if engine.dtype in (torch.float32, torch.float64) else (3, 1e-3)
 
 
 def _open(name: str, weights: str | Path, dtype: torch.dtype, plan: str | Path | None) -> Any:

@@ -6,6 +6,7 @@ from typing import Protocol
 
 import cv2
 import numpy as np
+import torch
 
 from rtfuse.fuse.program import TABLE, Inputs, sample
 from rtfuse.fuse.ufuser import MULTIPLE
@@ -18,6 +19,11 @@ class Engine(Protocol):
     @property
     def name(self) -> str:
         """What it is, and where it runs."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In what the network computes."""
         ...
 
     def prepare(self, inputs: Inputs) -> None:

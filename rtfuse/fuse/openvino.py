@@ -45,7 +45,7 @@ class OpenVinoEngine:
             "openvino": installed("openvino"),
             "torch": installed("torch"),
         }
-        self.half = dtype != torch.float32
+        self.dtype = dtype
         self._hint = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}[dtype]
         self.name = f"OpenVINO, {str(dtype).removeprefix('torch.')}, on the processor"
         self._core = openvino.Core()

@@ -89,12 +89,13 @@ class Program(nn.Module):
 
 
 def exported(program: Program) -> torch.export.ExportedProgram:
-    """Return the program as a graph for one frame of any size."""
+    """Return the program as a graph for any number of frames of any size."""
     rows, columns = (MULTIPLE * torch.export.Dim(name, min=2) for name in ("rows", "columns"))
     h, w = (torch.export.Dim(name, min=2) for name in ("ir_rows", "ir_columns"))
-    size = {1: rows, 2: columns}
-    shapes = {"ir": {1: h, 2: w}, "rgb": size, "table": {}, "grid": size, "mask": size}
-    return torch.export.export(program.eval(), sample((50, 60), (48, 64)).tensors(), dynamic_shapes=shapes)
+    rigs = torch.export.Dim("rigs", min=1)
+    size = {0: rigs, 1: rows, 2: columns}
+    shapes = {"ir": {0: rigs, 1: h, 2: w}, "rgb": size, "table": {0: rigs}, "grid": size, "mask": size}
+    return torch.export.export(program.eval(), sample((50, 60), (48, 64), 2).tensors(), dynamic_shapes=shapes)
 
 
 def sample(ir_hw: tuple[int, int], rgb_hw: tuple[int, int], batch: int = 1, seed: int = 0) -> Inputs:

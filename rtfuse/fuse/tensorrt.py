@@ -105,7 +105,7 @@ class TensorRtEngine:
             raise EngineUnavailable(
                 f"engine 'tensorrt' needs an NVIDIA GPU and a CUDA build of torch; this is torch {torch.__version__}"
             )
-        self.half = dtype != torch.float32
+        self.dtype = dtype
         self._weights, self._dtype, self._cache = Path(weights), dtype, cache
         self._plan = None if plan is None else Path(plan)
         kind = str(dtype).removeprefix("torch.")

@@ -1,0 +1,188 @@
+"""`rtfuse bench --engines`: what computes the network, from raw bytes to fused bytes, side by side.
+
+For every size and batch, the engines take turns, frame by frame, so that their ratios hold on a machine whose speed
+wanders. Peaks are measured in the same run: one large matrix product, as fast as torch has it.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+import numpy as np
+import torch
+from rich import box
+from rich.table import Table
+
+from rtfuse.errors import ConfigError
+from rtfuse.fuse import UFUSER_WEIGHTS
+from rtfuse.fuse.engines import open_engine
+from rtfuse.fuse.fold import flops, fold
+from rtfuse.fuse.network import Engine
+from rtfuse.fuse.program import sample
+from rtfuse.fuse.ufuser import MULTIPLE, UFuser
+
+_WARM_UP = 3
+_SETTLE_S = 60.0
+
+
+class Row(msgspec.Struct, frozen=True, kw_only=True):
+    """One engine on frames of one size, `batch` of them at once. Times in ms of a whole batch as p50, p95, p99.
+
+    `ready_s` is what building or loading took. `gflop` is what the published network takes for a
+    frame, `share` the part of the measured peak that this arithmetic is done at, folded; `memory_mb` the peak on a GPU,
+    and otherwise the growth of the process. `times` is how many times as fast as the first engine of the size.
+    """
+
+    engine: str
+    size_wh: tuple[int, int]
+    batch: int
+    ms: tuple[float, float, float]
+    frames_per_s: float
+    times: float
+    gflop: float
+    share: float
+    memory_mb: float
+    ready_s: float
+
+
+def bench_engines(
+    engines: Sequence[str],
+    sizes_wh: Iterable[tuple[int, int]],
+    *,
+    batches: Sequence[int] = (1,),
+    weights: str | None = None,
+    frames: int = 50,
+    seconds: float = _SETTLE_S,
+) -> list[Row]:
+    """Time engines, given as `name` or `name:precision`, on every size and batch; the first is what others compare to.
+
+    Each combination takes `frames` batches of each engine, or what fits into about `seconds`, at least three. Raises
+    ConfigError for an unknown name, EngineUnavailable.
+    """
+    opened = {name: _open(name, weights) for name in engines}
+    net, rows = UFuser(), []
+    for w, h in sizes_wh:
+        if w % MULTIPLE or h % MULTIPLE:
+            raise ConfigError(f"size {w}x{h}: the engines are measured on multiples of {MULTIPLE}")
+        published, folded = flops(net, h, w) / 1e9, flops(fold(net), h, w) / 1e9
+        for batch in batches:
+            rows += _turns(opened, (w, h), batch, published, folded, frames, seconds)
+    return rows
+
+
+def _turns(
+    engines: dict[str, Engine],
+    size_wh: tuple[int, int],
+    batch: int,
+    published: float,
+    folded: float,
+    frames: int,
+    seconds: float,
+) -> list[Row]:
+    (w, h), on_gpu = size_wh, torch.cuda.is_available()
+    inputs = [sample((h, w), (h, w), batch, seed) for seed in range(2)]
+    ready, memory = {}, {}
+    for name, engine in engines.items():
+        before, start = _memory(on_gpu), time.perf_counter()
+        engine.prepare(inputs[0])
+        for k in range(_WARM_UP if on_gpu else 1):
+            engine(inputs[k % 2])
+        ready[name], memory[name] = time.perf_counter() - start, _memory(on_gpu) - before
+    times: dict[str, list[float]] = {name: [] for name in engines}
+    began = time.perf_counter()
+    for k in range(frames):
+        if k >= 3 and time.perf_counter() - began > seconds:
+            break
+        for name, engine in engines.items():
+            start = time.perf_counter()
+            engine(inputs[k % 2])
+            times[name].append(1000 * (time.perf_counter() - start))
+    first = float(np.median(next(iter(times.values()))))
+    rows = []
+    for name, ms in times.items():
+        p50, p95, p99 = (float(x) for x in np.percentile(ms, [50, 95, 99]))
+        rows.append(
+            Row(
+                engine=engines[name].name,
+                size_wh=size_wh,
+                batch=batch,
+                ms=(p50, p95, p99),
+                frames_per_s=1000 * batch / p50,
+                times=first / p50,
+                gflop=published,
+                share=batch * folded / p50 / peak_gflops(engines[name].dtype),
+                memory_mb=memory[name],
+                ready_s=ready[name],
+            )
+        )
+    return rows
+
+
+_peaks: dict[torch.dtype, float] = {}
+
+
+def peak_gflops(dtype: torch.dtype) -> float:
+    """Return what one large matrix product reaches here, in GFLOP per millisecond; measured once."""
+    if dtype not in _peaks:
+        on_gpu = torch.cuda.is_available()
+        side = 8192 if on_gpu else 2048
+        a, b = (torch.randn(side, side, device="cuda" if on_gpu else "cpu").to(dtype) for _ in range(2))
+        best = float("inf")
+        for _ in range(6):
+            start = time.perf_counter()
+            a @ b
+            if on_gpu:
+                torch.cuda.synchronize()
+            best = min(best, 1000 * (time.perf_counter() - start))
+        _peaks[dtype] = 2 * side**3 / 1e9 / best
+    return _peaks[dtype]
+
+
+def _open(name: str, weights: str | None) -> Engine:
+    engine, _, precision = name.partition(":")
+    if engine not in ("auto", "tensorrt", "cuda", "openvino", "eager"):
+        raise ConfigError(f"no engine is called {engine!r}: there are auto, tensorrt, cuda, openvino, eager")
+    if precision not in ("", "float32", "float16", "bfloat16"):
+        raise ConfigError(f"engine {name!r}: want name:precision with float32, float16 or bfloat16")
+    return open_engine(engine, weights or UFUSER_WEIGHTS, precision or "auto")
+
+
+def _memory(on_gpu: bool) -> float:
+    if on_gpu:
+        return torch.cuda.max_memory_allocated() / 1e6
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+
+
+def table(rows: Sequence[Row], title: str) -> Table:
+    """Return the rows for people."""
+    grid = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
+    for column in ("size", "engine", "batch", "p50 / p95 / p99 ms", "frames/s", "times", "of peak", "MB", "ready, s"):
+        grid.add_column(column, justify="left" if column in ("size", "engine") else "right", no_wrap=column != "engine")
+    last: Any = None
+    for row in rows:
+        size = f"{row.size_wh[0]}x{row.size_wh[1]}"
+        grid.add_row(
+            size if size != last else "",
+            row.engine,
+            str(row.batch),
+            " / ".join(f"{x:.3g}" if x < 100 else f"{x:.0f}" for x in row.ms),
+            f"{row.frames_per_s:.3g}",
+            f"{row.times:.2f}",
+            f"{100 * row.share:.0f} %",
+            f"{row.memory_mb:.0f}",
+            f"{row.ready_s:.1f}",
+        )
+        last = size
+    net = UFuser()
+    published, folded = (flops(n, 480, 640) / 1e9 for n in (net, fold(net)))
+    grid.caption = f"640x480: {published:.1f} GFLOP a frame as published, {folded:.1f} folded"
+    return grid
+
+
+def as_json(rows: Sequence[Row], machine: str) -> dict[str, Any]:
+    """Return the rows for machines."""
+    return {"machine": machine, "torch": torch.__version__, "engines": msgspec.to_builtins(list(rows))}
