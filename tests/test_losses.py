@@ -164,3 +164,19 @@ def test_the_sensing_net_is_the_published_one_at_width_64():
     out = SensingNet(2)(torch.rand(2, 1, 48, 32))
     assert out.shape == (2, 1, 48, 32)
     assert 0 <= out.min() <= out.max() <= 1
+
+
+def test_through_optics_no_checkerboard_is_seen_and_every_look_has_noise():
+    """The low pass takes away what alternates from pixel to pixel, and little of what is four pixels wide."""
+    torch.manual_seed(0)
+    x = 0.3 + 0.4 * torch.rand(1, 1, 32, 32)
+    rows, columns = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    board, wide = ((-1.0) ** (rows // k + columns // k) for k in (1, 8))
+    plain, through = SensingNet(4).frozen(), SensingNet(4, optics=True).frozen()
+    through.load_state_dict(plain.state_dict())
+    seen = {net: [(net(x + 0.2 * p) - net(x)).abs().mean() for p in (board, wide)] for net in (plain, through)}
+    assert seen[plain][0] > 1e-4
+    assert seen[through][0] < 1e-6
+    assert seen[through][1] > 0.2 * seen[plain][1]
+    noisy = SensingNet(4, noise=0.1).frozen()
+    assert not torch.equal(noisy(x), noisy(x))

@@ -178,7 +178,15 @@ RECIPE = {
         "stride_px": 32,
         "min_patches": 8,
     },
-    "sensing": {"width": 2, "epochs": 3, "batch": 4, "crop_px": 32, "learning_rate": 0.01},
+    "sensing": {
+        "width": 2,
+        "epochs": 3,
+        "batch": 4,
+        "crop_px": 32,
+        "learning_rate": 0.01,
+        "optics": True,
+        "noise": 0.01,
+    },
     "fusion": {"epochs": 5, "warm_up_epochs": 3, "batch": 4, "crop_px": 32, "transforms": "one"},
     "checkpoint_every_s": 0.01,
 }
@@ -247,6 +255,19 @@ def test_a_killed_run_goes_on_along_the_same_curve(tmp_path, whole):
     assert curve(tmp_path / "cut") == pytest.approx(curve(whole), rel=1e-3, abs=1e-5)
     nets = [load_weights(run / "ufuser.safetensors").state_dict() for run in (whole, tmp_path / "cut")]
     assert all(torch.allclose(a, nets[1][k], atol=1e-4) for k, a in nets[0].items())
+
+
+@pytest.mark.parametrize(("limit", "where"), [(100, "run folder"), (4000, "data")])
+def test_a_full_disk_before_the_first_step_is_one_line(tmp_path, limit, where):
+    def small_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    command = trainer("train", "--config", recipe(tmp_path), "--run", tmp_path / "run")
+    done = subprocess.run(command, env=ENV, capture_output=True, text=True, timeout=100, preexec_fn=small_files)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: ")
+    assert where in done.stderr
+    assert done.stderr.rstrip().endswith(f"cannot be written: {os.strerror(errno.EFBIG)}")
 
 
 def test_a_full_disk_costs_what_came_after_the_last_checkpoint(tmp_path, whole):

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rtfuse.cli import run_app
-from rtfuse.errors import ConfigError
+from rtfuse.errors import ConfigError, OutputUnwritable
 from trainer.recipe import Recipe, dump_recipe, load_recipe
 
 app = typer.Typer(
@@ -107,12 +107,17 @@ def train(
 
 def _claim(folder: Path, recipe: Recipe) -> None:
     """Keep the recipe in the run folder, and refuse to go on there with another one."""
-    folder.mkdir(parents=True, exist_ok=True)
     kept = folder / "recipe.yaml"
-    if kept.exists() and load_recipe(kept) != recipe:
-        raise ConfigError(f"run folder {folder} was begun with another recipe ({kept}); give another with --run")
-    if not kept.exists():
-        kept.write_text(dump_recipe(recipe), encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if kept.exists() and load_recipe(kept) != recipe:
+            raise ConfigError(f"run folder {folder} was begun with another recipe ({kept}); give another with --run")
+        if not kept.exists():
+            partial = folder / "recipe.yaml.partial"
+            partial.write_text(dump_recipe(recipe), encoding="utf-8")
+            partial.replace(kept)
+    except OSError as e:
+        raise OutputUnwritable(f"run folder {folder} cannot be written: {e.strerror or e}") from e
 
 
 @app.command()

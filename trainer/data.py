@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rtfuse.capture.images import is_image, read_image
-from rtfuse.errors import ConfigError, SourceNotFound, SourceUnreadable
+from rtfuse.errors import ConfigError, OutputUnwritable, SourceNotFound, SourceUnreadable
 from rtfuse.fuse.luma import luma
 from rtfuse.types import Image
 from trainer.classical import CLASSICAL
@@ -139,7 +139,7 @@ class _Collected:
 def prepare(data: Data, out: Path) -> PatchIndex:
     """Cut the patches of all roots into the folder `out` and return their index.
 
-    Raises ConfigError if fewer than `data.min_patches` are left, saying what was refused.
+    Raises ConfigError if fewer than `data.min_patches` are left, saying what was refused; OutputUnwritable.
     """
     methods = [*data.classical, *dict.fromkeys(_method_name(f) for root in data.roots for f in root.pseudo)]
     if not methods:
@@ -156,10 +156,14 @@ def prepare(data: Data, out: Path) -> PatchIndex:
             f"data: {len(kept.names)} patches, at least {data.min_patches} are needed; {reasons or 'no pairs'}"
         )
     index = PatchIndex(data.patch_px, kept.names, kept.places, kept.weights, methods, dict(refused))
-    out.mkdir(parents=True, exist_ok=True)
-    np.save(out / "patches.npy", np.stack(kept.patches))
-    np.save(out / "pseudo.npy", np.stack(kept.pseudo))
-    (out / "index.json").write_bytes(msgspec.json.format(msgspec.json.encode(index)))
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        np.save(out / "patches.npy", np.stack(kept.patches))
+        np.save(out / "pseudo.npy", np.stack(kept.pseudo))
+        # The index comes last: without it, nothing was prepared.
+        (out / "index.json").write_bytes(msgspec.json.format(msgspec.json.encode(index)))
+    except OSError as e:
+        raise OutputUnwritable(f"{out} cannot be written: {e.strerror or e}") from e
     return index
 
 
