@@ -173,7 +173,10 @@ def table(result: Result, dataset: str | None = None) -> Table:
         cells = []
         for name in MEASURES:
             mean, half = result.mean(method, name)
-            cells.append((f"[bold]{mean:.2f}[/]" if mean == best[name] else f"{mean:.2f}") + f"\n[dim]±{half:.2f}[/]")
+            cells.append(
+                (f"[bold]{mean:.2f}[/]" if mean == best[name] else f"{mean:.2f}")
+                + (f"\n[dim]±{half:.2f}[/]" if np.isfinite(half) else "\n")
+            )
         if result.flicker:
             cells.append(f"{result.flicker[method]:.2f}")
         grid.add_row(method, str(len(scores)), *cells)
