@@ -340,7 +340,9 @@ def test_the_quick_recipe_ends_in_weights_that_show_what_either_camera_sees(tmp_
 
 
 def test_two_processes_follow_the_curve_of_one(tmp_path):
-    path = recipe(tmp_path, fusion=RECIPE["fusion"] | {"epochs": 2, "warm_up_epochs": 1})
+    # Each process draws its own noise, so a batch would not be the same split in two.
+    short = RECIPE["fusion"] | {"epochs": 2, "warm_up_epochs": 1}
+    path = recipe(tmp_path, fusion=short, sensing=RECIPE["sensing"] | {"noise": 0.0})
     subprocess.run(trainer("train", "--config", path, "--run", tmp_path / "one"), check=True, timeout=200, env=ENV)
     shutil.copytree(tmp_path / "one", tmp_path / "two", ignore=shutil.ignore_patterns("fusion.ckpt", "log.csv"))
     launch = [
@@ -357,7 +359,7 @@ def test_two_processes_follow_the_curve_of_one(tmp_path):
     command = [*launch, "train", "--config", path, "--run", tmp_path / "two", "--stage", "fusion"]
     subprocess.run(list(map(str, command)), check=True, timeout=200, env=ENV)
     one = {k: v for k, v in curve(tmp_path / "one").items() if k[0] == "fusion"}
-    assert curve(tmp_path / "two") == pytest.approx(one, rel=1e-3, abs=1e-5)
+    assert curve(tmp_path / "two") == pytest.approx(one, rel=1e-3)
 
 
 def test_mistakes_are_one_line(tmp_path):
