@@ -9,6 +9,8 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -32,9 +34,10 @@ _SETTLE_S = 60.0
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One engine on frames of one size, `batch` of them at once. Times in ms of a whole batch as p50, p95, p99.
 
-    `ready_s` is what building or loading took. `gflop` is what the published network takes for a
-    frame, `share` the part of the measured peak that this arithmetic is done at, folded; `memory_mb` the peak on a GPU,
-    and otherwise the growth of the process. `times` is how many times as fast as the first engine of the size.
+    `ready_s` is what a new process waits for its first fused frame: building or loading, checking, and that frame.
+    `gflop` is what the published network takes for a frame, `share` the part of the measured peak that this arithmetic
+    is done at, folded; `memory_mb` what getting ready and fusing took at its peak, of the GPU or of the process.
+    `times` is how many times as fast as the first engine of the size.
     """
 
     engine: str
@@ -63,19 +66,24 @@ def bench_engines(
     Each combination takes `frames` batches of each engine, or what fits into about `seconds`, at least three. Raises
     ConfigError for an unknown name, EngineUnavailable.
     """
-    opened = {name: _open(name, weights) for name in engines}
+    opened, opening = {}, {}
+    for name in engines:
+        start = time.perf_counter()
+        opened[name] = _open(name, weights)
+        opening[name] = time.perf_counter() - start
     net, rows = UFuser(), []
     for w, h in sizes_wh:
         if w % MULTIPLE or h % MULTIPLE:
             raise ConfigError(f"size {w}x{h}: the engines are measured on multiples of {MULTIPLE}")
         published, folded = flops(net, h, w) / 1e9, flops(fold(net), h, w) / 1e9
         for batch in batches:
-            rows += _turns(opened, (w, h), batch, published, folded, frames, seconds)
+            rows += _turns(opened, opening, (w, h), batch, published, folded, frames, seconds)
     return rows
 
 
 def _turns(
     engines: dict[str, Engine],
+    opening: dict[str, float],
     size_wh: tuple[int, int],
     batch: int,
     published: float,
@@ -87,11 +95,13 @@ def _turns(
     inputs = [sample((h, w), (h, w), batch, seed) for seed in range(2)]
     ready, memory = {}, {}
     for name, engine in engines.items():
-        before, start = _memory(on_gpu), time.perf_counter()
+        before, start = _peak_mb(on_gpu, reset=True), time.perf_counter()
         engine.prepare(inputs[0])
-        for k in range(_WARM_UP if on_gpu else 1):
+        engine(inputs[0])
+        ready[name] = opening[name] + time.perf_counter() - start
+        for k in range(_WARM_UP if on_gpu else 0):
             engine(inputs[k % 2])
-        ready[name], memory[name] = time.perf_counter() - start, _memory(on_gpu) - before
+        memory[name] = _peak_mb(on_gpu) - before
     times: dict[str, list[float]] = {name: [] for name in engines}
     began = time.perf_counter()
     for k in range(frames):
@@ -151,9 +161,15 @@ def _open(name: str, weights: str | None) -> Engine:
     return open_engine(engine, weights or UFUSER_WEIGHTS, precision or "auto")
 
 
-def _memory(on_gpu: bool) -> float:
+def _peak_mb(on_gpu: bool, *, reset: bool = False) -> float:
+    """Return the most memory in use since the last reset; with `reset`, that is what is in use now."""
     if on_gpu:
+        if reset:
+            torch.cuda.reset_peak_memory_stats()
         return torch.cuda.max_memory_allocated() / 1e6
+    if reset:
+        with suppress(OSError):  # Linux alone can; elsewhere only what grows beyond the last peak is seen
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
 
 
