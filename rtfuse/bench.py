@@ -21,7 +21,8 @@ import numpy as np
 from av.video.frame import VideoFrame
 from rich.table import Table
 
-from rtfuse.align import Aligner, Calibration, Camera
+from rtfuse.align import Aligner
+from rtfuse.calibration import Calibration, Camera
 from rtfuse.capture import open_source
 from rtfuse.fuse import open_fuser
 from rtfuse.fuse.luma import Blend, luma, with_luma

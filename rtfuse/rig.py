@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from rtfuse.align import Aligner, Calibration, load_calibration
+from rtfuse.align import Aligner
+from rtfuse.calibration import Calibration, load_calibration
 from rtfuse.capture import open_source
 from rtfuse.config import Camera, Config
 from rtfuse.errors import ConfigError

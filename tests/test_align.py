@@ -10,7 +10,8 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtfuse.align import Aligner, Calibration, Camera, ir_pixels_of_rgb_grid, load_calibration
+from rtfuse.align import Aligner, ir_pixels_of_rgb_grid
+from rtfuse.calibration import Calibration, Camera, load_calibration
 from rtfuse.errors import CalibrationError
 
 K_IR = ((410.0, 0.0, 160.0), (0.0, 415.0, 130.0), (0.0, 0.0, 1.0))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from rtfuse.align import Aligner, load_calibration
+from rtfuse.align import Aligner
+from rtfuse.calibration import load_calibration
 from rtfuse.config import Config, dump_config, load_config
 from rtfuse.errors import ConfigError
 from trainer.recipe import load_recipe

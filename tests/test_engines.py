@@ -15,8 +15,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from rtfuse.align import Aligner, Calibration, Camera
+from rtfuse.align import Aligner
 from rtfuse.bench_engines import bench_engines
+from rtfuse.calibration import Calibration, Camera
 from rtfuse.capture.images import read_image
 from rtfuse.config import load_config
 from rtfuse.errors import ConfigError, EngineUnavailable, WeightsMissing

@@ -1,0 +1,298 @@
+"""The calibration file: two cameras, the way from thermal to RGB pixels, and how good it is.
+
+Conventions: `dst_from_src` names, OpenCV's `K` and `dist`, lengths in metres, pixel (0, 0) is the centre of the
+top-left pixel. The file is written by `calib` and read here; docs/calibration.md describes it key by key.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Literal
+
+import cv2
+import msgspec
+import numpy as np
+import yaml
+
+from rtfuse.errors import CalibrationError, OutputUnwritable
+from rtfuse.types import Image
+
+Vector2 = tuple[float, float]
+Vector3 = tuple[float, float, float]
+Matrix3 = tuple[Vector3, Vector3, Vector3]
+Side = Annotated[int, msgspec.Meta(ge=1)]
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative = Annotated[float, msgspec.Meta(ge=0)]
+
+BEHIND = -1e6
+"""The pixel coordinate of what lies behind a camera."""
+
+
+class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """Base of all parts of the file: immutable, unknown keys refused, what is at its default not written."""
+
+
+class Mode(_Part, frozen=True):
+    """Another size that the camera can be set to, as a part of the calibrated image.
+
+    `crop_xy` is the calibrated pixel whose top-left corner is that of the mode's image; each of its pixels covers
+    `binning` (across, down) calibrated ones.
+    """
+
+    size_wh: tuple[Side, Side]
+    crop_xy: Vector2 = (0.0, 0.0)
+    binning: tuple[Positive, Positive] = (1.0, 1.0)
+
+    def calibrated(self, pixels: Image) -> Image:
+        """Pixels (N, 2) of this mode to those of the calibrated image."""
+        return np.asarray((pixels + 0.5) * self.binning + self.crop_xy - 0.5)
+
+    def streamed(self, pixels: Image) -> Image:
+        """Pixels (N, 2) of the calibrated image to those of this mode."""
+        return np.asarray((pixels + 0.5 - self.crop_xy) / self.binning - 0.5)
+
+
+class Camera(_Part, frozen=True):
+    """One camera of the rig: image size in pixels and, if it was calibrated, intrinsics.
+
+    `K` is 3×3 in pixels. `dist` are OpenCV's coefficients: k1 k2 p1 p2 [k3 [k4 k5 k6]] for `pinhole`, four for
+    `fisheye`. Without `K` the image is taken as free of distortion. `K_std` are the standard deviations of fx, fy, cx,
+    cy, `dist_std` those of `dist`; `held_out_px` is the root mean square reprojection error on views that the fit did
+    not see. `modes` are the other sizes that this calibration also holds for.
+    """
+
+    size_wh: tuple[Side, Side]
+    K: Matrix3 | None = None
+    dist: tuple[float, ...] = ()
+    model: Literal["pinhole", "fisheye"] = "pinhole"
+    K_std: tuple[float, float, float, float] | None = None
+    dist_std: tuple[float, ...] = ()
+    held_out_px: NotNegative | None = None
+    modes: tuple[Mode, ...] = ()
+
+    @property
+    def matrix(self) -> Image:
+        """`K` as (3, 3) float64; the identity where there is none."""
+        return np.eye(3) if self.K is None else np.array(self.K, float)
+
+    def mode(self, size_wh: tuple[int, int]) -> Mode | None:
+        """Return how images of this size lie in the calibrated one; None if the camera was not told about it."""
+        known = (Mode(size_wh=self.size_wh), *self.modes)
+        return next((m for m in known if m.size_wh == size_wh), None)
+
+
+class Quality(_Part, frozen=True):
+    """How good a calibration is: the median error between the two pictures on views that were held out.
+
+    `pair_error_px` is in RGB pixels, and holds at distances of `distance_m` (nearest, farthest) where these are known.
+    """
+
+    method: Literal["boards", "points", "register"]
+    pair_error_px: NotNegative
+    views: int
+    distance_m: Vector2 | None = None
+
+    @property
+    def verdict(self) -> Literal["good", "pass", "fail"]:
+        """Good below half a pixel, pass below one."""
+        return "good" if self.pair_error_px < 0.5 else "pass" if self.pair_error_px < 1.0 else "fail"
+
+
+class Calibration(_Part, frozen=True):
+    """What `calibration.yaml` holds: two cameras and one way from thermal to RGB pixels.
+
+    Either `H_rgb_from_ir`, a homography from (undistorted) thermal to (undistorted) RGB pixels, which may name the
+    distance `plane_m` that it is exact for; or the stereo pose `R_rgb_from_ir`, `t_rgb_from_ir_m` (metres) with
+    `plane_m`: the distance, along the RGB camera's axis, of the fronto-parallel plane for which the registration is
+    exact. The pose needs `K` of both cameras. `R_std_deg` and `t_std_m` are standard deviations, about and along x, y
+    and z.
+
+    `field_px` is a smooth correction on top: rows of (dx, dy), in thermal pixels, at places spread evenly over the
+    RGB image from its first pixel to its last, between which it is interpolated by cubics.
+
+    `ir_offset_ms` is added to the thermal camera's capture times.
+    """
+
+    ir: Camera
+    rgb: Camera
+    H_rgb_from_ir: Matrix3 | None = None
+    R_rgb_from_ir: Matrix3 | None = None
+    t_rgb_from_ir_m: Vector3 | None = None
+    plane_m: Positive | None = None
+    R_std_deg: Vector3 | None = None
+    t_std_m: Vector3 | None = None
+    field_px: tuple[tuple[Vector2, ...], ...] | None = None
+    ir_offset_ms: float | None = None
+    ir_offset_std_ms: NotNegative | None = None
+    quality: Quality | None = None
+    version: Literal[1] = 1
+
+
+def matrix3(m: Image) -> Matrix3:
+    """Return a (3, 3) array as the tuples that the file holds."""
+    a, b, c = ((float(r[0]), float(r[1]), float(r[2])) for r in np.asarray(m, float))
+    return a, b, c
+
+
+def load_calibration(path: str | Path) -> Calibration:
+    """Read and check a calibration file (YAML). Raises CalibrationError naming the file, the key and the fault."""
+    try:
+        calibration = msgspec.yaml.decode(Path(path).read_bytes(), type=Calibration)
+    except OSError as e:
+        raise CalibrationError(f"calibration file {path}: {e.strerror or e}") from e
+    except (msgspec.ValidationError, msgspec.DecodeError) as e:
+        raise CalibrationError(f"calibration file {path}: {' '.join(str(e).split())}") from e
+    fault = fault_of(calibration)
+    if fault:
+        raise CalibrationError(f"calibration file {path}: {fault}")
+    return calibration
+
+
+def save_calibration(calibration: Calibration, path: str | Path) -> None:
+    """Write a calibration file, whole or not at all. Raises CalibrationError if it is faulty, or OutputUnwritable."""
+    fault = fault_of(calibration)
+    if fault:
+        raise CalibrationError(f"not written to {path}: {fault}")
+    write_yaml({"version": 1} | msgspec.to_builtins(calibration), path)
+
+
+def write_yaml(tree: object, path: str | Path) -> None:
+    """Write plain values as YAML, innermost lists on one line, whole or not at all. Raises OutputUnwritable."""
+    text = yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=120)
+    partial = Path(f"{path}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    except OSError as e:
+        partial.unlink(missing_ok=True)
+        raise OutputUnwritable(f"{path}: {e.strerror or e}") from e
+
+
+def fault_of(c: Calibration) -> str:
+    """Say what is wrong with a calibration; an empty text if nothing is."""
+    pose = (c.R_rgb_from_ir, c.t_rgb_from_ir_m)
+    fault = ""
+    if c.H_rgb_from_ir is not None and any(x is not None for x in pose):
+        fault = "gives both H_rgb_from_ir and a stereo pose; keep one"
+    elif c.H_rgb_from_ir is not None:
+        det = np.linalg.det(np.array(c.H_rgb_from_ir, float))
+        fault = "" if np.isfinite(det) and abs(det) > 1e-12 else "H_rgb_from_ir cannot be inverted"
+    elif any(x is None for x in (*pose, c.plane_m)):
+        fault = "needs H_rgb_from_ir, or all of R_rgb_from_ir, t_rgb_from_ir_m and plane_m"
+    elif c.ir.K is None or c.rgb.K is None:
+        fault = "a stereo pose needs K of both cameras"
+    else:
+        R = np.array(c.R_rgb_from_ir, float)
+        orthogonal = np.allclose(R @ R.T, np.eye(3), atol=1e-4) and np.linalg.det(R) > 0
+        fault = "" if orthogonal else "R_rgb_from_ir is not a rotation"
+    if c.field_px is not None and (
+        len(c.field_px) < 2 or len({len(r) for r in c.field_px}) > 1 or len(c.field_px[0]) < 2
+    ):
+        fault = "field_px needs at least two rows of at least two pairs, all rows alike"
+    return fault or fault_of_camera("ir", c.ir) or fault_of_camera("rgb", c.rgb)
+
+
+def fault_of_camera(name: str, camera: Camera) -> str:
+    """Say what is wrong with one camera's part; an empty text if nothing is."""
+    lengths = (0, 4) if camera.model == "fisheye" else (0, 4, 5, 8, 12, 14)
+    if len(camera.dist) not in lengths:
+        return f"{name}.dist has {len(camera.dist)} coefficients; {camera.model} takes one of {lengths}"
+    if camera.dist and camera.K is None:
+        return f"{name}.dist needs {name}.K"
+    if camera.K is not None and not (camera.K[0][0] > 0 and camera.K[1][1] > 0 and camera.K[2] == (0.0, 0.0, 1.0)):
+        return f"{name}.K wants positive focal lengths and a last row of 0 0 1"
+    sizes = [camera.size_wh, *(m.size_wh for m in camera.modes)]
+    if len(set(sizes)) < len(sizes):
+        return f"{name}.modes has one size twice; a stream's size must tell its mode"
+    for mode in camera.modes:
+        last = mode.calibrated(np.array([mode.size_wh], float) - 1)[0]
+        if min(mode.crop_xy) < -1 or (last > np.array(camera.size_wh)).any():
+            return f"{name}.modes: {mode.size_wh[0]}x{mode.size_wh[1]} reaches beyond the calibrated image"
+    return ""
+
+
+def undistorted(pixels: Image, camera: Camera) -> Image:
+    """Pixels (N, 2) of a calibrated camera to ideal coordinates (N, 2) on its plane z = 1."""
+    dist = np.array(camera.dist, float)
+    source = np.ascontiguousarray(pixels, np.float64)[:, None, :]
+    if camera.model == "fisheye":
+        ideal = cv2.fisheye.undistortPoints(source, camera.matrix, dist if dist.size else np.zeros(4))
+    else:
+        # The iteration's default of 5 steps leaves pixels of error under strong barrel distortion.
+        criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-9)
+        ideal = cv2.undistortPoints(source, camera.matrix, dist, criteria=criteria)
+    return np.asarray(ideal.reshape(-1, 2))
+
+
+def projected(points: Image, camera: Camera) -> Image:
+    """Points (N, 3) in a calibrated camera's own system to its pixels (N, 2); what lies behind it to `BEHIND`."""
+    seen = points[:, 2] > 1e-9
+    source = np.where(seen[:, None], points, [0.0, 0.0, 1.0])[:, None, :]
+    zero, dist = np.zeros(3), np.array(camera.dist, float)
+    if camera.model == "fisheye":
+        pixels, _ = cv2.fisheye.projectPoints(source, zero, zero, camera.matrix, dist if dist.size else np.zeros(4))
+    else:
+        pixels, _ = cv2.projectPoints(source, zero, zero, camera.matrix, dist)
+    return np.where(seen[:, None], pixels.reshape(-1, 2), BEHIND)
+
+
+def ir_pixels_of_rgb(pixels: Image, c: Calibration, plane_m: float | None = None) -> Image:
+    """Return where in the calibrated thermal image pixels (N, 2) of the calibrated RGB image lie.
+
+    `plane_m` takes the place of the calibration's own distance (for a stereo pose alone). What lies behind the thermal
+    camera gets `BEHIND`.
+    """
+    if c.H_rgb_from_ir is not None:
+        flat = pixels if c.rgb.K is None else _flat(pixels, c.rgb)
+        homogeneous = lifted(flat) @ np.linalg.inv(np.array(c.H_rgb_from_ir, float)).T
+        rays = homogeneous @ np.linalg.inv(c.ir.matrix).T * np.sign(np.median(homogeneous[:, 2]))
+        xy = _behind_or(rays) if c.ir.K is None else projected(rays, c.ir)
+    else:
+        points = lifted(undistorted(pixels, c.rgb)) * (plane_m or c.plane_m)
+        xy = projected((points - np.array(c.t_rgb_from_ir_m)) @ np.array(c.R_rgb_from_ir, float), c.ir)  # Rᵀ(X - t)
+    return xy if c.field_px is None else xy + _field(pixels, c)
+
+
+def rgb_pixels_of_ir(pixels: Image, c: Calibration) -> Image:
+    """Return where in the calibrated RGB image pixels (N, 2) of the calibrated thermal image are shown.
+
+    The inverse of `ir_pixels_of_rgb`, without its smooth field.
+    """
+    rays = lifted(pixels if c.ir.K is None else undistorted(pixels, c.ir))
+    if c.H_rgb_from_ir is not None:
+        flat = rays @ (np.array(c.H_rgb_from_ir, float) @ c.ir.matrix).T
+        flat *= np.sign(np.median(flat[:, 2]))
+        return _behind_or(flat) if c.rgb.K is None else projected(flat @ np.linalg.inv(c.rgb.matrix).T, c.rgb)
+    assert c.plane_m is not None
+    turned, t = rays @ np.array(c.R_rgb_from_ir, float).T, np.array(c.t_rgb_from_ir_m)
+    return projected(turned * ((c.plane_m - t[2]) / turned[:, 2])[:, None] + t, c.rgb)
+
+
+def lifted(xy: Image) -> Image:
+    """(N, 2) to homogeneous (N, 3)."""
+    return np.concatenate([xy, np.ones((len(xy), 1))], 1)
+
+
+def _flat(pixels: Image, camera: Camera) -> Image:
+    """Pixels (N, 2) to where they would be without distortion."""
+    return np.asarray(undistorted(pixels, camera) @ camera.matrix[:2, :2].T + camera.matrix[:2, 2])
+
+
+def _behind_or(homogeneous: Image) -> Image:
+    seen = homogeneous[:, 2:] > 1e-9
+    return np.where(seen, homogeneous[:, :2] / np.where(seen, homogeneous[:, 2:], 1), BEHIND)
+
+
+def _field(pixels: Image, c: Calibration) -> Image:
+    """The smooth correction (N, 2) at pixels (N, 2) of the calibrated RGB image."""
+    field = np.array(c.field_px, np.float32)
+    steps = (np.array(field.shape[1::-1]) - 1) / np.maximum(np.array(c.rgb.size_wh) - 1, 1)
+    # Padded, so that the cubics go on to the edge.
+    padded = np.pad(field, ((2, 2), (2, 2), (0, 0)), mode="reflect", reflect_type="odd")
+    # OpenCV wants fewer than 32768 rows and columns of whatever it maps.
+    places = (pixels * steps + 2).astype(np.float32)
+    parts = [
+        cv2.remap(padded, p[None], None, cv2.INTER_CUBIC)[0] for p in np.array_split(places, 1 + len(places) // 30000)
+    ]
+    return np.concatenate(parts).astype(float)
