@@ -81,9 +81,10 @@ def _mode(name: str, camera: Camera, size_wh: tuple[int, int] | None) -> Mode:
     mode = camera.mode(size_wh or camera.size_wh)
     if mode is None:
         (w, h), known = size_wh or camera.size_wh, [camera.size_wh, *(m.size_wh for m in camera.modes)]
+        sizes = " or ".join(f"{cw}x{ch}" for cw, ch in known)
         raise CalibrationError(
-            f"the calibration was made for {name} images of {' or '.join(f'{cw}x{ch}' for cw, ch in known)}, but the "
-            f"{name} stream is {w}x{h}; set the camera to that size, calibrate at this one, or describe it under `modes`"
+            f"the calibration was made for {name} images of {sizes}, but the {name} stream is {w}x{h}; set the camera "
+            "to that size, calibrate at this one, or describe it under `modes`"
         )
     return mode
 

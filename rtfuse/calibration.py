@@ -135,6 +135,11 @@ def matrix3(m: Image) -> Matrix3:
     return a, b, c
 
 
+def vector3(v: Image) -> Vector3:
+    """Return a (3,) array as the tuple that the file holds."""
+    return float(v[0]), float(v[1]), float(v[2])
+
+
 def load_calibration(path: str | Path) -> Calibration:
     """Read and check a calibration file (YAML). Raises CalibrationError naming the file, the key and the fault."""
     try:
@@ -286,13 +291,26 @@ def _behind_or(homogeneous: Image) -> Image:
 
 def _field(pixels: Image, c: Calibration) -> Image:
     """The smooth correction (N, 2) at pixels (N, 2) of the calibrated RGB image."""
-    field = np.array(c.field_px, np.float32)
+    field = np.array(c.field_px, float)
     steps = (np.array(field.shape[1::-1]) - 1) / np.maximum(np.array(c.rgb.size_wh) - 1, 1)
     # Padded, so that the cubics go on to the edge.
     padded = np.pad(field, ((2, 2), (2, 2), (0, 0)), mode="reflect", reflect_type="odd")
-    # OpenCV wants fewer than 32768 rows and columns of whatever it maps.
-    places = (pixels * steps + 2).astype(np.float32)
-    parts = [
-        cv2.remap(padded, p[None], None, cv2.INTER_CUBIC)[0] for p in np.array_split(places, 1 + len(places) // 30000)
+    places = np.clip(pixels * steps, 0, np.array(field.shape[1::-1]) - 1) + 2
+    whole = np.floor(places).astype(int)
+    across, down = (_cubic(places[:, k] - whole[:, k]) for k in (0, 1))
+    moved = np.zeros((len(pixels), 2))
+    for j in range(4):
+        for i in range(4):
+            weight = (across[i] * down[j])[:, None]
+            moved += weight * padded[whole[:, 1] + j - 1, whole[:, 0] + i - 1]
+    return moved
+
+
+def _cubic(u: Image) -> list[Image]:
+    """Return the weights of the points at -1, 0, 1 and 2 for places `u` between 0 and 1 (Keys, 1981, a = -1/2)."""
+    return [
+        ((-0.5 * u + 1.0) * u - 0.5) * u,
+        (1.5 * u - 2.5) * u * u + 1.0,
+        ((-1.5 * u + 2.0) * u + 0.5) * u,
+        (0.5 * u - 0.5) * u * u,
     ]
-    return np.concatenate(parts).astype(float)

@@ -59,7 +59,7 @@ def open_rig(
         raise
     return Rig(
         sources=opened,
-        pairer=_fit_pairer(opened, config, lossless),
+        pairer=_fit_pairer(opened, config, calibration, lossless),
         aligner=aligner,
         fuser=fuser,
         playback=Playback(None if config.playback.speed == "max" else config.playback.speed, config.playback.loop),
@@ -75,7 +75,10 @@ def _fit_aligner(sources: Mapping[Stream, Source], config: Config, calibration: 
     return Aligner((ih, iw), (h, w), calibration, seam_px=config.align.seam_px)
 
 
-def _fit_pairer(sources: Mapping[Stream, Source], config: Config, lossless: bool) -> Pairer:
+def _fit_pairer(
+    sources: Mapping[Stream, Source], config: Config, calibration: Calibration | None, lossless: bool
+) -> Pairer:
+    ir_offset_ms = config.ir.offset_ms + ((calibration and calibration.ir_offset_ms) or 0.0)
     tolerance_ms = config.sync.tolerance_ms
     if tolerance_ms is None:
         rates = [s.info.rate_hz for s in sources.values()]
@@ -85,7 +88,7 @@ def _fit_pairer(sources: Mapping[Stream, Source], config: Config, lossless: bool
         tolerance_ns=round(tolerance_ms * _MS),
         max_reuse_ns=round(config.sync.max_reuse_ms * _MS),
         wait_ns=None if lossless else round(config.sync.wait_ms * _MS),
-        offset_ns={"ir": round(config.ir.offset_ms * _MS), "rgb": round(config.rgb.offset_ms * _MS)},
+        offset_ns={"ir": round(ir_offset_ms * _MS), "rgb": round(config.rgb.offset_ms * _MS)},
     )
 
 

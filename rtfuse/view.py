@@ -15,6 +15,7 @@ from rich.console import Console
 from rtfuse.errors import NoDisplay, OutputUnwritable
 from rtfuse.stats import Histogram
 from rtfuse.subscribe import Received, Subscriber
+from rtfuse.types import Image
 
 _POLL_S = 0.1
 
@@ -45,8 +46,12 @@ class Window:
         self._image_wh: tuple[int, int] | None = None
 
     def show(self, received: Received) -> None:
+        """Draw a received frame."""
+        self.draw(received.image)
+
+    def draw(self, image: Image) -> None:
         """Draw an image (H, W, 3) uint8 RGB, as large as the window allows without distortion."""
-        pygame, image = self._pygame, received.image
+        pygame = self._pygame
         wh = (image.shape[1], image.shape[0])
         if self._image_wh != wh:
             self._image_wh = wh
@@ -60,6 +65,14 @@ class Window:
         self._screen.fill((0, 0, 0))
         self._screen.blit(picture, ((width - fitted[0]) // 2, (height - fitted[1]) // 2))
         pygame.display.flip()
+
+    def image_pixel(self, position: tuple[int, int]) -> tuple[float, float]:
+        """Return which pixel (x, y) of the image that was drawn last lies at a position in the window."""
+        assert self._image_wh is not None
+        (width, height), (w, h) = self._screen.get_size(), self._image_wh
+        scale = min(width / w, height / h)
+        left, top = (width - round(w * scale)) // 2, (height - round(h * scale)) // 2
+        return (position[0] - left + 0.5) / scale - 0.5, (position[1] - top + 0.5) / scale - 0.5
 
     def closed(self) -> bool:
         """Handle keys and window events; returns whether the user has ended it."""
