@@ -19,6 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from rtfuse.config import Config
+from rtfuse.drift import DriftMonitor
 from rtfuse.errors import ConfigError, Interrupted
 from rtfuse.fuse import DEFAULT_FUSER, Engine
 from rtfuse.pipeline import Pipeline
@@ -87,7 +88,7 @@ def interruptible(job: Callable[[Signals], T]) -> T:
 
 def run_live(settings: Config, signals: Signals, console: Console) -> Snapshot:
     """`rtfuse run`: fuse at the sources' own pace, publish, record; returns the counts."""
-    publisher, writer = open_publisher(settings), None
+    publisher, writer, monitor = open_publisher(settings), None, None
     try:
         rig = open_rig(settings)
         console.print(sources_line(rig), soft_wrap=True, markup=False)
@@ -104,6 +105,9 @@ def run_live(settings: Config, signals: Signals, console: Console) -> Snapshot:
                 force=settings.record.force,
             )
             rig.sinks["record"] = writer
+        if settings.align.monitor and settings.align.calib:
+            monitor = DriftMonitor(lambda text: console.print(f"warning: {text}", style="yellow", soft_wrap=True))
+            rig.sinks["drift"] = monitor
         pipeline = Pipeline(rig, signals.stop)
         with watching(console, pipeline.snapshot):
             return pipeline.run(frames=settings.frames, duration_s=settings.duration_s)
@@ -112,6 +116,8 @@ def run_live(settings: Config, signals: Signals, console: Console) -> Snapshot:
             publisher.close()
         if writer is not None:
             writer.close()
+        if monitor is not None:
+            monitor.close()
 
 
 def fuse_recordings(

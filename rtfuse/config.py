@@ -49,9 +49,14 @@ class Sync(_Section, frozen=True):
 
 
 class Align(_Section, frozen=True):
-    """Registration: a calibration file, and the width of the seam where thermal ends."""
+    """Registration: a calibration file, and the width of the seam where thermal ends.
+
+    `monitor`: with a calibration, look every two seconds whether thermal still lies where it lay at the start, and warn
+    if it does not.
+    """
 
     calib: str | None = None
+    monitor: bool = True
     seam_px: Annotated[int, msgspec.Meta(ge=0)] = 16
 
 

@@ -17,6 +17,8 @@ MAY_IMPORT = {
     "stats": BASE,
     "sync": BASE,
     "calibration": BASE,
+    "structure": BASE,
+    "drift": BASE | {"structure"},
     "align": BASE | {"calibration"},
     "thermal": BASE,
     "capture": BASE,
@@ -27,7 +29,8 @@ MAY_IMPORT = {
     "queues": BASE,
     "rig": BASE | {"align", "calibration", "capture", "config", "fuse", "pipeline", "publish", "queues", "sync"},
     "status": BASE | {"pipeline", "stats"},
-    "commands": BASE | {"bench", "bench_engines", "config", "fuse", "pipeline", "publish", "rig", "stats", "status"},
+    "commands": BASE
+    | {"bench", "bench_engines", "config", "drift", "fuse", "pipeline", "publish", "rig", "stats", "status"},
     "view": BASE | {"publish", "stats", "subscribe"},
     "bench": None,
     "bench_engines": BASE | {"fuse"},

@@ -1,0 +1,1 @@
+"""From two cameras on a bracket to a calibration file: boards -> intrinsics -> stereo -> report, or register."""

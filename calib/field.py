@@ -1,0 +1,135 @@
+"""Displacements from local evidence: which motion of a model, or which smooth field, the cells agree on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from rtfuse.types import Image
+
+Model = Literal["shift", "similarity", "affine", "homography"]
+
+
+@dataclass(frozen=True, slots=True)
+class Messages:
+    """Gaussian evidence of each cell on its displacement u: the quadratic form uᵀ Λ u - 2 ηᵀ u.
+
+    `information` (T, 2, 2) in px⁻², `pull` (T, 2) in px⁻¹. Along an edge the information is zero: nothing is known.
+    """
+
+    information: Image
+    pull: Image
+
+
+def messages(ncc: Image, shifts: Image, expected: Image, sigma_px: float, sharpness: float) -> Messages:
+    """Read each cell's correlation (S, T) around the displacement (T, 2) that is expected of it within `sigma_px`.
+
+    The likelihood exp(sharpness · ncc) is seen through the Gaussian of the expectation, and the product replaced by
+    the Gaussian of the same moments; dividing the expectation out again leaves the cell's own message (moment
+    matching as in expectation propagation, Minka, UAI 2001, sec. 3). A cell that makes the expectation wider, having
+    several peaks or none, says nothing.
+    """
+    distance2 = ((shifts[:, None, :] - expected[None]) ** 2).sum(-1)
+    logit = sharpness * ncc - distance2 / (2 * sigma_px**2)
+    p = np.exp(logit - logit.max(0))
+    p /= p.sum(0)
+    mean = np.einsum("st,sk->tk", p, shifts)
+    second = np.einsum("st,sk,sl->tkl", p, shifts, shifts, optimize=True)
+    covariance = second - mean[:, :, None] * mean[:, None, :] + 0.05 * np.eye(2)
+    variance, axes = np.linalg.eigh(covariance)
+    gain = np.maximum(1 / variance - 1 / sigma_px**2, 0)
+    information = np.einsum("tik,tk,tjk->tij", axes, gain, axes)
+    # η = S⁻¹ m - u₀/σ², on the axes on which there is information.
+    along = np.einsum("tik,ti->tk", axes, mean), np.einsum("tik,ti->tk", axes, expected)
+    pull = np.where(gain > 0, along[0] / variance - along[1] / sigma_px**2, 0)
+    return Messages(information, np.einsum("tik,tk->ti", axes, pull))
+
+
+def solve(basis: Image, heard: Messages, prior: Image) -> Image:
+    """Coefficients (P,) of the basis (T, 2, P) that fit the messages best under the quadratic `prior` (P, P)."""
+    normal = np.einsum("tip,tij,tjq->pq", basis, heard.information, basis, optimize=True) + prior
+    right = np.einsum("tip,ti->p", basis, heard.pull)
+    return np.linalg.solve(normal, right)
+
+
+def model_basis(model: Model, points: Image, size_px: float) -> Image:
+    """Displacements (T, 2, P) at points (T, 2) that the model's parameters cause, to first order about no motion.
+
+    Points are relative to the picture's centre; with `size_px`, half its length, parameters are in pixels.
+    """
+    x, y = (points / size_px).T
+    one, no = np.ones_like(x), np.zeros_like(x)
+    columns = [(one, no), (no, one)]
+    if model == "similarity":
+        columns += [(x, y), (-y, x)]
+    elif model != "shift":
+        columns += [(x, no), (y, no), (no, x), (no, y)]
+    if model == "homography":
+        columns += [(x * x, x * y), (x * y, y * y)]
+    return np.stack([np.stack(c, -1) for c in columns], -1)
+
+
+def model_matrix(model: Model, p: Image, centre: Image, size_px: float) -> Image:
+    """The motion x ↦ x + u(x) with parameters `p` of `model_basis`, as a matrix (3, 3) on pixels."""
+    m = np.eye(3)
+    m[:2, 2] = p[:2]
+    if model == "similarity":
+        m[:2, :2] += [[p[2], -p[3]], [p[3], p[2]]]
+    elif model != "shift":
+        m[:2, :2] += [[p[2], p[3]], [p[4], p[5]]]
+    if model == "homography":
+        m[2, :2] = -p[6:8]
+    # Parameters are in pixels at the distance size_px: to unit coordinates, and back.
+    m[:2, :2] = np.eye(2) + (m[:2, :2] - np.eye(2)) / size_px
+    m[2, :2] /= size_px
+    m[:2, 2] /= size_px
+    to_unit = np.array([[1 / size_px, 0, -centre[0] / size_px], [0, 1 / size_px, -centre[1] / size_px], [0, 0, 1]])
+    return np.linalg.inv(to_unit) @ m @ to_unit
+
+
+class Spline:
+    """A displacement field of uniform cubic B-splines over a picture (H, W), `step_px` between its knots."""
+
+    def __init__(self, hw: tuple[int, int], step_px: float):
+        self.hw, self.step_px = hw, step_px
+        self.knots = tuple(int(np.ceil((n - 1) / step_px)) + 3 for n in hw)
+
+    @property
+    def size(self) -> int:
+        """Number of coefficients for x and y together."""
+        return 2 * self.knots[0] * self.knots[1]
+
+    def _along(self, at: Image, axis: int) -> Image:
+        """Weights (N, knots) at positions (N,) in pixels, held at the picture's edge."""
+        t = np.clip(at, 0, self.hw[axis] - 1) / self.step_px
+        distance = np.abs(t[:, None] - (np.arange(self.knots[axis]) - 1))
+        near, far = 2 / 3 - distance**2 + distance**3 / 2, np.maximum(2 - distance, 0) ** 3 / 6
+        return np.where(distance < 1, near, far)
+
+    def basis(self, points: Image) -> Image:
+        """Weights (T, 2, P) of the coefficients at points (T, 2)."""
+        weights = np.einsum("ty,tx->tyx", self._along(points[:, 1], 0), self._along(points[:, 0], 1))
+        flat = weights.reshape(len(points), -1)
+        no = np.zeros_like(flat)
+        return np.stack([np.concatenate([flat, no], 1), np.concatenate([no, flat], 1)], 1)
+
+    def prior(self, bend: float, pull: float) -> Image:
+        """Penalty (P, P): `bend` on squared second differences of the coefficients, `pull` on their squares."""
+        h, w = self.knots
+        dy, dx = np.diff(np.eye(h), 2, axis=0), np.diff(np.eye(w), 2, axis=0)
+        cross = np.kron(np.diff(np.eye(h), axis=0), np.diff(np.eye(w), axis=0))
+        rows = np.concatenate([np.kron(dy, np.eye(w)), np.kron(np.eye(h), dx), np.sqrt(2) * cross])
+        return np.kron(np.eye(2), bend * rows.T @ rows + pull * np.eye(h * w))
+
+    def dense(self, coefficients: Image, xs: Image, ys: Image) -> Image:
+        """The field (len(ys), len(xs), 2) float32 at the columns `xs` and rows `ys`, in pixels."""
+        c = coefficients.reshape(2, *self.knots)
+        return np.stack([self._along(ys, 0) @ k @ self._along(xs, 1).T for k in c], -1).astype(np.float32)
+
+
+def least_area(u: Image, step_px: float) -> float:
+    """Smallest local change of area of x ↦ x + u(x), for u (H, W, 2) sampled every `step_px`; ≤ 0: it folds."""
+    (ax, bx), (ay, by) = (np.gradient(u[..., k], step_px) for k in (0, 1))
+    return float(((1 + bx) * (1 + ay) - ax * by).min())

@@ -1,0 +1,152 @@
+"""Pictures of one or both cameras, moment by moment, from stills, recordings or live cameras."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from rtfuse.capture import open_source
+from rtfuse.errors import CalibrationError, ConfigError
+from rtfuse.queues import Inbox
+from rtfuse.sync import Pairer
+from rtfuse.types import Frame, Image, Source, Stream
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moment:
+    """What was seen at one time: a frame of each camera, or of one of them."""
+
+    ir: Frame | None
+    rgb: Frame | None
+
+    def frame(self, stream: Stream) -> Frame | None:
+        """Return the stream's frame."""
+        return self.ir if stream == "ir" else self.rgb
+
+
+class Footage:
+    """One or two sources, opened; iterating gives their moments. Use it as a context.
+
+    Recordings are paired by time, within half a frame of the slower one; stills one by one, in the order of their
+    names; of live cameras what is newest. Raises ConfigError if there is no source, or the error of one that cannot be
+    opened.
+    """
+
+    def __init__(self, ir: str | None, rgb: str | None, *, tolerance_ms: float | None = None) -> None:
+        given: dict[Stream, str | None] = {"ir": ir, "rgb": rgb}
+        if not any(given.values()):
+            raise ConfigError("no pictures given; use --ir and --rgb")
+        self._stack, self.sources = ExitStack(), dict[Stream, Source]()
+        try:
+            for stream, uri in given.items():
+                if uri:
+                    self.sources[stream] = open_source(uri, stream)
+                    self._stack.callback(self.sources[stream].close)
+        except BaseException:
+            self._stack.close()
+            raise
+        rates = [s.info.rate_hz for s in self.sources.values()]
+        limit_ms = tolerance_ms or (500 / min(r for r in rates if r) if all(rates) else 20.0)
+        self._tolerance_ns = round(limit_ms * 1e6)
+
+    def __enter__(self) -> Footage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    @property
+    def live(self) -> bool:
+        """Whether a camera is among the sources."""
+        return any(s.info.live for s in self.sources.values())
+
+    @property
+    def both(self) -> bool:
+        """Whether both cameras are there."""
+        return len(self.sources) == 2
+
+    def size_wh(self, stream: Stream) -> tuple[int, int] | None:
+        """Return the stream's image size, None if it is not there."""
+        return self.sources[stream].info.size_wh if stream in self.sources else None
+
+    @property
+    def count(self) -> int | None:
+        """How many moments there are at most, if that is known."""
+        known = [s.info.frames for s in self.sources.values()]
+        return None if any(n is None for n in known) else max(n for n in known if n is not None)
+
+    def __iter__(self) -> Iterator[Moment]:
+        if len(self.sources) == 1:
+            ((stream, source),) = self.sources.items()
+            for frame in source:
+                yield Moment(frame, None) if stream == "ir" else Moment(None, frame)
+            return
+        yield from self._paired()
+
+    def _paired(self) -> Iterator[Moment]:
+        inbox = Inbox(2, lossless=not self.live)
+        wait_ns = 50_000_000 if self.live else None
+        pairer = Pairer(policy="strict", tolerance_ns=self._tolerance_ns, wait_ns=wait_ns)
+        for stream, source in self.sources.items():
+            threading.Thread(target=_pump, args=(inbox, stream, source), daemon=True).start()
+        self._stack.callback(inbox.stop)
+        while not all(inbox.ended(s) for s in self.sources):
+            frames = inbox.take(0.1)
+            for frame in frames:
+                pairer.push(frame)
+            for stream in self.sources:
+                if inbox.ended(stream):
+                    pairer.end(stream)
+            pairs = pairer.pairs(max((f.arrival_ns for f in frames), default=None) if self.live else None)
+            for pair in pairs[-1:] if self.live else pairs:
+                yield Moment(pair.ir, pair.rgb)
+        for pair in pairer.finish():
+            yield Moment(pair.ir, pair.rgb)
+
+
+def _pump(inbox: Inbox, stream: Stream, source: Source) -> None:
+    try:
+        for frame in source:
+            if not inbox.put(frame):
+                return
+    except Exception as e:  # noqa: BLE001 - raised again where frames are taken
+        inbox.fail(e)
+    inbox.end(stream)
+
+
+def sampled(footage: Footage, count: int) -> list[tuple[Image, Image]]:
+    """Return at most `count` (thermal, RGB) pairs of images, spread over the whole footage.
+
+    Raises CalibrationError if there are none: the streams do not overlap in time.
+    """
+    kept: list[tuple[Image, Image]] = []
+    every, k = 1, -1
+    for k, moment in enumerate(footage):
+        if k % every == 0 and moment.ir is not None and moment.rgb is not None:
+            kept.append((moment.ir.image, moment.rgb.image))
+            if len(kept) > 2 * count:  # half of them, and from here on half as often
+                kept, every = kept[::2], 2 * every
+        if footage.live and len(kept) >= count:
+            break
+    if not kept:
+        raise CalibrationError("no two pictures of these streams are of the same moment; are they of one recording?")
+    places = np.unique(np.linspace(0, len(kept) - 1, min(count, len(kept))).round().astype(int))
+    return [kept[p] for p in places]
+
+
+def as_grey(image: Image) -> Image:
+    """Return a picture for people, (h, w) uint8 or (H, W, 3) uint8: counts stretched between their 0.5 % tails."""
+    if image.dtype == np.uint8:
+        return image
+    low, high = np.percentile(image, [0.5, 99.5])
+    return np.clip((image.astype(np.float32) - low) * (255 / max(high - low, 1)), 0, 255).astype(np.uint8)
+
+
+def is_colourless(image: Image) -> bool:
+    """Tell whether an (H, W, 3) uint8 picture is grey: its channels the same but for the noise of compression."""
+    return bool(np.abs(cv2.subtract(image[..., 0].astype(np.int16), image[..., 1].astype(np.int16))).mean() < 0.5)

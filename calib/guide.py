@@ -1,0 +1,142 @@
+"""What the person who holds the board sees: both pictures, what was found, and where views are still missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import cv2
+import numpy as np
+
+from calib.boards import Finding, draw_finding
+from calib.footage import Footage, Moment, as_grey
+from calib.session import VIEWS, Session, View, save_session
+from calib.targets import Board, describe
+from calib.views import Chooser, Kept, sighting
+from rtfuse.errors import CalibrationError, OutputUnwritable
+from rtfuse.publish.record import write_image
+from rtfuse.queues import STREAMS
+from rtfuse.types import Image, Stream
+
+_HEIGHT = 480
+
+
+def guide_picture(moment: Moment, found: Mapping[Stream, Finding], chooser: Chooser) -> Image:
+    """Return both pictures side by side, (480, W, 3) uint8 RGB: ninths that no view covers yet are shaded red."""
+    parts = []
+    for stream in STREAMS:
+        frame = moment.frame(stream)
+        if frame is None:
+            continue
+        h, w = frame.shape_hw
+        image = as_grey(frame.image)
+        picture = draw_finding(image, chooser.board, found[stream]) if stream in found else _colour(image)
+        picture = cv2.resize(picture, (round(w * _HEIGHT / h), _HEIGHT), interpolation=cv2.INTER_AREA)
+        parts.append(_shaded(picture, chooser.coverage(stream, (w, h))))
+    return np.ascontiguousarray(np.hstack(parts))
+
+
+def _colour(image: Image) -> Image:
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if image.ndim == 2 else image
+
+
+def _shaded(picture: Image, counts: Image) -> Image:
+    h, w = picture.shape[:2]
+    picture = picture.copy()
+    for y, x in np.argwhere(counts == 0):
+        part = picture[y * h // 3 : (y + 1) * h // 3, x * w // 3 : (x + 1) * w // 3]
+        part[..., 0] = np.maximum(part[..., 0], 96) // 2 + 80
+    return picture
+
+
+def find_views(
+    footage: Footage,
+    board: Board,
+    *,
+    every: int,
+    limit: int,
+    still: bool,
+    colourless_rgb: bool,
+    watch: Callable[[Moment, Mapping[Stream, Finding], Chooser], bool],
+) -> Chooser:
+    """Look at every `every`-th moment of the footage and return the chooser with the views worth keeping.
+
+    `watch` sees every look and returns False to end it. Raises CalibrationError if no board was found, or the RGB
+    pictures have no colour (the streams may be swapped) and `colourless_rgb` does not say that this is right.
+    """
+    chooser = Chooser(board, limit=limit, still=still)
+    for k, moment in enumerate(footage):
+        if k % every:
+            continue
+        found = chooser.look(moment)
+        if not watch(moment, found, chooser) or (footage.live and len(chooser.kept) >= limit):
+            break
+    if chooser.looked and chooser.colourless == chooser.looked and not colourless_rgb:
+        raise CalibrationError(
+            "the RGB pictures have no colour: are the streams swapped? If the camera is a monochrome one, say so with "
+            "--colourless-rgb"
+        )
+    for stream in footage.sources:
+        if not chooser.seen[stream]:
+            raise CalibrationError(
+                f"{describe(board)} was not found in any of {chooser.looked} {_NAME[stream]} pictures: is it "
+                "this board, whole in the picture, and does it stand out?"
+            )
+    if not chooser.kept:
+        raise CalibrationError(
+            f"the board was found ({chooser.seen['ir']} thermal, {chooser.seen['rgb']} RGB pictures) but never at rest"
+            ": hold it still for half a second at a time, or look more often (--every 1)"
+        )
+    return chooser
+
+
+_NAME: dict[Stream, str] = {"ir": "thermal", "rgb": "RGB"}
+
+
+def save_views(chooser: Chooser, footage: Footage, folder: Any) -> Session:
+    """Write the kept views and their pictures as a session, and return it. Raises OutputUnwritable."""
+    views = []
+    pictures = folder / VIEWS
+    try:
+        pictures.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise OutputUnwritable(f"folder {pictures} cannot be written: {e.strerror or e}") from e
+    for k, kept in enumerate(sorted(chooser.kept, key=_time)):
+        name = f"{k:03d}"
+        for stream in STREAMS:
+            frame = kept.moment.frame(stream)
+            if frame is not None:
+                suffix = "png" if stream == "ir" else "jpg"
+                write_image(pictures / f"{name}.{stream}.{suffix}", _colour(as_grey(frame.image)))
+        found = {s: sighting(f) for s, f in kept.found.items()}
+        views.append(View(name=name, ir=found.get("ir"), rgb=found.get("rgb")))
+    session = Session(
+        board=describe(chooser.board),
+        ir_wh=footage.size_wh("ir"),
+        rgb_wh=footage.size_wh("rgb"),
+        together=footage.both,
+        views=tuple(views),
+    )
+    save_session(session, folder)
+    return session
+
+
+def _time(kept: Kept) -> int:
+    frame = kept.moment.rgb or kept.moment.ir
+    assert frame is not None
+    return frame.t_ns
+
+
+def contact_sheet(chooser: Chooser, columns: int = 4) -> Image:
+    """Return every kept view with what was found in it, (H, W, 3) uint8 RGB."""
+    tiles = []
+    for kept in sorted(chooser.kept, key=_time):
+        for stream in STREAMS:
+            frame = kept.moment.frame(stream)
+            if frame is not None:
+                image = as_grey(frame.image)
+                found = kept.found.get(stream)
+                drawn = _colour(image) if found is None else draw_finding(image, chooser.board, found)
+                tiles.append(cv2.resize(drawn, (320, 240), interpolation=cv2.INTER_AREA))
+    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % columns)
+    return np.vstack([np.hstack(tiles[k : k + columns]) for k in range(0, len(tiles), columns)])

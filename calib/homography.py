@@ -1,0 +1,130 @@
+"""A homography from thermal to RGB pixels: the pose's at one distance, or through points that both cameras see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import cv2
+import msgspec
+import numpy as np
+
+from rtfuse.calibration import (
+    Calibration,
+    Camera,
+    Quality,
+    ir_pixels_of_rgb,
+    matrix3,
+    rgb_pixels_of_ir,
+    undistorted,
+)
+from rtfuse.errors import CalibrationError
+from rtfuse.types import Image
+
+MIN_POINTS = 6
+_MIN_SPREAD = 0.15
+
+
+def at_plane(c: Calibration, plane_m: float) -> Calibration:
+    """Return the homography that a stereo pose gives for the fronto-parallel plane at `plane_m`.
+
+    With n = (0, 0, 1) in the RGB camera's system it is K_rgb (R + t (Rᵀ n)ᵀ / (plane - t_z)) K_ir⁻¹ (Hartley and
+    Zisserman, eq. 13.2). Raises CalibrationError without a pose.
+    """
+    if c.R_rgb_from_ir is None or c.t_rgb_from_ir_m is None:
+        raise CalibrationError("this calibration has no stereo pose; calib stereo makes one")
+    R, t = np.array(c.R_rgb_from_ir), np.array(c.t_rgb_from_ir_m)
+    H = c.rgb.matrix @ (R + np.outer(t, R[2]) / (plane_m - t[2])) @ np.linalg.inv(c.ir.matrix)
+    return msgspec.structs.replace(
+        c,
+        H_rgb_from_ir=matrix3(H / H[2, 2]),
+        R_rgb_from_ir=None,
+        t_rgb_from_ir_m=None,
+        R_std_deg=None,
+        t_std_m=None,
+        plane_m=plane_m,
+    )
+
+
+def through_points(
+    groups: Mapping[str, tuple[Image, Image]], ir: Camera, rgb: Camera, plane_m: float | None = None
+) -> tuple[Calibration, dict[str, Image]]:
+    """Fit a homography through points (N, 2) in thermal and RGB pixels, which lie at about one distance.
+
+    `groups` are points that are held out together: views of a board, or single points. Returns the calibration and, by
+    group, the errors (N, 2) in RGB pixels by a homography that was fitted to the others. Raises CalibrationError that
+    says what is wrong with the points.
+    """
+    names = list(groups)
+    if sum(len(a) for a, _ in groups.values()) < MIN_POINTS or len(names) < 2:
+        raise CalibrationError(
+            f"{sum(len(a) for a, _ in groups.values())} point pairs were given, at least {MIN_POINTS} are needed, "
+            "spread over the image: four give a homography, the others say how good it is"
+        )
+    whole = _fitted(groups, ir, rgb, plane_m)
+    folds = min(len(names), 12)
+    errors: dict[str, Image] = {}
+    for fold in range(folds):
+        test = names[fold::folds]
+        c = _fitted({n: g for n, g in groups.items() if n not in test}, ir, rgb, plane_m)
+        errors |= {n: rgb_pixels_of_ir(groups[n][0], c) - groups[n][1] for n in test}
+    lengths = np.linalg.norm(np.concatenate(list(errors.values())), axis=1)
+    quality = Quality(method="points", pair_error_px=float(np.median(lengths)), views=len(names))
+    return msgspec.structs.replace(whole, quality=quality), errors
+
+
+def _fitted(groups: Mapping[str, tuple[Image, Image]], ir: Camera, rgb: Camera, plane_m: float | None) -> Calibration:
+    a, b = (np.concatenate([g[k] for g in groups.values()]) for k in (0, 1))
+    for name, xy, camera in (("thermal", a, ir), ("RGB", b, rgb)):
+        if ((xy < -0.5) | (xy > np.array(camera.size_wh) - 0.5)).any():
+            raise CalibrationError(f"a point lies outside the {name} image of {camera.size_wh[0]}x{camera.size_wh[1]}")
+    spread = np.linalg.svd(b - b.mean(0), compute_uv=False)[1] / np.sqrt(len(b)) / min(rgb.size_wh)
+    if spread < _MIN_SPREAD / 2:
+        raise CalibrationError("the points lie on or near one line; take some in every corner of the image")
+    ideal = [xy if cam.K is None else _flat(xy, cam) for xy, cam in ((a, ir), (b, rgb))]
+    H, inliers = cv2.findHomography(ideal[0], ideal[1], cv2.RANSAC, 3.0 * max(1.0, rgb.size_wh[0] / 640))
+    if H is None or inliers.sum() < max(4, 0.6 * len(a)):
+        raise CalibrationError(
+            f"only {0 if inliers is None else int(inliers.sum())} of {len(a)} point pairs agree on one homography: are "
+            "they the same points in both pictures, and at about one distance?"
+        )
+    return Calibration(ir=ir, rgb=rgb, H_rgb_from_ir=matrix3(H / H[2, 2]), plane_m=plane_m)
+
+
+def _flat(xy: Image, camera: Camera) -> Image:
+    return np.asarray(undistorted(xy, camera) @ camera.matrix[:2, :2].T + camera.matrix[:2, 2])
+
+
+def read_points(path: str | Path) -> tuple[Image, Image]:
+    """Read a text file of `ir_x,ir_y,rgb_x,rgb_y` lines (a first line of names may be there, # comments).
+
+    Raises CalibrationError naming file and line.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        raise CalibrationError(f"point file {path}: {getattr(e, 'strerror', None) or e}") from e
+    rows = []
+    for number, line in enumerate(lines, 1):
+        text = line.partition("#")[0].strip()
+        if not text or (number == 1 and text[0].isalpha()):
+            continue
+        try:
+            row = [float(x) for x in text.replace(";", ",").split(",")]
+        except ValueError:
+            row = []
+        if len(row) != 4 or not np.isfinite(row).all():
+            raise CalibrationError(
+                f"point file {path}, line {number}: want ir_x,ir_y,rgb_x,rgb_y, found {line.strip()!r}"
+            )
+        rows.append(row)
+    table = np.array(rows, float).reshape(-1, 4)
+    return table[:, :2], table[:, 2:]
+
+
+def agree(a: Calibration, b: Calibration) -> float:
+    """Return the median distance, in thermal pixels, between where two calibrations of one rig look things up."""
+    w, h = a.rgb.size_wh
+    x, y = np.meshgrid(np.linspace(0, w - 1, 17), np.linspace(0, h - 1, 13))
+    pixels = np.stack([x, y], -1).reshape(-1, 2)
+    return float(np.median(np.linalg.norm(ir_pixels_of_rgb(pixels, a) - ir_pixels_of_rgb(pixels, b), axis=1)))

@@ -1,0 +1,63 @@
+"""Parallax: how far thermal and RGB are apart at distances that the registration is not made for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from rtfuse.calibration import Calibration, ir_pixels_of_rgb, rgb_pixels_of_ir
+from rtfuse.errors import CalibrationError
+
+DISTANCES_M = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0, 1000.0)
+
+
+def parallax_px(c: Calibration, distance_m: float) -> float:
+    """Return by how many RGB pixels, in the median over the image, things at a distance are misplaced.
+
+    Two cameras `b` apart with a focal length of `f` pixels, registered at `plane`, err by about
+    f b |1/distance - 1/plane|; here it is computed through both lenses. Raises CalibrationError without a stereo pose.
+    """
+    if c.R_rgb_from_ir is None:
+        raise CalibrationError("the parallax needs the cameras' pose; a homography does not tell it (calib stereo)")
+    w, h = c.rgb.size_wh
+    x, y = np.meshgrid(np.linspace(0, w - 1, 17), np.linspace(0, h - 1, 13))
+    pixels = np.stack([x, y], -1).reshape(-1, 2)
+    there = ir_pixels_of_rgb(pixels, c, plane_m=distance_m)
+    seen = ((there >= 0) & (there <= np.array(c.ir.size_wh) - 1.0)).all(1)
+    if not seen.any():
+        raise CalibrationError(f"at {distance_m:g} m the two cameras see nothing in common")
+    return float(np.median(np.linalg.norm(rgb_pixels_of_ir(there[seen], c) - pixels[seen], axis=1)))
+
+
+def parallax_table(c: Calibration, distances_m: Sequence[float] = DISTANCES_M) -> list[tuple[float, float]]:
+    """Return (distance in m, error in RGB pixels) for distances at which the cameras have something in common."""
+    rows = []
+    for d in sorted({*distances_m, *([c.plane_m] if c.plane_m else [])}):
+        try:
+            rows.append((d, parallax_px(c, d)))
+        except CalibrationError:
+            if c.R_rgb_from_ir is None:
+                raise
+    return rows
+
+
+def in_register(c: Calibration, limit_px: float = 1.0) -> tuple[float, float]:
+    """Return the nearest and the farthest distance, m, at which the error is at most `limit_px`; inf: any farther."""
+    assert c.plane_m is not None
+
+    def bound(far: float) -> float:
+        inside, outside = np.log(c.plane_m or 1.0), np.log(far)
+        for _ in range(40):
+            middle = (inside + outside) / 2
+            inside, outside = (middle, outside) if _fits(c, float(np.exp(middle)), limit_px) else (inside, middle)
+        return float(np.exp(inside))
+
+    return bound(0.05), bound(1e5) if not _fits(c, 1e5, limit_px) else float("inf")
+
+
+def _fits(c: Calibration, distance_m: float, limit_px: float) -> bool:
+    try:
+        return parallax_px(c, distance_m) <= limit_px
+    except CalibrationError:
+        return False

@@ -1,0 +1,59 @@
+"""A calibration from what the cameras see, without any board."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import numpy as np
+
+from calib.field import Model
+from calib.register import Registration, register
+from rtfuse.calibration import Calibration, Camera, Quality, ir_pixels_of_rgb, matrix3
+from rtfuse.errors import CalibrationError
+from rtfuse.types import Image
+
+_STEP_PX = 24
+
+
+def calibration_of(
+    pairs: Sequence[tuple[Image, Image]],
+    *,
+    model: Model = "homography",
+    smooth: bool = False,
+    start: Calibration | None = None,
+    plane_m: float | None = None,
+) -> Calibration:
+    """Register (thermal, RGB) pairs of one rig and return the calibration; `start` is where the search begins.
+
+    The error that it names is the registration's own estimate. Raises CalibrationError where it would have to guess.
+    """
+    guess = None
+    if start is not None:
+        if start.H_rgb_from_ir is None or start.ir.K is not None or start.rgb.K is not None:
+            raise CalibrationError("a start has to be a plain homography: calib homography makes one")
+        guess = np.array(start.H_rgb_from_ir)
+    found = register(pairs, model=model, start=guess, smooth=smooth)
+    (ih, iw), (h, w) = pairs[0][0].shape[:2], pairs[0][1].shape[:2]
+    plain = Calibration(
+        ir=Camera(size_wh=(iw, ih)),
+        rgb=Camera(size_wh=(w, h)),
+        H_rgb_from_ir=matrix3(found.H_rgb_from_ir),
+        plane_m=plane_m,
+        quality=Quality(method="register", pair_error_px=found.error_px, views=len(pairs)),
+    )
+    return plain if found.field is None else msgspec.structs.replace(plain, field_px=_thinned(found, plain))
+
+
+def _thinned(found: Registration, plain: Calibration) -> tuple[tuple[tuple[float, float], ...], ...]:
+    """Return the smooth field at places some `_STEP_PX` apart, beyond what the homography says."""
+    assert found.field is not None
+    w, h = plain.rgb.size_wh
+    columns, rows = (max(4, round(n / _STEP_PX) + 1) for n in (w, h))
+    x, y = np.meshgrid(np.linspace(0, w - 1, columns), np.linspace(0, h - 1, rows))
+    places = np.stack([x, y], -1).reshape(-1, 2)
+    near = np.rint(places).astype(int)
+    # The field at the nearest pixel, less what the homography says there.
+    extra = found.field[near[:, 1], near[:, 0]] - ir_pixels_of_rgb(near.astype(float), plain)
+    table = extra.reshape(rows, columns, 2).round(3)
+    return tuple(tuple((float(a), float(b)) for a, b in row) for row in table)

@@ -1,0 +1,121 @@
+"""A session: every board that was found, of one rig, with the pictures it was found in; a folder between commands.
+
+`boards.json` holds what was found, `views/` the pictures: thermal stretched to 8 bits as `NAME.ir.png`, RGB as
+`NAME.rgb.jpg`. `ir.yaml` and `rgb.yaml`, beside it, are the cameras that `calib intrinsics` made of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from calib.targets import Board, parse_board
+from rtfuse.calibration import Camera, fault_of_camera, write_yaml
+from rtfuse.errors import CalibrationError, OutputUnwritable
+from rtfuse.types import Image, Stream
+
+BOARDS = "boards.json"
+VIEWS = "views"
+
+
+class Sighting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Where one camera saw the board: `pixels` of the board's points `ids`, and how sharp they were.
+
+    `ratio` is the discs' diameter as it looked, as a part of their spacing; 0 for other boards.
+    """
+
+    ids: tuple[int, ...]
+    pixels: tuple[tuple[float, float], ...]
+    sharpness: float
+    ratio: float = 0.0
+
+    @property
+    def xy(self) -> Image:
+        """The pixels as (N, 2) float64."""
+        return np.array(self.pixels, float).reshape(-1, 2)
+
+
+def diameter_m(board: Board, sightings: Iterable[Sighting]) -> float:
+    """Return the diameter of a board's discs, m: as it was given, or else as it looked; 0 if it has none."""
+    if board.diameter_m is not None or not board.discs:
+        return board.diameter_m or 0.0
+    return board.spacing_m * float(np.median([s.ratio for s in sightings]))
+
+
+class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One moment: what each camera saw of the board, if anything."""
+
+    name: str
+    ir: Sighting | None = None
+    rgb: Sighting | None = None
+
+
+class Session(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What `boards.json` holds. `together`: both cameras recorded at once, so that views are pairs."""
+
+    board: str
+    ir_wh: tuple[int, int] | None = None
+    rgb_wh: tuple[int, int] | None = None
+    together: bool = False
+    views: tuple[View, ...] = ()
+    version: Literal[1] = 1
+
+    @property
+    def target(self) -> Board:
+        """The board."""
+        return parse_board(self.board)
+
+    def size_wh(self, stream: Stream) -> tuple[int, int]:
+        """Return the stream's image size. Raises CalibrationError if the session has no such stream."""
+        size = self.ir_wh if stream == "ir" else self.rgb_wh
+        if size is None:
+            raise CalibrationError(f"this session has no {stream} pictures; give --{stream} to calib boards")
+        return size
+
+    def sightings(self, stream: Stream) -> dict[str, Sighting]:
+        """Return what one camera saw, by the view's name."""
+        found = ((v.name, v.ir if stream == "ir" else v.rgb) for v in self.views)
+        return {name: s for name, s in found if s is not None}
+
+
+def load_session(folder: str | Path) -> Session:
+    """Read a session. Raises CalibrationError naming the folder and the fault."""
+    path = Path(folder) / BOARDS
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Session)
+    except OSError as e:
+        raise CalibrationError(f"{path}: {e.strerror or e}; calib boards makes it") from e
+    except (msgspec.ValidationError, msgspec.DecodeError) as e:
+        raise CalibrationError(f"{path}: {e}") from e
+
+
+def save_session(session: Session, folder: str | Path) -> None:
+    """Write a session's `boards.json`. Raises OutputUnwritable."""
+    path = Path(folder) / BOARDS
+    try:
+        path.write_bytes(msgspec.json.format(msgspec.json.encode(session), indent=1))
+    except OSError as e:
+        raise OutputUnwritable(f"{path}: {e.strerror or e}") from e
+
+
+def load_camera(path: str | Path) -> Camera:
+    """Read a camera (YAML). Raises CalibrationError naming the file and the fault."""
+    try:
+        camera = msgspec.yaml.decode(Path(path).read_bytes(), type=Camera)
+    except OSError as e:
+        raise CalibrationError(f"camera file {path}: {e.strerror or e}; calib intrinsics makes it") from e
+    except (msgspec.ValidationError, msgspec.DecodeError) as e:
+        raise CalibrationError(f"camera file {path}: {' '.join(str(e).split())}") from e
+    fault = fault_of_camera("camera", camera)
+    if fault or camera.K is None:
+        raise CalibrationError(f"camera file {path}: {fault or 'K is missing'}")
+    return camera
+
+
+def save_camera(camera: Camera, path: str | Path) -> None:
+    """Write a camera (YAML). Raises OutputUnwritable."""
+    write_yaml(msgspec.to_builtins(camera), path)

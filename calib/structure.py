@@ -1,0 +1,81 @@
+"""Maps of what thermal and RGB share (`rtfuse.structure`), compared under every small displacement, cell by cell."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from rtfuse.types import Image
+
+CELL = 8
+"""Side, in pixels of the level, of the cells that a comparison is summed over."""
+
+
+def luma_of_counts(ir: Image) -> Image:
+    """Thermal (h, w) uint8 or uint16 counts as (h, w) float32, its 0.5 and 99.5 percentiles at 0 and 255."""
+    sample = ir[:: max(1, ir.shape[0] // 256), :: max(1, ir.shape[1] // 256)]
+    lo, hi = np.percentile(sample, (0.5, 99.5))
+    return np.clip((ir.astype(np.float32) - lo) * (255 / max(hi - lo, 1.0)), -64, 320).astype(np.float32)
+
+
+class Comparison:
+    """Normalised correlation of structure maps, per cell and displacement, summed over frames.
+
+    `shifts` (S, 2) float32: displacements (dx, dy) in pixels; RGB at x is compared with thermal at x + shift.
+    """
+
+    def __init__(self, hw: tuple[int, int], radius: int):
+        self.hw, self.radius = hw, radius
+        self.grid = (-(-hw[0] // CELL), -(-hw[1] // CELL))
+        side = np.arange(-radius, radius + 1)
+        self.shifts = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2).astype(np.float32)
+        self.dot = np.zeros((len(self.shifts), *self.grid), np.float32)
+        self.power_ir = np.zeros_like(self.dot)
+        self.power_rgb = np.zeros(self.grid, np.float32)
+
+    def add(self, ir: Image, rgb: Image) -> None:
+        """Add one frame's structure maps (5, H, W), thermal already near the RGB grid."""
+        r, (h, w) = self.radius, self.hw
+        padded = np.pad(ir, ((0, 0), (r, r), (r, r)))
+        power = np.einsum("chw,chw->hw", padded, padded)
+        self.power_rgb += self._cells(np.einsum("chw,chw->hw", rgb, rgb))
+        for s, (dx, dy) in enumerate(self.shifts.astype(int)):
+            window = np.s_[r + dy : r + dy + h, r + dx : r + dx + w]
+            self.dot[s] += self._cells(np.einsum("chw,chw->hw", padded[:, *window], rgb))
+            self.power_ir[s] += self._cells(power[window])
+
+    def _cells(self, x: Image) -> Image:
+        h, w = self.grid
+        full = cv2.copyMakeBorder(x, 0, h * CELL - x.shape[0], 0, w * CELL - x.shape[1], cv2.BORDER_CONSTANT)
+        return cv2.resize(full, (w, h), interpolation=cv2.INTER_AREA)
+
+    def ncc(self, window_px: float, cells: Image | float = 1.0) -> Image:
+        """Correlation (S, T), -1 to 1, of each cell, summed over Gaussian windows of deviation `window_px`.
+
+        `cells` (cells high, cells wide) float32, 0 or 1, says which cells are to be counted.
+        """
+
+        def spread(x: Image) -> Image:
+            return cv2.GaussianBlur(x * cells, (0, 0), window_px / CELL, borderType=cv2.BORDER_CONSTANT)
+
+        dot, power_ir = (np.stack([spread(c) for c in x]) for x in (self.dot, self.power_ir))
+        power_rgb = spread(self.power_rgb)
+        # Windows with hardly any structure shall not be heard: their correlation is drawn to zero.
+        quiet_ir, quiet_rgb = 0.2 * float(self.power_ir.mean()) + 1e-6, 0.2 * float(self.power_rgb.mean()) + 1e-6
+        ncc = dot / np.sqrt((power_ir + quiet_ir) * (power_rgb + quiet_rgb))
+        return ncc.reshape(len(self.shifts), -1)
+
+    def weight(self, window_px: float) -> Image:
+        """How much structure both pictures have around each cell, (T,) float32, 0 to 1: 1 is the average and more."""
+        rgb, ir = (
+            cv2.GaussianBlur(x, (0, 0), window_px / CELL, borderType=cv2.BORDER_CONSTANT)
+            for x in (self.power_rgb, self.power_ir[len(self.shifts) // 2])
+        )
+        both = np.sqrt(rgb * ir).ravel()
+        return np.minimum(both / max(float(both.mean()), 1e-9), 1)
+
+    def centres(self) -> Image:
+        """Cell centres (cells, 2) float64, x and y in pixels of the level, row by row."""
+        h, w = self.grid
+        ys, xs = np.mgrid[:h, :w]
+        return (np.stack([xs, ys], -1).reshape(-1, 2) + 0.5) * CELL - 0.5
