@@ -13,7 +13,9 @@ from rtfuse.types import Image
 
 _MIN_AREA_PX = 20.0
 _MIN_AXES = 0.25
-_MAX_MISFIT = 0.35
+_MAX_MISFIT, _SURE_MISFIT = 0.35, 0.02
+_MOST = 120
+"""How many blobs are tried, the largest and clearest: noise has thousands."""
 _SMALL_PX = 3.0
 _RAYS = 96
 _CONTRAST = 4.0
@@ -52,7 +54,8 @@ def find_grid(grey: Image, cells: Image) -> tuple[Image, Image] | None:
     discs = _discs(grey)
     best: tuple[float, list[Disc]] = (_MAX_MISFIT, [])
     for dark in (True, False):
-        some = [d for d in discs if d.dark is dark]
+        some = sorted((d for d in discs if d.dark is dark), key=lambda d: -d.radius * abs(d.outside - d.inside))
+        some = some[: max(_MOST, 3 * len(cells))]
         for lattice in _lattices(some, len(cells)) if len(some) >= len(cells) else ():
             orders = [[some[k] for k in order] for order in _orders(lattice, cells)]
             fits = [(_misfit(cells, np.array([(d.x, d.y) for d in o])), o) for o in orders]
@@ -61,6 +64,8 @@ def find_grid(grey: Image, cells: Image) -> tuple[Image, Image] | None:
                 # Turns of one lattice fit alike: of them take the one that starts nearest to the top left.
                 turns = [o for error, o in fits if error < 1.5 * least + 0.02]
                 best = least, min(turns, key=lambda o: o[0].x + o[0].y)
+            if best[0] < _SURE_MISFIT:
+                break
     if not best[1]:
         return None
     return np.array([_middle(grey, d) for d in best[1]]), np.array([d.radius for d in best[1]])

@@ -239,7 +239,8 @@ def _epipolar(c: Calibration, session: Session, name: str, folder: Path) -> tupl
         picture = cv2.imread(str(path))
         if picture is None:
             raise CalibrationError(f"{path} is missing: the session's pictures belong to it")
-        picture = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+        scale = max(1.0, 640 / picture.shape[1])
+        picture = cv2.cvtColor(cv2.resize(picture, None, fx=scale, fy=scale), cv2.COLOR_BGR2RGB)
         camera, far = (c.ir, c.rgb) if stream == "ir" else (c.rgb, c.ir)
         seen, there = (session.sightings(s)[name].xy for s in (stream, other))  # type: ignore[arg-type]
         depths = np.geomspace(0.1, 1000, 400)
@@ -249,9 +250,13 @@ def _epipolar(c: Calibration, session: Session, name: str, folder: Path) -> tupl
             points = (points - t) @ R if stream == "ir" else points @ R.T + t
             line = projected(points, camera)
             inside = ((line > -200) & (line < np.array(camera.size_wh) + 200.0)).all(1)
-            cv2.polylines(picture, [line[inside].round().astype(np.int32)], False, (255, 170, 60), 1, cv2.LINE_AA)
+            cv2.polylines(
+                picture, [(scale * line[inside]).round().astype(np.int32)], False, (255, 170, 60), 1, cv2.LINE_AA
+            )
         for x, y in seen:
-            cv2.drawMarker(picture, (round(x), round(y)), (60, 220, 255), cv2.MARKER_CROSS, 9, 1, cv2.LINE_AA)
+            cv2.drawMarker(
+                picture, (round(scale * x), round(scale * y)), (60, 220, 255), cv2.MARKER_CROSS, 9, 1, cv2.LINE_AA
+            )
         pictures.append(picture)
     return pictures[0], pictures[1]
 
@@ -281,7 +286,7 @@ def _chart(table: Sequence[tuple[float, float]]) -> str:
     w, h, left, below = 440, 300, 46, 34
     d, e = np.array(table).T
     e = np.clip(e, 0.05, 200)
-    x = left + (np.log10(d) - np.log10(d[0])) / (np.log10(d[-1]) - np.log10(d[0])) * (w - left - 10)
+    x = left + (np.log10(d) - np.log10(d[0])) / (np.log10(d[-1]) - np.log10(d[0])) * (w - left - 24)
     low, high = np.log10(0.05), np.log10(200)
     y = (h - below) - (np.log10(e) - low) / (high - low) * (h - below - 10)
     line = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
@@ -289,7 +294,7 @@ def _chart(table: Sequence[tuple[float, float]]) -> str:
     for value in (0.1, 1, 10, 100):
         at = (h - below) - (np.log10(value) - low) / (high - low) * (h - below - 10)
         marks.append(
-            f'<line x1="{left}" x2="{w - 10}" y1="{at:.1f}" y2="{at:.1f}" stroke="currentColor" opacity=".2"/>'
+            f'<line x1="{left}" x2="{w - 24}" y1="{at:.1f}" y2="{at:.1f}" stroke="currentColor" opacity=".2"/>'
         )
         marks.append(f'<text x="{left - 6}" y="{at + 4:.1f}" text-anchor="end">{value:g}</text>')
     for distance, at in zip(d, x, strict=True):
@@ -299,7 +304,7 @@ def _chart(table: Sequence[tuple[float, float]]) -> str:
         f'<svg viewBox="0 0 {w} {h}" width="{w}" font-size="11" fill="currentColor" role="img" '
         f'aria-label="error against distance">{"".join(marks)}'
         f'<polyline points="{line}" fill="none" stroke="#e07b00" stroke-width="2"/>'
-        f'<text x="{w - 10}" y="{h - 2}" text-anchor="end">distance, m</text>'
+        f'<text x="{w - 24}" y="{h - 2}" text-anchor="end">distance, m</text>'
         f'<text x="{left}" y="10">error, RGB px</text></svg>'
     )
 
