@@ -56,10 +56,16 @@ def find_grid(grey: Image, cells: Image) -> tuple[Image, Image] | None:
     for dark in (True, False):
         some = sorted((d for d in discs if d.dark is dark), key=lambda d: -d.radius * abs(d.outside - d.inside))
         some = some[: max(_MOST, 3 * len(cells))]
+        done: set[frozenset[int]] = set()
         for lattice in _lattices(some, len(cells)) if len(some) >= len(cells) else ():
+            members = frozenset(lattice.values())
+            if members in done:
+                continue
             orders = [[some[k] for k in order] for order in _orders(lattice, cells)]
             fits = [(_misfit(cells, np.array([(d.x, d.y) for d in o])), o) for o in orders]
             least = min((error for error, _ in fits), default=np.inf)
+            if np.isfinite(least):
+                done.add(members)  # else its steps were other ones than the board's
             if least < best[0]:
                 # Turns of one lattice fit alike: of them take the one that starts nearest to the top left.
                 turns = [o for error, o in fits if error < 1.5 * least + 0.02]
@@ -238,12 +244,11 @@ def _distinct(found: list[tuple[float, Disc]]) -> list[Disc]:
 
 
 def _lattices(discs: list[Disc], count: int) -> Iterator[dict[Cell, int]]:
-    """Yield lattices of `count` discs, each once, grown from every disc along pairs of its neighbours."""
+    """Yield lattices of `count` discs, grown from every disc along pairs of its neighbours: one may come often."""
     xy = np.array([(d.x, d.y) for d in discs])
     radius = np.array([d.radius for d in discs])
     alike = _alike(discs)
     far = np.linalg.norm(xy[:, None] - xy[None], axis=2)
-    seen: set[frozenset[int]] = set()
     for seed in range(len(discs)):
         near = [int(k) for k in np.argsort(far[seed])[1:] if alike[seed, k]][:8]
         near = [k for k in near if far[seed, k] > 1.05 * (radius[k] + radius[seed])][:6]
@@ -256,9 +261,7 @@ def _lattices(discs: list[Disc], count: int) -> Iterator[dict[Cell, int]]:
             ):
                 continue
             lattice = _grown(xy, alike, {(0, 0): seed, (1, 0): a, (0, 1): b}, count)
-            members = frozenset(lattice.values())
-            if len(lattice) == count and members not in seen:
-                seen.add(members)
+            if len(lattice) == count:
                 yield lattice
 
 
