@@ -74,7 +74,23 @@ def find_grid(grey: Image, cells: Image) -> tuple[Image, Image] | None:
                 break
     if not best[1]:
         return None
-    return np.array([_middle(grey, d) for d in best[1]]), np.array([d.radius for d in best[1]])
+    chosen = _of_one_size(best[1], discs, cells)
+    return np.array([_middle(grey, d) for d in chosen]), np.array([d.radius for d in chosen])
+
+
+def _of_one_size(chosen: list[Disc], discs: list[Disc], cells: Image) -> list[Disc]:
+    """Return for each place the disc whose size goes with the others': of some, only a part was round as well."""
+    A = np.concatenate([cells, np.ones((len(cells), 1))], 1)
+    sizes = np.log([d.radius for d in chosen])
+    terms, *_ = np.linalg.lstsq(A, sizes, rcond=None)
+    typical = np.abs(sizes - A @ terms) <= 2.5 * max(0.02, float(np.median(np.abs(sizes - A @ terms))))
+    if typical.sum() > 3:
+        terms, *_ = np.linalg.lstsq(A[typical], sizes[typical], rcond=None)
+    settled = []
+    for disc, want in zip(chosen, A @ terms, strict=True):
+        here = [d for d in discs if d.dark is disc.dark and np.hypot(d.x - disc.x, d.y - disc.y) < 0.5 * np.exp(want)]
+        settled.append(min(here, key=lambda d: abs(np.log(d.radius) - want), default=disc))
+    return settled
 
 
 def _discs(grey: Image) -> list[Disc]:
