@@ -25,6 +25,8 @@ _MAX_FOCAL_STD = 0.02
 _MAX_REJECTED = 0.3
 _MAX_ERROR = 1.25e-3
 """Of the image's width: 0.8 px at 640. Where views err by more in the median, they are not of one lens."""
+_SUSPICIOUS = 4e-4
+"""Of the image's width, 0.26 px at 640: a larger error may come of two lenses that one explains half-way."""
 _WORSE = 1.03
 """A model with more freedom has to be better than a simpler one by more than this."""
 _NOT_ONE = (
@@ -71,7 +73,7 @@ def fit_camera(
         fits[kind] = _refit([without_bias(s, lens, diameter) for s in sights], starts[kind])
         held_out[kind] = _held_out([without_bias(s, fits[kind].lenses[0], diameter) for s in sights], fits[kind])
     best = min(held_out.values())
-    if best > _MAX_ERROR * size_wh[0]:
+    if best > _MAX_ERROR * size_wh[0] or (best > _SUSPICIOUS * size_wh[0] and _two_cameras(sights, fits[kinds[0]])):
         raise CalibrationError(_NOT_ONE.format(best, len(rejected), len(sightings)))
     kind = next(k for k in kinds if held_out[k] <= _WORSE * best)
     fit, lens = fits[kind], fits[kind].lenses[0]
@@ -171,6 +173,21 @@ def _without_worst(sight: Sight, lens: Lens, limit: float) -> Sight | None:
         if rms([rest.pixels - project(rest.points, pose, lens)[0]]) <= limit:
             return rest
     return None
+
+
+def _two_cameras(sights: Sequence[Sight], fit: Adjusted, trials: int = 12) -> bool:
+    """Tell whether some views, but not most, agree on a lens far better than all do together."""
+    together, rng = _typical(fit), np.random.default_rng(0)
+    for _ in range(trials):
+        some = [sights[k] for k in rng.choice(len(sights), min(6, len(sights)), replace=False)]
+        lens = _refit(some, fit).lenses[0]
+        each = np.array(
+            [rms([s.pixels - project(s.points, pose_of(s.points, s.pixels, lens), lens)[0]]) for s in sights]
+        )
+        share = float((each < 0.6 * together).mean())
+        if 0.25 < share < 0.8:
+            return True
+    return False
 
 
 def _held_out(sights: Sequence[Sight], start: Adjusted, folds: int = 5) -> float:
