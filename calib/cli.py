@@ -264,9 +264,8 @@ def _print_quality(c: Calibration) -> None:
         return
     at = f" at {q.distance_m[0]:.2g} to {q.distance_m[1]:.2g} m" if q.distance_m else ""
     colour = {"good": "green", "pass": "yellow", "fail": "red"}[q.verdict]
-    out.print(
-        f"pair error on held-out views: {q.pair_error_px:.2f} RGB px{at}: [bold {colour}]{q.verdict}[/]", soft_wrap=True
-    )
+    what = "error by its own estimate" if q.method == "register" else "pair error on held-out views"
+    out.print(f"{what}: {q.pair_error_px:.2f} RGB px{at}: [bold {colour}]{q.verdict}[/]", soft_wrap=True)
 
 
 def _print_parallax(c: Calibration) -> None:

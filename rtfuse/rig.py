@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping
 
@@ -18,6 +19,7 @@ from rtfuse.sync import Pairer
 from rtfuse.types import Clock, Source, Stream
 
 _MS = 1_000_000
+_log = logging.getLogger("rtfuse")
 
 
 def open_rig(
@@ -29,6 +31,9 @@ def open_rig(
     """
     cameras: dict[Stream, Camera] = {"ir": config.ir, "rgb": config.rgb}
     calibration = load_calibration(config.align.calib) if config.align.calib else None
+    if calibration is not None and calibration.quality is not None and calibration.quality.verdict == "fail":
+        error = f"{calibration.quality.pair_error_px:.1f} px"
+        _log.warning("calibration %s is not good: %s between the pictures; see calib report", config.align.calib, error)
     how = config.fuse
     fuser = open_fuser(how.fuser, weights=how.weights, engine=how.engine, precision=how.precision, plan=how.plan)
     given = dict(sources or {})
