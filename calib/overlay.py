@@ -13,17 +13,20 @@ from rtfuse.types import Image
 _EDGE = (255, 120, 0)
 
 
-def aligned(ir: Image, rgb: Image, c: Calibration | None) -> Image:
-    """Return thermal (h, w) on the grid of RGB, (H, W) uint8; without a calibration merely stretched."""
-    return Aligner((ir.shape[0], ir.shape[1]), (rgb.shape[0], rgb.shape[1]), c)(as_grey(ir))
+def aligned(ir: Image, rgb: Image, c: Calibration | None) -> tuple[Image, Image]:
+    """Return thermal on the grid of RGB, (H, W) uint8, and where it reaches, (H, W) bool; stretched without `c`."""
+    aligner = Aligner((ir.shape[0], ir.shape[1]), (rgb.shape[0], rgb.shape[1]), c, seam_px=0)
+    reached = np.ones(rgb.shape[:2], bool) if aligner.valid is None else aligner.valid > 0
+    return aligner(as_grey(ir)), reached
 
 
-def edges_on(aligned_ir: Image, rgb: Image) -> Image:
+def edges_on(aligned_ir: Image, reached: Image, rgb: Image) -> Image:
     """Return RGB in grey with thermal's edges in orange, (H, W, 3) uint8."""
     blurred = cv2.GaussianBlur(aligned_ir, (0, 0), max(1.0, rgb.shape[1] / 500))
     strength = cv2.magnitude(cv2.Sobel(blurred, cv2.CV_32F, 1, 0), cv2.Sobel(blurred, cv2.CV_32F, 0, 1))
     high = max(10.0, float(np.percentile(strength, 94)))
     edges = cv2.Canny(blurred, 0.4 * high, high, L2gradient=True)
+    edges[cv2.erode(reached.astype(np.uint8), np.ones((9, 9), np.uint8), borderValue=1) == 0] = 0
     if rgb.shape[1] > 800:
         edges = cv2.dilate(edges, np.ones((2, 2), np.uint8))
     grey = cv2.cvtColor(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
@@ -32,15 +35,15 @@ def edges_on(aligned_ir: Image, rgb: Image) -> Image:
     return picture
 
 
-def checkerboard(aligned_ir: Image, rgb: Image, squares: int = 8) -> Image:
+def checkerboard(aligned_ir: Image, reached: Image, rgb: Image, squares: int = 8) -> Image:
     """Return RGB and thermal in turn, square by square, (H, W, 3) uint8: lines go on where they are registered."""
     h, w = rgb.shape[:2]
     side = max(1, round(w / squares))
-    odd = ((np.arange(h)[:, None] // side + np.arange(w) // side) % 2).astype(bool)
+    odd = ((np.arange(h)[:, None] // side + np.arange(w) // side) % 2).astype(bool) & reached
     return np.where(odd[..., None], cv2.cvtColor(cv2.equalizeHist(aligned_ir), cv2.COLOR_GRAY2RGB), rgb)
 
 
 def before_and_after(ir: Image, rgb: Image, c: Calibration) -> Image:
     """Return edges and checkerboard, above without and below with the calibration, (2H, 2W, 3) uint8."""
-    rows = [(aligned(ir, rgb, None)), aligned(ir, rgb, c)]
-    return np.vstack([np.hstack([edges_on(row, rgb), checkerboard(row, rgb)]) for row in rows])
+    rows = [aligned(ir, rgb, None), aligned(ir, rgb, c)]
+    return np.vstack([np.hstack([edges_on(*row, rgb), checkerboard(*row, rgb)]) for row in rows])

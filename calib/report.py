@@ -174,10 +174,10 @@ def _scene(c: Calibration, pairs: Sequence[tuple[Image, Image]]) -> str:
         before, after = aligned(ir, rgb, None), aligned(ir, rgb, c)
         parts.append(
             '<div class="two">'
-            + _picture(edges_on(before, rgb), "Thermal's edges on RGB, before")
-            + _picture(edges_on(after, rgb), "after")
-            + _picture(checkerboard(before, rgb), "RGB and thermal in turn, before")
-            + _picture(checkerboard(after, rgb), "after: lines go on from square to square")
+            + _picture(edges_on(*before, rgb), "Thermal's edges on RGB, before")
+            + _picture(edges_on(*after, rgb), "after")
+            + _picture(checkerboard(*before, rgb), "RGB and thermal in turn, before")
+            + _picture(checkerboard(*after, rgb), "after: lines go on from square to square")
             + "</div>"
         )
     return "".join(parts)
