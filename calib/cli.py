@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 import numpy as np
@@ -19,6 +19,11 @@ from rtfuse.cli import run_app
 from rtfuse.errors import CalibrationError, ConfigError, NoDisplay, OutputExists
 from rtfuse.queues import STREAMS
 from rtfuse.types import Stream
+
+if TYPE_CHECKING:
+    from calib.boards import Finding
+    from calib.footage import Moment
+    from calib.views import Chooser
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -132,8 +137,8 @@ class _Watch:
 
             try:
                 self._window = Window("calib boards")
-            except NoDisplay as e:
-                out.print(f"no picture to guide you: {e}", soft_wrap=True)
+            except NoDisplay:
+                out.print("no display here for a picture to guide you; Ctrl-C ends, views.jpg shows what was kept")
 
     def __enter__(self) -> _Watch:
         self._bar.start()
@@ -144,14 +149,16 @@ class _Watch:
         if self._window is not None:
             self._window.close()
 
-    def __call__(self, moment: object, found: Mapping[Stream, object], chooser: object) -> bool:
-        from calib.guide import guide_picture
+    def __call__(self, moment: Moment, found: Mapping[Stream, Finding], chooser: Chooser) -> bool:
+        from calib.guide import advice, guide_picture
 
-        frame = moment.rgb or moment.ir  # type: ignore[attr-defined]
-        self._bar.update(self._task, completed=frame.frame_id + 1, description=f"{len(chooser.kept)} views")  # type: ignore[attr-defined]
+        frame = moment.rgb or moment.ir
+        assert frame is not None
+        said = f"{len(chooser.kept)} views; {advice(moment, chooser)}"
+        self._bar.update(self._task, completed=frame.frame_id + 1, description=said)
         if self._window is None:
             return True
-        self._window.draw(guide_picture(moment, found, chooser))  # type: ignore[arg-type]
+        self._window.draw(guide_picture(moment, found, chooser))
         return not self._window.closed()
 
 

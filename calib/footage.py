@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from rtfuse.capture import open_source
-from rtfuse.errors import CalibrationError, ConfigError
+from rtfuse.errors import CalibrationError, ConfigError, SourceLost
 from rtfuse.queues import Inbox
 from rtfuse.sync import Pairer
 from rtfuse.types import Frame, Image, Source, Stream
@@ -81,12 +81,20 @@ class Footage:
         return None if any(n is None for n in known) else max(n for n in known if n is not None)
 
     def __iter__(self) -> Iterator[Moment]:
-        if len(self.sources) == 1:
-            ((stream, source),) = self.sources.items()
-            for frame in source:
-                yield Moment(frame, None) if stream == "ir" else Moment(None, frame)
-            return
-        yield from self._paired()
+        """Yield the moments; a live source that is lost after the first of them ends the footage."""
+        found = False
+        try:
+            for moment in self._paired() if self.both else self._alone():
+                yield moment
+                found = True
+        except SourceLost:
+            if not found:
+                raise
+
+    def _alone(self) -> Iterator[Moment]:
+        ((stream, source),) = self.sources.items()
+        for frame in source:
+            yield Moment(frame, None) if stream == "ir" else Moment(None, frame)
 
     def _paired(self) -> Iterator[Moment]:
         inbox = Inbox(2, lossless=not self.live)

@@ -18,11 +18,11 @@ from rtfuse.publish.record import write_image
 from rtfuse.queues import STREAMS
 from rtfuse.types import Image, Stream
 
-_HEIGHT = 480
+_HEIGHT, _STRIP = 480, 28
 
 
 def guide_picture(moment: Moment, found: Mapping[Stream, Finding], chooser: Chooser) -> Image:
-    """Return both pictures side by side, (480, W, 3) uint8 RGB: ninths that no view covers yet are shaded red."""
+    """Return both pictures side by side, (508, W, 3) uint8 RGB: ninths without a view shaded red, advice below."""
     parts = []
     for stream in STREAMS:
         frame = moment.frame(stream)
@@ -33,7 +33,20 @@ def guide_picture(moment: Moment, found: Mapping[Stream, Finding], chooser: Choo
         picture = draw_finding(image, chooser.board, found[stream]) if stream in found else _colour(image)
         picture = cv2.resize(picture, (round(w * _HEIGHT / h), _HEIGHT), interpolation=cv2.INTER_AREA)
         parts.append(_shaded(picture, chooser.coverage(stream, (w, h))))
-    return np.ascontiguousarray(np.hstack(parts))
+    picture = np.vstack([np.hstack(parts), np.zeros((_STRIP, sum(p.shape[1] for p in parts), 3), np.uint8)])
+    text = f"{len(chooser.kept)} views; {advice(moment, chooser) or 'enough: q ends'}"
+    cv2.putText(picture, text, (8, _HEIGHT + 19), cv2.FONT_HERSHEY_SIMPLEX, 0.55, (255, 255, 255), 1, cv2.LINE_AA)
+    return np.ascontiguousarray(picture)
+
+
+def advice(moment: Moment, chooser: Chooser) -> str:
+    """Return what to show next, for the person who holds the board; nothing when there is enough."""
+    for stream in STREAMS:
+        frame = moment.frame(stream)
+        missing = chooser.lacks(stream, frame.shape_hw[::-1]) if frame is not None else []
+        if missing:
+            return f"wanted: {missing[0]}"
+    return ""
 
 
 def _colour(image: Image) -> Image:
@@ -45,7 +58,7 @@ def _shaded(picture: Image, counts: Image) -> Image:
     picture = picture.copy()
     for y, x in np.argwhere(counts == 0):
         part = picture[y * h // 3 : (y + 1) * h // 3, x * w // 3 : (x + 1) * w // 3]
-        part[..., 0] = np.maximum(part[..., 0], 96) // 2 + 80
+        part[:] = (0.65 * part + 0.35 * np.array([220, 30, 30])).astype(np.uint8)
     return picture
 
 
@@ -65,12 +78,16 @@ def find_views(
     pictures have no colour (the streams may be swapped) and `colourless_rgb` does not say that this is right.
     """
     chooser = Chooser(board, limit=limit, still=still)
-    for k, moment in enumerate(footage):
-        if k % every:
-            continue
-        found = chooser.look(moment)
-        if not watch(moment, found, chooser) or (footage.live and len(chooser.kept) >= limit):
-            break
+    try:
+        for k, moment in enumerate(footage):
+            if k % every:
+                continue
+            found = chooser.look(moment)
+            if not watch(moment, found, chooser) or (footage.live and len(chooser.kept) >= limit):
+                break
+    except KeyboardInterrupt:
+        if not footage.live:  # live cameras have no other end
+            raise
     if chooser.looked and chooser.colourless == chooser.looked and not colourless_rgb:
         raise CalibrationError(
             "the RGB pictures have no colour: are the streams swapped? If the camera is a monochrome one, say so with "

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import HTTPServer, SimpleHTTPRequestHandler
 
 import cv2
 import numpy as np
 import pytest
 
+from calib.footage import Footage
+from calib.guide import guide_picture
+from calib.session import load_session
 from calib.targets import parse_board
+from calib.views import Chooser
 from rtfuse.align import ir_pixels_of_rgb_grid
 from rtfuse.calibration import load_calibration, save_calibration
 from rtfuse.capture.media import Recording
@@ -21,7 +29,8 @@ BOARD = "checkerboard:9x6:25mm"
 
 
 def calib(*args, status=0):
-    done = subprocess.run([sys.executable, "-m", "calib", *map(str, args)], capture_output=True, text=True, timeout=200)
+    command, env = [sys.executable, "-m", "calib", *map(str, args)], os.environ | {"SDL_VIDEODRIVER": "dummy"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, env=env)
     assert done.returncode == status, done.stdout + done.stderr
     if status:
         assert len(done.stderr.strip().splitlines()) == 1
@@ -193,3 +202,35 @@ def test_bad_footage_never_makes_a_file(footage_of_boards, calibrated, tmp_path)
     )
     assert done.returncode == 2
     assert "320x240, but the thermal stream is 640x480" in done.stderr
+
+
+def test_a_live_camera_guides_and_ends_with_its_views(footage_of_boards, tmp_path):
+    """A network camera (a window is drawn, on a display that nobody sees) which is gone after a while."""
+    handler = partial(SimpleHTTPRequestHandler, directory=footage_of_boards)
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        camera = f"http://127.0.0.1:{server.server_port}/rgb.mkv"
+        said = calib("boards", "--rgb", camera, "--board", BOARD, "-o", tmp_path / "s", "--every", "1", "--limit", "8")
+        server.shutdown()
+    assert "views kept" in said
+    assert 4 <= len(load_session(tmp_path / "s").views) <= 8
+
+
+def test_the_guide_shades_what_is_missing(footage_of_boards):
+    chooser = Chooser(parse_board(BOARD))
+    with Footage(str(footage_of_boards / "ir.mkv"), str(footage_of_boards / "rgb.mkv")) as footage:
+        for moment, _ in zip(footage, range(2), strict=False):
+            found = chooser.look(moment)
+    picture = guide_picture(moment, found, chooser)
+    assert picture.shape == (508, 1280, 3)
+    seen, missing = chooser.coverage("rgb", (640, 480)) > 0, chooser.lacks("rgb", (640, 480))
+    assert seen.any()
+    assert not seen.all()
+    red = (
+        (picture[:480, 640:, 0].astype(int) - picture[:480, 640:, 1])
+        .reshape(3, 160, 640)[:, :, :639]
+        .reshape(3, 160, 3, 213)
+    )
+    assert np.array_equal(np.median(red, axis=(1, 3)) < 30, seen)
+    assert "the board in the" in missing[0]
+    assert "turned" in " ".join(missing)
