@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from calib.session import Session, load_camera, load_session, save_camera
+from calib.session import NAMES, Session, load_camera, load_session, save_camera
 from rtfuse.calibration import Calibration, Camera, load_calibration, save_calibration
 from rtfuse.cli import run_app
 from rtfuse.errors import CalibrationError, ConfigError, NoDisplay, OutputExists
@@ -42,7 +42,6 @@ Plane = Annotated[
     float, typer.Option("--plane", help="Distance in metres that registration is to be exact for.", min=0.1)
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing output.")]
-_NAME: dict[Stream, str] = {"ir": "thermal", "rgb": "RGB"}
 
 
 def main() -> None:
@@ -116,7 +115,7 @@ def boards(
         for stream in footage.sources:
             kept = len(session.sightings(stream))
             out.print(
-                f"{_NAME[stream]}: the board in {chooser.seen[stream]} of {chooser.looked} pictures, {kept} views kept"
+                f"{NAMES[stream]}: the board in {chooser.seen[stream]} of {chooser.looked} pictures, {kept} views kept"
             )
             for advice in chooser.lacks(stream, session.size_wh(stream)):
                 out.print(f"  still missing: {advice}", soft_wrap=True)
@@ -187,9 +186,9 @@ def intrinsics(
                 KINDS if model == "auto" else (model,),
             )
         except CalibrationError as e:
-            raise CalibrationError(f"{_NAME[stream]}: {e}") from e
+            raise CalibrationError(f"{NAMES[stream]}: {e}") from e
         save_camera(fit.camera, session / f"{stream}.yaml")
-        grid = Table("", "held-out error, px", title=f"{_NAME[stream]}: {len(fit.errors)} views", title_justify="left")
+        grid = Table("", "held-out error, px", title=f"{NAMES[stream]}: {len(fit.errors)} views", title_justify="left")
         for kind, error in fit.held_out.items():
             grid.add_row(kind, f"{error:.3f}", style="bold" if kind == fit.kind else None)
         out.print(grid)
@@ -223,7 +222,8 @@ def stereo(
     _free(output, force)
     found = load_session(session)
     _want_pairs(found)
-    cameras = [_camera(found, s, p or session / f"{s}.yaml") for s, p in (("ir", ir_camera), ("rgb", rgb_camera))]  # type: ignore[arg-type]
+    given = zip(STREAMS, (ir_camera, rgb_camera), strict=True)
+    cameras = [_camera(found, stream, path or session / f"{stream}.yaml") for stream, path in given]
     views = {v.name: (v.ir, v.rgb) for v in found.views}
     fit = fit_stereo(views, found.target, cameras[0], cameras[1], plane)
     for view, why in fit.rejected.items():
@@ -253,7 +253,7 @@ def _camera(session: Session, stream: Stream, path: Path) -> Camera:
     if camera.size_wh != session.size_wh(stream):
         (w, h), (sw, sh) = camera.size_wh, session.size_wh(stream)
         raise CalibrationError(
-            f"{path} is of a camera of {w}x{h}, but the session's {_NAME[stream]} pictures are {sw}x{sh}: "
+            f"{path} is of a camera of {w}x{h}, but the session's {NAMES[stream]} pictures are {sw}x{sh}: "
             "is it the other camera's?"
         )
     return camera
@@ -479,7 +479,7 @@ def convert(
         else:
             chosen = c.ir if camera == "ir" else c.rgb
             if chosen.K is None:
-                raise CalibrationError(f"{source}: the {_NAME[camera]} camera has no intrinsics")
+                raise CalibrationError(f"{source}: the {NAMES[camera]} camera has no intrinsics")
             write_ros(chosen, output, camera)
     elif to == "ros":
         write_ros(load_camera(source), output, camera)

@@ -10,7 +10,7 @@ import numpy as np
 
 from calib.boards import Finding, draw_finding
 from calib.footage import Footage, Moment, as_grey
-from calib.session import VIEWS, Session, View, save_session
+from calib.session import NAMES, VIEWS, Session, View, save_session
 from calib.targets import Board, describe
 from calib.views import Chooser, Kept, sighting
 from rtfuse.errors import CalibrationError, OutputUnwritable
@@ -96,7 +96,7 @@ def find_views(
     for stream in footage.sources:
         if not chooser.seen[stream]:
             raise CalibrationError(
-                f"{describe(board)} was not found in any of {chooser.looked} {_NAME[stream]} pictures: is it "
+                f"{describe(board)} was not found in any of {chooser.looked} {NAMES[stream]} pictures: is it "
                 "this board, whole in the picture, and does it stand out?"
             )
     if not chooser.kept:
@@ -105,9 +105,6 @@ def find_views(
             ": hold it still for half a second at a time, or look more often (--every 1)"
         )
     return chooser
-
-
-_NAME: dict[Stream, str] = {"ir": "thermal", "rgb": "RGB"}
 
 
 def save_views(chooser: Chooser, footage: Footage, folder: Any) -> Session:

@@ -13,10 +13,10 @@ from rtfuse.calibration import (
     Calibration,
     Camera,
     Quality,
+    flattened,
     ir_pixels_of_rgb,
     matrix3,
     rgb_pixels_of_ir,
-    undistorted,
 )
 from rtfuse.errors import CalibrationError
 from rtfuse.types import Image
@@ -81,7 +81,7 @@ def _fitted(groups: Mapping[str, tuple[Image, Image]], ir: Camera, rgb: Camera, 
     spread = np.linalg.svd(b - b.mean(0), compute_uv=False)[1] / np.sqrt(len(b)) / min(rgb.size_wh)
     if spread < _MIN_SPREAD / 2:
         raise CalibrationError("the points lie on or near one line; take some in every corner of the image")
-    ideal = [xy if cam.K is None else _flat(xy, cam) for xy, cam in ((a, ir), (b, rgb))]
+    ideal = [xy if cam.K is None else flattened(xy, cam) for xy, cam in ((a, ir), (b, rgb))]
     H, inliers = cv2.findHomography(ideal[0], ideal[1], cv2.RANSAC, 3.0 * max(1.0, rgb.size_wh[0] / 640))
     if H is None or inliers.sum() < max(4, 0.6 * len(a)):
         raise CalibrationError(
@@ -89,10 +89,6 @@ def _fitted(groups: Mapping[str, tuple[Image, Image]], ir: Camera, rgb: Camera, 
             "they the same points in both pictures, and at about one distance?"
         )
     return Calibration(ir=ir, rgb=rgb, H_rgb_from_ir=matrix3(H / H[2, 2]), plane_m=plane_m)
-
-
-def _flat(xy: Image, camera: Camera) -> Image:
-    return np.asarray(undistorted(xy, camera) @ camera.matrix[:2, :2].T + camera.matrix[:2, 2])
 
 
 def read_points(path: str | Path) -> tuple[Image, Image]:

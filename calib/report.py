@@ -15,13 +15,14 @@ from calib.adjust import Sight, lens_of, pose_of, project, without_bias
 from calib.footage import Footage, sampled
 from calib.overlay import aligned, checkerboard, edges_on
 from calib.parallax import in_register, parallax_table
-from calib.session import VIEWS, Session, diameter_m, load_session
+from calib.session import NAMES, VIEWS, Session, diameter_m, load_session
 from rtfuse.calibration import Calibration, Camera, lifted, projected, rgb_pixels_of_ir, undistorted
 from rtfuse.errors import CalibrationError, OutputUnwritable
+from rtfuse.queues import STREAMS
 from rtfuse.types import Image, Stream
 
-_NAME: dict[Stream, str] = {"ir": "thermal", "rgb": "RGB"}
 _MAGNIFIED = 50
+_SIDES: tuple[tuple[Stream, Stream, str], ...] = (("ir", "rgb", "png"), ("rgb", "ir", "jpg"))
 _WIDEST = 1100
 
 _STYLE = """
@@ -92,13 +93,13 @@ def write_report(
 def reasons(c: Calibration, session: Session | None = None) -> list[Reason]:
     """Return what speaks for and against a calibration."""
     found = [_pair_reason(c)]
-    for stream, camera in (("ir", c.ir), ("rgb", c.rgb)):
+    for stream, camera in zip(STREAMS, (c.ir, c.rgb), strict=True):
         if camera.held_out_px is not None:
             grade = "good" if camera.held_out_px < 0.5 else "pass" if camera.held_out_px < 1 else "fail"
-            text = f"the {_NAME[stream]} lens predicts held-out views to {camera.held_out_px:.2f} px"  # type: ignore[index]
+            text = f"the {NAMES[stream]} lens predicts held-out views to {camera.held_out_px:.2f} px"
             found.append(Reason(grade, text))
         elif camera.K is None:
-            found.append(Reason("note", f"the {_NAME[stream]} lens was not calibrated: its distortion stays"))  # type: ignore[index]
+            found.append(Reason("note", f"the {NAMES[stream]} lens was not calibrated: its distortion stays"))
     if c.R_std_deg is not None:
         turn = float(np.hypot(*c.R_std_deg[:2]))
         px = float(np.radians(turn)) * c.rgb.matrix[0, 0]
@@ -114,10 +115,10 @@ def reasons(c: Calibration, session: Session | None = None) -> list[Reason]:
             )
         )
     if session is not None:
-        for stream in ("ir", "rgb"):
-            missing = _uncovered(session, stream)  # type: ignore[arg-type]
+        for stream in STREAMS:
+            missing = _uncovered(session, stream)
             if missing:
-                found.append(Reason("note", f"no board was seen in the {missing} of the {_NAME[stream]} image"))  # type: ignore[index]
+                found.append(Reason("note", f"no board was seen in the {missing} of the {NAMES[stream]} image"))
     return found
 
 
@@ -185,11 +186,11 @@ def _scene(c: Calibration, pairs: Sequence[tuple[Image, Image]]) -> str:
 
 def _boards(c: Calibration, session: Session, folder: Path) -> list[str]:
     parts = ["<h2>The boards</h2>", '<div class="two">']
-    for stream, camera in (("ir", c.ir), ("rgb", c.rgb)):
-        if camera.K is not None and session.sightings(stream):  # type: ignore[arg-type]
-            image, rms_px = _arrows(session, stream, camera)  # type: ignore[arg-type]
+    for stream, camera in zip(STREAMS, (c.ir, c.rgb), strict=True):
+        if camera.K is not None and session.sightings(stream):
+            image, rms_px = _arrows(session, stream, camera)
             caption = (
-                f"{_NAME[stream]}: where the board was found, and its error (root mean square {rms_px:.2f} px), "  # type: ignore[index]
+                f"{NAMES[stream]}: where the board was found, and its error (root mean square {rms_px:.2f} px), "
                 f"{_MAGNIFIED} times as long"
             )
             parts.append(_picture(image, caption))
@@ -234,7 +235,7 @@ def _epipolar(c: Calibration, session: Session, name: str, folder: Path) -> tupl
     """Return the thermal and the RGB picture of a view, each with lines on which the other's points must lie."""
     R, t = np.array(c.R_rgb_from_ir), np.array(c.t_rgb_from_ir_m)
     pictures = []
-    for stream, other, suffix in (("ir", "rgb", "png"), ("rgb", "ir", "jpg")):
+    for stream, other, suffix in _SIDES:
         path = folder / VIEWS / f"{name}.{stream}.{suffix}"
         picture = cv2.imread(str(path))
         if picture is None:
@@ -242,7 +243,7 @@ def _epipolar(c: Calibration, session: Session, name: str, folder: Path) -> tupl
         scale = max(1.0, 640 / picture.shape[1])
         picture = cv2.cvtColor(cv2.resize(picture, None, fx=scale, fy=scale), cv2.COLOR_BGR2RGB)
         camera, far = (c.ir, c.rgb) if stream == "ir" else (c.rgb, c.ir)
-        seen, there = (session.sightings(s)[name].xy for s in (stream, other))  # type: ignore[arg-type]
+        seen, there = (session.sightings(s)[name].xy for s in (stream, other))
         depths = np.geomspace(0.1, 1000, 400)
         for k in np.unique(np.linspace(0, len(there) - 1, 9).astype(int)):
             ray = lifted(undistorted(there[k : k + 1], far))[0]

@@ -20,6 +20,8 @@ from rtfuse.types import Image, Stream
 
 BOARDS = "boards.json"
 VIEWS = "views"
+NAMES: dict[Stream, str] = {"ir": "thermal", "rgb": "RGB"}
+"""What the streams are called in messages."""
 
 
 class Sighting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

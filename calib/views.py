@@ -9,7 +9,7 @@ import numpy as np
 
 from calib.boards import Finding, find_board
 from calib.footage import Moment, is_colourless
-from calib.session import Sighting
+from calib.session import NAMES, Sighting
 from calib.targets import Board
 from rtfuse.queues import STREAMS
 from rtfuse.types import Image, Stream
@@ -104,17 +104,14 @@ class Chooser:
         views = [v for v in self.kept if stream in v.found]
         counts = self.coverage(stream, size_wh)
         missing = [f"{_REGIONS[0][y]} {_REGIONS[1][x]}" for y, x in np.argwhere(counts == 0)]
-        advice = [f"the board in the {', '.join(missing)} of the {_NAME[stream]} image"] if missing else []
+        advice = [f"the board in the {', '.join(missing)} of the {NAMES[stream]} image"] if missing else []
         tilts = np.array([_tilt(v.found[stream], self.board) for v in views]).reshape(-1, 2)
         for axis, words in ((0, "with its left or right edge nearer"), (1, "with its upper or lower edge nearer")):
             if not len(tilts) or np.abs(tilts[:, axis]).max() < _TILTED:
-                advice.append(f"the board turned, {words} ({_NAME[stream]})")
+                advice.append(f"the board turned, {words} ({NAMES[stream]})")
         if len(views) < 15:
-            advice.append(f"{15 - len(views)} more views ({_NAME[stream]})")
+            advice.append(f"{15 - len(views)} more views ({NAMES[stream]})")
         return advice
-
-
-_NAME: dict[Stream, str] = {"ir": "thermal", "rgb": "RGB"}
 
 
 def sighting(finding: Finding) -> Sighting:

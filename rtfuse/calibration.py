@@ -249,7 +249,7 @@ def ir_pixels_of_rgb(pixels: Image, c: Calibration, plane_m: float | None = None
     camera gets `BEHIND`.
     """
     if c.H_rgb_from_ir is not None:
-        flat = pixels if c.rgb.K is None else _flat(pixels, c.rgb)
+        flat = pixels if c.rgb.K is None else flattened(pixels, c.rgb)
         homogeneous = lifted(flat) @ np.linalg.inv(np.array(c.H_rgb_from_ir, float)).T
         rays = homogeneous @ np.linalg.inv(c.ir.matrix).T * np.sign(np.median(homogeneous[:, 2]))
         xy = _behind_or(rays) if c.ir.K is None else projected(rays, c.ir)
@@ -279,7 +279,7 @@ def lifted(xy: Image) -> Image:
     return np.concatenate([xy, np.ones((len(xy), 1))], 1)
 
 
-def _flat(pixels: Image, camera: Camera) -> Image:
+def flattened(pixels: Image, camera: Camera) -> Image:
     """Pixels (N, 2) to where they would be without distortion."""
     return np.asarray(undistorted(pixels, camera) @ camera.matrix[:2, :2].T + camera.matrix[:2, 2])
 
