@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -25,11 +25,12 @@ _TILTED = 0.06
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kept:
-    """A view worth keeping: what was found in each picture, and the pictures."""
+    """A view worth keeping: what was found in each picture, and the pictures; `rest` numbers the board's rests."""
 
     moment: Moment
     found: dict[Stream, Finding]
     place: Image
+    rest: int
 
     @property
     def sharpness(self) -> float:
@@ -52,6 +53,8 @@ class Chooser:
     looked: int = 0
     colourless: int = 0
     _before: dict[Stream, Finding] = field(default_factory=dict)
+    _resting: dict[Stream, list[Finding]] = field(default_factory=dict)
+    _rest: int = 0
 
     def look(self, moment: Moment) -> dict[Stream, Finding]:
         """Look for the board in a moment's pictures, keep the view if it is worth it, and return what was found."""
@@ -67,8 +70,15 @@ class Chooser:
             self.colourless += 1
         wanted = [s for s in STREAMS if moment.frame(s) is not None]
         at_rest = not self.still or all(_at_rest(f, self._before.get(s), moment, s) for s, f in found.items())
+        if not (self.still and at_rest) or found.keys() != self._resting.keys():
+            self._rest, self._resting = self._rest + 1, {s: [f] for s, f in found.items()}
+        else:
+            for s, f in found.items():
+                self._resting[s].append(f)
         if found and at_rest:
-            self._consider(Kept(moment, found, np.concatenate([_place(found, s, moment, self.board) for s in wanted])))
+            found = {s: _mean(self._resting[s]) for s in found}
+            place = np.concatenate([_place(found, s, moment, self.board) for s in wanted])
+            self._consider(Kept(moment, found, place, self._rest))
         self._before = found
         return found
 
@@ -79,7 +89,8 @@ class Chooser:
             like = int(np.argmin(far))
             old = self.kept[like]
             more = len(view.found) - len(old.found)
-            if more > 0 or (more == 0 and view.sharpness > _SHARPER * old.sharpness):
+            longer = view.rest == old.rest  # the mean of more looks
+            if more > 0 or longer or (more == 0 and view.sharpness > _SHARPER * old.sharpness):
                 self.kept[like] = view
             return
         self.kept.append(view)
@@ -118,6 +129,13 @@ def sighting(finding: Finding) -> Sighting:
     """Return a finding as a session holds it."""
     pixels = tuple((float(x), float(y)) for x, y in finding.pixels)
     return Sighting(tuple(int(i) for i in finding.ids), pixels, float(finding.sharpness), float(finding.ratio))
+
+
+def _mean(findings: list[Finding]) -> Finding:
+    """Return where the board was found in the mean, as long as the same points were: noise averages out."""
+    last = findings[-1]
+    alike = [f.pixels for f in findings if np.array_equal(f.ids, last.ids)]
+    return replace(last, pixels=np.mean(alike, axis=0))
 
 
 def _at_rest(found: Finding, before: Finding | None, moment: Moment, stream: Stream) -> bool:
