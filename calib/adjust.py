@@ -14,7 +14,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from rtfuse.calibration import Camera, matrix3
+from rtfuse.calibration import Camera, matrix3, undistorted
 from rtfuse.errors import CalibrationError
 from rtfuse.types import Image
 
@@ -95,10 +95,20 @@ class Adjusted:
         """Root mean square distance between found and predicted points."""
         return rms(self.errors)
 
+    @property
+    def typical_px(self) -> float:
+        """Median distance between found and predicted points: what a few wrong views do not change."""
+        return typical(self.errors)
+
 
 def rms(errors: Sequence[Image]) -> float:
     """Return the root mean square length of (N, 2) errors."""
     return float(np.sqrt(np.mean(np.concatenate(errors) ** 2) * 2))
+
+
+def typical(errors: Sequence[Image]) -> float:
+    """Return the median length of (N, 2) errors, px."""
+    return float(np.median(np.linalg.norm(np.concatenate(errors), axis=1)))
 
 
 def project(points: Image, pose: Image, lens: Lens) -> tuple[Image, Image, Image]:
@@ -126,11 +136,7 @@ def compose(first: Image, second: Image) -> tuple[Image, Image, Image]:
 
 def pose_of(points: Image, pixels: Image, lens: Lens) -> Image:
     """Return the pose (6,) of a plane board of which one camera sees `points` (N, 3) at `pixels` (N, 2)."""
-    if lens.kind == "fisheye":
-        ideal = cv2.fisheye.undistortPoints(pixels[:, None], lens.K, lens.values[4:])
-    else:
-        criteria = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-9)
-        ideal = cv2.undistortPoints(pixels[:, None], lens.K, lens.values[4:].copy(), criteria=criteria)
+    ideal = undistorted(pixels, lens.camera((1, 1)))[:, None]
     best: tuple[float, Image] = (np.inf, np.array([0, 0, 0, 0, 0, 1.0]))
     # A far board looks nearly the same from two sides (Collins and Bartoli, 2014); both are tried.
     _, rs, ts, _ = cv2.solvePnPGeneric(points, ideal, np.eye(3), None, flags=cv2.SOLVEPNP_IPPE)

@@ -14,7 +14,6 @@ from rtfuse.calibration import (
     Camera,
     Quality,
     flattened,
-    ir_pixels_of_rgb,
     matrix3,
     rgb_pixels_of_ir,
 )
@@ -116,11 +115,3 @@ def read_points(path: str | Path) -> tuple[Image, Image]:
         rows.append(row)
     table = np.array(rows, float).reshape(-1, 4)
     return table[:, :2], table[:, 2:]
-
-
-def agree(a: Calibration, b: Calibration) -> float:
-    """Return the median distance, in thermal pixels, between where two calibrations of one rig look things up."""
-    w, h = a.rgb.size_wh
-    x, y = np.meshgrid(np.linspace(0, w - 1, 17), np.linspace(0, h - 1, 13))
-    pixels = np.stack([x, y], -1).reshape(-1, 2)
-    return float(np.median(np.linalg.norm(ir_pixels_of_rgb(pixels, a) - ir_pixels_of_rgb(pixels, b), axis=1)))

@@ -65,7 +65,7 @@ def fit_camera(
     _check_views(sightings, size_wh)
     sights = [Sight(0, name, board.points[list(s.ids)], s.xy) for name, s in sightings.items()]
     starts = {kind: _first_fit(sights, size_wh, kind) for kind in kinds}
-    sights, rejected = _consistent(sights, min(starts.values(), key=_typical), _MAX_ERROR * size_wh[0])
+    sights, rejected = _consistent(sights, min(starts.values(), key=lambda s: s.typical_px), _MAX_ERROR * size_wh[0])
     diameter = diameter_m(board, sightings.values())
     held_out, fits = {}, {}
     for kind in kinds:
@@ -128,7 +128,11 @@ def _first_fit(sights: Sequence[Sight], size_wh: tuple[int, int], kind: Kind) ->
         mask = np.zeros(len(lens.values), bool)
         mask[[0, 1, 4]] = True
         fit = adjust(sights, [lens], poses, free=[mask], steps=15)
-        if np.isfinite(fit.rms_px) and fit.lenses[0].values[0] > 0 and (best is None or _typical(fit) < _typical(best)):
+        if (
+            np.isfinite(fit.rms_px)
+            and fit.lenses[0].values[0] > 0
+            and (best is None or fit.typical_px < best.typical_px)
+        ):
             best = fit
     if best is None:
         raise CalibrationError("no lens explains these views: are they all of one camera and of this board?")
@@ -139,11 +143,6 @@ def _first_fit(sights: Sequence[Sight], size_wh: tuple[int, int], kind: Kind) ->
 def _refit(sights: Sequence[Sight], start: Adjusted) -> Adjusted:
     poses = {s.view: start.poses[s.view] for s in sights if s.view in start.poses}
     return adjust(sights, start.lenses, poses, free=[np.ones(len(start.lenses[0].values), bool)])
-
-
-def _typical(fit: Adjusted) -> float:
-    """Return the median length of the errors, px: what a few wrong views do not change."""
-    return float(np.median(np.linalg.norm(np.concatenate(fit.errors), axis=1)))
 
 
 def _consistent(sights: Sequence[Sight], fit: Adjusted, most_px: float) -> tuple[list[Sight], dict[str, str]]:
@@ -177,7 +176,7 @@ def _without_worst(sight: Sight, lens: Lens, limit: float) -> Sight | None:
 
 def _two_cameras(sights: Sequence[Sight], fit: Adjusted, trials: int = 12) -> bool:
     """Tell whether some views, but not most, agree on a lens far better than all do together."""
-    together, rng = _typical(fit), np.random.default_rng(0)
+    together, rng = fit.typical_px, np.random.default_rng(0)
     for _ in range(trials):
         some = [sights[k] for k in rng.choice(len(sights), min(6, len(sights)), replace=False)]
         lens = _refit(some, fit).lenses[0]

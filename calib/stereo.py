@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from calib.adjust import Adjusted, Lens, Sight, adjust, compose, lens_of, pose_of, rms, without_bias
+from calib.adjust import Adjusted, Lens, Sight, adjust, compose, lens_of, pose_of, rms, typical, without_bias
 from calib.session import Sighting, diameter_m
 from calib.targets import Board
 from rtfuse.calibration import Calibration, Camera, Quality, lifted, matrix3, projected, undistorted, vector3
@@ -81,11 +81,6 @@ def fit_stereo(
     kept = [s for s in sights.values() if s.view not in rejected]
     errors = _held_out(kept, [n for n in names if n not in rejected], fit)
     return StereoFit(_calibration(fit, (ir, rgb), plane_m, errors), errors, rejected, tuple(turned))
-
-
-def typical(errors: Sequence[Image]) -> float:
-    """Return the median length of (N, 2) errors, px."""
-    return float(np.median(np.linalg.norm(np.concatenate(errors), axis=1)))
 
 
 def _both_ends(sight: Sight, board: Board, lens: Lens) -> list[Image]:

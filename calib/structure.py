@@ -18,6 +18,19 @@ def luma_of_counts(ir: Image) -> Image:
     return np.clip((ir.astype(np.float32) - lo) * (255 / max(hi - lo, 1.0)), -64, 320).astype(np.float32)
 
 
+def framed(ir: Image) -> Image:
+    """Mask (h, w) float32: 0 on the picture's border where it is flat at the least value, as warps leave it."""
+    flat = (cv2.dilate(ir, None) == ir.min()).astype(np.uint8)
+    count, labels = cv2.connectedComponents(flat, connectivity=4)
+    if count == 1:
+        return np.ones(ir.shape, np.float32)
+    rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
+    length = np.bincount(rim, minlength=count)
+    length[0] = 0
+    frame = np.isin(labels, np.flatnonzero(length > 0.05 * len(rim)))
+    return (cv2.dilate(frame.astype(np.uint8), None, iterations=2) == 0).astype(np.float32)
+
+
 class Comparison:
     """Normalised correlation of structure maps, per cell and displacement, summed over frames.
 

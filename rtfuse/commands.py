@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -88,7 +89,7 @@ def interruptible(job: Callable[[Signals], T]) -> T:
 
 def run_live(settings: Config, signals: Signals, console: Console) -> Snapshot:
     """`rtfuse run`: fuse at the sources' own pace, publish, record; returns the counts."""
-    publisher, writer, monitor = open_publisher(settings), None, None
+    publisher, writer = open_publisher(settings), None
     try:
         rig = open_rig(settings)
         console.print(sources_line(rig), soft_wrap=True, markup=False)
@@ -106,8 +107,8 @@ def run_live(settings: Config, signals: Signals, console: Console) -> Snapshot:
             )
             rig.sinks["record"] = writer
         if settings.align.monitor and settings.align.calib:
-            monitor = DriftMonitor(lambda text: console.print(f"warning: {text}", style="yellow", soft_wrap=True))
-            rig.sinks["drift"] = monitor
+            warn = partial(console.print, "warning:", style="yellow", soft_wrap=True)
+            rig.sinks["drift"] = DriftMonitor(warn)
         pipeline = Pipeline(rig, signals.stop)
         with watching(console, pipeline.snapshot):
             return pipeline.run(frames=settings.frames, duration_s=settings.duration_s)
@@ -116,8 +117,6 @@ def run_live(settings: Config, signals: Signals, console: Console) -> Snapshot:
             publisher.close()
         if writer is not None:
             writer.close()
-        if monitor is not None:
-            monitor.close()
 
 
 def fuse_recordings(

@@ -5,12 +5,11 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
 
 import cv2
 import numpy as np
 
-from rtfuse.structure import framed, structure
+from rtfuse.structure import structure
 from rtfuse.types import Clock, Fused, Image
 
 _REACH_PX = 12
@@ -22,9 +21,9 @@ _SURE = 0.3
 class DriftMonitor:
     """Watches whether thermal still lies on RGB, and says so when the bracket was bumped; it never warps a frame.
 
-    A sink of the pipeline: every `every_s` one frame is measured on a thread of its own. The first `settle` sure
-    measurements, parallax included, are taken as the rig's usual state; `warn` gets one line when the median of the
-    last `recent` has moved from it by more than `limit_px` (of an RGB image 640 across), and one when it is back.
+    A sink of the pipeline, whose outlet has a thread: every `every_s` one frame is measured there. The first `settle`
+    sure measurements, parallax included, are taken as the rig's usual state; `warn` gets one line when the median of
+    the last `recent` has moved from it by more than `limit_px` (of an RGB image 640 across), and one when it is back.
     """
 
     def __init__(
@@ -41,27 +40,16 @@ class DriftMonitor:
         self._first: list[Image] = []
         self._settle, self._recent = settle, deque[Image](maxlen=recent)
         self._next_ns, self._bumped = clock(), False
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="rtfuse-drift")
-        self._job: Future[None] | None = None
         self.moved_px: tuple[float, float] | None = None
         """How far thermal lies from its usual place, in RGB pixels, right and down; None: not known yet."""
 
     def write(self, fused: Fused) -> None:
-        """Have this frame measured if it is time; does not wait. Raises what the last measurement raised."""
+        """Measure this frame if it is time."""
         now = self._clock()
-        if now < self._next_ns or (self._job is not None and not self._job.done()):
+        if now < self._next_ns:
             return
-        if self._job is not None:
-            self._job.result()
         self._next_ns = now + self._every_ns
-        self._job = self._worker.submit(self._measure, fused)
-
-    def close(self) -> None:
-        """End after the measurement in progress."""
-        self._worker.shutdown(wait=True, cancel_futures=True)
-
-    def _measure(self, fused: Fused) -> None:
-        dx, dy, confidence = residual_shift(fused.ir, fused.pair.rgb.image)
+        dx, dy, confidence = residual_shift(fused.ir, fused.pair.rgb.image, fused.valid)
         if confidence < _SURE:
             return
         if len(self._first) < self._settle:
@@ -70,6 +58,9 @@ class DriftMonitor:
         self._recent.append(np.array([dx, dy]))
         if len(self._recent) == self._recent.maxlen:
             self._judge(fused.image.shape[1])
+
+    def close(self) -> None:
+        """Do nothing: there is nothing to close."""
 
     def _judge(self, width: int) -> None:
         moved = np.median(self._recent, axis=0) - np.median(self._first, axis=0)
@@ -86,16 +77,20 @@ class DriftMonitor:
             self._warn("thermal is back where it was on RGB")
 
 
-def residual_shift(ir_aligned: Image, rgb: Image) -> tuple[float, float, float]:
+def residual_shift(ir_aligned: Image, rgb: Image, valid: Image | None = None) -> tuple[float, float, float]:
     """Return how far aligned thermal (H, W) uint8 lies off its RGB picture (H, W, 3) uint8, as one shift.
 
     Returns (dx, dy, confidence): what is seen at x of RGB is at x + (dx, dy), in pixels, of thermal; to be averaged
-    over many frames, weighted by the confidence, 0 to 1. Sees up to 24 px of 640.
+    over many frames, weighted by the confidence, 0 to 1. Sees up to 24 px of 640. `valid` (H, W) uint8 is 0 where
+    thermal does not reach; None: it reaches everywhere.
     """
     step = max(1.0, max(rgb.shape[:2]) / _WIDTH)
     hw = round(rgb.shape[0] / step), round(rgb.shape[1] / step)
     seen, coloured = (cv2.resize(x, hw[::-1], interpolation=cv2.INTER_AREA) for x in (ir_aligned, rgb))
-    framing = cv2.resize(framed(ir_aligned), hw[::-1], interpolation=cv2.INTER_AREA)
+    framing = None
+    if valid is not None:  # without the edge that the picture's own end makes
+        reached = cv2.erode((valid > 0).astype(np.float32), np.ones((5, 5)), borderValue=1)
+        framing = cv2.resize(reached, hw[::-1], interpolation=cv2.INTER_AREA)
     # Directions alone: strengths are off by a fraction of a pixel where an edge is warm on one side.
     a = structure(seen.astype(np.float32), framing)[:2]
     b = structure(coloured.astype(np.float32))[:2]

@@ -13,19 +13,6 @@ from rtfuse.types import Image
 _NEIGHBOURHOOD = 33
 
 
-def framed(ir: Image) -> Image:
-    """Mask (h, w) float32: 0 on the picture's border where it is flat at the least value, as warps leave it."""
-    flat = (cv2.dilate(ir, None) == ir.min()).astype(np.uint8)
-    count, labels = cv2.connectedComponents(flat, connectivity=4)
-    if count == 1:
-        return np.ones(ir.shape, np.float32)
-    rim = np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]])
-    length = np.bincount(rim, minlength=count)
-    length[0] = 0
-    frame = np.isin(labels, np.flatnonzero(length > 0.05 * len(rim)))
-    return (cv2.dilate(frame.astype(np.uint8), None, iterations=2) == 0).astype(np.float32)
-
-
 def structure(image: Image, mask: Image | None = None) -> Image:
     """Edges of a picture (H, W) or (H, W, C) float32 as channels (5, H, W) float32 of about -1 to 1.
 

@@ -9,7 +9,7 @@ import pytest
 
 from calib.adjust import Lens, Sight, lens_of, pose_of, project, without_bias
 from calib.click import Clicks
-from calib.homography import agree, at_plane, read_points, through_points
+from calib.homography import at_plane, read_points, through_points
 from calib.interchange import read_kalibr, read_ros, write_kalibr, write_ros
 from calib.intrinsics import fit_camera
 from calib.parallax import in_register, parallax_px, parallax_table
@@ -18,7 +18,7 @@ from calib.session import Session, Sighting, View, load_camera, load_session, sa
 from calib.stereo import fit_stereo
 from calib.targets import parse_board
 from calib.timing import time_offset
-from rtfuse.calibration import Calibration, Camera, matrix3, vector3
+from rtfuse.calibration import Calibration, Camera, ir_pixels_of_rgb, matrix3, vector3
 from rtfuse.capture import open_source
 from rtfuse.errors import CalibrationError, ConfigError
 
@@ -35,6 +35,13 @@ TRUE = Calibration(
     t_rgb_from_ir_m=vector3(T),
     plane_m=10.0,
 )
+
+
+def agree(a, b):
+    """The median distance, in thermal pixels, between where two calibrations look things up."""
+    x, y = np.meshgrid(np.linspace(0, 639, 17), np.linspace(0, 479, 13))
+    pixels = np.stack([x, y], -1).reshape(-1, 2)
+    return np.median(np.linalg.norm(ir_pixels_of_rgb(pixels, a) - ir_pixels_of_rgb(pixels, b), axis=1))
 
 
 def seen(pixels, size, rng, noise):

@@ -185,7 +185,8 @@ def test_the_field_does_not_fold_and_holds_the_matrix():
 def test_drift_is_seen(shift):
     found = []
     for ir, rgb in street("&seed=2&warp=0", count=4)[0]:
-        dx, dy, confidence = residual_shift(warped(ir, np.linalg.inv(motion(*shift))), rgb)
+        moved, valid = (warped(x, np.linalg.inv(motion(*shift))) for x in (ir, np.full_like(ir, 255)))
+        dx, dy, confidence = residual_shift(moved, rgb, valid)
         assert confidence > 0.05
         found.append((dx, dy))
     assert np.abs(np.mean(found, 0) - shift).max() < 0.3

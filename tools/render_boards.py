@@ -73,7 +73,7 @@ class BoardScene:
     def __init__(
         self, rig: Calibration, board: Board, *, seed: int = 0, blur_px: float = 0.8, noise: float = 2.0, bits: int = 8
     ) -> None:
-        self.rig, self.board, self._blur, self._noise, self._bits = rig, board, blur_px, noise, bits
+        self.rig, self.board, self._blur, self._noise, self.bits = rig, board, blur_px, noise, bits
         self._rng = np.random.default_rng(seed)
         self._texture, self._origin = _texture(board)
         self._rays = {s: _rays(self.camera(s)) for s in ("ir", "rgb")}
@@ -117,7 +117,7 @@ class BoardScene:
         # Dark ink is warm under a lamp: the polarity is the other one.
         grey = np.where(ink < 0, wall, 110 + contrast * ink + 12 * np.linspace(-1, 1, w, dtype=np.float32))
         grey = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), 1.2 * self._blur) + self._grain(ink.shape)
-        if self._bits == 16:
+        if self.bits == 16:
             return np.clip(29000 + 8 * grey, 0, 65535).astype(np.uint16)
         return np.clip(grey + 0.5, 0, 255).astype(np.uint8)
 
@@ -181,7 +181,7 @@ def record(scene: BoardScene, poses: Iterator[Image], folder: Path) -> None:
             assert isinstance(video, av.VideoStream)
             camera = scene.camera("ir" if name == "ir" else "rgb")
             video.width, video.height = camera.size_wh
-            video.pix_fmt = "bgr0" if name == "rgb" else "gray16le" if scene._bits == 16 else "gray"
+            video.pix_fmt = "bgr0" if name == "rgb" else "gray16le" if scene.bits == 16 else "gray"
             video.time_base = Fraction(1, FPS)
             streams[name] = video
         for k, pose in enumerate(poses):
