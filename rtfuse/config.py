@@ -19,6 +19,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -26,13 +27,22 @@ class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
 
 class Camera(_Section, frozen=True):
-    """One stream. `offset_ms` is added to its capture times; `fps`, `size` (w, h) and `format` are asked of it."""
+    """One stream. `offset_ms` is added to its capture times; `fps`, `size` (w, h) and `format` are asked of it.
+
+    `controls` are set on a V4L2 camera by their names (`rtfuse probe` lists them). `timeout_ms` without a frame makes a
+    live source be opened again. `freeze`: take pictures repeated bit for bit as a frozen camera; null: where the source
+    is a camera or has 16 bits, since a compressed stream may repeat a picture of a scene at rest. `transport` is RTSP's.
+    """
 
     uri: str | None = None
     offset_ms: float = 0.0
     fps: Positive | None = None
     size: tuple[Count, Count] | None = None
     format: str | None = None
+    controls: dict[str, int | bool | str] = {}
+    timeout_ms: Positive = 5000.0
+    freeze: bool | None = None
+    transport: Literal["tcp", "udp"] = "tcp"
 
 
 class Sync(_Section, frozen=True):
@@ -46,6 +56,61 @@ class Sync(_Section, frozen=True):
     max_reuse_ms: NotNegative = 150.0
     wait_ms: NotNegative = 20.0
     queue: Count = 8
+
+
+class Agc(_Section, frozen=True):
+    """How 16-bit counts become 8-bit brightness; see `rtfuse.thermal.agc.Agc`.
+
+    `tails` are the shares of pixels that may clip to black and to white. `plateau` caps a histogram bin, in multiples of
+    the mean occupied bin; `max_gain` is in grey levels per count. `tau_ms` is the time constant of the smoothing; `region`
+    (left, top, width, height), shares of the picture from 0 to 1, is what the mapping is made for. `freeze`: keep the
+    first mapping.
+    """
+
+    method: Literal["plateau", "linear", "clahe"] = "plateau"
+    tails: tuple[Share, Share] = (0.001, 0.001)
+    plateau: Positive = 4.0
+    max_gain: Positive = 4.0
+    midpoint: Annotated[int, msgspec.Meta(ge=0, le=255)] | None = None
+    tau_ms: NotNegative = 700.0
+    region: tuple[Share, Share, Share, Share] | None = None
+    freeze: bool = False
+
+
+class Thermal(_Section, frozen=True):
+    """What the thermal camera sends, and how it is shown; see `rtfuse.thermal`.
+
+    `camera` is a layout of `rtfuse.thermal.cameras`, or `auto`, which goes by the picture's size. `k_per_count` makes a
+    radiometric camera of any other (0.01 for centikelvin). `polarity` is the one in which an 8-bit camera delivers its
+    picture. `dead_pixels` is an image of the thermal size, not black where a pixel is dead, or a text file of `x y` lines.
+    """
+
+    camera: str = "auto"
+    k_per_count: Positive | None = None
+    polarity: Literal["white-hot", "black-hot"] = "white-hot"
+    dead_pixels: str | None = None
+    agc: Agc = Agc()
+
+
+class Degraded(_Section, frozen=True):
+    """What is published while a stream is lost, stalled or frozen.
+
+    `policy`: `passthrough` publishes the other stream alone, `hold` the last fused picture again and again, `stop` ends
+    the run. A stream counts as missing when its last picture is older than `after_ms` (null: 100 ms, or for `strict`
+    pairing two periods of the slower stream). While the thermal shutter is closed its last picture goes on being fused
+    for `shutter_ms`. `mark` writes on the picture what is missing.
+    """
+
+    policy: Literal["passthrough", "hold", "stop"] = "passthrough"
+    after_ms: Positive | None = None
+    shutter_ms: NotNegative = 1000.0
+    mark: bool = False
+
+
+class Supervise(_Section, frozen=True):
+    """A stage that works on one thing for longer than `limit_s` is reported with its stack, and the process ends."""
+
+    limit_s: Positive = 20.0
 
 
 class Align(_Section, frozen=True):
@@ -105,11 +170,14 @@ class Config(_Section, frozen=True):
     ir: Camera = Camera()
     rgb: Camera = Camera()
     sync: Sync = Sync()
+    thermal: Thermal = Thermal()
     align: Align = Align()
     fuse: Fuse = Fuse()
     publish: Publish = Publish()
     record: Record = Record()
     playback: Playback = Playback()
+    degraded: Degraded = Degraded()
+    supervise: Supervise = Supervise()
     frames: Count | None = None
     duration_s: Positive | None = None
 

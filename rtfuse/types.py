@@ -23,10 +23,42 @@ class Stamp(StrEnum):
     EXPOSURE = "start-of-exposure"
     END = "end-of-frame"
     ARRIVAL = "arrival"
+    STREAM = "stream"
+    """A network stream's own clock, mapped onto the local one: capture plus the shortest delay seen on the way."""
     PLAYBACK = "playback"
     """A recording's time, mapped onto the local monotonic clock by the player."""
     MEDIA = "media"
     """A recording's own time: comparable between streams, not with the local clock."""
+
+
+Shutter = Literal["open", "imminent", "closed"]
+"""What a thermal camera says of its shutter event (FFC): none, about to come, or going on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """One pixel of a thermal image, x right and y down from the centre of the top-left one, and its temperature."""
+
+    x: int
+    y: int
+    k: float
+
+
+@dataclass(frozen=True, slots=True)
+class Thermal:
+    """What is known about a thermal frame beside its picture.
+
+    `k_per_count` turns counts into kelvin; None: the camera is not radiometric, or was not said to be. `hot` and `cold`
+    are the extreme pixels of radiometric frames. `housing_k` is the camera's own temperature in kelvin, `counter` its
+    own frame number, `shutter` its shutter event, each from its telemetry.
+    """
+
+    k_per_count: float | None = None
+    hot: Spot | None = None
+    cold: Spot | None = None
+    housing_k: float | None = None
+    counter: int | None = None
+    shutter: Shutter | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,7 +68,8 @@ class Frame:
     `image` is, for `ir`, (H, W) uint8 or uint16 counts and, for `rgb`, (H, W, 3) uint8 in R, G, B order.
     `frame_id` counts the stream's frames from 0, including any that the source itself had to skip.
     `t_ns` is the capture time in integer nanoseconds; `stamp` says what it means. `arrival_ns` is the local
-    monotonic time at which the decoded image was ready.
+    monotonic time at which the decoded image was ready. `frozen`: the picture is an older one, repeated bit for bit or while the
+    camera's shutter is closed, so it does not show the moment `t_ns`. `thermal` is what else is known of a thermal frame.
     Raises ValueError if the image's shape or dtype does not fit the stream.
     """
 
@@ -46,6 +79,8 @@ class Frame:
     t_ns: int
     stamp: Stamp
     arrival_ns: int
+    frozen: bool = False
+    thermal: Thermal | None = None
 
     def __post_init__(self) -> None:
         shape, dtype = self.image.shape, self.image.dtype
