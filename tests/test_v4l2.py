@@ -21,8 +21,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rtfuse.capture.node import Control, Identity
 from rtfuse.capture.pixels import Offer, Sizes, canonical, choose, decode, dtype_of, fourcc_code, fourcc_name
-from rtfuse.capture.v4l2 import CameraInfo, V4l2Source, list_cameras
+from rtfuse.capture.v4l2 import CameraInfo, V4l2Source, find_again, list_cameras
 from rtfuse.errors import DeviceUnavailable, SourceLost
 from rtfuse.types import Frame, Stamp, Stream
 
@@ -168,7 +169,7 @@ def test_fourcc_names_that_users_write() -> None:
 
 
 def size(w: int, h: int, rate_hz: float | None = None) -> Sizes:
-    return Sizes((w, h), (w, h), rate_hz=rate_hz)
+    return Sizes((w, h), (w, h), rates_hz=(rate_hz,) if rate_hz else ())
 
 
 BOSON = [Offer("YU12", (size(640, 512, 60),)), Offer("Y16", (size(640, 512, 60),))]
@@ -242,6 +243,82 @@ def test_a_refusal_says_what_is_offered(
 
 def test_dtype_of_a_format() -> None:
     assert [dtype_of(f, "ir") for f in ("Y16", "Y10", "GREY", "YUYV")] == ["uint16", "uint16", "uint8", "uint8"]
+
+
+@given(raw_frames())
+def test_words_hidden_in_yuyv(frame: tuple[int, int, int, np.random.Generator]) -> None:
+    w, h, padding, rng = frame
+    rows = lines(rng, h, 2 * w, padding)
+    for fourcc in ("YUYV", "UYVY"):
+        image = decode(b"".join(rows), fourcc, (w, h), 2 * w + padding, "ir", words=True)
+        assert image.tolist() == [list(struct.unpack(f"<{w}H", row[: 2 * w])) for row in rows]
+    with pytest.raises(LookupError, match="NV12 cannot be decoded as 16-bit words of ir"):
+        decode(bytes(64), "NV12", (8, 4), 0, "ir", words=True)
+
+
+# --------------------------------------------------------------------------------------------- controls and identities
+
+AUTO = Control("auto_exposure", "menu", 3, 3, 0, 3, 1, choices={"manual_mode": 1, "aperture_priority_mode": 3})
+GAIN = Control("gain", "integer", 4, 0, 0, 64, 4)
+SWITCH = Control("backlight", "boolean", 1, 0, 0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("control", "value", "number"),
+    [
+        (AUTO, "Manual Mode", 1),
+        (AUTO, "aperture_priority_mode", 3),
+        (AUTO, 1, 1),
+        (GAIN, 8, 8),
+        (GAIN, "12", 12),
+        (SWITCH, True, 1),
+        (SWITCH, "off", 0),
+    ],
+)
+def test_values_of_controls(control: Control, value: int | bool | str, number: int) -> None:
+    assert control.number(value) == number
+
+
+@pytest.mark.parametrize(
+    ("control", "value"), [(AUTO, "manuel"), (AUTO, 2), (GAIN, 65), (GAIN, 5), (GAIN, "much"), (SWITCH, 2)]
+)
+def test_impossible_values_say_what_is_possible(control: Control, value: int | str) -> None:
+    with pytest.raises(ValueError, match=rf"control {control.name}=.*is not possible"):
+        control.number(value)
+
+
+BOSON_A = Identity("uvcvideo", "Boson", "usb-1.2", ("09cb:4007", "A1"))
+BOSON_B = Identity("uvcvideo", "Boson", "usb-1.3", ("09cb:4007", "B2"))
+CHEAP = Identity("uvcvideo", "HD Camera", "usb-1.4", ("1234:5678", ""))
+FIXED = Identity("rp1-cfe", "csi", "platform:1")
+
+
+def moved(identity: Identity, bus: str) -> Identity:
+    return Identity(identity.driver, identity.card, bus, identity.usb, identity.index)
+
+
+@pytest.mark.parametrize(
+    ("identity", "found", "at"),
+    [
+        (BOSON_A, {"/dev/video0": BOSON_A}, "/dev/video0"),
+        (BOSON_A, {"/dev/video0": CHEAP, "/dev/video5": moved(BOSON_A, "usb-9")}, "/dev/video5"),
+        (BOSON_A, {"/dev/video0": BOSON_B}, None),  # another serial number
+        (CHEAP, {"/dev/video3": moved(CHEAP, "usb-7")}, "/dev/video3"),
+        (CHEAP, {"/dev/video3": moved(CHEAP, "usb-7"), "/dev/video4": CHEAP}, "/dev/video4"),  # the same socket
+        (CHEAP, {"/dev/video3": moved(CHEAP, "usb-7"), "/dev/video4": moved(CHEAP, "usb-8")}, None),  # which one?
+        (FIXED, {"/dev/video0": moved(FIXED, "platform:2")}, None),
+        (FIXED, {"/dev/video2": FIXED}, "/dev/video2"),
+        (BOSON_A, {}, None),
+    ],
+)
+def test_a_camera_is_found_again_and_never_confused(
+    identity: Identity, found: dict[str, Identity], at: str | None
+) -> None:
+    assert find_again("/dev/video0", identity, found) == at
+
+
+def test_a_stable_name_is_kept() -> None:
+    assert find_again("/dev/v4l/by-id/usb-Boson", BOSON_A, {}) == "/dev/v4l/by-id/usb-Boson"
 
 
 # ------------------------------------------------------------------------------------------ devices that are not there
@@ -409,6 +486,36 @@ def test_the_cameras_are_listed_with_formats_and_sizes() -> None:
 
 @camera
 @needs_cameras
+def test_controls_are_set_by_name_and_wrong_ones_are_refused() -> None:
+    wanted = {"brightness": 77, "test_pattern": "100_colorbar", "horizontal_movement": 0}
+    with closing(V4l2Source(CAMERAS[0], "rgb", controls=wanted)):
+        info = next(c for c in list_cameras() if c.path == os.path.realpath(CAMERAS[0]))
+    got = {c.name: c for c in info.controls}
+    assert got["brightness"].value == 77
+    assert got["test_pattern"].value == got["test_pattern"].choices["100_colorbar"] == 1
+    for wrong, message in (
+        ({"brightnes": 5}, "no control brightnes; did you mean brightness"),
+        ({"brightness": 999}, "control brightness=77 .*0 to 255.*999 is not possible"),
+    ):
+        with pytest.raises(DeviceUnavailable, match=message):
+            V4l2Source(CAMERAS[0], "rgb", controls=wrong)
+    V4l2Source(CAMERAS[0], "rgb", controls={"brightness": 128, "test_pattern": 0}).close()
+
+
+@camera
+@needs_cameras
+def test_a_camera_is_told_from_another_of_its_model() -> None:
+    with closing(open_small(CAMERAS[0], "ir")) as ir, closing(open_small(CAMERAS[-1], "rgb")) as rgb:
+        found = {c.path: c.identity for c in list_cameras() if c.identity}
+        assert find_again(CAMERAS[0], ir.identity, found) == os.path.realpath(CAMERAS[0])
+        assert find_again(CAMERAS[0], rgb.identity, found) == os.path.realpath(CAMERAS[-1])
+        assert find_again(CAMERAS[0], ir.identity, {CAMERAS[-1]: rgb.identity}) is None
+    with closing(ir.again()) as again:
+        assert next(iter(again)).stream == "ir"
+
+
+@camera
+@needs_cameras
 def test_the_wrong_wishes_are_refused_with_what_is_offered() -> None:
     with pytest.raises(DeviceUnavailable, match=r"asked for .* at 17x11; it offers .*YUYV \d+x\d+"):
         V4l2Source(CAMERAS[0], "rgb", size_wh=(17, 11))
@@ -451,7 +558,7 @@ def test_a_forbidden_camera_names_the_group_and_is_still_listed() -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can give up its right to open a camera")
     code = (
-        "import os, sys; from rtfuse.capture.v4l2 import V4l2Source, list_cameras, _linuxpy; _linuxpy();"
+        "import os, sys; from rtfuse.capture.v4l2 import V4l2Source, list_cameras; import linuxpy.video.device;"
         "os.setgroups([]); os.setuid(65534); print(*list_cameras());"
         "V4l2Source(sys.argv[1], 'ir')"
     )

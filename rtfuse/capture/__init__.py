@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
+from typing import Literal
 
 from rtfuse.types import Clock, Source, Stream
 
@@ -26,12 +28,17 @@ def open_source(
     fps: float | None = None,
     size_wh: tuple[int, int] | None = None,
     pixel_format: str | None = None,
+    controls: Mapping[str, int | bool | str] | None = None,
+    words: bool | None = None,
+    timeout_s: float = 5.0,
+    transport: Literal["tcp", "udp"] = "tcp",
     clock: Clock = time.monotonic_ns,
 ) -> Source:
     """Open the source that `uri` names, as the thermal (`ir`) or visible (`rgb`) stream.
 
-    `fps` is the rate of stills and the rate asked of a camera; `size_wh` and `pixel_format` (V4L2 fourcc) are
-    asked of a camera. Raises SourceNotFound, SourceUnreadable, DeviceUnavailable or ConfigError, before any frame
+    `fps` is the rate of stills and the rate asked of a camera; `size_wh`, `pixel_format` (V4L2 fourcc), `controls` and
+    `words` are a camera's, see `V4l2Source`; `transport` is RTSP's. A live source that gives nothing for `timeout_s` is
+    lost. Raises SourceNotFound, SourceUnreadable, DeviceUnavailable or ConfigError, before any frame
     is read.
     """
     if uri.startswith("synthetic:"):
@@ -41,11 +48,21 @@ def open_source(
     if uri.startswith("/dev/"):
         from rtfuse.capture.v4l2 import V4l2Source
 
-        return V4l2Source(uri, stream, size_wh=size_wh, rate_hz=fps, pixel_format=pixel_format, clock=clock)
+        return V4l2Source(
+            uri,
+            stream,
+            size_wh=size_wh,
+            rate_hz=fps,
+            pixel_format=pixel_format,
+            controls=controls,
+            words=words,
+            stall_timeout_s=timeout_s,
+            clock=clock,
+        )
     if _NETWORK.match(uri):
-        from rtfuse.capture.media import NetworkStream
+        from rtfuse.capture.network import NetworkStream
 
-        return NetworkStream(uri, stream, clock=clock)
+        return NetworkStream(uri, stream, read_timeout_s=timeout_s, transport=transport, clock=clock)
     from rtfuse.capture.images import Stills, is_stills
 
     if is_stills(uri):

@@ -1,4 +1,4 @@
-"""Recordings and network streams, through PyAV (FFmpeg)."""
+"""Recordings through PyAV (FFmpeg), and the decoding that network streams share with them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 
 from rtfuse.capture import redact
-from rtfuse.errors import DeviceUnavailable, RtfuseError, SourceLost, SourceNotFound, SourceUnreadable
+from rtfuse.errors import RtfuseError, SourceNotFound, SourceUnreadable
 from rtfuse.types import Clock, Frame, Image, SourceInfo, Stamp, Stream
 
 _NS = 1_000_000_000
 
 
-class _Decoder:
+class Decoder:
     """One container's first video stream as images; the first is decoded at once, to know size and depth."""
 
     def __init__(self, container: InputContainer, stream: Stream, *, live: bool) -> None:
@@ -50,9 +50,14 @@ class _Decoder:
 
     def image(self, frame: VideoFrame) -> Image:
         """Return (H, W) uint8 or uint16 for thermal, (H, W, 3) uint8 RGB otherwise, upright."""
-        if self.stream == "rgb":
+        return self.image_of(frame, self.stream)
+
+    @classmethod
+    def image_of(cls, frame: VideoFrame, stream: Stream) -> Image:
+        """Return a decoded frame's image, as `image` does."""
+        if stream == "rgb":
             image = frame.to_ndarray(format="rgb24")
-        elif not self.deep(frame):
+        elif not cls.deep(frame):
             image = frame.to_ndarray(format="gray")
         elif frame.format.name in ("gray10le", "gray12le", "gray14le", "gray16le"):
             image = frame.to_ndarray()  # counts as recorded
@@ -75,10 +80,10 @@ class _Decoder:
             w, h = h, w
         rate = video.average_rate or video.guessed_rate
         start = video.start_time if video.start_time is not None else (self.first.pts or 0)
-        start_ns = _to_ns(start, base)
+        start_ns = to_ns(start, base)
         end_ns = None
         if video.duration:
-            end_ns = start_ns + _to_ns(video.duration, base)
+            end_ns = start_ns + to_ns(video.duration, base)
         elif self.container.duration and len(self.container.streams) == 1:
             # Matroska's duration counts from time 0, the others' from their first frame; both in µs.
             from_zero = "matroska" in self.container.format.name
@@ -94,10 +99,12 @@ class _Decoder:
             start_ns=None if live else start_ns,
             end_ns=None if live else end_ns,
             time_base=base,
+            coding=video.codec_context.name,
         )
 
 
-def _to_ns(ticks: int, base: Fraction) -> int:
+def to_ns(ticks: int, base: Fraction) -> int:
+    """Return a time in ticks of `base` seconds in nanoseconds."""
     return ticks * base.numerator * _NS // base.denominator
 
 
@@ -128,7 +135,7 @@ class Recording:
         for frame_id, frame in enumerate(decoder):
             if self._closed:
                 break
-            t_ns = t_ns + period_ns if frame.pts is None else _to_ns(frame.pts, base)
+            t_ns = t_ns + period_ns if frame.pts is None else to_ns(frame.pts, base)
             yield Frame(self._info.stream, decoder.image(frame), frame_id, t_ns, Stamp.MEDIA, self._clock())
         else:
             self._report_truncation(t_ns + period_ns, period_ns, frame_id + 1)
@@ -146,7 +153,7 @@ class Recording:
         self._closed = True
 
 
-def _open_file(path: str, stream: Stream) -> _Decoder:
+def _open_file(path: str, stream: Stream) -> Decoder:
     name = {"ir": "thermal", "rgb": "RGB"}[stream]
     file = Path(path)
     if not file.exists():
@@ -160,84 +167,24 @@ def _open_file(path: str, stream: Stream) -> _Decoder:
     except (av.error.FFmpegError, OSError) as e:
         raise SourceUnreadable(
             f"{name} recording {path} is not a video that can be read, or was cut off before its index "
-            f"({_reason(e)}); check it with a player"
+            f"({reason(e)}); check it with a player"
         ) from e
     nothing = SourceUnreadable(f"{name} recording {path} holds no readable video frame")
-    return _first_frame(container, stream, nothing, live=False)
+    return first_frame(container, stream, nothing, live=False)
 
 
-def _first_frame(container: InputContainer, stream: Stream, otherwise: RtfuseError, *, live: bool) -> _Decoder:
+def first_frame(container: InputContainer, stream: Stream, otherwise: RtfuseError, *, live: bool) -> Decoder:
+    """Return a decoder that has its first frame. Raises `otherwise`, the container closed, if there is none."""
     if not container.streams.video:
         container.close()
         raise otherwise
-    decoder = _Decoder(container, stream, live=live)
+    decoder = Decoder(container, stream, live=live)
     if decoder.first is None:
         container.close()
         raise otherwise
     return decoder
 
 
-def _reason(e: Exception) -> str:
+def reason(e: Exception) -> str:
+    """Say in words what FFmpeg found wrong, without the address it was asked for."""
     return getattr(e, "strerror", None) or type(e).__name__
-
-
-class NetworkStream:
-    """A live network stream (RTSP, HTTP, UDP …); `t_ns` is the time of arrival on the local clock.
-
-    `open_timeout_s` and `read_timeout_s` bound every wait. Raises DeviceUnavailable if it cannot be opened,
-    SourceLost when it ends or stalls.
-    """
-
-    def __init__(
-        self,
-        uri: str,
-        stream: Stream,
-        *,
-        open_timeout_s: float = 10.0,
-        read_timeout_s: float = 5.0,
-        clock: Clock = time.monotonic_ns,
-    ) -> None:
-        self._clock, self._closed, self._read_timeout_s = clock, False, read_timeout_s
-        self._name = f"{'thermal' if stream == 'ir' else 'RGB'} stream {redact(uri)}"
-        options = {"fflags": "nobuffer", "flags": "low_delay", "rtsp_transport": "tcp", "analyzeduration": "1000000"}
-        if not uri.lower().startswith("rtsp"):
-            del options["rtsp_transport"]
-        try:
-            container = av.open(uri, options=options, timeout=(open_timeout_s, read_timeout_s))
-        except (av.error.FFmpegError, OSError) as e:
-            raise DeviceUnavailable(f"{self._name} cannot be opened within {open_timeout_s:g} s: {_reason(e)}") from e
-        nothing = DeviceUnavailable(f"{self._name} carries no readable video")
-        self._decoder = _first_frame(container, stream, nothing, live=True)
-        self._info = self._decoder.info(uri, live=True)
-
-    @property
-    def info(self) -> SourceInfo:
-        return self._info
-
-    @property
-    def losses(self) -> Counter[str]:
-        return self._decoder.losses
-
-    def __iter__(self) -> Iterator[Frame]:
-        count = 0
-        try:
-            for frame in self._decoder:
-                if self._closed:
-                    return
-                now = self._clock()
-                yield Frame(self._info.stream, self._decoder.image(frame), count, now, Stamp.ARRIVAL, now)
-                count += 1
-        except av.error.FFmpegError as e:
-            if not self._closed:
-                raise SourceLost(
-                    f"{self._name} stopped after {count} frames (no data for {self._read_timeout_s:g} s, "
-                    f"or: {_reason(e)})"
-                ) from e
-        finally:
-            self._decoder.container.close()
-        if not self._closed:
-            raise SourceLost(f"{self._name} was ended by its sender after {count} frames")
-
-    def close(self) -> None:
-        """End the iteration at the next frame, or when the read times out."""
-        self._closed = True

@@ -30,6 +30,11 @@ PREFERENCE: dict[Stream, tuple[str, ...]] = {
 }
 """The formats that can be decoded for a stream, best first: raw counts for thermal, uncompressed for RGB."""
 
+DECODABLE = frozenset(name for names in PREFERENCE.values() for name in names)
+
+_HOLD_WORDS = frozenset({(256, 384), (512, 484)})
+"""Sizes (w, h) of the TC001, the P2 Pro and the TC002C: 8-bit picture and 16-bit counts, one above the other."""
+
 _LIMIT_PX: dict[Stream, int] = {"ir": 1280 * 1024, "rgb": 1280 * 720}
 """Without a size asked for, the largest up to this many pixels is taken."""
 
@@ -74,13 +79,19 @@ def canonical(name: str) -> str:
 class Sizes:
     """Frame sizes that a camera offers in one format: a single size, or a grid from `min_wh` to `max_wh`.
 
-    All in pixels; `rate_hz` is the highest frame rate at this size, None if the driver does not tell.
+    All in pixels. `rates_hz` are the frame rates at this size, fastest first (of a range: its fastest and slowest),
+    empty if the driver does not tell.
     """
 
     min_wh: tuple[int, int]
     max_wh: tuple[int, int]
     step_wh: tuple[int, int] = (1, 1)
-    rate_hz: float | None = None
+    rates_hz: tuple[float, ...] = ()
+
+    @property
+    def rate_hz(self) -> float | None:
+        """The highest frame rate, None if the driver does not tell."""
+        return max(self.rates_hz, default=None)
 
     def admits(self, size_wh: tuple[int, int]) -> bool:
         """Whether `size_wh` is one of these sizes."""
@@ -162,25 +173,47 @@ def _no_match(
     return f"asked for {' '.join(asked)}; it offers {'; '.join(map(str, known or offers)) or 'no format at all'}"
 
 
-def decode(buffer: bytes | memoryview, fourcc: str, size_wh: tuple[int, int], stride: int, stream: Stream) -> Image:
+def is_counts(fourcc: str) -> bool:
+    """Whether a format carries counts of up to 16 bits openly."""
+    return fourcc in _COUNTS
+
+
+def holds_words(fourcc: str, size_wh: tuple[int, int]) -> bool:
+    """Whether a thermal camera with this format and size sends 16-bit counts in place of half of its picture."""
+    return fourcc in _LUMA_BYTE and size_wh in _HOLD_WORDS
+
+
+def decode(
+    buffer: bytes | memoryview,
+    fourcc: str,
+    size_wh: tuple[int, int],
+    stride: int,
+    stream: Stream,
+    *,
+    words: bool = False,
+) -> Image:
     """Decode one frame; the image is a copy, so `buffer` may be reused at once.
 
     `buffer` holds the bytes of the frame as the driver delivered it, `stride` is its bytes per line (0 if the
     driver does not say; without meaning for JPEG). Returns counts or luma (H, W) uint8 or uint16 for `ir`,
-    (H, W, 3) uint8 RGB for `rgb`; YUV is taken as BT.601, limited range.
+    (H, W, 3) uint8 RGB for `rgb`; YUV is taken as BT.601, limited range. With `words`, YUYV or UYVY for `ir` is taken
+    as (H, W) uint16 little-endian words: those of counts are right, those of a picture hold luma and chroma.
     Raises ValueError if the bytes are too few, or are a JPEG that cannot be read or has another size; LookupError
     if the format cannot be decoded for this stream.
     """
-    if fourcc not in PREFERENCE[stream]:
-        raise LookupError(f"{fourcc} cannot be decoded as {stream}")
+    dtype_of(fourcc, stream, words=words)
     if fourcc in _JPEG:
         return _jpeg(buffer, size_wh, stream)
-    return _counts(buffer, fourcc, size_wh, stride) if stream == "ir" else _rgb(buffer, fourcc, size_wh, stride)
+    if stream == "ir":
+        return _counts(buffer, fourcc, size_wh, stride, words)
+    return _rgb(buffer, fourcc, size_wh, stride)
 
 
-def dtype_of(fourcc: str, stream: Stream) -> str:
-    """Return the dtype of the images that `decode` makes: "uint8" or "uint16"."""
-    return "uint16" if stream == "ir" and _COUNTS.get(fourcc, "u1") != "u1" else "uint8"
+def dtype_of(fourcc: str, stream: Stream, *, words: bool = False) -> str:
+    """Return the dtype of the images that `decode` makes, "uint8" or "uint16"; LookupError where it cannot."""
+    if fourcc not in PREFERENCE[stream] or (words and (stream == "rgb" or fourcc not in _LUMA_BYTE)):
+        raise LookupError(f"{fourcc} cannot be decoded as {'16-bit words of ' * words}{stream}")
+    return "uint16" if words or (stream == "ir" and _COUNTS.get(fourcc, "u1") != "u1") else "uint8"
 
 
 def _rows(buffer: bytes | memoryview, rows: int, row_bytes: int, stride: int) -> Image:
@@ -192,11 +225,11 @@ def _rows(buffer: bytes | memoryview, rows: int, row_bytes: int, stride: int) ->
     return np.lib.stride_tricks.as_strided(data, (rows, row_bytes), (stride, 1))
 
 
-def _counts(buffer: bytes | memoryview, fourcc: str, size_wh: tuple[int, int], stride: int) -> Image:
+def _counts(buffer: bytes | memoryview, fourcc: str, size_wh: tuple[int, int], stride: int, words: bool) -> Image:
     w, h = size_wh
-    if fourcc in _LUMA_BYTE:
+    if fourcc in _LUMA_BYTE and not words:
         return _rows(buffer, h, 2 * w, stride)[:, _LUMA_BYTE[fourcc] :: 2].copy()
-    dtype = np.dtype(_COUNTS.get(fourcc, "u1"))  # NV12 begins with its luma plane
+    dtype = np.dtype("<u2" if words else _COUNTS.get(fourcc, "u1"))  # NV12 begins with its luma plane
     counts: Image = _rows(buffer, h, w * dtype.itemsize, stride).view(dtype)
     return counts.astype(dtype.newbyteorder("="), order="C")
 

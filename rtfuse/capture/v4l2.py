@@ -1,6 +1,6 @@
-"""Live cameras through V4L2 (Linux): the only file that opens a device.
+"""Live cameras through V4L2 (Linux): `V4l2Source` streams one, newest frame first; `list_cameras` says which there are.
 
-`V4l2Source` streams one camera, newest frame first; `list_cameras` says which there are. Only using it needs linuxpy.
+Only using it needs linuxpy.
 """
 
 from __future__ import annotations
@@ -8,34 +8,21 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import select
-import stat
+import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rtfuse.capture.pixels import PREFERENCE, Offer, Sizes, choose, decode, dtype_of, fourcc_code, fourcc_name
+from rtfuse.capture.node import Control, Identity, Node
+from rtfuse.capture.pixels import DECODABLE, Offer, choose, decode, dtype_of, holds_words, is_counts
 from rtfuse.errors import DeviceUnavailable, RtfuseError, SourceLost
 from rtfuse.types import Clock, Frame, SourceInfo, Stamp, Stream
 
-_BUFFERS = 4
 _SLICE_MS = 100  # close() takes effect within this
-_VIDEO_MAJOR = 81  # device number of every V4L2 node
-_DECODABLE = frozenset(name for names in PREFERENCE.values() for name in names)
-
-
-def _linuxpy() -> Any:
-    try:
-        from linuxpy.video import device
-    except ImportError as e:
-        raise DeviceUnavailable(
-            f"live cameras need Linux and the linuxpy package ({e}); use a file, a stream or synthetic: instead"
-        ) from e
-    return device
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +39,11 @@ class CameraInfo:
     card: str
     offers: tuple[Offer, ...] = ()
     problem: str | None = None
+    identity: Identity | None = None
+    controls: tuple[Control, ...] = ()
 
     def __str__(self) -> str:
-        known = [offer.fourcc for offer in self.offers if offer.fourcc in _DECODABLE]
+        known = [offer.fourcc for offer in self.offers if offer.fourcc in DECODABLE]
         detail = self.problem or ", ".join(known or [offer.fourcc for offer in self.offers]) or "no formats"
         return f"{self.path}: {self.card} ({detail})"
 
@@ -72,8 +61,9 @@ def list_cameras(dev: Path = Path("/dev")) -> list[CameraInfo]:
 def _describe(path: str, stable_path: str | None) -> CameraInfo | None:
     """Return what the node at `path` is, None if it is not a capture device."""
     try:
-        with contextlib.closing(_Node(path, os.O_RDONLY)) as node:
-            return CameraInfo(path, stable_path, node.driver, node.card, node.offers())
+        with contextlib.closing(Node(path, os.O_RDONLY)) as node:
+            offers, controls = node.offers(), tuple(node.controls())
+            return CameraInfo(path, stable_path, node.driver, node.card, offers, None, node.identity, controls)
     except OSError as e:
         if isinstance(e, RtfuseError):
             raise
@@ -90,135 +80,13 @@ def _stable_path(path: str, dev: Path) -> str | None:
     return next((str(link) for link in links if os.path.realpath(link) == os.path.realpath(path)), None)
 
 
-class _Node:
-    """A V4L2 capture node: thin calls, each of which raises OSError as the kernel reports it."""
-
-    def __init__(self, path: str, mode: int = os.O_RDWR) -> None:
-        self._api = _linuxpy()
-        path = os.path.realpath(path)
-        status = os.stat(path)
-        if not stat.S_ISCHR(status.st_mode) or os.major(status.st_rdev) != _VIDEO_MAJOR:
-            raise OSError(errno.ENOTTY, "not a V4L2 device", path)
-        self.flags = self._api.BufferFlag
-        self.maps: list[Any] = []
-        self._type, self._memory = self._api.BufferType.VIDEO_CAPTURE, self._api.Memory.MMAP
-        self.fd = os.open(path, mode | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            self.driver, self.card = self._capabilities(path)
-        except OSError:
-            os.close(self.fd)
-            raise
-        self._poll = select.poll()
-        self._poll.register(self.fd, select.POLLIN)
-
-    def _capabilities(self, path: str) -> tuple[str, str]:
-        got, flag = self._api.read_capabilities(self.fd), self._api.Capability
-        here = got.device_caps if got.capabilities & flag.DEVICE_CAPS else got.capabilities
-        if here & flag.VIDEO_CAPTURE_MPLANE:
-            raise OSError(errno.EOPNOTSUPP, "multi-planar capture is not supported", path)
-        if not (here & flag.VIDEO_CAPTURE and here & flag.STREAMING):
-            raise OSError(errno.ENOTTY, "not a video capture device", path)
-        return got.driver.decode(errors="replace"), got.card.decode(errors="replace")
-
-    def offers(self) -> tuple[Offer, ...]:
-        """Return the pixel formats; with sizes and rates where the format is one that can be decoded."""
-        query = self._api.raw.v4l2_fmtdesc(type=self._type)
-        codes = [found.pixelformat for found in self._api.iter_read(self.fd, self._api.IOC.ENUM_FMT, query)]
-        named = ((code, fourcc_name(code)) for code in codes)
-        return tuple(Offer(name, tuple(self._sizes(code)) if name in _DECODABLE else ()) for code, name in named)
-
-    def _sizes(self, code: int) -> Iterator[Sizes]:
-        query = self._api.raw.v4l2_frmsizeenum(pixel_format=code)
-        for found in self._api.iter_read(self.fd, self._api.IOC.ENUM_FRAMESIZES, query):
-            if found.type == self._api.FrameSizeType.DISCRETE:
-                wh = found.m1.discrete.width, found.m1.discrete.height
-                yield Sizes(wh, wh, rate_hz=self._top_rate(code, wh))
-            else:
-                grid = found.m1.stepwise
-                low, high = (grid.min_width, grid.min_height), (grid.max_width, grid.max_height)
-                yield Sizes(low, high, (grid.step_width, grid.step_height))
-
-    def _top_rate(self, code: int, size_wh: tuple[int, int]) -> float | None:
-        query = self._api.raw.v4l2_frmivalenum(pixel_format=code, width=size_wh[0], height=size_wh[1])
-        rates = []
-        for found in self._api.iter_read(self.fd, self._api.IOC.ENUM_FRAMEINTERVALS, query):
-            discrete = found.type == self._api.FrameIntervalType.DISCRETE
-            interval = found.discrete if discrete else found.stepwise.min
-            if interval.numerator:
-                rates.append(interval.denominator / interval.numerator)
-        return max(rates, default=None)
-
-    def set_format(self, fourcc: str, size_wh: tuple[int, int] | None) -> tuple[str, tuple[int, int], int]:
-        """Ask for a format; return the format, size and bytes per line that the driver chose."""
-        if size_wh is None:
-            now = self._api.get_raw_format(self.fd, self._type).fmt.pix
-            size_wh = now.width, now.height
-        got = self._api.set_format(self.fd, self._type, *size_wh, fourcc_code(fourcc)).fmt.pix
-        return fourcc_name(got.pixelformat), (got.width, got.height), got.bytesperline
-
-    def set_rate(self, rate_hz: float | None) -> float | None:
-        """Ask for a rate, if one is given; return the driver's, None if it has no notion of it."""
-        try:
-            if rate_hz is not None:
-                self._api.set_fps(self.fd, self._type, rate_hz)
-            return float(self._api.get_fps(self.fd, self._type)) or None
-        except ZeroDivisionError:
-            return None
-        except OSError as e:
-            if e.errno in (errno.ENOTTY, errno.EINVAL):
-                return None
-            raise
-
-    def start(self) -> None:
-        for index in range(self._api.request_buffers(self.fd, self._type, self._memory, _BUFFERS).count):
-            buffer = self._api.query_buffer(self.fd, self._type, self._memory, index)
-            self.maps.append(self._api.mmap_from_buffer(self.fd, buffer))
-            self.give(buffer)
-        self._api.stream_on(self.fd, self._type)
-
-    def wait(self, timeout_ms: int) -> bool:
-        """Wait for a frame; False if there is none yet. Raises OSError EIO if the driver cannot go on."""
-        events = self._poll.poll(timeout_ms)
-        if events and not events[0][1] & select.POLLIN:
-            self._api.get_raw_format(self.fd, self._type)  # ENODEV if the camera is gone
-            raise OSError(errno.EIO, "the driver reports an error")
-        return bool(events)
-
-    def take(self) -> Any | None:
-        """Dequeue the oldest filled buffer, None if there is none."""
-        try:
-            return self._api.dequeue_buffer(self.fd, self._type, self._memory)
-        except BlockingIOError:
-            return None
-
-    def give(self, buffer: Any) -> None:
-        """Hand a buffer back to the driver."""
-        self._api.enqueue_buffer(self.fd, self._type, self._memory, 0, buffer.index)
-
-    def bytes_of(self, buffer: Any) -> memoryview:
-        """Return what the driver wrote into a dequeued buffer, uncopied; drop it before `give`."""
-        return memoryview(self.maps[buffer.index])[: buffer.bytesused]
-
-    def close(self) -> None:
-        """End streaming, free the buffers and close the node; safe to call twice."""
-        if self.fd < 0:
-            return
-        with contextlib.suppress(OSError):  # it may be gone
-            if self.maps:
-                self._api.stream_off(self.fd, self._type)
-        for mapped in self.maps:
-            with contextlib.suppress(BufferError):  # an exception's traceback still looks into it
-                mapped.close()
-        self.maps.clear()
-        os.close(self.fd)
-        self.fd = -1
-
-
 class V4l2Source:
     """A live V4L2 camera, newest frame first: what waited behind a newer frame is dropped and counted.
 
     `path` is `/dev/videoN` or, better, a link in `/dev/v4l/by-id` or `by-path`. `size_wh` (pixels) and
     `pixel_format` (fourcc) are binding if given; `rate_hz` is asked for, and `info.rate_hz` says what was got.
+    `controls` are set by their names, in their order. `words`: take YUYV for 16-bit counts; None: where a thermal
+    camera's size says that it holds them.
     `clock` must be CLOCK_MONOTONIC in production, as it is what drivers stamp frames with. `losses` counts `stale`
     (overtaken by a newer frame), `driver` (gaps in the driver's numbering) and `corrupt` (flagged or undecodable).
     Opening raises DeviceUnavailable; iterating raises SourceLost if the camera is unplugged or fails, or delivers
@@ -233,10 +101,21 @@ class V4l2Source:
         size_wh: tuple[int, int] | None = None,
         rate_hz: float | None = None,
         pixel_format: str | None = None,
+        controls: Mapping[str, int | bool | str] | None = None,
+        words: bool | None = None,
         stall_timeout_s: float = 5.0,
         clock: Clock = time.monotonic_ns,
     ) -> None:
         self._path, self._clock, self._stall_timeout_s = path, clock, stall_timeout_s
+        self._asked: dict[str, Any] = {
+            "size_wh": size_wh,
+            "rate_hz": rate_hz,
+            "pixel_format": pixel_format,
+            "controls": controls,
+            "words": words,
+            "stall_timeout_s": stall_timeout_s,
+            "clock": clock,
+        }
         self._name = f"{'thermal' if stream == 'ir' else 'RGB'} camera {path}"
         self._losses: Counter[str] = Counter()
         self._frame_id, self._starved = -1, False
@@ -244,8 +123,10 @@ class V4l2Source:
         self._closing, self._lock = threading.Event(), threading.Lock()
         node = None
         try:
-            self._node = node = _Node(path)
-            self._info = self._set_up(stream, size_wh, rate_hz, pixel_format)
+            self._node = node = Node(path)
+            self.identity = node.identity
+            self._info = self._set_up(stream, size_wh, rate_hz, pixel_format, words)
+            node.set_controls(controls or {})
             node.start()
         except (OSError, ValueError) as e:
             if node is not None:
@@ -255,7 +136,12 @@ class V4l2Source:
             raise DeviceUnavailable(f"{self._name}: {_reason(path, e)}") from e
 
     def _set_up(
-        self, stream: Stream, size_wh: tuple[int, int] | None, rate_hz: float | None, pixel_format: str | None
+        self,
+        stream: Stream,
+        size_wh: tuple[int, int] | None,
+        rate_hz: float | None,
+        pixel_format: str | None,
+        words: bool | None,
     ) -> SourceInfo:
         offers = self._node.offers()
         asked, size = choose(stream, offers, size_wh=size_wh, rate_hz=rate_hz, pixel_format=pixel_format)
@@ -265,7 +151,18 @@ class V4l2Source:
             offered = "; ".join(str(offer) for offer in offers if offer.fourcc == asked)
             raise ValueError(f"asked for {wanted}, its driver chose {self.pixel_format} {got}; it offers {offered}")
         got_hz = self._node.set_rate(rate_hz)
-        return SourceInfo(self._path, stream, got_wh, dtype_of(asked, stream), live=True, rate_hz=got_hz)
+        hidden = holds_words(asked, got_wh) if words is None else words and not is_counts(asked)
+        self._words = hidden and stream == "ir"
+        dtype = dtype_of(asked, stream, words=self._words)
+        return SourceInfo(self._path, stream, got_wh, dtype, live=True, rate_hz=got_hz, coding=asked)
+
+    def again(self) -> V4l2Source:
+        """Open the same camera anew, wherever it is now. Raises DeviceUnavailable if it is not there."""
+        cameras = {camera.path: camera.identity for camera in list_cameras() if camera.identity is not None}
+        path = find_again(self._path, self.identity, cameras)
+        if path is None:
+            raise DeviceUnavailable(f"{self._name} ({self.identity.card}) is not there")
+        return V4l2Source(path, self._info.stream, **self._asked)
 
     @property
     def info(self) -> SourceInfo:
@@ -349,7 +246,8 @@ class V4l2Source:
             at_start = buffer.flags & flag.TSTAMP_SRC_MASK == flag.TSTAMP_SRC_SOE
             stamp = Stamp.EXPOSURE if at_start else Stamp.END
         try:
-            image = decode(self._node.bytes_of(buffer), self.pixel_format, info.size_wh, self._stride, info.stream)
+            data = self._node.bytes_of(buffer)
+            image = decode(data, self.pixel_format, info.size_wh, self._stride, info.stream, words=self._words)
         except ValueError:
             self._losses["corrupt"] += 1
             return None
@@ -362,6 +260,23 @@ class V4l2Source:
         self._closing.set()
         with self._lock:
             self._node.close()
+
+
+def find_again(path: str, identity: Identity, found: Mapping[str, Identity]) -> str | None:
+    """Return at which path of `found` the camera is now that was at `path`, None if it is at none.
+
+    A name in `/dev/v4l` is the camera's own; a number is followed by what the camera is. Another camera of the same
+    model, without serial numbers to tell them apart, is only taken for it if it is the only one of them.
+    """
+    if not re.fullmatch(r"video\d+", Path(path).name):
+        return path
+    same = {at: other for at, other in found.items() if other.same_kind(identity)}
+    here = [at for at, other in same.items() if other.bus == identity.bus]
+    if path in here:
+        return path
+    if len(here) == 1 or (not here and len(same) == 1 and identity.movable):
+        return (here or list(same))[0]
+    return None
 
 
 def _reason(path: str, e: OSError | ValueError) -> str:

@@ -8,6 +8,7 @@ scene's parameters and the frame's number.
 from __future__ import annotations
 
 import difflib
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -68,7 +69,8 @@ class SyntheticScene(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     this. `drop`: share of frames lost. `noise`: deviation in grey levels. Every `ffc_every_s` the thermal picture
     freezes for `ffc_s`. `baseline_m`: the cameras' distance, which gives near objects parallax; `warp`: how far
     `H_rgb_from_ir` is from a mere change of size (0 none, 1 plain to see). `motion`: sway of the cameras, 0 to 1
-    and more. `bits`: 8, or 16 for counts of 0.01 K.
+    and more. `bits`: 8, or 16 for counts of 0.01 K. `live`: a camera, that stamps
+    its frames with the local clock and has no end, instead of a recording of `duration_s`.
     """
 
     seed: Seed = 0
@@ -88,6 +90,7 @@ class SyntheticScene(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     warp: Annotated[float, msgspec.Meta(ge=-4, le=4)] = 0.0
     motion: Annotated[float, msgspec.Meta(ge=0, le=10)] = 1.0
     bits: Literal[8, 16] = 8
+    live: bool = False
 
     def __post_init__(self) -> None:
         limit_ms = 500 / max(self.fps, self.ir_fps or self.fps)
@@ -207,11 +210,12 @@ def _stage(seed: int, size_wh: tuple[int, int]) -> Stage:
 class SyntheticSource:
     """One stream of a scene; `t_ns` is the scene's own time (`Stamp.MEDIA`), frames come as fast as they are taken.
 
-    `losses` counts the frames that the camera lost as `dropped`; their numbers are left out.
+    Of a `live` scene they come at their own pace, `t_ns` on the local clock (`Stamp.END`); those that were not waited
+    for count as `stale`. `losses` also counts the frames that the camera lost, `dropped`; their numbers are left out.
     """
 
     def __init__(self, scene: SyntheticScene, stream: Stream, *, clock: Clock = time.monotonic_ns) -> None:
-        self.scene, self._clock, self._closed = scene, clock, False
+        self.scene, self._clock, self._closed = scene, clock, threading.Event()
         self._losses: Counter[str] = Counter()
         count, period_ns = scene.count(stream), round(1e9 / scene.rate_hz(stream))
         first = scene.frame(stream, 0).t_ns
@@ -220,11 +224,11 @@ class SyntheticSource:
             stream=stream,
             size_wh=scene.size_wh(stream),
             dtype="uint16" if stream == "ir" and scene.bits == 16 else "uint8",
-            live=False,
+            live=scene.live,
             rate_hz=scene.rate_hz(stream),
-            frames=count if not scene.drop else None,
-            start_ns=first,
-            end_ns=first + count * period_ns,
+            frames=None if scene.drop or scene.live else count,
+            start_ns=None if scene.live else first,
+            end_ns=None if scene.live else first + count * period_ns,
         )
         self._camera = ThermalCamera(scene) if stream == "ir" else ColourCamera(scene)
 
@@ -237,9 +241,29 @@ class SyntheticSource:
         return self._losses
 
     def __iter__(self) -> Iterator[Frame]:
+        return self._lived() if self.scene.live else self._played()
+
+    def _lived(self) -> Iterator[Frame]:
+        stream, scene, origin_ns = self._info.stream, self.scene, _origin_ns(self.scene, self._clock)
+        first = k = int((self._clock() - origin_ns) * scene.rate_hz(stream) / 1e9) + 1
+        while True:
+            truth = scene.frame(stream, k)
+            wait_s = (origin_ns + truth.true_ns - self._clock()) / 1e9
+            if self._closed.wait(max(wait_s, 0.0)):
+                return
+            if truth.dropped:
+                self._losses["dropped"] += 1
+            elif wait_s < -0.1:
+                self._losses["stale"] += 1
+            else:
+                image = self._camera.take(k, truth.shown_ns)
+                yield Frame(stream, image, k - first, origin_ns + truth.t_ns, Stamp.END, self._clock())
+            k += 1
+
+    def _played(self) -> Iterator[Frame]:
         stream = self._info.stream
         for k in range(self.scene.count(stream)):
-            if self._closed:
+            if self._closed.is_set():
                 return
             truth = self.scene.frame(stream, k)
             if truth.dropped:
@@ -250,7 +274,13 @@ class SyntheticSource:
 
     def close(self) -> None:
         """End the iteration after the frame in progress."""
-        self._closed = True
+        self._closed.set()
+
+
+@lru_cache(maxsize=8)
+def _origin_ns(scene: SyntheticScene, clock: Clock) -> int:
+    """Return when the live scene began; the same for both of its cameras."""
+    return clock()
 
 
 class ColourCamera:

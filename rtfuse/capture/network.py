@@ -1,0 +1,146 @@
+"""Live network streams (RTSP, HTTP, UDP, …), through PyAV (FFmpeg)."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from fractions import Fraction
+from typing import Literal
+
+import av
+from av.video.frame import VideoFrame
+
+from rtfuse.capture import redact
+from rtfuse.capture.media import first_frame, reason, to_ns
+from rtfuse.clockmap import ClockMap, ClockState
+from rtfuse.errors import DeviceUnavailable, SourceLost
+from rtfuse.types import Clock, Frame, SourceInfo, Stamp, Stream
+
+_MS = 1_000_000
+_LOW_LATENCY = {
+    "fflags": "nobuffer+discardcorrupt",
+    "flags": "low_delay",
+    "analyzeduration": "500000",
+    "max_delay": "100000",  # µs that packets of a UDP stream are waited for to come in order
+}
+_RTSP = {"analyzeduration": "200000"}  # its session description says the rest
+_NO_TIMES = ("mpjpeg", "mjpeg", "h264", "hevc", "m4v", "image2pipe", "jpeg_pipe")
+"""Formats without times in them; FFmpeg makes some up from a nominal rate."""
+_STALE_NS = 200 * _MS
+"""A frame this much older than the newest could be is only decoded while a backlog is being caught up with."""
+_START_NS, _UNSURE_NS = 2_000 * _MS, 5 * _MS
+"""At first a sender, or the analysis of the stream, may give a backlog, whose frames nothing tells the age of."""
+_RATES_HZ = (0.1, 1000.0)
+
+
+class NetworkStream:
+    """A live network stream; `t_ns` is its own time on the local clock (`Stamp.STREAM`), or that of arrival.
+
+    `open_timeout_s` and `read_timeout_s` bound every wait; `transport` is RTSP's. What piled up while the network or
+    this process paused is decoded but not handed on. `losses` counts `stale` for those and `corrupt` for what could
+    not be decoded whole. Raises DeviceUnavailable if it cannot be opened, SourceLost when it ends or stalls; neither
+    names a user or a password.
+    """
+
+    def __init__(
+        self,
+        uri: str,
+        stream: Stream,
+        *,
+        open_timeout_s: float = 5.0,
+        read_timeout_s: float = 5.0,
+        transport: Literal["tcp", "udp"] = "tcp",
+        clock: Clock = time.monotonic_ns,
+    ) -> None:
+        self._clock, self._closed, self._read_timeout_s = clock, False, read_timeout_s
+        self._name = f"{'thermal' if stream == 'ir' else 'RGB'} stream {redact(uri)}"
+        options = _LOW_LATENCY | (_RTSP | {"rtsp_transport": transport} if uri.lower().startswith("rtsp") else {})
+        try:
+            container = av.open(uri, options=options, timeout=(open_timeout_s, read_timeout_s))
+        except (av.error.FFmpegError, OSError, ValueError) as e:
+            raise DeviceUnavailable(f"{self._name} cannot be opened within {open_timeout_s:g} s: {reason(e)}") from e
+        nothing = DeviceUnavailable(f"{self._name} carries no readable video")
+        try:
+            self._decoder = first_frame(container, stream, nothing, live=True)
+        except (av.error.FFmpegError, OSError) as e:
+            container.close()
+            raise DeviceUnavailable(f"{self._name} was opened, but gives no picture: {reason(e)}") from e
+        self._arrivals = _Arrivals(clock, timed=not set(container.format.name.split(",")) & set(_NO_TIMES))
+        self._info = self._decoder.info(uri, live=True)
+        if self._info.rate_hz is not None and not _RATES_HZ[0] <= self._info.rate_hz <= _RATES_HZ[1]:
+            self._info = replace(self._info, rate_hz=None)
+        assert self._decoder.first is not None
+        self._arrivals.place(self._decoder.first, self._info.time_base)
+
+    @property
+    def info(self) -> SourceInfo:
+        return self._info
+
+    @property
+    def losses(self) -> Counter[str]:
+        return self._decoder.losses
+
+    @property
+    def clock(self) -> ClockState:
+        """What is known of the stream's clock."""
+        return self._arrivals.map.state
+
+    def __iter__(self) -> Iterator[Frame]:
+        count = 0
+        try:
+            for count, video in enumerate(self._decoder):
+                if self._closed:
+                    return
+                if video is self._decoder.first:  # from before the stream was analysed
+                    self.losses["stale"] += 1
+                    continue
+                t_ns, arrival_ns, stale = self._arrivals.place(video, self._info.time_base)
+                if video.is_corrupt:
+                    self.losses["corrupt"] += 1
+                elif stale:
+                    self.losses["stale"] += 1
+                else:
+                    image = self._decoder.image(video)
+                    stamp = Stamp.STREAM if t_ns is not None else Stamp.ARRIVAL
+                    yield Frame(
+                        self._info.stream, image, count, arrival_ns if t_ns is None else t_ns, stamp, self._clock()
+                    )
+        except (av.error.FFmpegError, OSError) as e:
+            if not self._closed:
+                raise SourceLost(
+                    f"{self._name} stopped after {count + 1} frames (no data for {self._read_timeout_s:g} s, "
+                    f"or: {reason(e)})"
+                ) from e
+        finally:
+            self._decoder.container.close()
+        if not self._closed:
+            raise SourceLost(f"{self._name} was ended by its sender after {count + 1} frames")
+
+    def close(self) -> None:
+        """End the iteration at the next frame, or when the read times out."""
+        self._closed = True
+
+
+class _Arrivals:
+    """Places frames in local time as they are decoded, and tells those of a backlog."""
+
+    def __init__(self, clock: Clock, *, timed: bool) -> None:
+        self.map, self._clock, self._timed = ClockMap(), clock, timed
+        self._last: tuple[int, int] | None = None
+        self._start_ns = clock()
+
+    def place(self, video: VideoFrame, base: Fraction | None) -> tuple[int | None, int, bool]:
+        """Return when the frame was taken (None: nobody knows), when it arrived, and whether it is stale."""
+        arrival_ns = self._clock()
+        if not self._timed or video.pts is None or base is None:
+            return None, arrival_ns, False
+        source_ns = to_ns(video.pts, base)
+        t_ns = self.map(source_ns, arrival_ns)
+        if not self.map.believed:
+            return None, arrival_ns, False
+        last, self._last = self._last, (source_ns, arrival_ns)
+        catching_up = last is not None and 2 * (arrival_ns - last[1]) < source_ns - last[0]
+        unsure = self.map.lowered_ns > _UNSURE_NS and arrival_ns - self._start_ns < _START_NS
+        return t_ns, arrival_ns, catching_up and (unsure or arrival_ns - t_ns > _STALE_NS)

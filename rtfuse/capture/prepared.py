@@ -1,0 +1,55 @@
+"""A source whose every frame passes through a chain of steps in its capture thread, before anyone else sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from rtfuse.clockmap import ClockGuard, ClockState
+from rtfuse.types import Frame, Source, SourceInfo
+
+Step = Callable[[Frame], Frame]
+
+
+class Prepared:
+    """Wraps `source`; each of `steps` takes a frame and returns it, or another in its place.
+
+    Where the picture was changed, `Frame.raw` keeps the one that came. `described` says what the steps make of the
+    source's size and depth. A live source's times go through a `ClockGuard` first.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        steps: Sequence[Step],
+        described: Callable[[SourceInfo], SourceInfo] = lambda info: info,
+    ) -> None:
+        self.source, self._steps, self._described = source, steps, described
+        self._guard = ClockGuard() if source.info.live else None
+
+    @property
+    def info(self) -> SourceInfo:
+        return self._described(self.source.info)
+
+    @property
+    def losses(self) -> Mapping[str, int]:
+        return self.source.losses
+
+    @property
+    def clock(self) -> ClockState:
+        """What is known of the source's clock."""
+        own = getattr(self.source, "clock", ClockState())
+        return ClockState(own.drift_ppm, own.steps + (self._guard.steps if self._guard else 0))
+
+    def __iter__(self) -> Iterator[Frame]:
+        for frame in self.source:
+            made = frame
+            if self._guard is not None and (t_ns := self._guard(frame.t_ns, frame.arrival_ns)) != frame.t_ns:
+                made = replace(frame, t_ns=t_ns)
+            for step in self._steps:
+                made = step(made)
+            yield made if made.image is frame.image else replace(made, raw=frame.image)
+
+    def close(self) -> None:
+        """Close the source."""
+        self.source.close()

@@ -1,0 +1,36 @@
+"""Playing recordings at the pace at which they were made."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from rtfuse.types import Clock, Frame, SourceInfo, Stamp
+
+
+@dataclass(frozen=True, slots=True)
+class Playback:
+    """How recordings are played: `speed` times real time, None for as fast as they are taken; again if `loop`."""
+
+    speed: float | None = 1.0
+    loop: bool = False
+
+
+def timeline(infos: Iterable[SourceInfo]) -> tuple[int, int]:
+    """Return the earliest time of the recordings, and the length of one round when they loop, in nanoseconds."""
+    recorded = [info for info in infos if not info.live]
+    origin_ns = min((info.start_ns or 0 for info in recorded), default=0)
+    return origin_ns, max((info.end_ns or 0 for info in recorded), default=0) - origin_ns
+
+
+def paced(
+    frames: Iterator[Frame], clock: Clock, stop: threading.Event, start_ns: int, origin_ns: int, speed: float = 1.0
+) -> Iterator[Frame]:
+    """Yield each frame when it is due, its time mapped onto the local clock: `origin_ns` is now `start_ns`."""
+    for frame in frames:
+        due_ns = start_ns + round((frame.t_ns - origin_ns) / speed)
+        wait_s = (due_ns - clock()) / 1e9
+        if wait_s > 0 and stop.wait(wait_s):
+            return
+        yield replace(frame, t_ns=due_ns, stamp=Stamp.PLAYBACK, arrival_ns=clock())
