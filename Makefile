@@ -1,6 +1,7 @@
 # make demo   fuse the synthetic scene, or IR=thermal.mp4 RGB=rgb.mp4, into out/
 # make test   run every test (needs no camera and no GPU)
 # make lint   linters and the type checker
+# make test-cameras  test with real V4L2 cameras: the kernel's virtual ones, in an emulated machine (Debian, root once)
 #
 # Everything is installed into .venv, from pyproject.toml. PYTHON chooses the interpreter (3.11 or newer), PIP_FLAGS
 # is passed to pip, for example an index that has the CPU build of torch.
@@ -13,7 +14,7 @@ BIN := $(VENV)/bin
 IR ?= synthetic:?duration_s=2
 RGB ?= synthetic:?duration_s=2
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-cameras lint clean
 
 demo: $(VENV)/.demo
 	@mkdir -p out
@@ -21,6 +22,9 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.test
 	$(BIN)/pytest
+
+test-cameras: $(VENV)/.test
+	tools/camera_vm.sh $(BIN)/python -m pytest -m camera -p no:cacheprovider tests/test_v4l2.py tests/integration/test_cameras.py
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check

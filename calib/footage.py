@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,9 +13,9 @@ import numpy as np
 
 from rtfuse.capture import open_source
 from rtfuse.errors import CalibrationError, ConfigError, SourceLost
-from rtfuse.queues import Inbox
+from rtfuse.queues import Inbox, LiveInbox, OrderedInbox
 from rtfuse.sync import Pairer
-from rtfuse.types import Frame, Image, Source, Stream
+from rtfuse.types import Frame, Image, Pair, Source, Stream
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -97,24 +98,18 @@ class Footage:
             yield Moment(frame, None) if stream == "ir" else Moment(None, frame)
 
     def _paired(self) -> Iterator[Moment]:
-        inbox = Inbox(2, lossless=not self.live)
         wait_ns = 50_000_000 if self.live else None
         pairer = Pairer(policy="strict", tolerance_ns=self._tolerance_ns, wait_ns=wait_ns)
+        inbox: Inbox = OrderedInbox(pairer, when=lambda frame: frame.t_ns)
+        if self.live:
+            inbox = LiveInbox(pairer, 1, clock=time.monotonic_ns)
         for stream, source in self.sources.items():
             threading.Thread(target=_pump, args=(inbox, stream, source), daemon=True).start()
         self._stack.callback(inbox.stop)
-        while not all(inbox.ended(s) for s in self.sources):
-            frames = inbox.take(0.1)
-            for frame in frames:
-                pairer.push(frame)
-            for stream in self.sources:
-                if inbox.ended(stream):
-                    pairer.end(stream)
-            pairs = pairer.pairs(max((f.arrival_ns for f in frames), default=None) if self.live else None)
-            for pair in pairs[-1:] if self.live else pairs:
-                yield Moment(pair.ir, pair.rgb)
-        for pair in pairer.finish():
-            yield Moment(pair.ir, pair.rgb)
+        while not inbox.over:
+            for pair in inbox.take(0.1):
+                if isinstance(pair, Pair):
+                    yield Moment(pair.ir, pair.rgb)
 
 
 def _pump(inbox: Inbox, stream: Stream, source: Source) -> None:

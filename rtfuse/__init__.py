@@ -1,14 +1,24 @@
 """capture → sync → align → fuse → publish: thermal and RGB in, one fused stream out.
 
-The parts that programs import: `Subscriber` receives fused frames, `open_source` and `open_fuser` give single
-stages, `Frame`, `Pair` and `Fused` are what flows between them.
+The parts that programs import: `Subscriber` receives fused frames, `StatisticsSubscriber` how the rig is doing;
+`open_source` and `open_fuser` give single stages, `Frame`, `Pair` and `Fused` are what flows between them.
 """
 
 from rtfuse.capture import open_source
 from rtfuse.errors import RtfuseError
 from rtfuse.fuse import open_fuser
-from rtfuse.subscribe import Subscriber
+from rtfuse.subscribe import StatisticsSubscriber, Subscriber
 from rtfuse.types import Frame, Fused, Pair, Stamp
 
-__all__ = ["Frame", "Fused", "Pair", "RtfuseError", "Stamp", "Subscriber", "open_fuser", "open_source"]
+__all__ = [
+    "Frame",
+    "Fused",
+    "Pair",
+    "RtfuseError",
+    "Stamp",
+    "StatisticsSubscriber",
+    "Subscriber",
+    "open_fuser",
+    "open_source",
+]
 __version__ = "0.1.0"

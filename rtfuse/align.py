@@ -11,7 +11,7 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from rtfuse.calibration import Calibration, Camera, Mode, ir_pixels_of_rgb
+from rtfuse.calibration import Calibration, Camera, Mode, ir_pixels_of_rgb, rgb_pixels_of_ir
 from rtfuse.errors import CalibrationError
 from rtfuse.types import Image
 
@@ -34,6 +34,7 @@ class Aligner:
     ) -> None:
         self.ir_hw, self.rgb_hw, self.seam_px = ir_hw, rgb_hw, seam_px
         self.stretched = calibration is None and ir_hw != rgb_hw
+        self._calibration = calibration
         self._map: Image | None = None
         self.valid: Image | None = None
         """(H, W) uint8: 255 where thermal is valid, 0 where it does not reach, between on the seam; None: 255."""
@@ -55,6 +56,25 @@ class Aligner:
             return ir
         shrinks = self.rgb_hw[0] * self.rgb_hw[1] < ir.size
         return cv2.resize(ir, self.rgb_hw[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+    def place(self, ir_xy: tuple[float, float]) -> tuple[float, float]:
+        """Return where on the RGB grid a thermal pixel (x, y) is shown, possibly outside of the picture."""
+        (h, w), (ir_h, ir_w), c = self.rgb_hw, self.ir_hw, self._calibration
+        if c is None or self._map is None:
+            return (ir_xy[0] + 0.5) * w / ir_w - 0.5, (ir_xy[1] + 0.5) * h / ir_h - 0.5
+        ir, rgb = _mode("thermal", c.ir, (ir_w, ir_h)), _mode("RGB", c.rgb, (w, h))
+        wanted = np.array(ir_xy, float)
+        xy = rgb.streamed(rgb_pixels_of_ir(ir.calibrated(wanted[None]), c))[0]
+        for _ in range(2):  # onto the map itself, which knows more: Newton's method on its pixels
+            x, y = (int(n) for n in np.rint(xy)) if np.isfinite(xy).all() else (-1, -1)
+            if not (0 < x < w - 1 and 0 < y < h - 1):
+                break
+            m = self._map
+            slope = np.stack([m[y, x + 1] - m[y, x - 1], m[y + 1, x] - m[y - 1, x]], 1).astype(float) / 2
+            if abs(np.linalg.det(slope)) < 1e-6:
+                break
+            xy = np.array([x, y]) + np.linalg.solve(slope, wanted - m[y, x])
+        return float(xy[0]), float(xy[1])
 
     @cached_property
     def reach(self) -> float:

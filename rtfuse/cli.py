@@ -1,4 +1,4 @@
-"""The command line: `rtfuse run | fuse | view | bench | engines`."""
+"""The command line: `rtfuse run | fuse | record | probe | view | bench | engines`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from rich.logging import RichHandler
 
 from rtfuse.config import dump_config, load_config
 from rtfuse.errors import RtfuseError
+from rtfuse.logs import JsonFormatter, RateLimit, TextFormatter
 from rtfuse.stats import Snapshot
 
 app = typer.Typer(
@@ -38,9 +39,7 @@ def main() -> None:
 
 def run_app(app: typer.Typer) -> None:
     """Run a command line; errors become one line and an exit status."""
-    log = logging.getLogger("rtfuse")
-    log.setLevel(logging.INFO)
-    log.addHandler(RichHandler(console=err, show_time=False, show_level=False, show_path=False))
+    log_to(err, "text")
     try:
         status = app(standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
@@ -60,6 +59,21 @@ def _escape(text: str) -> str:
     return " ".join(text.split()).replace("[", r"\[")
 
 
+def log_to(console: Console, style: str) -> None:
+    """Send the log to the console: lines for people (`text`), or JSON objects (`json`); never too many of one kind."""
+    log = logging.getLogger("rtfuse")
+    log.setLevel(logging.INFO)
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+    made: logging.Handler = RichHandler(console=console, show_path=False, log_time_format="[%X]", rich_tracebacks=False)
+    made.setFormatter(TextFormatter())
+    if style == "json":
+        made = logging.StreamHandler(sys.stderr)
+        made.setFormatter(JsonFormatter())
+    made.addFilter(RateLimit())
+    log.addHandler(made)
+
+
 @app.command()
 def run(
     overrides: Overrides = None,
@@ -70,13 +84,16 @@ def run(
     fuser: FuserName = None,
     publish: Annotated[str | None, typer.Option(help="ZeroMQ endpoint to bind, or 'off'.")] = None,
     encoding: Annotated[str | None, typer.Option(help="raw, jpeg or png.")] = None,
+    replay: Annotated[str | None, typer.Option(help="Take both streams from a file of `rtfuse record`.")] = None,
     record: Annotated[str | None, typer.Option(help="Record fused video to this file.")] = None,
+    record_raw: Annotated[str | None, typer.Option(help="Record both streams, unfused, to this file.")] = None,
     frames: Annotated[int | None, typer.Option(help="End after this many fused frames.")] = None,
     duration: Annotated[float | None, typer.Option(help="End after this many seconds.")] = None,
     speed: Annotated[str | None, typer.Option(help="Recordings: times real time, or 'max'.")] = None,
     loop: Annotated[bool | None, typer.Option("--loop", help="Recordings: start again at the end.")] = None,
     fps: Fps = None,
     insecure: Annotated[bool | None, typer.Option("--insecure", help="Allow plain text beyond this machine.")] = None,
+    log: Annotated[str | None, typer.Option(help="text or json.")] = None,
     force: Force = False,
 ) -> None:
     """Fuse two live streams (or recordings at their own pace) and publish the result over ZeroMQ.
@@ -94,6 +111,9 @@ def run(
         "publish.insecure": insecure,
         "record.path": record,
         "record.force": force or None,
+        "raw.path": record_raw,
+        "raw.force": force or None,
+        "log": log,
         "frames": frames,
         "duration_s": duration,
         "playback.speed": _speed(speed),
@@ -103,8 +123,60 @@ def run(
     out.print(f"[dim]{_escape_lines(dump_config(settings))}[/]", soft_wrap=True)
     from rtfuse.commands import interruptible, run_live
 
-    result = interruptible(lambda signals: run_live(settings, signals, out))
+    log_to(err, settings.log)
+    result = interruptible(lambda signals: run_live(settings, signals, out, replay))
     _close(result, {"recorded": settings.record.path} if settings.record.path else {})
+
+
+@app.command()
+def record(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Matroska file (.mkv).")],
+    overrides: Overrides = None,
+    ir: Annotated[str | None, typer.Option(help="Thermal source.")] = None,
+    rgb: Annotated[str | None, typer.Option(help="RGB source.")] = None,
+    config: ConfigFile = None,
+    codec: Annotated[str | None, typer.Option(help="Of RGB: h264, ffv1 (lossless) or mjpeg.")] = None,
+    split_s: Annotated[float | None, typer.Option(help="Begin a new part after this many seconds.")] = None,
+    split_mb: Annotated[float | None, typer.Option(help="Begin a new part after this many megabytes.")] = None,
+    duration: Annotated[float | None, typer.Option(help="End after this many seconds.")] = None,
+    fps: Fps = None,
+    force: Force = False,
+) -> None:
+    """Record both streams as they come, thermal without loss, with their true times; fuse them with run --replay.
+
+    Example: rtfuse record --ir /dev/video1 --rgb /dev/video0 -o flight.mkv
+    """
+    options = {
+        "ir.uri": ir,
+        "rgb.uri": rgb,
+        "ir.fps": fps,
+        "rgb.fps": fps,
+        "raw.path": str(output),
+        "raw.rgb_codec": codec,
+        "raw.split_s": split_s,
+        "raw.split_mb": split_mb,
+        "raw.force": force or None,
+        "duration_s": duration,
+    }
+    settings = load_config(config, overrides or [], options)
+    from rtfuse.commands import interruptible, record_raw
+
+    log_to(err, settings.log)
+    out.print(interruptible(lambda signals: record_raw(settings, signals, out)).table())
+
+
+@app.command()
+def probe(
+    save: Annotated[Path | None, typer.Option(help="Write a snapshot of every camera into this folder.")] = None,
+    controls: Annotated[bool, typer.Option("--controls", help="Also list the cameras' controls.")] = False,
+) -> None:
+    """List cameras: formats, sizes, rates, names that stay, and which one is likely thermal.
+
+    Example: rtfuse probe --save out/cameras
+    """
+    from rtfuse.probe import probe
+
+    probe(out, save=save, controls=controls)
 
 
 def _escape_lines(text: str) -> str:
@@ -180,6 +252,8 @@ def view(
     save: Annotated[Path | None, typer.Option(help="Write every frame into this folder instead.")] = None,
     stats: Annotated[bool, typer.Option("--stats", help="Print rate, age, skew and gaps instead.")] = False,
     topic: Annotated[str, typer.Option(help="Topic to watch.")] = "fused",
+    palette: Annotated[str | None, typer.Option(help="Colours for pictures of thermal alone, e.g. ironbow.")] = None,
+    spots: Annotated[bool, typer.Option("--spots", help="Draw the hottest and the coldest point.")] = False,
     frames: Annotated[int | None, typer.Option(help="End after this many frames.")] = None,
     duration: Annotated[float | None, typer.Option(help="End after this many seconds.")] = None,
 ) -> None:
@@ -198,6 +272,8 @@ def view(
             topic=topic,
             save=save,
             stats=stats,
+            palette=palette,
+            spots=spots,
             frames=frames,
             duration_s=duration,
         )

@@ -25,9 +25,13 @@ from rtfuse.errors import ConfigError, Interrupted
 from rtfuse.fuse import DEFAULT_FUSER, Engine
 from rtfuse.pipeline import Pipeline
 from rtfuse.publish.record import PictureWriter, Writer, open_writer
-from rtfuse.rig import open_publisher, open_rig
+from rtfuse.queues import STREAMS
+from rtfuse.raw import RawRecorder
+from rtfuse.recording import RecordSummary, record
+from rtfuse.rig import open_lasting, open_publisher, open_raw, open_rig
 from rtfuse.stats import Snapshot
-from rtfuse.status import sources_line, watching
+from rtfuse.status import one_line, sources_line, watching
+from rtfuse.types import Frame, Source, Stream
 
 T = TypeVar("T")
 
@@ -87,13 +91,18 @@ def interruptible(job: Callable[[Signals], T]) -> T:
     return results[0]
 
 
-def run_live(settings: Config, signals: Signals, console: Console) -> Snapshot:
+def run_live(settings: Config, signals: Signals, console: Console, replay: str | None = None) -> Snapshot:
     """`rtfuse run`: fuse at the sources' own pace, publish, record; returns the counts."""
-    publisher, writer = open_publisher(settings), None
+    publisher, writer, raw = open_publisher(settings), None, None
     try:
-        rig = open_rig(settings)
+        rig = open_rig(settings, replay=replay)
         console.print(sources_line(rig), soft_wrap=True, markup=False)
+        if settings.raw.path:
+            raw = open_raw(settings, rig.sources)
+            rig.taps.append(partial(_tap, raw))
+            console.print(f"recording both streams to {settings.raw.path}", soft_wrap=True, markup=False)
         if publisher is not None:
+            publisher.clock = rig.clock
             rig.sinks["publish"] = publisher
             console.print(f"publishing {settings.publish.topic} on {publisher.endpoint}", soft_wrap=True)
         if settings.record.path:
@@ -110,13 +119,36 @@ def run_live(settings: Config, signals: Signals, console: Console) -> Snapshot:
             warn = partial(console.print, "warning:", style="yellow", soft_wrap=True)
             rig.sinks["drift"] = DriftMonitor(warn)
         pipeline = Pipeline(rig, signals.stop)
+        rig.supervisor.status = lambda: one_line(pipeline.snapshot())
+        if publisher is not None:
+            publisher.statistics = lambda: pipeline.snapshot().fields()
         with watching(console, pipeline.snapshot):
             return pipeline.run(frames=settings.frames, duration_s=settings.duration_s)
     finally:
         if publisher is not None:
             publisher.close()
+        if raw is not None:
+            raw.close()
         if writer is not None:
             writer.close()
+
+
+def _tap(recorder: RawRecorder, frame: Frame) -> None:
+    recorder.write(frame.sent)
+
+
+def record_raw(settings: Config, signals: Signals, console: Console) -> RecordSummary:
+    """`rtfuse record`: both streams as they come, into one file; returns what was recorded and why it ended."""
+    sources: dict[Stream, Source] = {}
+    try:
+        for stream in STREAMS:
+            sources[stream] = open_lasting(settings, stream)
+        recorder = open_raw(settings, sources)
+        console.print(f"recording to {settings.raw.path}; Ctrl-C ends it", soft_wrap=True, markup=False)
+        return record(sources, recorder, signals.stop, duration_s=settings.duration_s, frames=settings.frames)
+    finally:
+        for source in sources.values():
+            source.close()
 
 
 def fuse_recordings(

@@ -30,8 +30,8 @@ class Camera(_Section, frozen=True):
     """One stream. `offset_ms` is added to its capture times; `fps`, `size` (w, h) and `format` are asked of it.
 
     `controls` are set on a V4L2 camera by their names (`rtfuse probe` lists them). `timeout_ms` without a frame makes a
-    live source be opened again. `freeze`: take pictures repeated bit for bit as a frozen camera; null: where the source
-    is a camera or has 16 bits, since a compressed stream may repeat a picture of a scene at rest. `transport` is RTSP's.
+    live source be opened again. `freeze`: take pictures repeated bit for bit for a frozen camera's; null: where the
+    source is a camera or has 16 bits, as a compressed stream may repeat a scene at rest. `transport` is RTSP's.
     """
 
     uri: str | None = None
@@ -61,16 +61,16 @@ class Sync(_Section, frozen=True):
 class Agc(_Section, frozen=True):
     """How 16-bit counts become 8-bit brightness; see `rtfuse.thermal.agc.Agc`.
 
-    `tails` are the shares of pixels that may clip to black and to white. `plateau` caps a histogram bin, in multiples of
-    the mean occupied bin; `max_gain` is in grey levels per count. `tau_ms` is the time constant of the smoothing; `region`
-    (left, top, width, height), shares of the picture from 0 to 1, is what the mapping is made for. `freeze`: keep the
-    first mapping.
+    `tails` are the shares of pixels that may clip to black and to white. `plateau` caps a histogram bin, in multiples
+    of the mean occupied bin; `max_gain` is in grey levels per count. `tau_ms` is the time constant of the smoothing;
+    `region` (left, top, width, height), shares of the picture from 0 to 1, is what the mapping is made for. `freeze`:
+    keep the first mapping.
     """
 
     method: Literal["plateau", "linear", "clahe"] = "plateau"
     tails: tuple[Share, Share] = (0.001, 0.001)
-    plateau: Positive = 4.0
-    max_gain: Positive = 4.0
+    plateau: Positive = 2.0
+    max_gain: Positive = 1.5
     midpoint: Annotated[int, msgspec.Meta(ge=0, le=255)] | None = None
     tau_ms: NotNegative = 700.0
     region: tuple[Share, Share, Share, Share] | None = None
@@ -81,8 +81,8 @@ class Thermal(_Section, frozen=True):
     """What the thermal camera sends, and how it is shown; see `rtfuse.thermal`.
 
     `camera` is a layout of `rtfuse.thermal.cameras`, or `auto`, which goes by the picture's size. `k_per_count` makes a
-    radiometric camera of any other (0.01 for centikelvin). `polarity` is the one in which an 8-bit camera delivers its
-    picture. `dead_pixels` is an image of the thermal size, not black where a pixel is dead, or a text file of `x y` lines.
+    radiometric camera of any other (0.01 for centikelvin). `polarity` is the one in which the camera delivers its
+    picture. `dead_pixels` is an image of its size, not black where a pixel is dead, or a text file of `x y` lines.
     """
 
     camera: str = "auto"
@@ -156,6 +156,21 @@ class Record(_Section, frozen=True):
     force: bool = False
 
 
+class Raw(_Section, frozen=True):
+    """A file to record both streams to as the cameras send them, for `--replay`; see `rtfuse.raw.RawRecorder`.
+
+    Thermal is lossless; `rgb_codec` is RGB's. A new part is begun after `split_s` or `split_mb`; recording ends when
+    less than `reserve_mb` is free on the disk.
+    """
+
+    path: str | None = None
+    rgb_codec: Literal["h264", "ffv1", "mjpeg"] = "h264"
+    split_s: Positive | None = None
+    split_mb: Positive | None = None
+    reserve_mb: NotNegative = 500.0
+    force: bool = False
+
+
 class Playback(_Section, frozen=True):
     """How recordings are played: times real time, or `max`; and whether they start again at their end."""
 
@@ -175,9 +190,11 @@ class Config(_Section, frozen=True):
     fuse: Fuse = Fuse()
     publish: Publish = Publish()
     record: Record = Record()
+    raw: Raw = Raw()
     playback: Playback = Playback()
     degraded: Degraded = Degraded()
     supervise: Supervise = Supervise()
+    log: Literal["text", "json"] = "text"
     frames: Count | None = None
     duration_s: Positive | None = None
 

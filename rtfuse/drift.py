@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from rtfuse.structure import structure
-from rtfuse.types import Clock, Fused, Image
+from rtfuse.types import Clock, Fused, Image, Pair
 
 _REACH_PX = 12
 _WIDTH = 320
@@ -47,6 +47,8 @@ class DriftMonitor:
         """Measure this frame if it is time."""
         now = self._clock()
         if now < self._next_ns:
+            return
+        if not isinstance(fused.pair, Pair):
             return
         self._next_ns = now + self._every_ns
         dx, dy, confidence = residual_shift(fused.ir, fused.pair.rgb.image, fused.valid)

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from rtfuse.health import State
 from rtfuse.pipeline import Rig
 from rtfuse.stats import Snapshot
 
@@ -21,6 +22,9 @@ CAUSES = {
     "superseded": "another frame was nearer",
     "late": "arrived after its moment",
     "queue": "waited too long for the fuser",
+    "frozen": "repeats an older picture (shutter, or a frozen camera)",
+    "size": "the calibration does not hold for its size",
+    "lost": "times that the source was lost",
     "busy": "skipped for a newer one, the fuser is slow (--fuser pyramid is fast)",
     "slow": "the output did not keep up",
     "corrupt": "could not be decoded",
@@ -31,13 +35,17 @@ CAUSES = {
 }
 
 
+_MODES = {"rgb": "of RGB alone", "ir": "of thermal alone", "held": "that repeat the one before"}
+
+
 def sources_line(rig: Rig) -> str:
-    """Return what was opened: both streams' size, depth and rate, the fuser, the tolerance, how far thermal reaches."""
+    """Return what was opened: coding, size, depth, rate of both, the fuser, the tolerance, how far thermal reaches."""
     parts = []
     for stream, source in rig.sources.items():
         info = source.info
         rate = f"{info.rate_hz:.4g} Hz" if info.rate_hz else "unknown rate"
-        parts.append(f"{stream} {info.size_wh[0]}x{info.size_wh[1]} {info.dtype} {rate}")
+        coding = f" {info.coding}" if info.coding else ""
+        parts.append(f"{stream}{coding} {info.size_wh[0]}x{info.size_wh[1]} {info.dtype} {rate}")
     parts.append(f"fused by {rig.fuser}; paired within {rig.pairer.tolerance_ns / 1e6:.1f} ms")
     if rig.aligner.stretched:
         return "; ".join([*parts, "no calibration: thermal is stretched over the RGB picture (see --calib)"])
@@ -53,8 +61,23 @@ def one_line(s: Snapshot) -> str:
     """Return the state as one log line."""
     return (
         f"frames={s.frames} rate={s.recent_hz:.1f}Hz age_ms={_triple(s.age_ms)} "
-        f"skew_ms={_triple(s.skew_ms)} drops: {drops_line(s)}"
+        f"skew_ms={_triple(s.skew_ms)} {streams_line(s)} drops: {drops_line(s)}"
     )
+
+
+def streams_line(s: Snapshot) -> str:
+    """Return what each stream is doing, at what rate, and how its clock drifts, in one line."""
+    parts = []
+    for name, c in s.streams.items():
+        detail = [c.state.value + (f" {c.for_s:.1f} s" if c.state not in (State.LIVE, State.ENDED) else "")]
+        if c.rate_hz and c.state is State.LIVE:
+            detail.append(f"{c.rate_hz:.1f} Hz")
+        if c.drift_ppm is not None:
+            detail.append(f"{c.drift_ppm:+.0f} ppm")
+        if c.reconnects:
+            detail.append(f"back {c.reconnects}x")
+        parts.append(f"{name}={','.join(detail)}".replace(" ", ""))
+    return " ".join(parts)
 
 
 def _triple(values: tuple[float, ...]) -> str:
@@ -76,11 +99,24 @@ def live_table(s: Snapshot) -> Table:
     return table
 
 
+def live_view(s: Snapshot) -> Group:
+    """Return the state as a table, and a line for each stream that shows nothing new."""
+    lines = [
+        Text(f"  {name}: {c.state.value} for {c.for_s:.1f} s" + (f", {c.why}" if c.why else ""), style="bold red")
+        for name, c in s.streams.items()
+        if c.state not in (State.LIVE, State.ENDED)
+    ]
+    return Group(live_table(s), *lines)
+
+
 def summary(s: Snapshot, paths: dict[str, str] | None = None) -> Table:
     """Return the closing table: frames, rate, age, skew, drops by cause, and where the results are."""
     table = Table.grid(padding=(0, 2))
     reused = f" ({s.reused} with a thermal frame used before)" if s.reused else ""
     table.add_row("frames", f"{s.frames} in {s.elapsed_s:.1f} s{reused}")
+    alone = [f"{n} {_MODES[mode]}" for mode, n in s.modes.items() if mode in _MODES]
+    if alone:
+        table.add_row("", ", ".join(alone))
     table.add_row("rate", f"{s.rate_hz:.1f} frames/s")
     table.add_row("age", "p50 {:.1f}  p95 {:.1f}  p99 {:.1f} ms".format(*s.age_ms))
     table.add_row("skew", "p50 {:.1f}  p95 {:.1f}  p99 {:.1f} ms".format(*s.skew_ms))
@@ -97,7 +133,7 @@ def summary(s: Snapshot, paths: dict[str, str] | None = None) -> Table:
 def watching(console: Console, snapshot: Callable[[], Snapshot], every_s: float = 5.0) -> Iterator[None]:
     """Show the state while the block runs: a live table on a terminal, else a log line every `every_s`."""
     if console.is_terminal:
-        with Live(get_renderable=lambda: Group(live_table(snapshot())), console=console, refresh_per_second=4):
+        with Live(get_renderable=lambda: live_view(snapshot()), console=console, refresh_per_second=4):
             yield
         return
     over = threading.Event()

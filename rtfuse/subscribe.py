@@ -1,4 +1,4 @@
-"""The client that detectors, displays and recorders import: fused frames off a ZeroMQ endpoint.
+"""The client that detectors, displays and recorders import: fused frames, and statistics, off a ZeroMQ endpoint.
 
 Importing it loads neither torch nor OpenCV nor FFmpeg.
 """
@@ -15,7 +15,7 @@ import zmq
 
 from rtfuse.errors import ConfigError, WireError
 from rtfuse.publish import check_endpoint
-from rtfuse.publish.wire import MAX_MESSAGE_BYTES, Header, decode
+from rtfuse.publish.wire import MAX_HEADER_BYTES, MAX_MESSAGE_BYTES, Header, Statistics, decode, decode_statistics
 from rtfuse.types import Image
 
 _SLICE_S = 0.5
@@ -58,27 +58,12 @@ class Subscriber:
         self._max_bytes = max_bytes
         self._owns_context = context is None
         self._context: zmq.Context[Any] = context or zmq.Context()
-        self._socket = self._context.socket(zmq.SUB)
-        self._socket.setsockopt(zmq.IPV6, "[" in endpoint)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
-        self._socket.setsockopt(zmq.HEARTBEAT_IVL, 1000)
-        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
-        self._socket.setsockopt(zmq.RECONNECT_IVL, 100)
-        self._socket.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-        if latest:
-            self._socket.setsockopt(zmq.CONFLATE, 1)
-        else:
-            self._socket.setsockopt(zmq.RCVHWM, queue)
-        self._socket.setsockopt(zmq.SUBSCRIBE, topic.encode() + b"\0")
         try:
-            self._socket.connect(endpoint)
-        except zmq.ZMQError as e:
-            self.close()
-            raise ConfigError(
-                f"{endpoint!r} is no endpoint to connect to ({zmq.strerror(e.errno or 0)}); "
-                "want for example tcp://127.0.0.1:5555"
-            ) from e
+            self._socket = _connected(self._context, endpoint, topic, max_bytes, None if latest else queue)
+        except ConfigError:
+            if self._owns_context:
+                self._context.term()
+            raise
 
     def recv(self, timeout_s: float | None = None) -> Received | None:
         """Return the next frame, or None if none came within `timeout_s` (None: wait for ever).
@@ -128,3 +113,79 @@ class Subscriber:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+class StatisticsSubscriber:
+    """Receives what a publisher says of itself, once a second: rates, ages, drops, what each stream is doing.
+
+    Iterate over it, or call `recv`. `malformed` counts skipped messages. Raises ConfigError if the endpoint makes no
+    sense. Use it from one thread; it is a context manager.
+    """
+
+    def __init__(self, endpoint: str = "tcp://127.0.0.1:5555", *, topic: str = "stats") -> None:
+        check_endpoint(endpoint)
+        self.malformed = 0
+        self._context: zmq.Context[Any] = zmq.Context()
+        try:
+            self._socket = _connected(self._context, endpoint, topic, MAX_HEADER_BYTES, None)
+        except ConfigError:
+            self._context.term()
+            raise
+
+    def recv(self, timeout_s: float | None = None) -> Statistics | None:
+        """Return the next statistics, or None if none came within `timeout_s` (None: wait for ever)."""
+        end = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            if self._socket.poll(math.ceil(1000 * min(max(0.0, end - time.monotonic()), _SLICE_S))):
+                try:
+                    return decode_statistics(self._socket.recv())[1]
+                except WireError:
+                    self.malformed += 1
+            if time.monotonic() >= end:
+                return None
+
+    def __iter__(self) -> Iterator[Statistics]:
+        while True:
+            statistics = self.recv()
+            if statistics is not None:
+                yield statistics
+
+    def close(self) -> None:
+        """Close the connection; a second call does nothing."""
+        if not self._socket.closed:
+            self._socket.close()
+            self._context.term()
+
+    def __enter__(self) -> StatisticsSubscriber:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _connected(
+    context: zmq.Context[Any], endpoint: str, topic: str, max_bytes: int, queue: int | None
+) -> zmq.Socket[Any]:
+    """Return a SUB socket on `endpoint`; `queue` None keeps the newest message only. Raises ConfigError."""
+    s = context.socket(zmq.SUB)
+    s.setsockopt(zmq.IPV6, "[" in endpoint)
+    s.setsockopt(zmq.LINGER, 0)
+    s.setsockopt(zmq.MAXMSGSIZE, max_bytes)
+    s.setsockopt(zmq.HEARTBEAT_IVL, 1000)
+    s.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
+    s.setsockopt(zmq.RECONNECT_IVL, 100)
+    s.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+    if queue is None:
+        s.setsockopt(zmq.CONFLATE, 1)
+    else:
+        s.setsockopt(zmq.RCVHWM, queue)
+    s.setsockopt(zmq.SUBSCRIBE, topic.encode() + b"\0")
+    try:
+        s.connect(endpoint)
+    except zmq.ZMQError as e:
+        s.close()
+        raise ConfigError(
+            f"{endpoint!r} is no endpoint to connect to ({zmq.strerror(e.errno or 0)}); "
+            "want for example tcp://127.0.0.1:5555"
+        ) from e
+    return s

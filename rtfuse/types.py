@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
 from typing import Any, Literal, Protocol
@@ -68,8 +68,9 @@ class Frame:
     `image` is, for `ir`, (H, W) uint8 or uint16 counts and, for `rgb`, (H, W, 3) uint8 in R, G, B order.
     `frame_id` counts the stream's frames from 0, including any that the source itself had to skip.
     `t_ns` is the capture time in integer nanoseconds; `stamp` says what it means. `arrival_ns` is the local
-    monotonic time at which the decoded image was ready. `frozen`: the picture is an older one, repeated bit for bit or while the
-    camera's shutter is closed, so it does not show the moment `t_ns`. `thermal` is what else is known of a thermal frame.
+    monotonic time at which the decoded image was ready. `frozen`: the picture is an older one, repeated bit for bit or
+    while the camera's shutter is closed, so it does not show the moment `t_ns`. `thermal` is what else is known of a
+    thermal frame, `raw` the picture as the camera sent it, where `image` is not that.
     Raises ValueError if the image's shape or dtype does not fit the stream.
     """
 
@@ -81,6 +82,7 @@ class Frame:
     arrival_ns: int
     frozen: bool = False
     thermal: Thermal | None = None
+    raw: Image | None = None
 
     def __post_init__(self) -> None:
         shape, dtype = self.image.shape, self.image.dtype
@@ -96,6 +98,11 @@ class Frame:
     def shape_hw(self) -> tuple[int, int]:
         """Height and width in pixels."""
         return self.image.shape[0], self.image.shape[1]
+
+    @property
+    def sent(self) -> Frame:
+        """The frame as the camera sent it."""
+        return self if self.raw is None else replace(self, image=self.raw, raw=None)
 
     def age_ns(self, now_ns: int) -> int:
         """Nanoseconds from capture to `now_ns` (local monotonic).
@@ -116,23 +123,56 @@ class Pair:
     skew_ns: int = 0
     """Capture time of IR minus that of RGB, after the cameras' constant offsets."""
 
+    @property
+    def leader(self) -> Frame:
+        """The frame that gives the output its time: RGB's."""
+        return self.rgb
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Alone:
+    """A frame of the one stream that is there, while the other is missing."""
+
+    frame: Frame
+
+    @property
+    def leader(self) -> Frame:
+        """The frame that gives the output its time."""
+        return self.frame
+
+
+Mode = Literal["fused", "rgb", "ir", "held"]
+"""What an output shows: both streams; one of them alone; or an earlier output again, as nothing newer is there."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedSpot:
+    """A point of the fused picture, x right and y down in pixels, and the temperature there."""
+
+    x: float
+    y: float
+    k: float
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fused:
-    """The result for one pair.
+    """The result for one pair, or for the one stream that is there.
 
     `image` is (H, W, 3) uint8 RGB on the RGB camera's grid. `aligned` gives the thermal image on the same grid, which
     not every fuser needs and not every consumer asks for. `valid` is (H, W) uint8, 255 where thermal reaches, 0 where
     the output is RGB alone, between them on the seam; None means thermal reaches everywhere. `fuser` names the method,
-    `mode` what was done.
+    `mode` what was done; `states` what each stream is doing (see `rtfuse.health`). `spots` are the hottest and coldest
+    pixel of a radiometric thermal frame, their places in pixels of `image`, possibly outside of it.
     """
 
     image: Image
     aligned: Callable[[], Image]
-    pair: Pair
+    pair: Pair | Alone
     valid: Image | None
     fuser: str
-    mode: Literal["fused"] = "fused"
+    mode: Mode = "fused"
+    states: Mapping[Stream, str] = field(default_factory=dict)
+    spots: tuple[PlacedSpot, PlacedSpot] | None = None
 
     @property
     def ir(self) -> Image:
@@ -146,7 +186,8 @@ class SourceInfo:
 
     `uri` carries no credentials. `size_wh` in pixels. `rate_hz` is nominal. `start_ns` and `end_ns` bound the
     capture times of a recording (`end_ns` includes the last frame's period); `frames` is the number that
-    the container promises. None means unknown. `time_base` is in seconds per tick.
+    the container promises. None means unknown. `time_base` is in seconds per tick. `coding` is the pixel format of a
+    camera, or the codec of a stream.
     """
 
     uri: str
@@ -159,6 +200,7 @@ class SourceInfo:
     start_ns: int | None = None
     end_ns: int | None = None
     time_base: Fraction | None = None
+    coding: str | None = None
 
 
 class Source(Protocol):

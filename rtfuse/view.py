@@ -10,11 +10,15 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import cv2
 from rich.console import Console
 
 from rtfuse.errors import NoDisplay, OutputUnwritable
+from rtfuse.publish.wire import Header, Spot
 from rtfuse.stats import Histogram
 from rtfuse.subscribe import Received, Subscriber
+from rtfuse.thermal.palettes import colourise
+from rtfuse.thermal.palettes import palette as colours_of
 from rtfuse.types import Image
 
 _POLL_S = 0.1
@@ -44,10 +48,6 @@ class Window:
         except pygame.error as e:
             raise NoDisplay(f"no window can be opened ({e}); use --stats or --save DIR") from e
         self._image_wh: tuple[int, int] | None = None
-
-    def show(self, received: Received) -> None:
-        """Draw a received frame."""
-        self.draw(received.image)
 
     def draw(self, image: Image) -> None:
         """Draw an image (H, W, 3) uint8 RGB, as large as the window allows without distortion."""
@@ -94,6 +94,45 @@ class Window:
         self._pygame.display.quit()
 
 
+class Painter:
+    """What a viewer adds to a picture: colours for thermal alone, and the hottest and coldest point.
+
+    Raises ConfigError for a palette that is not known.
+    """
+
+    def __init__(self, palette: str | None, spots: bool) -> None:
+        self._palette, self._spots = palette, spots
+        if palette is not None:
+            colours_of(palette)
+
+    def __call__(self, received: Received) -> Image:
+        """Return the picture to show, (H, W, 3) uint8 RGB."""
+        image, header = received.image, received.header
+        if self._palette is not None and header.mode == "ir":
+            image = colourise(image[..., 0], self._palette)
+        if self._spots and header.hot is not None and header.cold is not None:
+            image = image.copy()
+            _draw_spot(image, header.hot, (255, 96, 64))
+            _draw_spot(image, header.cold, (96, 176, 255))
+        return image
+
+
+def _draw_spot(image: Image, spot: Spot, colour: tuple[int, int, int]) -> None:
+    """Draw a cross with its temperature into the picture, if it lies there."""
+    h, w = image.shape[:2]
+    x, y = round(spot.x), round(spot.y)
+    if not (0 <= x < w and 0 <= y < h):
+        return
+    scale = max(0.4, w / 1200)
+    cv2.drawMarker(image, (x, y), (0, 0, 0), cv2.MARKER_CROSS, round(26 * scale), 3)
+    cv2.drawMarker(image, (x, y), colour, cv2.MARKER_CROSS, round(24 * scale), 1)
+    text, font = f"{spot.k - 273.15:.1f} C", cv2.FONT_HERSHEY_SIMPLEX
+    (tw, th), _ = cv2.getTextSize(text, font, scale, 1)
+    at = (min(x + 8, w - tw - 2), max(y - 8, th + 2))
+    cv2.putText(image, text, at, font, scale, (0, 0, 0), 3, cv2.LINE_AA)
+    cv2.putText(image, text, at, font, scale, colour, 1, cv2.LINE_AA)
+
+
 class Saver:
     """Writes frames as `SEQ.png` into a folder. Raises OutputUnwritable."""
 
@@ -104,11 +143,11 @@ class Saver:
             raise OutputUnwritable(f"folder {folder} cannot be written: {e.strerror or e}") from e
         self._folder = folder
 
-    def show(self, received: Received) -> None:
+    def show(self, received: Received, image: Image) -> None:
         """Write one frame."""
         from rtfuse.publish.record import write_image
 
-        write_image(self._folder / f"{received.header.seq:08d}.png", received.image)
+        write_image(self._folder / f"{received.header.seq:08d}.png", image)
 
 
 class Report:
@@ -128,12 +167,21 @@ class Report:
         h, s = received.header, self._subscriber
         p50, p95 = self._age.percentiles_ms(50, 95)
         self._console.print(
-            f"{h.rig}: {h.width}x{h.height} {h.encoding} by {h.fuser}, {self._frames / elapsed:.1f} frames/s, "
+            f"{h.rig}: {h.width}x{h.height} {h.encoding} {_what(h)}, {self._frames / elapsed:.1f} frames/s, "
             f"age at publish p50 {p50:.1f} p95 {p95:.1f} ms, skew {h.skew_ns / 1e6:+.1f} ms, "
             f"lost {s.lost}, malformed {s.malformed}",
             soft_wrap=True,
         )
         self._since, self._frames, self._age = time.monotonic(), 0, Histogram()
+
+
+def _what(header: Header) -> str:
+    """Say what the picture shows, and what is wrong with a stream."""
+    said = (
+        f"by {header.fuser}" if header.mode == "fused" else f"{header.mode} alone" if header.mode != "held" else "held"
+    )
+    wrong = [f"{s} {state}" for s, state in (("ir", header.ir_state), ("rgb", header.rgb_state)) if state != "live"]
+    return said + (f" ({', '.join(wrong)})" if wrong else "")
 
 
 def view(
@@ -144,11 +192,13 @@ def view(
     topic: str = "fused",
     save: Path | None = None,
     stats: bool = False,
+    palette: str | None = None,
+    spots: bool = False,
     frames: int | None = None,
     duration_s: float | None = None,
 ) -> int:
     """Receive frames until stopped, `frames` or `duration_s`; returns how many were received."""
-    end = time.monotonic() + duration_s if duration_s else float("inf")
+    end, paint = time.monotonic() + duration_s if duration_s else float("inf"), Painter(palette, spots)
     seen, waiting_since, told = 0, time.monotonic(), False
     with ExitStack() as stack:
         window = None
@@ -156,10 +206,7 @@ def view(
             window = Window(f"rtfuse {endpoint}")
             stack.callback(window.close)
         subscriber = stack.enter_context(Subscriber(endpoint, topic=topic, latest=save is None))
-        viewers = [v for v in (window, Saver(save) if save else None) if v]
-        shows: list[Callable[[Received], None]] = [v.show for v in viewers]
-        if stats:
-            shows.append(Report(console, subscriber).show)
+        saver, report = Saver(save) if save else None, Report(console, subscriber) if stats else None
         while not stopped() and time.monotonic() < end and seen != frames:
             received = subscriber.recv(_POLL_S)
             if window is not None and window.closed():
@@ -170,6 +217,10 @@ def view(
                     told = True
                 continue
             seen += 1
-            for show in shows:
-                show(received)
+            if report is not None:
+                report.show(received)
+            if window is not None:
+                window.draw(paint(received))
+            if saver is not None:
+                saver.show(received, paint(received))
     return seen

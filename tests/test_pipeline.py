@@ -12,8 +12,9 @@ from scenes import ListSource, Memory, list_source, make_frame
 from rtfuse.align import Aligner
 from rtfuse.errors import NoOverlap, SourceLost, StageFailed
 from rtfuse.fuse import open_fuser
-from rtfuse.pipeline import Pipeline, Playback, Rig
-from rtfuse.queues import Inbox
+from rtfuse.pipeline import Pipeline, Rig
+from rtfuse.playback import Playback
+from rtfuse.queues import LiveInbox
 from rtfuse.sync import Pairer
 from rtfuse.types import Stamp
 
@@ -29,7 +30,7 @@ def rig(ir, rgb, **options):
 
 def lossless(ir, rgb, **options):
     pairer = Pairer(tolerance_ns=17 * MS, max_reuse_ns=150 * MS)
-    return rig(ir, rgb, pairer=pairer, lossless=True, playback=Playback(None), **options)
+    return rig(ir, rgb, pairer=pairer, playback=Playback(None), order="lossless", **options)
 
 
 def out(r):
@@ -241,11 +242,14 @@ def test_a_source_that_hangs_does_not_keep_the_run_from_ending():
     release.set()
 
 
-def test_the_inbox_drops_its_oldest_when_full():
-    inbox = Inbox(3, lossless=False)
+def test_the_inbox_pairs_at_once_and_drops_its_oldest_when_full():
+    ticks = iter(range(1000))
+    pairer = Pairer(tolerance_ns=17 * MS, wait_ns=20 * MS)
+    inbox = LiveInbox(pairer, 3, clock=lambda: next(ticks) * MS)
     for k in range(5):
-        inbox.put(make_frame("rgb", k))
-    assert [f.frame_id for f in inbox.take(0)] == [2, 3, 4]
+        for stream in ("ir", "rgb"):
+            inbox.put(make_frame(stream, k))
+    assert [pair.rgb.frame_id for pair in inbox.take(0)] == [2, 3, 4]
     assert inbox.drops == {("rgb", "queue"): 2}
 
 

@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 
 from rtfuse.errors import OutputExists, OutputUnwritable
-from rtfuse.types import Fused, Image
+from rtfuse.types import Fused, Image, Pair
 
 # Not .avi: it has no times, only a rate.
 VIDEO_CODECS = {".mp4": "libx264", ".mkv": "libx264", ".mov": "libx264", ".webm": "libvpx-vp9"}
@@ -77,7 +77,12 @@ def compose(fused: Fused, side_by_side: bool) -> Image:
     """Return the picture to write, (H, W, 3) uint8 RGB: fused alone, or thermal | RGB | fused, (H, 3W, 3)."""
     if not side_by_side:
         return fused.image
-    return np.hstack([cv2.cvtColor(fused.ir, cv2.COLOR_GRAY2RGB), fused.pair.rgb.image, fused.image])
+    pair, rgb = fused.pair, np.zeros_like(fused.image)
+    if isinstance(pair, Pair):
+        rgb = pair.rgb.image
+    elif pair.frame.stream == "rgb":
+        rgb = pair.frame.image
+    return np.hstack([cv2.cvtColor(fused.ir, cv2.COLOR_GRAY2RGB), rgb, fused.image])
 
 
 class VideoWriter:
@@ -106,7 +111,13 @@ class VideoWriter:
     def write(self, fused: Fused) -> None:
         """Encode one frame. Raises OutputUnwritable if the disk does not take it."""
         image = compose(fused, self._side_by_side)
-        rgb = fused.pair.rgb
+        if self._stream is not None and image.shape[:2] != (self._stream.height, self._stream.width):
+            size_wh = (
+                self._stream.width,
+                self._stream.height,
+            )  # the camera came back with another size; the file has one
+            image = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
+        rgb = fused.pair.leader
         try:
             if self._stream is None:
                 self._stream = self._open_stream(image)
@@ -171,7 +182,7 @@ class ImageWriter:
         """Write one picture. Raises OutputUnwritable if it does not fit the output or the disk does not take it."""
         target = self._partial
         if self._partial.is_dir():
-            target = self._partial / f"{fused.pair.rgb.frame_id:06d}.png"
+            target = self._partial / f"{fused.pair.leader.frame_id:06d}.png"
         elif self._written:
             raise OutputUnwritable(
                 f"output {self._path} is one image but the input has several frames; name a video or a folder"

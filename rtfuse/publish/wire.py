@@ -9,7 +9,7 @@ raises WireError for anything that is not a valid message.
 from __future__ import annotations
 
 import struct
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, TypeVar, get_args
 
 import msgspec
 import numpy as np
@@ -30,6 +30,7 @@ Buffer = bytes | bytearray | memoryview
 Encoding = Literal["raw", "jpeg", "png"]
 Side = Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE_PX)]
 NotNegative = Annotated[int, msgspec.Meta(ge=0)]
+S = TypeVar("S")
 
 _LENGTH = struct.Struct("<I")
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR"
@@ -40,13 +41,24 @@ _MAX_PARTS = 10_000
 """Chunks of a PNG, segments before a JPEG's frame header: a check may not take long either."""
 
 
+class Spot(msgspec.Struct, frozen=True):
+    """A point of the picture, x right and y down in pixels (possibly outside of it), and its temperature in kelvin."""
+
+    x: float
+    y: float
+    k: float
+
+
 class Header(msgspec.Struct, frozen=True, kw_only=True):
     """What comes with every image. Times are integer nanoseconds on the publisher's monotonic clock.
 
-    `seq` counts this publisher's frames from 0, `session` is a random name that it chose when it started.
-    `ir_t_ns` and `rgb_t_ns` are capture times and `stamp` says what they mean, `skew_ns` is thermal minus RGB,
-    `age_ns` runs from the capture of the RGB frame to `published_ns`. `published_unix_ms` is the wall clock then.
-    What has a default may be missing in a message.
+    `seq` counts this publisher's frames from 0, `session` is a random name that it chose when it started. `mode` is
+    what the picture shows: `fused`, one stream alone (`rgb`, `ir`), or an older picture again (`held`); `ir_state` and
+    `rgb_state` are what the streams are doing. `ir_t_ns` and `rgb_t_ns` are capture times and `stamp` says what they
+    mean, `skew_ns` is thermal minus RGB; of a stream that is not in the picture they are those of its last frame that
+    was, 0 before the first. `age_ns` runs from the capture of the RGB frame (in `ir` mode: the thermal frame) to
+    `published_ns`. `published_unix_ms` is the wall clock then. `hot`
+    and `cold` are the extremes of a radiometric thermal camera. What has a default may be missing in a message.
     """
 
     version: int = VERSION
@@ -62,6 +74,10 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     stamp: str
     ir_reused: bool = False
     skew_ns: int
+    ir_state: str = "live"
+    rgb_state: str = "live"
+    hot: Spot | None = None
+    cold: Spot | None = None
     age_ns: int
     published_ns: int
     published_unix_ms: int
@@ -71,11 +87,50 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     encoding: Encoding
 
 
+class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """One stream, now: what it is doing and for how long, its measured rate, the delay from capture to arrival, how
+    much faster than the publisher's its clock runs, how often that jumped, and how often the source came back."""
+
+    state: str
+    for_s: float
+    rate_hz: float | None = None
+    latency_ms: float | None = None
+    drift_ppm: float | None = None
+    clock_steps: NotNegative = 0
+    reconnects: NotNegative = 0
+
+
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What a publisher says of itself once a second, under a topic of its own.
+
+    `age_ms` and `skew_ms` are p50, p95 and p99 of the session (null where nothing was counted). `skew_histogram` lists
+    the upper edge of each bin in ms (null: no edge) and its count. `drops` counts by `where.cause`, `modes` frames by
+    what they showed. `pair_rate_hz` counts frames of any mode, over the last seconds.
+    """
+
+    version: int = VERSION
+    kind: Literal["statistics"] = "statistics"
+    session: str
+    rig: str
+    published_ns: int
+    published_unix_ms: int
+    frames: NotNegative
+    pair_rate_hz: float
+    reused: NotNegative
+    age_ms: list[float | None]
+    skew_ms: list[float | None]
+    skew_histogram: list[tuple[float | None, int]]
+    modes: dict[str, int]
+    drops: dict[str, int]
+    streams: dict[str, StreamStatistics]
+
+
 class _Version(msgspec.Struct, frozen=True):
     version: int
 
 
 _header_decoder = msgspec.json.Decoder(Header)
+_statistics_decoder = msgspec.json.Decoder(Statistics)
 _version_decoder = msgspec.json.Decoder(_Version)
 
 
@@ -113,6 +168,20 @@ def encode(topic: str, header: Header, image: Image, *, jpeg_quality: int = 90) 
     return message.data
 
 
+def encode_statistics(topic: str, statistics: Statistics) -> bytes:
+    """Encode a publisher's statistics as a message without payload."""
+    text = msgspec.json.encode(statistics)
+    return b"".join((topic.encode(), b"\0", _LENGTH.pack(len(text)), text))
+
+
+def decode_statistics(message: Buffer) -> tuple[str, Statistics]:
+    """Decode a statistics message into topic and content. Raises WireError."""
+    topic, text, payload = _parts(message, MAX_MESSAGE_BYTES)
+    if len(payload):
+        raise WireError(f"{len(payload)} bytes follow the statistics")
+    return topic, _checked(text, _statistics_decoder)
+
+
 def _compress(image: Image, encoding: str, jpeg_quality: int) -> npt.NDArray[np.uint8]:
     import cv2
 
@@ -142,6 +211,20 @@ def split(message: Buffer, *, max_bytes: int = MAX_MESSAGE_BYTES) -> tuple[str, 
 
     Raises WireError.
     """
+    topic, text, payload = _parts(message, max_bytes)
+    header = _checked(text, _header_decoder)
+    expected = header.width * header.height * 3
+    if expected > max_bytes:
+        raise WireError(f"image of {header.width}x{header.height}, {expected} bytes; at most {max_bytes} are allowed")
+    if header.encoding == "raw" and len(payload) != expected:
+        raise WireError(
+            f"payload of {len(payload)} bytes; {header.width}x{header.height} {header.pixel_format} has {expected}"
+        )
+    return topic, header, payload
+
+
+def _parts(message: Buffer, max_bytes: int) -> tuple[str, bytes, memoryview]:
+    """Take a message apart into topic, JSON text and payload."""
     view = memoryview(message).cast("B")
     if len(view) > max_bytes:
         raise WireError(f"message of {len(view)} bytes; at most {max_bytes} are allowed")
@@ -160,24 +243,15 @@ def split(message: Buffer, *, max_bytes: int = MAX_MESSAGE_BYTES) -> tuple[str, 
         raise WireError(f"header of {length} bytes; at most {MAX_HEADER_BYTES} are allowed")
     if len(view) < start + length:
         raise WireError(f"header of {length} bytes, but only {len(view) - start} follow")
-    header = _header(bytes(view[start : start + length]))
-    payload = view[start + length :]
-    expected = header.width * header.height * 3
-    if expected > max_bytes:
-        raise WireError(f"image of {header.width}x{header.height}, {expected} bytes; at most {max_bytes} are allowed")
-    if header.encoding == "raw" and len(payload) != expected:
-        raise WireError(
-            f"payload of {len(payload)} bytes; {header.width}x{header.height} {header.pixel_format} has {expected}"
-        )
-    return topic, header, payload
+    return topic, bytes(view[start : start + length]), view[start + length :]
 
 
-def _header(text: bytes) -> Header:
+def _checked(text: bytes, decoder: msgspec.json.Decoder[S]) -> S:
     try:
         version = _version_decoder.decode(text).version
         if version != VERSION:
             raise WireError(f"wire format version {version}; this client reads version {VERSION}")
-        return _header_decoder.decode(text)
+        return decoder.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise WireError(f"header: {e}") from e
 

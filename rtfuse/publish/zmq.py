@@ -8,19 +8,23 @@ import secrets
 import socket
 import stat
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import zmq
 
 from rtfuse.errors import ConfigError, EndpointUnavailable
 from rtfuse.publish import check_endpoint
-from rtfuse.publish.wire import Encoding, Header, check_names, encode
-from rtfuse.types import Clock, Fused
+from rtfuse.publish.wire import Encoding, Header, Spot, Statistics, check_names, encode, encode_statistics
+from rtfuse.types import Clock, Fused, Pair, Stream
 
 _LOOPBACK = re.compile(r"tcp://(127(\.\d+){3}|localhost|\[::1\]|lo):", re.IGNORECASE)
 _HEARTBEAT_MS = 1000
 _LINGER_MS = 200
+_STATISTICS_NS = 1_000_000_000
+STATISTICS_TOPIC = "stats"
 _NONSENSE = "publish.endpoint: {!r} is no endpoint; want for example tcp://127.0.0.1:5555 or ipc:///run/rtfuse"
 _CHOOSE = "choose another with --publish"
 _WAITING = 2
@@ -32,8 +36,9 @@ class Publisher:
 
     A slow, stuck or dead subscriber loses frames and delays nothing: a few frames wait for each, no more. `encoding`
     is raw, jpeg (with `jpeg_quality` 1 to 100) or png. A bind beyond this machine is not encrypted and needs
-    `allow_remote`. `endpoint` is the real one, also after a bind to port 0 or `*`. `sent` counts frames and
-    `sent_bytes` their bytes, whether anyone listens or not. Use it from one thread.
+    `allow_remote`. `endpoint` is the real one, also after a bind to port 0 or `*`. `statistics` gives the fields of
+    `wire.Statistics` that the publisher does not know itself; `tick` publishes them once a second under the topic
+    `stats`. `sent` counts frames and `sent_bytes` their bytes, whether anyone listens or not. Use it from one thread.
     Raises ConfigError for an argument that makes no sense, EndpointUnavailable for an endpoint that cannot be bound.
     """
 
@@ -45,6 +50,7 @@ class Publisher:
         encoding: Encoding = "raw",
         jpeg_quality: int = 90,
         rig: str = "rig",
+        statistics: Callable[[], Mapping[str, Any]] | None = None,
         allow_remote: bool = False,
         clock: Clock = time.monotonic_ns,
     ) -> None:
@@ -61,7 +67,9 @@ class Publisher:
             raise ConfigError(_NONSENSE.format(endpoint))
         self.sent = self.sent_bytes = 0
         self._topic, self._encoding, self._quality, self._rig = topic, encoding, jpeg_quality, rig
-        self._clock, self._session = clock, secrets.token_hex(8)
+        self.clock, self._session = clock, secrets.token_hex(8)
+        self.statistics, self._next_statistics_ns = statistics, 0
+        self._shown: dict[Stream, tuple[int, int]] = {}
         self._context: zmq.Context[Any] = zmq.Context()
         self._socket = self._context.socket(zmq.PUB)
         self._socket.setsockopt(zmq.SNDHWM, _WAITING)
@@ -80,30 +88,51 @@ class Publisher:
     def write(self, fused: Fused) -> None:
         """Publish one frame; never waits for a subscriber. Raises ConfigError if the image is too large."""
         message = encode(self._topic, self.header(fused), fused.image, jpeg_quality=self._quality)
+        self._send(message)
+        self.sent += 1
+        self.sent_bytes += len(message)
+
+    def tick(self) -> None:
+        """Publish the statistics if it is time, also while no frame comes."""
+        now = self.clock()
+        if self.statistics is None or now < self._next_statistics_ns:
+            return
+        self._next_statistics_ns = now + _STATISTICS_NS
+        fields = {"session": self._session, "rig": self._rig, "published_ns": now}
+        fields["published_unix_ms"] = time.time_ns() // 1_000_000
+        self._send(encode_statistics(STATISTICS_TOPIC, msgspec.convert({**self.statistics(), **fields}, Statistics)))
+
+    def _send(self, message: memoryview | bytes) -> None:
         # Asked for its state, the socket learns which subscribers have read: on its own it looks once in a millisecond
         # at most, and would drop frames of a burst for subscribers that have long had room again.
         self._socket.getsockopt(zmq.EVENTS)
         self._socket.send(message, copy=False)
-        self.sent += 1
-        self.sent_bytes += len(message)
 
     def header(self, fused: Fused) -> Header:
         """Return the header that the frame would be published with now."""
-        pair, now = fused.pair, self._clock()
+        pair, now = fused.pair, self.clock()
+        for frame in (pair.ir, pair.rgb) if isinstance(pair, Pair) else (pair.frame,):
+            self._shown[frame.stream] = frame.frame_id, frame.t_ns
+        (ir_id, ir_t_ns), (rgb_id, rgb_t_ns) = (self._shown.get(stream, (0, 0)) for stream in ("ir", "rgb"))
+        hot, cold = [Spot(round(s.x, 1), round(s.y, 1), round(s.k, 2)) for s in fused.spots or ()] or (None, None)
         return Header(
             session=self._session,
             seq=self.sent,
             rig=self._rig,
             mode=fused.mode,
             fuser=fused.fuser,
-            ir_id=pair.ir.frame_id,
-            rgb_id=pair.rgb.frame_id,
-            ir_t_ns=pair.ir.t_ns,
-            rgb_t_ns=pair.rgb.t_ns,
-            stamp=pair.rgb.stamp.value,
-            ir_reused=pair.reused,
-            skew_ns=pair.skew_ns,
-            age_ns=pair.rgb.age_ns(now),
+            ir_id=ir_id,
+            rgb_id=rgb_id,
+            ir_t_ns=ir_t_ns,
+            rgb_t_ns=rgb_t_ns,
+            stamp=pair.leader.stamp.value,
+            ir_reused=isinstance(pair, Pair) and pair.reused,
+            skew_ns=pair.skew_ns if isinstance(pair, Pair) else ir_t_ns - rgb_t_ns,
+            ir_state=fused.states.get("ir", "live"),
+            rgb_state=fused.states.get("rgb", "live"),
+            hot=hot,
+            cold=cold,
+            age_ns=pair.leader.age_ns(now),
             published_ns=now,
             published_unix_ms=time.time_ns() // 1_000_000,
             width=fused.image.shape[1],

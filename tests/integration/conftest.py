@@ -60,6 +60,12 @@ class Process:
 
 
 @pytest.fixture
+def endpoint(tmp_path):
+    """A ZeroMQ endpoint of this test alone."""
+    return f"ipc://{tmp_path}/s"
+
+
+@pytest.fixture
 def start():
     """Start `rtfuse ARGS…`; whatever still runs at the end of the test is killed."""
     running = []

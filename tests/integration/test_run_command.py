@@ -24,11 +24,6 @@ from rtfuse.capture.media import Recording
 SCENE = "synthetic:?size=160x120&duration_s=60"
 
 
-@pytest.fixture
-def endpoint(tmp_path):
-    return f"ipc://{tmp_path}/s"
-
-
 def test_frames_reach_a_subscriber_in_another_process(start, endpoint):
     process = start("run", "--ir", SCENE, "--rgb", SCENE, "--publish", endpoint, "rig=truck")
     with rtfuse.Subscriber(endpoint, latest=False) as stream:
@@ -116,14 +111,18 @@ def test_a_recording_is_recorded_at_its_own_rate(rtfuse, tmp_path):
     assert Recording(str(tmp_path / "o.mkv"), "rgb").info.rate_hz == pytest.approx(22, rel=0.02)
 
 
-def test_a_lost_stream_ends_it_with_a_named_error(rtfuse, tmp_path):
+def test_a_lost_stream_ends_it_with_a_named_error_if_the_policy_is_stop(rtfuse, tmp_path):
     video = write_video(tmp_path / "v.ts", 60, codec="mpeg2video", gray=True).read_bytes()
 
     class Camera(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
             self.end_headers()
-            self.wfile.write(video)
+            parts = 60
+            for k in range(parts):  # at the pace of a camera, then never again
+                self.wfile.write(video[k * len(video) // parts : (k + 1) * len(video) // parts])
+                self.wfile.flush()
+                time.sleep(1 / 30)
 
         def log_message(self, *_):
             pass
@@ -131,7 +130,7 @@ def test_a_lost_stream_ends_it_with_a_named_error(rtfuse, tmp_path):
     server = HTTPServer(("127.0.0.1", 0), Camera)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     uri = f"http://user:secret@127.0.0.1:{server.server_port}/live.ts"
-    done = rtfuse("run", "--ir", uri, "--rgb", SCENE, "--publish", "off")
+    done = rtfuse("run", "--ir", uri, "--rgb", SCENE, "--publish", "off", "degraded.policy=stop")
     server.shutdown()
     assert done.returncode == 1
     assert "thermal stream http://***@127.0.0.1" in done.stderr

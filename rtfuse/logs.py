@@ -1,0 +1,74 @@
+"""What happened, as log lines: an event's name, a sentence, and fields; and never too many of one kind."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections import deque
+from datetime import UTC, datetime
+from typing import Any
+
+_FIELDS = "rtfuse_fields"
+
+
+def event(log: logging.Logger, level: int, name: str, message: str, **fields: Any) -> None:
+    """Log that `name` happened, with a sentence for people and fields for programs."""
+    log.log(level, "%s", message, extra={_FIELDS: {"event": name, **fields}})
+
+
+class RateLimit(logging.Filter):
+    """Lets at most `count` events of one name (and stream, and stage) through in `per_s` seconds.
+
+    The next one says how many were left out. Other log lines pass.
+    """
+
+    def __init__(self, count: int = 5, per_s: float = 10.0) -> None:
+        super().__init__()
+        self._count, self._per_s = count, per_s
+        self._lock = threading.Lock()
+        self._passed: dict[tuple[Any, ...], deque[float]] = {}
+        self._held: dict[tuple[Any, ...], int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        fields = getattr(record, _FIELDS, None)
+        if fields is None:
+            return True
+        key = tuple(fields.get(k) for k in ("event", "stream", "stage"))
+        with self._lock:
+            now, passed = time.monotonic(), self._passed.setdefault(key, deque(maxlen=self._count))
+            if len(passed) == self._count and now - passed[0] < self._per_s:
+                self._held[key] = self._held.get(key, 0) + 1
+                return False
+            passed.append(now)
+            if held := self._held.pop(key, 0):
+                fields["suppressed"] = held
+        return True
+
+
+class TextFormatter(logging.Formatter):
+    """The sentence, then the fields as key=value; a stack on lines of its own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = dict(getattr(record, _FIELDS, {}))
+        stack = fields.pop("stack", "")
+        fields.pop("event", None)
+        shown = " ".join(f"{key}={_shown(value)}" for key, value in fields.items() if value is not None)
+        line = " ".join(record.getMessage().split())
+        return f"{line}{'  ' + shown if shown else ''}" + (f"\n{stack.rstrip()}" if stack else "")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time (UTC), level, event, message and the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        fields = getattr(record, _FIELDS, {"event": "log"})
+        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+        entry = {"time": when, "level": record.levelname.lower(), "message": record.getMessage(), **fields}
+        return json.dumps(entry, default=str)
+
+
+def _shown(value: Any) -> str:
+    text = f"{value:.3g}" if isinstance(value, float) else str(value)
+    return json.dumps(text) if " " in text or not text else text
