@@ -23,7 +23,7 @@ class State(StrEnum):
     STALLED = "stalled"
     """No frame comes, though the source is open."""
     LOST = "lost"
-    """The source is gone; it is being opened again."""
+    """The source is gone and is being opened again; lost until it shows its first picture."""
     ENDED = "ended"
     """The source has come to its end."""
 
@@ -67,6 +67,7 @@ class Health:
         """Note a frame that has arrived."""
         with self._lock:
             self._any_ns = now = self._clock()
+            self._why = None
             self._shutter = frame.frozen and frame.thermal is not None and frame.thermal.shutter == "closed"
             if not frame.frozen:
                 if self._shown_ns is None or now - self._shown_ns > self.quiet_ns:
@@ -83,9 +84,8 @@ class Health:
             self._recent.clear()
 
     def found(self) -> None:
-        """Note that the source is open again."""
+        """Note that the source is open again. It counts as lost until a frame comes."""
         with self._lock:
-            self._why = None
             self.reconnects += 1
 
     def ended(self) -> None:
