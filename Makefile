@@ -37,15 +37,15 @@ $(VENV)/.python:
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.python pyproject.toml
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e '.[view,openvino]'
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e '.[view,web,openvino]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e '.[view,openvino,train,export,test]'
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e '.[view,web,openvino,train,export,test]'
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.demo
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e '.[view,openvino,train,export,test,lint]'
+	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e '.[view,web,openvino,train,export,test,lint]'
 	@touch $@
 
 clean:

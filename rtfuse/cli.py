@@ -15,6 +15,7 @@ from rtfuse.config import dump_config, load_config
 from rtfuse.errors import RtfuseError
 from rtfuse.logs import JsonFormatter, RateLimit, TextFormatter
 from rtfuse.stats import Snapshot
+from rtfuse.web import DEFAULT_ADDRESS, is_address
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -41,7 +42,7 @@ def run_app(app: typer.Typer) -> None:
     """Run a command line; errors become one line and an exit status."""
     log_to(err, "text")
     try:
-        status = app(standalone_mode=False)
+        status = app(_completed(sys.argv[1:]), standalone_mode=False)
         sys.exit(status if isinstance(status, int) else 0)
     except RtfuseError as e:
         err.print(f"[bold red]error:[/] {_escape(str(e))}", soft_wrap=True)
@@ -53,6 +54,15 @@ def run_app(app: typer.Typer) -> None:
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
+
+
+def _completed(arguments: list[str]) -> list[str]:
+    """Give `--web` the default address where none follows it: options of the parser always take a value."""
+    whole = list(arguments)
+    for k in (k for k, argument in enumerate(arguments) if argument == "--web"):
+        if k + 1 == len(arguments) or not is_address(arguments[k + 1]):
+            whole[k] = f"--web={DEFAULT_ADDRESS}"
+    return whole
 
 
 def _escape(text: str) -> str:
@@ -85,6 +95,7 @@ def run(
     publish: Annotated[str | None, typer.Option(help="ZeroMQ endpoint to bind, or 'off'.")] = None,
     encoding: Annotated[str | None, typer.Option(help="raw, jpeg or png.")] = None,
     replay: Annotated[str | None, typer.Option(help="Take both streams from a file of `rtfuse record`.")] = None,
+    web: Annotated[str | None, typer.Option(metavar="[ADDR:PORT]", help="Answer over HTTP, metrics too.")] = None,
     record: Annotated[str | None, typer.Option(help="Record fused video to this file.")] = None,
     record_raw: Annotated[str | None, typer.Option(help="Record both streams, unfused, to this file.")] = None,
     frames: Annotated[int | None, typer.Option(help="End after this many fused frames.")] = None,
@@ -109,6 +120,8 @@ def run(
         "fuse.fuser": fuser,
         "publish.encoding": encoding,
         "publish.insecure": insecure,
+        "web.address": web,
+        "web.insecure": insecure,
         "record.path": record,
         "record.force": force or None,
         "raw.path": record_raw,

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -122,7 +123,7 @@ def run_live(settings: Config, signals: Signals, console: Console, replay: str |
         rig.supervisor.status = lambda: one_line(pipeline.snapshot())
         if publisher is not None:
             publisher.statistics = lambda: pipeline.snapshot().fields()
-        with watching(console, pipeline.snapshot):
+        with _answering(settings, pipeline, console), watching(console, pipeline.snapshot):
             return pipeline.run(frames=settings.frames, duration_s=settings.duration_s)
     finally:
         if publisher is not None:
@@ -131,6 +132,25 @@ def run_live(settings: Config, signals: Signals, console: Console, replay: str |
             raw.close()
         if writer is not None:
             writer.close()
+
+
+@contextmanager
+def _answering(settings: Config, pipeline: Pipeline, console: Console) -> Iterator[None]:
+    """Answer over HTTP while the block runs, if the configuration says so."""
+    if settings.web.address is None:
+        yield
+        return
+    try:
+        from rtfuse.web.server import RigView, WebServer
+    except ImportError as e:
+        raise ConfigError(f"--web needs {e.name}, which is not installed: pip install 'rtfuse[web]'") from e
+    about = {"rig": settings.rig, "fuser": str(pipeline.rig.fuser), "version": version("rtfuse")}
+    server = WebServer(settings.web.address, RigView(pipeline.snapshot, about), allow_remote=settings.web.insecure)
+    console.print(f"answering on {server.url}", soft_wrap=True)
+    try:
+        yield
+    finally:
+        server.close()
 
 
 def _tap(recorder: RawRecorder, frame: Frame) -> None:

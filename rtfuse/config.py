@@ -148,6 +148,16 @@ class Publish(_Section, frozen=True):
     insecure: bool = False
 
 
+class Web(_Section, frozen=True):
+    """Where the rig answers over HTTP (`ADDR:PORT` or a port of this machine alone); `address: null` does not.
+
+    Numbers for Prometheus at `/metrics`, `/healthz`, `/readyz`.
+    """
+
+    address: str | None = None
+    insecure: bool = False
+
+
 class Record(_Section, frozen=True):
     """A file to record fused video to; `side_by_side` puts both sources next to it."""
 
@@ -189,6 +199,7 @@ class Config(_Section, frozen=True):
     align: Align = Align()
     fuse: Fuse = Fuse()
     publish: Publish = Publish()
+    web: Web = Web()
     record: Record = Record()
     raw: Raw = Raw()
     playback: Playback = Playback()

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import count
 from typing import Any, Literal
 
@@ -120,7 +121,9 @@ class Pipeline:
         losses = {(str(s), cause): n for s, source in rig.sources.items() for cause, n in source.losses.items()}
         slow = {(o.name, "slow"): o.dropped for o in self._outlets}
         streams = {str(s): rig.health[s].condition(**_clock_of(source)) for s, source in rig.sources.items()}
-        return self.stats.snapshot(rig.pairer.drops, self._inbox.drops, losses, slow, streams=streams)
+        queues = {"fuse": self._inbox.waiting} | {outlet.name: outlet.waiting for outlet in self._outlets}
+        drops = (rig.pairer.drops, self._inbox.drops, losses, slow)
+        return self.stats.snapshot(*drops, streams=streams, queues=queues)
 
     def run(self, *, frames: int | None = None, duration_s: float | None = None) -> Snapshot:
         """Fuse until the end and return the counts. Ends early after `frames` or `duration_s`.
@@ -132,7 +135,7 @@ class Pipeline:
         check_overlap(self.rig)
         names = list(self.rig.sinks)
         for name, sink in self.rig.sinks.items():
-            written = self.stats.delivered if name == names[0] else _ignore
+            written = partial(self._written, name, first=name == names[0])
             heart = self.rig.supervisor.heart(name)
             self._outlets.append(
                 Outlet(name, sink, lossless=self.rig.lossless, inbox=self._inbox, written=written, heart=heart)
@@ -240,6 +243,12 @@ class Pipeline:
             self.stats.drops[moment.leader.stream, "busy"] += 1
         return moments[-1:]
 
+    def _written(self, name: str, fused: Fused, spent_ns: int, *, first: bool) -> None:
+        """Count a frame that a sink has taken; the first sink is where its age is measured."""
+        self.stats.took(name, spent_ns)
+        if first:
+            self.stats.delivered(fused)
+
     def _deliver(self, fused: Fused) -> None:
         for outlet in self._outlets:
             outlet.offer(fused)
@@ -322,7 +331,9 @@ class Pipeline:
                 image = fuser(aligned, pair.rgb.image, aligner.valid)
         except Exception as e:
             raise named(f"fuse with {fuser.name}", e) from e
-        self._cost_ns += 0.2 * (time.monotonic_ns() - start_ns - self._cost_ns)
+        spent_ns = time.monotonic_ns() - start_ns
+        self._cost_ns += 0.2 * (spent_ns - self._cost_ns)
+        self.stats.took("fuse", spent_ns)
         return Fused(image, thermal, pair, aligner.valid, fuser.name)
 
     def _pass(self, alone: Alone) -> Fused:
@@ -441,7 +452,3 @@ def _frames(rig: Rig, stream: Stream, period_ns: int) -> Iterator[Frame]:
         if not rig.playback.loop or rig.reopen is None or source.info.live or next_id == first_id:
             return
         source = rig.sources[stream] = rig.reopen(stream)
-
-
-def _ignore(_: Fused) -> None:
-    return None

@@ -7,6 +7,7 @@ reaches the fusing thread through the inbox.
 from __future__ import annotations
 
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable
@@ -46,6 +47,11 @@ class Inbox(ABC):
     @abstractmethod
     def take(self, timeout_s: float) -> list[Moment]:
         """Return what is to be fused, waiting at most `timeout_s` for something; raises the first failure."""
+
+    @property
+    @abstractmethod
+    def waiting(self) -> int:
+        """How many frames or pairs wait here, roughly: nothing is locked to count them."""
 
     @property
     @abstractmethod
@@ -118,6 +124,10 @@ class LiveInbox(Inbox):
             taken = list(self._ready)
             self._ready.clear()
             return taken
+
+    @property
+    def waiting(self) -> int:
+        return len(self._ready)
 
     @property
     def over(self) -> bool:
@@ -203,6 +213,10 @@ class OrderedInbox(Inbox):
         return moments + self._pairer.moments(now_ns)
 
     @property
+    def waiting(self) -> int:
+        return sum(len(queue) for queue in self._frames.values())
+
+    @property
     def over(self) -> bool:
         return self._flushed or ("rgb" not in self._open and not self._frames["rgb"] and not self._pairer.waiting)
 
@@ -220,11 +234,21 @@ class Ticking(Protocol):
 
 
 class Outlet:
-    """A thread between the fusing thread and one sink, so that a slow sink delays nothing."""
+    """A thread between the fusing thread and one sink, so that a slow sink delays nothing.
+
+    `written` is told of every frame that the sink has taken, and how many nanoseconds that took.
+    """
 
     def __init__(
-        self, name: str, sink: Sink, *, lossless: bool, inbox: Inbox, written: Callable[[Fused], None], heart: Heart
-    ):
+        self,
+        name: str,
+        sink: Sink,
+        *,
+        lossless: bool,
+        inbox: Inbox,
+        written: Callable[[Fused, int], None],
+        heart: Heart,
+    ) -> None:
         self.name = name
         self.dropped = 0
         self._heart = heart
@@ -235,6 +259,11 @@ class Outlet:
         self._over = False
         self._thread = threading.Thread(target=self._work, name=f"rtfuse-{name}", daemon=True)
         self._thread.start()
+
+    @property
+    def waiting(self) -> int:
+        """How many frames wait for the sink."""
+        return len(self._waiting)
 
     def offer(self, fused: Fused) -> None:
         """Hand a frame to the sink; when it lags, wait (lossless) or drop the oldest."""
@@ -266,8 +295,9 @@ class Outlet:
                     if isinstance(self._sink, Ticking):
                         self._sink.tick()
                     if fused is not None:
+                        begun_ns = time.monotonic_ns()
                         self._sink.write(fused)
-                        self._written(fused)
+                        self._written(fused, time.monotonic_ns() - begun_ns)
                 if fused is None and self._done:
                     return
         except Exception as e:  # noqa: BLE001 - raised again in the fusing thread

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 
 from rtfuse.health import Condition
-from rtfuse.types import Clock, Fused, Pair
+from rtfuse.types import Clock, Fused, Pair, PlacedSpot
 
 _BIN_NS = 100_000
 _BINS = 200_000
+_INF = float("inf")
 _SKEW_EDGES_MS = (
     -100.0,
     -50.0,
@@ -34,8 +35,17 @@ _SKEW_EDGES_MS = (
     33.0,
     50.0,
     100.0,
-    float("inf"),
 )
+_AGE_EDGES_MS = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0, 75.0, 100.0, 150.0, 200.0, 300.0, 500.0, 1000.0, 5000.0)
+_STAGE_EDGES_MS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 33.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 5000.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A histogram at one moment: the upper edge of each bin in ms (the last: inf) with its count, and the sum in ms."""
+
+    bins: tuple[tuple[float, int], ...] = ()
+    sum_ms: float = 0.0
 
 
 class Histogram:
@@ -43,28 +53,32 @@ class Histogram:
 
     def __init__(self) -> None:
         self._counts = np.zeros(_BINS, np.int64)
-        self.total = 0
+        self._low, self._high = _BINS, 0  # what was ever counted lies in [low, high): all that is ever looked at
+        self.total, self.sum_ns = 0, 0
 
     def add(self, duration_ns: int) -> None:
         """Count one duration in nanoseconds."""
-        nearest = (duration_ns + _BIN_NS // 2) // _BIN_NS
-        self._counts[min(max(nearest + _BINS // 2, 0), _BINS - 1)] += 1
+        nearest = min(max((duration_ns + _BIN_NS // 2) // _BIN_NS + _BINS // 2, 0), _BINS - 1)
+        self._counts[nearest] += 1
+        self._low, self._high = min(self._low, nearest), max(self._high, nearest + 1)
         self.total += 1
+        self.sum_ns += duration_ns
 
     def percentiles_ms(self, *percents: float) -> tuple[float, ...]:
         """Return these percentiles in milliseconds; NaN where nothing was counted."""
         if not self.total:
             return (float("nan"),) * len(percents)
-        below = np.cumsum(self._counts)
-        at = np.searchsorted(below, [max(1.0, p / 100 * self.total) for p in percents])
+        below = np.cumsum(self._counts[self._low : self._high])
+        at = self._low + np.searchsorted(below, [max(1.0, p / 100 * self.total) for p in percents])
         return tuple(float((i - _BINS // 2) * _BIN_NS / 1e6) for i in at)
 
-    def counts_below_ms(self, edges_ms: Sequence[float]) -> list[tuple[float, int]]:
+    def spread(self, edges_ms: Sequence[float]) -> Spread:
         """Return how many durations lie up to each of these rising edges (ms) and above the one before."""
-        below = np.concatenate([[0], np.cumsum(self._counts)])
-        at = [_BINS if edge == float("inf") else round(edge * 1e6 / _BIN_NS) + _BINS // 2 + 1 for edge in edges_ms]
-        counts = np.diff(below[np.clip(at, 0, _BINS)], prepend=0)
-        return [(edge, int(n)) for edge, n in zip(edges_ms, counts, strict=True)]
+        below = np.concatenate([[0], np.cumsum(self._counts[self._low : self._high])])
+        at = [*(round(edge * 1e6 / _BIN_NS) + _BINS // 2 + 1 for edge in edges_ms), _BINS]
+        counts = np.diff(below[np.clip(np.array(at) - self._low, 0, len(below) - 1)], prepend=0)
+        bins = tuple((edge, int(n)) for edge, n in zip([*edges_ms, _INF], counts, strict=True))
+        return Spread(bins, self.sum_ns / 1e6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +95,17 @@ class Snapshot:
     drops: Mapping[tuple[str, str], int]
     modes: Mapping[str, int] = field(default_factory=dict)
     """Frames by what they showed: `fused`, `rgb` or `ir` alone, `held`."""
-    skew_counts: tuple[tuple[float, int], ...] = ()
-    """The skew histogram: upper edge of each bin in milliseconds (the last: inf), and how many pairs fell into it."""
+    age: Spread = Spread()
+    skew: Spread = Spread()
+    stages: Mapping[str, Spread] = field(default_factory=dict)
+    """How long frames were in each stage: `fuse` (gain, warp and fusion), and writing to each sink."""
+    queues: Mapping[str, int] = field(default_factory=dict)
+    """What waits now, before each stage."""
     streams: Mapping[str, Condition] = field(default_factory=dict)
+    spots: tuple[PlacedSpot, PlacedSpot] | None = None
+    """The hottest and the coldest point of the newest frame of a radiometric camera."""
+    quiet_s: float | None = None
+    """How long ago the newest frame was delivered; None before the first."""
 
     def fields(self) -> dict[str, Any]:
         """Return what the statistics message carries (`rtfuse.publish.wire.Statistics`)."""
@@ -93,7 +115,7 @@ class Snapshot:
             "reused": self.reused,
             "age_ms": [_known(n) for n in self.age_ms],
             "skew_ms": [_known(n) for n in self.skew_ms],
-            "skew_histogram": [(_known(edge), n) for edge, n in self.skew_counts],
+            "skew_histogram": [(_known(edge), n) for edge, n in self.skew.bins],
             "modes": dict(self.modes),
             "drops": {f"{where}.{cause}": n for (where, cause), n in self.drops.items()},
             "streams": {
@@ -125,6 +147,8 @@ class Stats:
         self._age, self._skew = Histogram(), Histogram()
         self._frames = self._reused = 0
         self._modes: Counter[str] = Counter()
+        self._stages: dict[str, Histogram] = {}
+        self._spots: tuple[PlacedSpot, PlacedSpot] | None = None
         self.drops: Counter[tuple[str, str]] = Counter()
 
     def delivered(self, fused: Fused) -> None:
@@ -138,13 +162,24 @@ class Stats:
             self._recent.append(now)
             if fused.mode == "held":
                 return
+            self._spots = fused.spots
             self._age.add(fused.pair.leader.age_ns(now))
             if isinstance(fused.pair, Pair):
                 self._reused += fused.pair.reused
                 self._skew.add(fused.pair.skew_ns)
 
-    def snapshot(self, *others: Mapping[Any, int], streams: Mapping[str, Condition] | None = None) -> Snapshot:
-        """Return the state now, with the drops that other parts of the pipeline have counted."""
+    def took(self, stage: str, duration_ns: int) -> None:
+        """Count how long one frame was in a stage."""
+        with self._lock:
+            self._stages.setdefault(stage, Histogram()).add(duration_ns)
+
+    def snapshot(
+        self,
+        *others: Mapping[Any, int],
+        streams: Mapping[str, Condition] | None = None,
+        queues: Mapping[str, int] | None = None,
+    ) -> Snapshot:
+        """Return the state now, with what other parts of the pipeline know."""
         now = self._clock()
         with self._lock:
             drops = Counter(self.drops)
@@ -162,6 +197,11 @@ class Stats:
                 reused=self._reused,
                 drops=+drops,
                 modes=dict(self._modes),
-                skew_counts=tuple(self._skew.counts_below_ms(_SKEW_EDGES_MS)),
+                age=self._age.spread(_AGE_EDGES_MS),
+                skew=self._skew.spread(_SKEW_EDGES_MS),
+                stages={name: spent.spread(_STAGE_EDGES_MS) for name, spent in self._stages.items()},
+                queues=queues or {},
                 streams=streams or {},
+                spots=self._spots,
+                quiet_s=(now - recent[-1]) / 1e9 if recent else None,
             )

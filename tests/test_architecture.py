@@ -39,10 +39,11 @@ MAY_IMPORT = {
     "rig": BASE
     | {"align", "calibration", "capture", "config", "fuse", "health", "pipeline", "playback", "publish", "queues"}
     | {"raw", "supervise", "sync", "thermal"},
+    "web": BASE | {"health", "logs", "stats"},
     "status": BASE | {"health", "pipeline", "stats"},
     "commands": BASE
     | {"bench", "bench_engines", "config", "drift", "fuse", "pipeline", "publish", "queues", "raw", "recording", "rig"}
-    | {"stats", "status"},
+    | {"stats", "status", "web"},
     "probe": BASE | {"capture", "publish", "thermal"},
     "view": BASE | {"publish", "stats", "subscribe", "thermal"},
     "bench": None,

@@ -10,12 +10,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-COMMANDS = [
-    line.split("   #")[0].strip()
+BLOCKS = [
+    [line.split("   #")[0].strip() for line in block.splitlines() if line.startswith("rtfuse")]
     for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    for line in block.splitlines()
-    if line.startswith("rtfuse")
 ]
+COMMANDS = [command for block in BLOCKS for command in block]
 CAMERAS = [c for c in COMMANDS if "/dev/" in c]
 VIEWS = [c for c in COMMANDS if c.startswith("rtfuse view")]
 
@@ -29,14 +28,15 @@ def here(tmp_path):
 
 
 def test_the_page_has_an_example_of_every_subcommand():
-    assert {c.split()[1] for c in COMMANDS} == {"run", "fuse", "view", "bench", "engines"}
+    assert {c.split()[1] for c in COMMANDS} == {"run", "record", "fuse", "view", "bench", "engines"}
     assert CAMERAS
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c not in CAMERAS + VIEWS])
-def test_commands_work(rtfuse, here, command):
-    done = rtfuse(*shlex.split(command)[1:], cwd=here, literally=True, timeout_s=280)
-    assert done.returncode == 0, done.stderr
+@pytest.mark.parametrize("block", [b for b in BLOCKS if set(b) - set(CAMERAS + VIEWS)], ids=lambda block: block[0])
+def test_commands_work_one_after_the_other(rtfuse, here, block):
+    for command in block:
+        done = rtfuse(*shlex.split(command)[1:], cwd=here, literally=True, timeout_s=280)
+        assert done.returncode == 0, done.stderr
 
 
 def test_viewing_commands_work_beside_a_running_rig(start, rtfuse, here, monkeypatch):
