@@ -265,7 +265,7 @@ def view(
     save: Annotated[Path | None, typer.Option(help="Write every frame into this folder instead.")] = None,
     stats: Annotated[bool, typer.Option("--stats", help="Print rate, age, skew and gaps instead.")] = False,
     topic: Annotated[str, typer.Option(help="Topic to watch.")] = "fused",
-    palette: Annotated[str | None, typer.Option(help="Colours for pictures of thermal alone, e.g. ironbow.")] = None,
+    palette: Annotated[str | None, typer.Option(help="Colours for pictures of thermal alone, e.g. iron.")] = None,
     spots: Annotated[bool, typer.Option("--spots", help="Draw the hottest and the coldest point.")] = False,
     frames: Annotated[int | None, typer.Option(help="End after this many frames.")] = None,
     duration: Annotated[float | None, typer.Option(help="End after this many seconds.")] = None,

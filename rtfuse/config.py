@@ -96,9 +96,9 @@ class Degraded(_Section, frozen=True):
     """What is published while a stream is lost, stalled or frozen.
 
     `policy`: `passthrough` publishes the other stream alone, `hold` the last fused picture again and again, `stop` ends
-    the run. A stream counts as missing when its last picture is older than `after_ms` (null: 100 ms, or for `strict`
-    pairing two periods of the slower stream). While the thermal shutter is closed its last picture goes on being fused
-    for `shutter_ms`. `mark` writes on the picture what is missing.
+    the run. A stream counts as missing when its last picture is older than `after_ms` (null: 100 ms, or two of its
+    periods where that is longer; for `strict` pairing two of the slower stream's). While the thermal shutter is closed
+    its last picture goes on being fused for `shutter_ms`. `mark` writes on the picture what is missing.
     """
 
     policy: Literal["passthrough", "hold", "stop"] = "passthrough"

@@ -154,8 +154,7 @@ def encode(topic: str, header: Header, image: Image, *, jpeg_quality: int = 90) 
     if image.shape != (header.height, header.width, 3) or image.dtype != np.uint8:
         raise ValueError(f"header says {header.width}x{header.height} rgb24, image is {image.shape} {image.dtype}")
     check_names(topic, header.encoding, header.rig)
-    text = msgspec.json.encode(header)
-    head = b"".join((topic.encode(), b"\0", _LENGTH.pack(len(text)), text))
+    head = framed(topic, msgspec.json.encode(header))
     if max(image.shape) > MAX_SIDE_PX or len(head) + image.size > MAX_MESSAGE_BYTES:
         raise ConfigError(
             f"an image of {header.width}x{header.height} cannot be published; at most {MAX_SIDE_PX} px a side and "
@@ -170,16 +169,20 @@ def encode(topic: str, header: Header, image: Image, *, jpeg_quality: int = 90) 
 
 def encode_statistics(topic: str, statistics: Statistics) -> bytes:
     """Encode a publisher's statistics as a message without payload."""
-    text = msgspec.json.encode(statistics)
+    return framed(topic, msgspec.json.encode(statistics))
+
+
+def framed(topic: str, text: bytes) -> bytes:
+    """Return what comes before the payload: topic, a zero byte, the length of the JSON text, and that text."""
     return b"".join((topic.encode(), b"\0", _LENGTH.pack(len(text)), text))
 
 
 def decode_statistics(message: Buffer) -> tuple[str, Statistics]:
     """Decode a statistics message into topic and content. Raises WireError."""
-    topic, text, payload = _parts(message, MAX_MESSAGE_BYTES)
+    topic, text, payload = parts(message, MAX_MESSAGE_BYTES)
     if len(payload):
         raise WireError(f"{len(payload)} bytes follow the statistics")
-    return topic, _checked(text, _statistics_decoder)
+    return topic, checked(text, _statistics_decoder)
 
 
 def _compress(image: Image, encoding: str, jpeg_quality: int) -> npt.NDArray[np.uint8]:
@@ -211,8 +214,8 @@ def split(message: Buffer, *, max_bytes: int = MAX_MESSAGE_BYTES) -> tuple[str, 
 
     Raises WireError.
     """
-    topic, text, payload = _parts(message, max_bytes)
-    header = _checked(text, _header_decoder)
+    topic, text, payload = parts(message, max_bytes)
+    header = checked(text, _header_decoder)
     expected = header.width * header.height * 3
     if expected > max_bytes:
         raise WireError(f"image of {header.width}x{header.height}, {expected} bytes; at most {max_bytes} are allowed")
@@ -223,8 +226,8 @@ def split(message: Buffer, *, max_bytes: int = MAX_MESSAGE_BYTES) -> tuple[str, 
     return topic, header, payload
 
 
-def _parts(message: Buffer, max_bytes: int) -> tuple[str, bytes, memoryview]:
-    """Take a message apart into topic, JSON text and payload."""
+def parts(message: Buffer, max_bytes: int) -> tuple[str, bytes, memoryview]:
+    """Take a message apart into topic, JSON text and payload. Raises WireError."""
     view = memoryview(message).cast("B")
     if len(view) > max_bytes:
         raise WireError(f"message of {len(view)} bytes; at most {max_bytes} are allowed")
@@ -246,7 +249,8 @@ def _parts(message: Buffer, max_bytes: int) -> tuple[str, bytes, memoryview]:
     return topic, bytes(view[start : start + length]), view[start + length :]
 
 
-def _checked(text: bytes, decoder: msgspec.json.Decoder[S]) -> S:
+def checked(text: bytes, decoder: msgspec.json.Decoder[S]) -> S:
+    """Decode JSON text of this version of the format. Raises WireError."""
     try:
         version = _version_decoder.decode(text).version
         if version != VERSION:
