@@ -54,7 +54,8 @@ class SensingNet(nn.Module):
         x = skips.pop()
         for rise, block in zip(reversed(self.rise), reversed(self.up), strict=True):
             x = block(torch.cat((skips.pop(), F.relu(rise(x))), 1))
-        return self.head(x).sigmoid()
+        with torch.autocast(x.device.type, enabled=False):  # a picture in bfloat16 would have 256 levels at most
+            return self.head(x.to(self.head.weight.dtype)).sigmoid()
 
     def _arriving(self, x: Tensor) -> Tensor:
         if self.optics:
