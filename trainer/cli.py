@@ -79,7 +79,7 @@ def train(
     recipe = load_recipe(config)
     folder = _folder(recipe, run)
     _claim(folder, recipe)
-    fabric = make_fabric(recipe)
+    fabric = make_fabric()
     if fabric.is_global_zero and not (folder / "data" / "index.json").exists():
         cut(recipe.data, folder / "data")
     fabric.barrier()
@@ -203,7 +203,7 @@ def bench(
             data = Path(scratch)
             cut(recipe.data, data)
         patches = Patches(data, seed=recipe.seed)
-        fabric = make_fabric(recipe)
+        fabric = make_fabric()
         report = measure_steps(recipe, patches, Run(Path(scratch), recipe, fabric), steps)
     if not fabric.is_global_zero:
         return

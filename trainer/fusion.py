@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,7 +11,7 @@ from rtfuse.fuse import UFUSER_WEIGHTS
 from rtfuse.fuse.ufuser import load_weights
 from trainer.ablation import fusion_net
 from trainer.data import Patches
-from trainer.losses import Net, distance, fusion_loss
+from trainer.losses import distance, fusion_loss
 from trainer.pictures import sheet
 from trainer.recipe import Fusion, Recipe
 from trainer.run import Stage
@@ -42,22 +40,6 @@ class FusionTask(nn.Module):
         self, ir: Tensor, luma: Tensor, transforms: list[Transform], target: Tensor | None = None, alone: bool = False
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and its terms; a `target` to imitate counts too, and `alone` while warming up."""
-        kind = ir.device.type
-        half = torch.is_autocast_enabled(kind)
-        # The sensing nets are nearly all of the arithmetic, and may do it in half precision. Pictures and distances
-        # stay in float32: the steps of a rounded picture are as large as the differences that are learnt from.
-        with torch.autocast(kind, enabled=False):
-            return self._loss(ir, luma, transforms, target, alone, partial(_autocast, kind, half))
-
-    def _loss(
-        self,
-        ir: Tensor,
-        luma: Tensor,
-        transforms: list[Transform],
-        target: Tensor | None,
-        alone: bool,
-        sensing: Callable[[Net, Tensor], Tensor],
-    ) -> tuple[Tensor, dict[str, Tensor]]:
         options = self.options
         if target is not None and alone:
             imitation = distance(self.fusion(ir, luma), target)
@@ -68,8 +50,8 @@ class FusionTask(nn.Module):
             transforms = []
         terms = fusion_loss(
             self.fusion,
-            partial(sensing, self.sensing.thermal),
-            partial(sensing, self.sensing.visible),
+            self.sensing.thermal,
+            self.sensing.visible,
             ir,
             luma,
             transforms,
@@ -82,11 +64,6 @@ class FusionTask(nn.Module):
             return terms.total, parts
         imitation = distance(terms.fused, target)
         return terms.total + options.anchor * imitation, parts | {"imitation": imitation}
-
-
-def _autocast(kind: str, enabled: bool, net: Net, x: Tensor) -> Tensor:
-    with torch.autocast(kind, enabled=enabled):
-        return net(x)
 
 
 def drawn(options: Fusion, size_px: int, dice: torch.Generator) -> list[Transform]:

@@ -115,14 +115,18 @@ class Fusion(_Part, frozen=True):
 
 
 class Recipe(_Part, frozen=True):
-    """A whole run. `precision` is a Fabric precision, `auto` takes bf16 where the device computes in it."""
+    """A whole run. `precision` is what the sensing nets, nearly all of the arithmetic, compute in.
+
+    `auto` takes bfloat16 where a GPU computes in it. All else is float32: a picture in bfloat16 has 256 levels at most,
+    and its steps are as large as the differences that the fusion net learns from.
+    """
 
     name: str
     data: Data
     sensing: Sensing = Sensing()
     fusion: Fusion = Fusion()
     seed: int = 0
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     checkpoint_every_s: Positive = 120.0
 
 

@@ -18,16 +18,23 @@ from trainer.sensing_net import SensingNet
 class SensingTask(nn.Module):
     """Both nets and their l2 loss."""
 
-    def __init__(self, options: Sensing) -> None:
+    def __init__(self, options: Sensing, *, half: bool = False) -> None:
         super().__init__()
         self.thermal, self.visible = (
-            SensingNet(options.width, optics=options.optics, noise=options.noise) for _ in range(2)
+            SensingNet(options.width, optics=options.optics, noise=options.noise, autocast=half) for _ in range(2)
         )
 
     def forward(self, fused: Tensor, ir: Tensor, luma: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the sum of both mean squared errors, and each."""
         thermal, visible = F.mse_loss(self.thermal(fused), ir), F.mse_loss(self.visible(fused), luma)
         return thermal + visible, {"thermal": thermal, "visible": visible}
+
+
+def in_half(recipe: Recipe) -> bool:
+    """Whether the sensing nets of this recipe compute in bfloat16 on this machine."""
+    if recipe.precision == "auto":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return recipe.precision == "bf16-mixed"
 
 
 def sensing_stage(recipe: Recipe, patches: Patches) -> Stage:
@@ -50,7 +57,7 @@ def sensing_stage(recipe: Recipe, patches: Patches) -> Stage:
 
     return Stage(
         name="sensing",
-        task=SensingTask(options),
+        task=SensingTask(options, half=in_half(recipe)),
         steps_per_epoch=patches.steps(options.batch),
         epochs=options.epochs,
         learning_rate=options.learning_rate,
