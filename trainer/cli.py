@@ -105,6 +105,36 @@ def train(
         out.print(f"weights: {weights}\ntry them: rtfuse fuse IR RGB -o o.mp4 fuse.weights={weights}", soft_wrap=True)
 
 
+@app.command()
+def distill(config: RecipeFile, run: RunFolder = None) -> None:
+    """Teach the student what the teacher makes, resuming where the run folder says; ends with weights.
+
+    Example: trainer distill --config configs/distill.yaml
+    """
+    from trainer.distill import DistillTask, distill_stage, taught
+    from trainer.export import export as write
+    from trainer.export import manifest_of
+    from trainer.run import Run, make_fabric
+    from trainer.teacher import Pictures
+
+    recipe = load_recipe(config)
+    folder = _folder(recipe, run)
+    _claim(folder, recipe)
+    fabric = make_fabric()
+    if fabric.is_global_zero and not (folder / "data" / "pictures.json").exists():
+        index = taught(recipe, folder / "data")
+        out.print(f"{len(index.pictures)} pictures of the teacher in {folder / 'data'}")
+    fabric.barrier()
+    pictures = Pictures(folder / "data", seed=recipe.seed)
+    stage = distill_stage(recipe, pictures)
+    task = Run(folder, recipe, fabric).train(stage)
+    if fabric.is_global_zero:
+        assert isinstance(task, DistillTask)
+        weights = folder / "student.safetensors"
+        write(task.student, weights, manifest_of(recipe, stage.steps, pictures.counts, {}, network="student"))
+        out.print(f"weights: {weights}\ntry them: rtfuse fuse IR RGB -o o.mp4 fuse.weights={weights}", soft_wrap=True)
+
+
 def _claim(folder: Path, recipe: Recipe) -> None:
     """Keep the recipe in the run folder, and refuse to go on there with another one."""
     kept = folder / "recipe.yaml"

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rtfuse.errors import SourceUnreadable
 from trainer.data import Patches
 from trainer.pictures import sheet
-from trainer.recipe import Recipe, Sensing
+from trainer.recipe import Recipe, Sensing, load_recipe
 from trainer.run import Stage
 from trainer.sensing_net import SensingNet
 
@@ -66,3 +69,15 @@ def sensing_stage(recipe: Recipe, patches: Patches) -> Stage:
         names=lambda step: [patches.index.scenes[row] for row in patches.rows(step, options.batch)],
         sample=sample,
     )
+
+
+def sensing_net_of(run: Path) -> SensingTask:
+    """Return both nets of a run folder as its checkpoint has them. Raises SourceUnreadable if none fits."""
+    path = run / "sensing.ckpt"
+    try:
+        recipe = load_recipe(run / "recipe.yaml")
+        task = SensingTask(recipe.sensing, half=in_half(recipe))
+        task.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["task"])
+    except (RuntimeError, KeyError, OSError, EOFError, UnpicklingError) as e:
+        raise SourceUnreadable(f"no sensing nets in {path}: {' '.join(str(e).split())[:200]}") from e
+    return task
