@@ -28,7 +28,7 @@ out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. sync.tolerance_ms=15")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; the command line wins over it.")]
 Calib = Annotated[str | None, typer.Option(help="Calibration file (YAML).")]
-FuserName = Annotated[str | None, typer.Option("--fuser", help="ufuser (the network) or pyramid (fast).")]
+FuserName = Annotated[str | None, typer.Option("--fuser", help="auto, ufuser, student (fast) or pyramid.")]
 Fps = Annotated[float | None, typer.Option(help="Rate of stills, and the rate asked of cameras.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing outputs.")]
 

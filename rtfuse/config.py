@@ -11,7 +11,7 @@ import msgspec
 import yaml
 
 from rtfuse.errors import ConfigError
-from rtfuse.fuse import DEFAULT_FUSER, Engine, Precision
+from rtfuse.fuse import Engine, Precision
 from rtfuse.sync import Policy
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -126,12 +126,14 @@ class Align(_Section, frozen=True):
 
 
 class Fuse(_Section, frozen=True):
-    """Which fuser; for the network, a weights file in place of the shipped one, and what computes it.
+    """Which fuser; for the networks, a weights file in place of the shipped one, and what computes them.
 
+    `auto` is `ufuser` where it holds the camera's rate, else `student`; for recordings that are fused completely it is
+    `ufuser`.
     `plan` is a TensorRT engine that `trainer export` wrote for this GPU and these sizes; null builds one where needed.
     """
 
-    fuser: str = DEFAULT_FUSER
+    fuser: str = "auto"
     weights: str | None = None
     engine: Engine = "auto"
     precision: Precision = "auto"

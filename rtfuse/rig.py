@@ -17,7 +17,7 @@ from rtfuse.capture.reconnect import Reconnecting
 from rtfuse.capture.replay import Replay
 from rtfuse.config import Camera, Config, dump_config
 from rtfuse.errors import ConfigError
-from rtfuse.fuse import RawFuser, open_fuser
+from rtfuse.fuse import DEFAULT_FUSER, PacedFuser, RawFuser, open_fuser
 from rtfuse.health import Health
 from rtfuse.pipeline import Order, Rig
 from rtfuse.playback import Playback
@@ -56,8 +56,9 @@ def open_rig(
     opener = _Opener(config, clock, dict(sources or {}), replay)
     opener.check()
     how = config.fuse
-    fuser = open_fuser(how.fuser, weights=how.weights, engine=how.engine, precision=how.precision, plan=how.plan)
     order: Order = "replay" if replay else "lossless" if config.playback.speed == "max" else "live"
+    name = DEFAULT_FUSER if how.fuser == "auto" and order == "lossless" else how.fuser
+    fuser = open_fuser(name, weights=how.weights, engine=how.engine, precision=how.precision, plan=how.plan)
     opened: dict[Stream, Source] = {}
     try:
         for stream in STREAMS:
@@ -65,6 +66,9 @@ def open_rig(
         (iw, ih), (w, h) = (opened[s].info.size_wh for s in STREAMS)
         fit = partial(Aligner, calibration=calibration, seam_px=config.align.seam_px)
         aligner = fit((ih, iw), (h, w))
+        if isinstance(fuser, PacedFuser):
+            times = 1.0 if config.playback.speed == "max" or replay else config.playback.speed
+            fuser.aim((opened["rgb"].info.rate_hz or 30) * times)
         if isinstance(fuser, RawFuser):
             fuser.prepare(aligner.rgb_hw if aligner.stretched else aligner.ir_hw, aligner.rgb_hw)
         if order == "lossless" and any(s.info.live for s in opened.values()):

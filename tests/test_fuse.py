@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 
 from rtfuse.capture import open_source
 from rtfuse.errors import UnknownFuser, WeightsMissing
-from rtfuse.fuse import FUSERS, UFUSER_WEIGHTS, open_fuser
+from rtfuse.fuse import FUSERS, STUDENT_WEIGHTS, UFUSER_WEIGHTS, open_fuser
 from rtfuse.fuse.luma import Blend, luma, with_luma
 from rtfuse.fuse.pyramid import fuse_pyramid
 
@@ -128,15 +128,16 @@ def test_a_frame_does_not_depend_on_the_frames_before_it():
 
 
 def test_an_unknown_fuser_lists_the_known():
-    with pytest.raises(UnknownFuser, match=r"'piramid'.*ufuser, pyramid.*did you mean 'pyramid'"):
+    with pytest.raises(UnknownFuser, match=r"'piramid'.*ufuser, student, pyramid.*did you mean 'pyramid'"):
         open_fuser("piramid")
-    assert set(FUSERS) == {"pyramid", "ufuser"}
+    assert set(FUSERS) == {"auto", "ufuser", "student", "pyramid"}
 
 
-def test_the_shipped_weights_are_those_of_their_manifest():
-    blob = UFUSER_WEIGHTS.read_bytes()
+@pytest.mark.parametrize("weights", [UFUSER_WEIGHTS, STUDENT_WEIGHTS])
+def test_the_shipped_weights_are_those_of_their_manifest(weights):
+    blob = weights.read_bytes()
     assert len(blob) < 6.2e6
-    manifest = json.loads(UFUSER_WEIGHTS.with_suffix(".json").read_text())
+    manifest = json.loads(weights.with_suffix(".json").read_text())
     assert manifest["sha256"] == hashlib.sha256(blob).hexdigest()
     assert {"recipe", "data", "steps", "rtfuse_version"} <= manifest.keys()
     assert {"msrs/VIF", "roadscene/SCD"} <= manifest["metrics"].keys()
