@@ -9,12 +9,15 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import zmq
 
-from rtfuse.errors import ConfigError, WireError
+from rtfuse.errors import ConfigError, RtfuseError, WireError
+from rtfuse.keys import KeyPair, curve_client
 from rtfuse.publish import check_endpoint
+from rtfuse.publish.alive import keep_alive
 from rtfuse.publish.wire import MAX_HEADER_BYTES, MAX_MESSAGE_BYTES, Header, Statistics, decode, decode_statistics
 from rtfuse.types import Image
 
@@ -37,8 +40,9 @@ class Subscriber:
     `queue` and are then lost. It waits for a publisher that is not there yet, and finds it again when it restarts.
     `received`, `lost` (by sequence number), `malformed` (skipped messages) and `restarts` count what happened.
     Messages and images of more than `max_bytes` are refused unread: ZeroMQ then drops the connection and tries again.
-    `context` is a ZeroMQ context to share; its owner ends it.
-    Raises ConfigError if the endpoint makes no sense. Use it from one thread; it is a context manager.
+    `context` is a ZeroMQ context to share; its owner ends it. `keys` is the file of `rtfuse keys new client`, for a
+    publisher that encrypts. Raises ConfigError if the endpoint makes no sense, KeysUnusable for the file. Use it from
+    one thread; it is a context manager.
     """
 
     def __init__(
@@ -50,6 +54,7 @@ class Subscriber:
         queue: int = 32,
         max_bytes: int = MAX_MESSAGE_BYTES,
         context: zmq.Context[Any] | None = None,
+        keys: str | Path | KeyPair | None = None,
     ) -> None:
         check_endpoint(endpoint)
         self.received = self.lost = self.malformed = self.restarts = 0
@@ -59,8 +64,8 @@ class Subscriber:
         self._owns_context = context is None
         self._context: zmq.Context[Any] = context or zmq.Context()
         try:
-            self._socket = _connected(self._context, endpoint, topic, max_bytes, None if latest else queue)
-        except ConfigError:
+            self._socket = _connected(self._context, endpoint, topic, max_bytes, None if latest else queue, keys)
+        except RtfuseError:
             if self._owns_context:
                 self._context.term()
             raise
@@ -119,16 +124,22 @@ class StatisticsSubscriber:
     """Receives what a publisher says of itself, once a second: rates, ages, drops, what each stream is doing.
 
     Iterate over it, or call `recv`. `malformed` counts skipped messages. Raises ConfigError if the endpoint makes no
-    sense. Use it from one thread; it is a context manager.
+    sense. `keys` are as for `Subscriber`. Use it from one thread; it is a context manager.
     """
 
-    def __init__(self, endpoint: str = "tcp://127.0.0.1:5555", *, topic: str = "stats") -> None:
+    def __init__(
+        self,
+        endpoint: str = "tcp://127.0.0.1:5555",
+        *,
+        topic: str = "stats",
+        keys: str | Path | KeyPair | None = None,
+    ) -> None:
         check_endpoint(endpoint)
         self.malformed = 0
         self._context: zmq.Context[Any] = zmq.Context()
         try:
-            self._socket = _connected(self._context, endpoint, topic, MAX_HEADER_BYTES, None)
-        except ConfigError:
+            self._socket = _connected(self._context, endpoint, topic, MAX_HEADER_BYTES, None, keys)
+        except RtfuseError:
             self._context.term()
             raise
 
@@ -164,21 +175,31 @@ class StatisticsSubscriber:
 
 
 def _connected(
-    context: zmq.Context[Any], endpoint: str, topic: str, max_bytes: int, queue: int | None
+    context: zmq.Context[Any],
+    endpoint: str,
+    topic: str,
+    max_bytes: int,
+    queue: int | None,
+    keys: str | Path | KeyPair | None,
 ) -> zmq.Socket[Any]:
-    """Return a SUB socket on `endpoint`; `queue` None keeps the newest message only. Raises ConfigError."""
+    """Return a SUB socket on `endpoint`; `queue` None keeps the newest message only.
+
+    Raises ConfigError, KeysUnusable.
+    """
+    options = {} if keys is None else curve_client(keys, endpoint)
     s = context.socket(zmq.SUB)
     s.setsockopt(zmq.IPV6, "[" in endpoint)
     s.setsockopt(zmq.LINGER, 0)
     s.setsockopt(zmq.MAXMSGSIZE, max_bytes)
-    s.setsockopt(zmq.HEARTBEAT_IVL, 1000)
-    s.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
+    keep_alive(s)
     s.setsockopt(zmq.RECONNECT_IVL, 100)
     s.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
     if queue is None:
         s.setsockopt(zmq.CONFLATE, 1)
     else:
         s.setsockopt(zmq.RCVHWM, queue)
+    for option, value in options.items():
+        s.setsockopt(option, value)
     s.setsockopt(zmq.SUBSCRIBE, topic.encode() + b"\0")
     try:
         s.connect(endpoint)

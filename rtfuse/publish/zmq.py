@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import re
 import secrets
 import socket
 import stat
@@ -16,12 +15,12 @@ import msgspec
 import zmq
 
 from rtfuse.errors import ConfigError, EndpointUnavailable
-from rtfuse.publish import check_endpoint
+from rtfuse.publish import check_endpoint, check_reach
+from rtfuse.publish.alive import keep_alive
+from rtfuse.publish.curve import Gate
 from rtfuse.publish.wire import Encoding, Header, Spot, Statistics, check_names, encode, encode_statistics
 from rtfuse.types import Clock, Fused, Pair, Stream
 
-_LOOPBACK = re.compile(r"tcp://(127(\.\d+){3}|localhost|\[::1\]|lo):", re.IGNORECASE)
-_HEARTBEAT_MS = 1000
 _LINGER_MS = 200
 _STATISTICS_NS = 1_000_000_000
 STATISTICS_TOPIC = "stats"
@@ -35,11 +34,13 @@ class Publisher:
     """A sink that publishes every frame as one message part; see `rtfuse.publish.wire`.
 
     A slow, stuck or dead subscriber loses frames and delays nothing: a few frames wait for each, no more. `encoding`
-    is raw, jpeg (with `jpeg_quality` 1 to 100) or png. A bind beyond this machine is not encrypted and needs
-    `allow_remote`. `endpoint` is the real one, also after a bind to port 0 or `*`. `statistics` gives the fields of
-    `wire.Statistics` that the publisher does not know itself; `tick` publishes them once a second under the topic
-    `stats`. `sent` counts frames and `sent_bytes` their bytes, whether anyone listens or not. Use it from one thread.
-    Raises ConfigError for an argument that makes no sense, EndpointUnavailable for an endpoint that cannot be bound.
+    is raw, jpeg (with `jpeg_quality` 1 to 100) or png. With `keys`, a folder of `rtfuse.keys`, TCP is encrypted and for
+    authorised clients alone; without, a bind beyond this machine needs `allow_remote`. `refused` counts by cause the
+    peers that were not let in. `endpoint` is the real one, also after a bind to port 0 or `*`. `statistics` gives the
+    fields of `wire.Statistics` that the publisher does not know itself; `tick` publishes them once a second under the
+    topic `stats`. `sent` counts frames and `sent_bytes` their bytes, whether anyone listens or not. Use it from one
+    thread. Raises ConfigError for an argument that makes no sense, EndpointUnavailable for an endpoint that cannot be
+    bound.
     """
 
     def __init__(
@@ -52,15 +53,12 @@ class Publisher:
         rig: str = "rig",
         statistics: Callable[[], Mapping[str, Any]] | None = None,
         allow_remote: bool = False,
+        keys: str | Path | None = None,
         clock: Clock = time.monotonic_ns,
     ) -> None:
         check_endpoint(endpoint)
         check_names(topic, encoding, rig)
-        if endpoint.startswith("tcp://") and not _LOOPBACK.match(endpoint) and not allow_remote:
-            raise ConfigError(
-                f"publish.endpoint: {endpoint} reaches beyond this machine and the stream is not encrypted; "
-                "bind to 127.0.0.1, or say that you want it with --insecure"
-            )
+        check_reach(endpoint, "publish.endpoint", encrypted=keys is not None, allow_remote=allow_remote)
         if endpoint.startswith("ipc://"):
             _check_path(endpoint)
         elif not endpoint.startswith("tcp://"):
@@ -71,19 +69,19 @@ class Publisher:
         self.statistics, self._next_statistics_ns = statistics, 0
         self._shown: dict[Stream, tuple[int, int]] = {}
         self._context: zmq.Context[Any] = zmq.Context()
+        self._gate = Gate(self._context, keys)
+        self.refused = self._gate.refused
         self._socket = self._context.socket(zmq.PUB)
         self._socket.setsockopt(zmq.SNDHWM, _WAITING)
         self._socket.setsockopt(zmq.LINGER, _LINGER_MS)
-        self._socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
-        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3 * _HEARTBEAT_MS)
+        keep_alive(self._socket)
         self._socket.setsockopt(zmq.MAXMSGSIZE, 1024)  # subscribers send nothing but subscriptions
         self._socket.setsockopt(zmq.IPV6, "[" in endpoint)
         try:
-            self._socket.bind(endpoint)
+            self.endpoint = self._gate.bind(self._socket, endpoint)
         except zmq.ZMQError as e:
             self.close()
             raise _bind_error(endpoint, e) from e
-        self.endpoint = str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
 
     def write(self, fused: Fused) -> None:
         """Publish one frame; never waits for a subscriber. Raises ConfigError if the image is too large."""
@@ -106,6 +104,7 @@ class Publisher:
         # Asked for its state, the socket learns which subscribers have read: on its own it looks once in a millisecond
         # at most, and would drop frames of a burst for subscribers that have long had room again.
         self._socket.getsockopt(zmq.EVENTS)
+        self._gate.renew(self._socket)
         self._socket.send(message, copy=False)
 
     def header(self, fused: Fused) -> Header:
@@ -142,6 +141,7 @@ class Publisher:
 
     def close(self) -> None:
         """Give the last frames a moment to leave, then close."""
+        self._gate.close()
         self._socket.close()
         self._context.term()
 
