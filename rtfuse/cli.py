@@ -1,4 +1,4 @@
-"""The command line: `rtfuse run | fuse | record | probe | view | bench | engines`."""
+"""The command line: `rtfuse run | fuse | record | probe | view | bench | engines | keys | proxy`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
+from rtfuse import cli_keys, cli_proxy
 from rtfuse.config import dump_config, load_config
 from rtfuse.errors import RtfuseError
 from rtfuse.logs import JsonFormatter, RateLimit, TextFormatter
@@ -103,6 +104,7 @@ def run(
     speed: Annotated[str | None, typer.Option(help="Recordings: times real time, or 'max'.")] = None,
     loop: Annotated[bool | None, typer.Option("--loop", help="Recordings: start again at the end.")] = None,
     fps: Fps = None,
+    keys: Annotated[str | None, typer.Option(help="Encrypt with this folder of keys; see rtfuse keys.")] = None,
     insecure: Annotated[bool | None, typer.Option("--insecure", help="Allow plain text beyond this machine.")] = None,
     log: Annotated[str | None, typer.Option(help="text or json.")] = None,
     force: Force = False,
@@ -119,6 +121,7 @@ def run(
         "align.calib": calib,
         "fuse.fuser": fuser,
         "publish.encoding": encoding,
+        "publish.keys": keys,
         "publish.insecure": insecure,
         "web.address": web,
         "web.insecure": insecure,
@@ -265,6 +268,7 @@ def view(
     save: Annotated[Path | None, typer.Option(help="Write every frame into this folder instead.")] = None,
     stats: Annotated[bool, typer.Option("--stats", help="Print rate, age, skew and gaps instead.")] = False,
     topic: Annotated[str, typer.Option(help="Topic to watch.")] = "fused",
+    keys: Annotated[Path | None, typer.Option(help="The file of rtfuse keys new client, if it is encrypted.")] = None,
     palette: Annotated[str | None, typer.Option(help="Colours for pictures of thermal alone, e.g. iron.")] = None,
     spots: Annotated[bool, typer.Option("--spots", help="Draw the hottest and the coldest point.")] = False,
     frames: Annotated[int | None, typer.Option(help="End after this many frames.")] = None,
@@ -283,6 +287,7 @@ def view(
             out,
             stopped=signals.stop.is_set,
             topic=topic,
+            keys=keys,
             save=save,
             stats=stats,
             palette=palette,
@@ -326,6 +331,9 @@ def bench(
         json_file=json_file,
     )
 
+
+app.add_typer(cli_keys.app, name="keys")
+app.command(name="proxy")(cli_proxy.proxy)
 
 engines_app = typer.Typer(no_args_is_help=True, help="What computes the network: kept, built, removed.")
 app.add_typer(engines_app, name="engines")

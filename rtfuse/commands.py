@@ -105,7 +105,7 @@ def run_live(settings: Config, signals: Signals, console: Console, replay: str |
         if publisher is not None:
             publisher.clock = rig.clock
             rig.sinks["publish"] = publisher
-            console.print(f"publishing {settings.publish.topic} on {publisher.endpoint}", soft_wrap=True)
+            console.print(f"publishing {publisher.topic} on {publisher.endpoint}", soft_wrap=True)
         if settings.record.path:
             rgb = rig.sources["rgb"].info
             writer = open_writer(

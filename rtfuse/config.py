@@ -139,12 +139,18 @@ class Fuse(_Section, frozen=True):
 
 
 class Publish(_Section, frozen=True):
-    """Where fused frames are published; `endpoint: null` publishes nothing."""
+    """Where fused frames are published; `endpoint: null` publishes nothing.
+
+    `keys` is a folder of `rtfuse keys`: with it TCP is encrypted, and for its clients alone. `rig_topics`: topics begin
+    with the rig's name, `truck-1/fused`, so that `rtfuse proxy` can join several rigs.
+    """
 
     endpoint: str | None = "tcp://127.0.0.1:5555"
     encoding: Literal["raw", "jpeg", "png"] = "raw"
     jpeg_quality: Annotated[int, msgspec.Meta(ge=1, le=100)] = 90
     topic: str = "fused"
+    rig_topics: bool = False
+    keys: str | None = None
     insecure: bool = False
 
 

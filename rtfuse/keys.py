@@ -103,7 +103,11 @@ def new_client(folder: Path, name: str, output: Path, *, force: bool = False) ->
     _write(output, pair, force=force)
     if listed.exists():
         revoke(folder, name)
-    _write(listed, public)
+    try:
+        _write(listed, public)
+    except BaseException:
+        output.unlink(missing_ok=True)
+        raise
     return pair
 
 

@@ -284,9 +284,11 @@ def open_publisher(config: Config, clock: Clock = time.monotonic_ns) -> Publishe
     return Publisher(
         config.publish.endpoint,
         topic=config.publish.topic,
+        prefix=f"{config.rig}/" if config.publish.rig_topics else "",
         encoding=config.publish.encoding,
         jpeg_quality=config.publish.jpeg_quality,
         rig=config.rig,
         allow_remote=config.publish.insecure,
+        keys=config.publish.keys,
         clock=clock,
     )

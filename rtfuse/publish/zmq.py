@@ -33,14 +33,14 @@ _WAITING = 2
 class Publisher:
     """A sink that publishes every frame as one message part; see `rtfuse.publish.wire`.
 
-    A slow, stuck or dead subscriber loses frames and delays nothing: a few frames wait for each, no more. `encoding`
-    is raw, jpeg (with `jpeg_quality` 1 to 100) or png. With `keys`, a folder of `rtfuse.keys`, TCP is encrypted and for
-    authorised clients alone; without, a bind beyond this machine needs `allow_remote`. `refused` counts by cause the
-    peers that were not let in. `endpoint` is the real one, also after a bind to port 0 or `*`. `statistics` gives the
-    fields of `wire.Statistics` that the publisher does not know itself; `tick` publishes them once a second under the
-    topic `stats`. `sent` counts frames and `sent_bytes` their bytes, whether anyone listens or not. Use it from one
-    thread. Raises ConfigError for an argument that makes no sense, EndpointUnavailable for an endpoint that cannot be
-    bound.
+    A slow, stuck or dead subscriber loses frames and delays nothing: a few frames wait for each, no more. `encoding` is
+    raw, jpeg (with `jpeg_quality` 1 to 100) or png. `prefix` begins every topic, `topic` says the whole one of the
+    frames. With `keys`, a folder of `rtfuse.keys`, TCP is encrypted and for authorised clients alone; without, a bind
+    beyond this machine needs `allow_remote`. `refused` counts by cause the peers that were not let in. `endpoint` is
+    the real one, also after a bind to port 0 or `*`. `statistics` gives the fields of `wire.Statistics` that the
+    publisher does not know itself; `tick` publishes them once a second under the topic `stats`. `sent` counts frames
+    and `sent_bytes` their bytes, whether anyone listens or not. Use it from one thread. Raises ConfigError for an
+    argument that makes no sense, EndpointUnavailable for an endpoint that cannot be bound.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Publisher:
         endpoint: str,
         *,
         topic: str = "fused",
+        prefix: str = "",
         encoding: Encoding = "raw",
         jpeg_quality: int = 90,
         rig: str = "rig",
@@ -57,6 +58,8 @@ class Publisher:
         clock: Clock = time.monotonic_ns,
     ) -> None:
         check_endpoint(endpoint)
+        topic = self.topic = prefix + topic
+        self._statistics_topic = prefix + STATISTICS_TOPIC
         check_names(topic, encoding, rig)
         check_reach(endpoint, "publish.endpoint", encrypted=keys is not None, allow_remote=allow_remote)
         if endpoint.startswith("ipc://"):
@@ -98,7 +101,9 @@ class Publisher:
         self._next_statistics_ns = now + _STATISTICS_NS
         fields = {"session": self._session, "rig": self._rig, "published_ns": now}
         fields["published_unix_ms"] = time.time_ns() // 1_000_000
-        self._send(encode_statistics(STATISTICS_TOPIC, msgspec.convert({**self.statistics(), **fields}, Statistics)))
+        self._send(
+            encode_statistics(self._statistics_topic, msgspec.convert({**self.statistics(), **fields}, Statistics))
+        )
 
     def _send(self, message: memoryview | bytes) -> None:
         # Asked for its state, the socket learns which subscribers have read: on its own it looks once in a millisecond
