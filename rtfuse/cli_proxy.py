@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import signal
 import threading
 from pathlib import Path
@@ -37,6 +38,9 @@ def proxy(
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # of connections that never introduce themselves too
+    enough = 65_536 if hard == resource.RLIM_INFINITY else min(hard, 65_536)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft if soft == resource.RLIM_INFINITY else max(soft, enough), hard))
     joined = Proxy(settings)
     try:
         _out.print(f"serving {', '.join(settings.rigs)} on {joined.endpoint}", markup=False)

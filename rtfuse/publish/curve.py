@@ -33,7 +33,6 @@ CAUSES = {
     "malformed": "it does not speak ZeroMQ, or not as it should",
     "hung_up": "it left before it had introduced itself, or it does not encrypt and we do",
     "timed_out": "it did not introduce itself in time",
-    "no_room": "there are no file descriptors left",
 }
 """Why a peer was refused."""
 
@@ -43,15 +42,16 @@ HANDSHAKE_MS = 5000
 _LOOK_S = 0.1
 _WAIT_MS = 300
 _LOG_S = 1.0
+_WARN_S = 10.0
 _AT_ONCE = 200
 _TELL_TRIES = 100
 _MONITORED = 20_000
 """Events that may wait for our thread; beyond them ZeroMQ's own thread would wait too."""
 _ZAP = "inproc://zeromq.zap.01"
 _EVENT = struct.Struct("=HI")
+# Not ACCEPT_FAILED: without file descriptors left it comes a hundred thousand times a second.
 _EVENTS = (
     zmq.EVENT_ACCEPTED
-    | zmq.EVENT_ACCEPT_FAILED
     | zmq.EVENT_DISCONNECTED
     | zmq.EVENT_HANDSHAKE_SUCCEEDED
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
@@ -82,7 +82,7 @@ class Gate:
         self._state: object = None
         self._authorised: dict[str, str] = {}
         self._revoked: dict[str, str] = {}
-        self._generation, self._looked_s, self._changed_ns = 0, -_LOOK_S, 0
+        self._generation, self._looked_s, self._changed_ns, self._warned_s = 0, -_LOOK_S, 0, -_WARN_S
         self._bound: dict[zmq.Socket[Any], _Bound] = {}
         self._zap: zmq.Socket[Any] | None = None
         if self._folder is not None:
@@ -254,7 +254,9 @@ class Gate:
             if state != self._state:
                 event(_log, logging.ERROR, "keys", f"no client is authorised any more: {e}")
         except OSError as e:  # no file descriptors, for example: no reason to cut off anybody
-            event(_log, logging.WARNING, "keys", f"who is authorised cannot be read: {e.strerror or e}")
+            if now_s - self._warned_s >= _WARN_S:
+                self._warned_s = now_s
+                event(_log, logging.WARNING, "keys", f"who is authorised cannot be read: {e.strerror or e}")
             return
         lost = sorted(name for key, name in self._authorised.items() if key not in now)
         self._state, self._authorised, self._revoked = state, now, gone
@@ -301,8 +303,6 @@ class _Watch:
         elif what == zmq.EVENT_DISCONNECTED:
             if self._accepted.pop(value, None) == self._let_in and not self._failed:
                 self._counts["malformed"] += 1
-        elif what == zmq.EVENT_ACCEPT_FAILED:
-            self._counts["no_room"] += 1
         elif what == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
             wrong_key = value == zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC
             self._counts["wrong_server_key" if wrong_key else "malformed"] += 1
