@@ -180,3 +180,18 @@ def test_through_optics_no_checkerboard_is_seen_and_every_look_has_noise():
     assert seen[through][1] > 0.2 * seen[plain][1]
     noisy = SensingNet(4, noise=0.1).frozen()
     assert not torch.equal(noisy(x), noisy(x))
+
+
+def test_in_half_precision_pictures_stay_in_float32():
+    """A picture of 256 levels at most would hide the small differences that the fusion net learns from."""
+    torch.manual_seed(0)
+    exact, half = SensingNet(8).frozen(), SensingNet(8, autocast=True).frozen()
+    half.load_state_dict(exact.state_dict())
+    x = torch.linspace(0.2, 0.8, 64 * 64).reshape(1, 1, 64, 64).requires_grad_()
+    seen = half(x)
+    assert seen.dtype == torch.float32
+    assert 0 < (seen - exact(x)).abs().max() < 0.02
+    assert len(seen.unique()) > 2000
+    (gradient,) = torch.autograd.grad(seen.square().sum(), x)
+    assert gradient.dtype == torch.float32
+    assert gradient.isfinite().all()

@@ -308,12 +308,12 @@ def test_a_full_disk_costs_what_came_after_the_last_checkpoint(tmp_path, whole):
     assert curve(run) == pytest.approx(fusion, rel=1e-3, abs=1e-5)
 
 
-def test_training_may_start_from_weights(tmp_path):
+def test_training_may_start_from_weights_and_compute_in_half_precision(tmp_path):
     torch.manual_seed(3)
     begun = UFuser()
     save_file(begun.state_dict(), tmp_path / "w.safetensors")
     changes = {"epochs": 1, "start": str(tmp_path / "w.safetensors"), "warm_up_epochs": 0, "anchor": 0.5}
-    path = recipe(tmp_path, sensing={"width": 2, "epochs": 1, "batch": 4, "crop_px": 32},
+    path = recipe(tmp_path, precision="bf16-mixed", sensing={"width": 2, "epochs": 1, "batch": 4, "crop_px": 32},
                   fusion=RECIPE["fusion"] | changes | {"learning_rate": 1e-9})  # fmt: skip
     subprocess.run(trainer("train", "--config", path, "--run", tmp_path / "run"), check=True, timeout=200, env=ENV)
     assert ("fusion", 9, "imitation") in curve(tmp_path / "run")

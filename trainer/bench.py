@@ -23,7 +23,7 @@ from trainer.data import Patches
 from trainer.fusion import FusionTask, fusion_stage
 from trainer.recipe import Recipe
 from trainer.run import Run, Stage
-from trainer.sensing import SensingTask, sensing_stage
+from trainer.sensing import SensingTask, in_half, sensing_stage
 
 PARTS = ("batch", "transfer", "fusion net", "sensing nets", "equivariance", "rest of forward", "backward", "optimizer")
 """In the order of a step. `equivariance` is both kinds of nets on the transformed images; the transforms themselves
@@ -85,7 +85,7 @@ def bench(recipe: Recipe, patches: Patches, run: Run, steps: int) -> Report:
         recipe=recipe.name,
         device=torch.cuda.get_device_name(device) if device.type == "cuda" else _processor(),
         gpu=device.type == "cuda",
-        precision=str(run.fabric._precision.precision),
+        precision="bfloat16 and float32" if in_half(recipe) else "float32",
         threads=torch.get_num_threads(),
         torch_version=str(torch.__version__),
         phases=phases,

@@ -79,7 +79,7 @@ def train(
     recipe = load_recipe(config)
     folder = _folder(recipe, run)
     _claim(folder, recipe)
-    fabric = make_fabric(recipe)
+    fabric = make_fabric()
     if fabric.is_global_zero and not (folder / "data" / "index.json").exists():
         cut(recipe.data, folder / "data")
     fabric.barrier()
@@ -102,6 +102,36 @@ def train(
         weights = folder / "ufuser.safetensors"
         net, steps = trained(folder)
         write(net, weights, manifest_of(recipe, steps, patches.counts, {}))
+        out.print(f"weights: {weights}\ntry them: rtfuse fuse IR RGB -o o.mp4 fuse.weights={weights}", soft_wrap=True)
+
+
+@app.command()
+def distill(config: RecipeFile, run: RunFolder = None) -> None:
+    """Teach the student what the teacher makes, resuming where the run folder says; ends with weights.
+
+    Example: trainer distill --config configs/distill.yaml
+    """
+    from trainer.distill import DistillTask, distill_stage, taught
+    from trainer.export import export as write
+    from trainer.export import manifest_of
+    from trainer.run import Run, make_fabric
+    from trainer.teacher import Pictures
+
+    recipe = load_recipe(config)
+    folder = _folder(recipe, run)
+    _claim(folder, recipe)
+    fabric = make_fabric()
+    if fabric.is_global_zero and not (folder / "data" / "pictures.json").exists():
+        index = taught(recipe, folder / "data")
+        out.print(f"{len(index.pictures)} pictures of the teacher in {folder / 'data'}")
+    fabric.barrier()
+    pictures = Pictures(folder / "data", seed=recipe.seed)
+    stage = distill_stage(recipe, pictures)
+    task = Run(folder, recipe, fabric).train(stage)
+    if fabric.is_global_zero:
+        assert isinstance(task, DistillTask)
+        weights = folder / "student.safetensors"
+        write(task.student, weights, manifest_of(recipe, stage.steps, pictures.counts, {}, network="student"))
         out.print(f"weights: {weights}\ntry them: rtfuse fuse IR RGB -o o.mp4 fuse.weights={weights}", soft_wrap=True)
 
 
@@ -203,7 +233,7 @@ def bench(
             data = Path(scratch)
             cut(recipe.data, data)
         patches = Patches(data, seed=recipe.seed)
-        fabric = make_fabric(recipe)
+        fabric = make_fabric()
         report = measure_steps(recipe, patches, Run(Path(scratch), recipe, fabric), steps)
     if not fabric.is_global_zero:
         return

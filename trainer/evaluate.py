@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from rich import box
 from rich.table import Table
+from torch import nn
 
 from rtfuse.capture import open_source
 from rtfuse.capture.images import is_image, read_image
@@ -21,7 +22,6 @@ from rtfuse.errors import ConfigError, SourceNotFound
 from rtfuse.fuse.eager import EagerEngine
 from rtfuse.fuse.luma import luma
 from rtfuse.fuse.network import NetworkFuser
-from rtfuse.fuse.ufuser import UFuser
 from rtfuse.types import Frame, Image
 from trainer.metrics import Flicker, Scores, measure, stretched
 from trainer.published import COLUMNS, PUBLISHED
@@ -30,7 +30,7 @@ from trainer.recordings import registered
 FuseLuma = Callable[[Image, Image], Image]
 
 
-def by_network(weights: Path | UFuser) -> FuseLuma:
+def by_network(weights: Path | nn.Module) -> FuseLuma:
     """Return the network as published, in eager torch, as what fuses thermal and luma, (H, W) uint8 each."""
     fuser = NetworkFuser("ufuser", EagerEngine(weights))
 

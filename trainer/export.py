@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 import msgspec
 import torch
+from torch import nn
 
 import rtfuse
 from rtfuse.errors import ConfigError, OutputUnwritable, SourceNotFound, SourceUnreadable
@@ -100,14 +101,17 @@ def trained(run: Path) -> tuple[UFuser, int]:
         raise SourceUnreadable(f"{path} is no checkpoint of this folder's fusion stage: {why}") from e
 
 
-def manifest_of(recipe: Recipe, steps: int, data: Mapping[str, int], metrics: Mapping[str, float]) -> Manifest:
+def manifest_of(
+    recipe: Recipe, steps: int, data: Mapping[str, int], metrics: Mapping[str, float], network: str = "ufuser"
+) -> Manifest:
     """Return what is known of a run's weights, without the paths of the machine that trained them."""
     tree = msgspec.to_builtins(recipe)
     roots = [{"name": r["name"], "weight": r["weight"], "methods": len(r["pseudo"])} for r in tree["data"]["roots"]]
     tree["data"]["roots"] = roots
-    for part, key in (("data", "validation"), ("fusion", "start")):
+    files = (("data", "validation"), ("fusion", "start"), ("distill", "teacher"), ("distill", "start"))
+    for part, key in (*files, ("distill", "sensing_run")):
         tree[part][key] = tree[part][key] and Path(tree[part][key]).name
-    return Manifest(steps=steps, recipe=tree, data=dict(data), metrics=dict(metrics))
+    return Manifest(network=network, steps=steps, recipe=tree, data=dict(data), metrics=dict(metrics))
 
 
 def manifest_path(target: Path) -> Path:
@@ -153,7 +157,9 @@ def read_metrics(items: list[str]) -> dict[str, float]:
     return found
 
 
-def export(net: UFuser, out: Path, manifest: Manifest, build: Build = Build(), target: str | None = None) -> Manifest:
+def export(
+    net: nn.Module, out: Path, manifest: Manifest, build: Build = Build(), target: str | None = None
+) -> Manifest:
     """Write the network as `out`, its manifest beside it (`manifest_path`), whole or not at all; return the manifest.
 
     `target` is one of `TARGETS`; None: by the suffix. Raises ConfigError for another target or suffix or an impossible
@@ -205,7 +211,7 @@ def _check_size(size_wh: Size, multiple: int) -> None:
         raise ConfigError(f"size {size_wh[0]}x{size_wh[1]}: want multiples of {multiple}, at least {2 * multiple}")
 
 
-def _openvino(net: UFuser) -> tuple[bytes, bytes]:
+def _openvino(net: nn.Module) -> tuple[bytes, bytes]:
     """Return the program for processors, of any size, as OpenVINO's two files."""
     from rtfuse.fuse.openvino import convert
 
@@ -215,9 +221,9 @@ def _openvino(net: UFuser) -> tuple[bytes, bytes]:
         return path.read_bytes(), path.with_suffix(".bin").read_bytes()
 
 
-def _plan(net: UFuser, build: Build, library_name: str) -> tuple[bytes, str]:
+def _plan(net: nn.Module, build: Build, library_name: str) -> tuple[bytes, str]:
     """Return an engine of the program, and the version of the library that built it."""
-    from rtfuse.fuse.fold import fold
+    from rtfuse.fuse.nets import for_gpu
     from rtfuse.fuse.onnx import program_as_onnx
     from rtfuse.fuse.program import Program
     from rtfuse.fuse.tensorrt import build_plan, library
@@ -225,18 +231,18 @@ def _plan(net: UFuser, build: Build, library_name: str) -> tuple[bytes, str]:
     trt = library(library_name)
     (w, h), (iw, ih) = build.size_wh or (0, 0), build.ir_size_wh or build.size_wh or (0, 0)
     _check_size((w, h), MULTIPLE)
-    program = Program(fold(net).to(getattr(torch, build.precision)))
+    program = Program(for_gpu(net).to(getattr(torch, build.precision)))
     model = program_as_onnx(program, (ih, iw), (h, w))
     return build_plan(trt, model, rigs=build.rigs, capability=build.gpu), f"{trt.__name__} {trt.__version__}"
 
 
-def _safetensors(net: UFuser) -> bytes:
+def _safetensors(net: nn.Module) -> bytes:
     from safetensors.torch import save
 
     return save({k: v.detach().float().contiguous() for k, v in net.state_dict().items()})
 
 
-def _program(net: UFuser, size_wh: Size) -> torch.export.ExportedProgram:
+def _program(net: nn.Module, size_wh: Size) -> torch.export.ExportedProgram:
     """Return the network as a graph, without torch's stack traces: they name the folders of this machine."""
     w, h = size_wh or (64, 48)
     inputs = (torch.zeros(1, 1, h, w), torch.zeros(1, 1, h, w))
@@ -247,13 +253,13 @@ def _program(net: UFuser, size_wh: Size) -> torch.export.ExportedProgram:
     return program
 
 
-def _pt2(net: UFuser, size_wh: Size, manifest: Manifest) -> bytes:
+def _pt2(net: nn.Module, size_wh: Size, manifest: Manifest) -> bytes:
     buffer = io.BytesIO()
     torch.export.save(_program(net, size_wh), buffer)
     return buffer.getvalue()
 
 
-def _onnx(net: UFuser, size_wh: Size, manifest: Manifest) -> bytes:
+def _onnx(net: nn.Module, size_wh: Size, manifest: Manifest) -> bytes:
     """The reflected borders stay 119 single `Pad` nodes (torch's default decompositions make 1,200 of them)."""
     check_installed()
     import onnx

@@ -114,15 +114,52 @@ class Fusion(_Part, frozen=True):
             raise ValueError("`start` gives weights of the whole network, `without` leaves a part of it out")
 
 
+class Distill(_Part, frozen=True):
+    """The student: a small network that learns to make what the teacher makes (`rtfuse.fuse.student`).
+
+    `teacher` is a weights file, or `shipped`. `channels`, `layers` and `context` are the student's sizes. Each pair is
+    shown to the teacher as it is, and `variants` more times as another exposure would have it. `crop` is the width and
+    height that a step sees of each picture; smaller pictures are left out. `gradient` and `structure` (1 - SSIM) weigh
+    beside the intensities' own l1. `emma` is the weight of EMMA's terms (eq. 6), by the sensing nets of the run folder
+    `sensing_run` and with the recipe's `fusion.alpha1`, `alpha2` and `transforms`. `start` is where the student begins
+    instead of at random.
+    """
+
+    teacher: str = "shipped"
+    start: str | None = None
+    channels: Count = 24
+    layers: Count = 3
+    context: Count = 32
+    variants: Annotated[int, msgspec.Meta(ge=0)] = 2
+    crop: tuple[Multiple16, Multiple16] = (320, 240)
+    batch: Count = 8
+    epochs: Count = 100
+    learning_rate: Positive = 2e-3
+    halve_every: Count = 20
+    gradient: NotNegative = 1.0
+    structure: NotNegative = 0.2
+    emma: NotNegative = 0.0
+    sensing_run: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.emma and not self.sensing_run:
+            raise ValueError("`emma` needs `sensing_run`, a run folder with trained sensing nets")
+
+
 class Recipe(_Part, frozen=True):
-    """A whole run. `precision` is a Fabric precision, `auto` takes bf16 where the device computes in it."""
+    """A whole run. `precision` is what the sensing nets, nearly all of the arithmetic, compute in.
+
+    `auto` takes bfloat16 where a GPU computes in it. All else is float32: a picture in bfloat16 has 256 levels at most,
+    and its steps are as large as the differences that the fusion net learns from.
+    """
 
     name: str
     data: Data
     sensing: Sensing = Sensing()
     fusion: Fusion = Fusion()
+    distill: Distill = Distill()
     seed: int = 0
-    precision: Literal["auto", "32-true", "bf16-mixed", "16-mixed"] = "auto"
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     checkpoint_every_s: Positive = 120.0
 
 

@@ -1,4 +1,4 @@
-"""One training run: its folder, its loop, its checkpoints. Devices, precision and several GPUs are Fabric's work.
+"""One training run: its folder, its loop, its checkpoints. Devices and several GPUs are Fabric's work.
 
 A run folder holds `recipe.yaml`, `log.csv`, TensorBoard's events, `STAGE.ckpt` (written whole or not at all), samples
 as pictures, and in the end the weights. What a step does depends on nothing but the seed and its number, so a resumed
@@ -41,14 +41,11 @@ class TrainingDiverged(RtfuseError, ArithmeticError):
     exit_status = 1
 
 
-def make_fabric(recipe: Recipe) -> Fabric:
-    """Return the devices of this process group, in the recipe's precision: all that there are, or torchrun's."""
-    precision: Any = recipe.precision
-    if precision == "auto":
-        precision = "bf16-mixed" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "32-true"
+def make_fabric() -> Fabric:
+    """Return the devices of this process group: all that there are, or torchrun's."""
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 0))  # set by torchrun
     nodes = int(os.environ.get("WORLD_SIZE", 1)) // here if here else 1
-    fabric = Fabric(precision=precision, devices=here or "auto", num_nodes=nodes)
+    fabric = Fabric(devices=here or "auto", num_nodes=nodes)
     fabric.launch()
     return fabric
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from rtfuse.errors import SourceUnreadable
 from trainer.data import Patches
 from trainer.pictures import sheet
-from trainer.recipe import Recipe, Sensing
+from trainer.recipe import Recipe, Sensing, load_recipe
 from trainer.run import Stage
 from trainer.sensing_net import SensingNet
 
@@ -18,16 +21,23 @@ from trainer.sensing_net import SensingNet
 class SensingTask(nn.Module):
     """Both nets and their l2 loss."""
 
-    def __init__(self, options: Sensing) -> None:
+    def __init__(self, options: Sensing, *, half: bool = False) -> None:
         super().__init__()
         self.thermal, self.visible = (
-            SensingNet(options.width, optics=options.optics, noise=options.noise) for _ in range(2)
+            SensingNet(options.width, optics=options.optics, noise=options.noise, autocast=half) for _ in range(2)
         )
 
     def forward(self, fused: Tensor, ir: Tensor, luma: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the sum of both mean squared errors, and each."""
         thermal, visible = F.mse_loss(self.thermal(fused), ir), F.mse_loss(self.visible(fused), luma)
         return thermal + visible, {"thermal": thermal, "visible": visible}
+
+
+def in_half(recipe: Recipe) -> bool:
+    """Whether the sensing nets of this recipe compute in bfloat16 on this machine."""
+    if recipe.precision == "auto":
+        return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    return recipe.precision == "bf16-mixed"
 
 
 def sensing_stage(recipe: Recipe, patches: Patches) -> Stage:
@@ -50,7 +60,7 @@ def sensing_stage(recipe: Recipe, patches: Patches) -> Stage:
 
     return Stage(
         name="sensing",
-        task=SensingTask(options),
+        task=SensingTask(options, half=in_half(recipe)),
         steps_per_epoch=patches.steps(options.batch),
         epochs=options.epochs,
         learning_rate=options.learning_rate,
@@ -59,3 +69,15 @@ def sensing_stage(recipe: Recipe, patches: Patches) -> Stage:
         names=lambda step: [patches.index.scenes[row] for row in patches.rows(step, options.batch)],
         sample=sample,
     )
+
+
+def sensing_net_of(run: Path) -> SensingTask:
+    """Return both nets of a run folder as its checkpoint has them. Raises SourceUnreadable if none fits."""
+    path = run / "sensing.ckpt"
+    try:
+        recipe = load_recipe(run / "recipe.yaml")
+        task = SensingTask(recipe.sensing, half=in_half(recipe))
+        task.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["task"])
+    except (RuntimeError, KeyError, OSError, EOFError, UnpicklingError) as e:
+        raise SourceUnreadable(f"no sensing nets in {path}: {' '.join(str(e).split())[:200]}") from e
+    return task

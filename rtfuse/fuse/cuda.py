@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from rtfuse.errors import EngineUnavailable
-from rtfuse.fuse.fold import fold
+from rtfuse.fuse.nets import for_gpu, load_network
 from rtfuse.fuse.program import NAMES, Inputs, Program, Shapes
-from rtfuse.fuse.ufuser import load_weights
 from rtfuse.types import Image
 
 Run = Callable[..., Tensor]
@@ -92,7 +91,7 @@ class CudaEngine:
             )
         self.name = f"torch, compiled, {str(dtype).removeprefix('torch.')}, on {torch.cuda.get_device_name()}"
         self.dtype = dtype
-        net = fold(load_weights(weights)).to("cuda", dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net = for_gpu(load_network(weights)).to("cuda", dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._program = torch.compile(Program(net), mode="max-autotune-no-cudagraphs", dynamic=False)
         self._sessions: dict[Shapes, Session] = {}
 

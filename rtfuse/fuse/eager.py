@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from torch import nn
 
+from rtfuse.fuse.nets import load_network
 from rtfuse.fuse.program import Inputs, Program
-from rtfuse.fuse.ufuser import UFuser, load_weights
 from rtfuse.types import Image
 
 
@@ -19,14 +20,14 @@ class EagerEngine:
     """
 
     def __init__(
-        self, weights: str | Path | UFuser, device: str | None = None, dtype: torch.dtype = torch.float32
+        self, weights: str | Path | nn.Module, device: str | None = None, dtype: torch.dtype = torch.float32
     ) -> None:
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.on_gpu = self._device.type == "cuda"
         self.dtype = dtype
         kind = str(dtype).removeprefix("torch.")
         self.name = f"torch, {kind}, on the GPU" if self.on_gpu else f"torch, {kind}"
-        net = weights if isinstance(weights, UFuser) else load_weights(weights)
+        net = weights if isinstance(weights, nn.Module) else load_network(weights)
         self._program = Program(net.to(self._device, dtype).eval())
 
     def prepare(self, inputs: Inputs) -> None:

@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from rtfuse.errors import EngineUnavailable
-from rtfuse.fuse import fold, processor, program, ufuser
+from rtfuse.fuse import fold, processor, program, student, ufuser
 from rtfuse.fuse.cache import cached, digest, installed
-from rtfuse.fuse.processor import ProcessorUFuser
+from rtfuse.fuse.nets import for_processor, load_network
 from rtfuse.fuse.program import Inputs, Program, Shapes, exported
-from rtfuse.fuse.ufuser import load_weights
 from rtfuse.types import Image
 
 _MODEL = "program.xml"
-_SOURCES = (ufuser, fold, processor, program)
+_SOURCES = (ufuser, student, fold, processor, program)
 """What the converted program depends on."""
 
 
@@ -36,7 +36,7 @@ class OpenVinoEngine:
 
     def __init__(self, weights: str | Path, dtype: torch.dtype = torch.float32, *, cache: Path | None = None) -> None:
         openvino = _library()
-        net = load_weights(weights)
+        net = load_network(weights)
         key = {
             "engine": "openvino",
             "weights": digest(Path(weights)),
@@ -74,7 +74,7 @@ class OpenVinoEngine:
         return self._requests[shapes]
 
 
-def convert(net: ufuser.UFuser, path: Path, *, lanes: int = 8) -> None:
+def convert(net: nn.Module, path: Path, *, lanes: int = 8) -> None:
     """Write the program as OpenVINO's `.xml` and `.bin`, for frames of any size (`lanes`: see `processor`).
 
     Raises EngineUnavailable if OpenVINO is not installed.
@@ -83,7 +83,7 @@ def convert(net: ufuser.UFuser, path: Path, *, lanes: int = 8) -> None:
     logging.getLogger("rtfuse").info("converting the network for OpenVINO: once for these weights, some 20 s")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = openvino.convert_model(exported(Program(ProcessorUFuser(net, lanes=lanes))))
+        model = openvino.convert_model(exported(Program(for_processor(net, lanes))))
     openvino.save_model(model, path, compress_to_fp16=False)
 
 

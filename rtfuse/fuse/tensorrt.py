@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from rtfuse.errors import EngineUnavailable
-from rtfuse.fuse import fold, onnx, program, ufuser
+from rtfuse.fuse import fold, onnx, program, student, ufuser
 from rtfuse.fuse.cache import cached, digest, installed
 from rtfuse.fuse.cuda import Session
+from rtfuse.fuse.nets import for_gpu, load_network
 from rtfuse.fuse.onnx import OUTPUT, program_as_onnx
 from rtfuse.fuse.program import NAMES, Inputs, Program, Shapes
-from rtfuse.fuse.ufuser import load_weights
 from rtfuse.types import Image
 
 LIBRARIES = ("tensorrt", "tensorrt_rtx")
@@ -28,7 +28,7 @@ RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 """Compute capabilities that TensorRT-RTX builds for."""
 
 _PLAN = "program.plan"
-_SOURCES = (ufuser, fold, program, onnx)
+_SOURCES = (ufuser, student, fold, program, onnx)
 
 
 def library(name: str | None = None) -> Any:
@@ -82,7 +82,7 @@ def build_plan(trt: Any, model: bytes, *, rigs: int = 1, capability: str | None 
 
 def folded_program(weights: str | Path, dtype: torch.dtype) -> Program:
     """Return the program that engines on a GPU run. Raises WeightsMissing."""
-    return Program(fold.fold(load_weights(weights)).to(dtype))
+    return Program(for_gpu(load_network(weights)).to(dtype))
 
 
 class TensorRtEngine:

@@ -211,27 +211,35 @@ def load_weights(path: str | Path) -> UFuser:
     A `.pth` file is read as a checkpoint of the reference implementation (tensors only, nothing is executed). Raises
     WeightsMissing if the file is absent, unreadable, or its tensors do not fit.
     """
+    state = read_tensors(path)
+    if Path(path).suffix == ".pth":
+        state = from_reference(state)
+    net = UFuser()
+    _check_fit(state, net.state_dict(), str(path))
+    net.load_state_dict(state)
+    return net
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Return the tensors of a `.safetensors` or `.pth` file by their names; nothing in it is executed.
+
+    Raises WeightsMissing if the file is absent or cannot be read.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = Path(path)
     if not path.is_file():
-        raise WeightsMissing(f"weights not found: {path}; give a .safetensors file of U-Fuser with fuse.weights=FILE")
+        raise WeightsMissing(f"weights not found: {path}; give a .safetensors file with fuse.weights=FILE")
     try:
         if path.suffix == ".pth":
-            state = from_reference(torch.load(path, map_location="cpu", weights_only=True))
-        else:
-            state = load_file(path)
-    except WeightsMissing:
-        raise
+            tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+            return tensors
+        return load_file(path)
     except UnpicklingError as e:
         raise WeightsMissing(f"weights {path} hold something other than tensors; not loaded") from e
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError) as e:
         raise WeightsMissing(f"weights {path} cannot be read: {' '.join(str(e).split())[:200]}") from e
-    net = UFuser()
-    _check_fit(state, net.state_dict(), str(path))
-    net.load_state_dict(state)
-    return net
 
 
 def _named_tensors(state: object) -> bool:

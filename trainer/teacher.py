@@ -1,0 +1,147 @@
+"""What the teacher makes of whole pictures, computed once: thermal, luma and fused, in one file.
+
+A prepared folder holds `pictures.bin`, the planes of all pictures one after another, each (3, H, W) uint8, and
+`pictures.json`, which says where each begins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+from torch import Tensor
+
+from rtfuse.errors import ConfigError, OutputUnwritable, SourceUnreadable
+from rtfuse.types import Image
+from trainer.data import Refusals, scenes, validation_names
+from trainer.recipe import Data, Distill
+
+FuseLuma = Callable[[Image, Image], Image]
+
+
+class Place(msgspec.Struct, frozen=True):
+    """One picture: its scene, its size, where its planes begin in the file, how often it is drawn."""
+
+    scene: str
+    height: int
+    width: int
+    offset: int
+    weight: float
+
+
+class PictureIndex(msgspec.Struct, frozen=True):
+    """`pictures.json`: the pictures, what they were made of, and what was refused."""
+
+    made_of: dict[str, str | int]
+    pictures: list[Place]
+    refused: dict[str, int]
+
+
+def imitate(data: Data, options: Distill, teacher: FuseLuma, about: dict[str, str | int], out: Path) -> PictureIndex:
+    """Let the teacher fuse every pair of all roots, and its variants, into the folder `out`; return their index.
+
+    `teacher` takes thermal and luma, (H, W) uint8 each. `about` identifies it, for resumed runs. Raises ConfigError if
+    fewer than `options.batch` pictures are left; OutputUnwritable.
+    """
+    refused, places, at = Refusals(), list[Place](), 0
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with (out / "pictures.bin").open("wb") as file:
+            for name, weight, ir, luma in _pictures(data, options, refused):
+                h, w = ir.shape
+                planes = np.stack([ir, luma, teacher(ir, luma)])
+                file.write(planes.data)
+                places.append(Place(name, h, w, at, weight))
+                at += planes.nbytes
+        index = PictureIndex(about, places, dict(refused))
+        # The index comes last: without it, nothing was prepared.
+        (out / "pictures.json").write_bytes(msgspec.json.encode(index))
+    except OSError as e:
+        raise OutputUnwritable(f"{out} cannot be written: {e.strerror or e}") from e
+    if len(places) < options.batch:
+        reasons = ", ".join(f"{n} × {reason} (e.g. {refused.examples[reason]})" for reason, n in refused.items())
+        raise ConfigError(f"data: {len(places)} pictures, at least {options.batch} are needed; {reasons or 'no pairs'}")
+    return index
+
+
+def _pictures(data: Data, options: Distill, refused: Refusals) -> Iterator[tuple[str, float, Image, Image]]:
+    held_out, (w, h) = validation_names(data), options.crop
+    for root in data.roots:
+        for scene in scenes(root, refused):
+            if scene.name in held_out:
+                continue
+            if scene.ir.shape[0] < h or scene.ir.shape[1] < w:
+                refused.note(f"smaller than {w}x{h}", scene.name)
+                continue
+            rng = np.random.default_rng(abs(hash_of(scene.name)))
+            yield scene.name, root.weight, scene.ir, scene.luma
+            for _ in range(options.variants):
+                yield scene.name, root.weight, exposed(scene.ir, rng), exposed(scene.luma, rng)
+
+
+def hash_of(name: str) -> int:
+    """Return a number that belongs to a name, in every process the same."""
+    return int.from_bytes(name.encode()[-8:], "little")
+
+
+def exposed(picture: Image, rng: np.random.Generator) -> Image:
+    """Return a picture, (H, W) uint8, as another exposure would have it: gamma, contrast and level drawn by `rng`."""
+    gamma, gain, level = np.exp(rng.uniform(-0.5, 0.5)), rng.uniform(0.5, 1.3), rng.uniform(-0.1, 0.1)
+    table = gain * (np.arange(256) / 255) ** gamma + level
+    changed: Image = np.clip(255 * table, 0, 255).round().astype(np.uint8)[picture]
+    return changed
+
+
+class Pictures:
+    """The prepared pictures of a folder, as batches that depend on nothing but the seed and the step.
+
+    Raises SourceUnreadable if the folder was not prepared, or not completely.
+    """
+
+    def __init__(self, folder: Path, *, seed: int) -> None:
+        try:
+            self.index = msgspec.json.decode((folder / "pictures.json").read_bytes(), type=PictureIndex)
+            self._data = np.memmap(folder / "pictures.bin", np.uint8, "r")
+        except (OSError, ValueError, msgspec.MsgspecError) as e:
+            raise SourceUnreadable(f"no prepared pictures in {folder}: {e}") from e
+        self._seed = seed
+        self._weights = torch.tensor([p.weight for p in self.index.pictures], dtype=torch.float64)
+
+    def __len__(self) -> int:
+        return len(self.index.pictures)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How much there is to learn from, for manifests."""
+        return {"pictures": len(self), "scenes": len({p.scene for p in self.index.pictures})}
+
+    def dice(self, step: int) -> torch.Generator:
+        """Return the random numbers of one step."""
+        return torch.Generator().manual_seed((self._seed * 1_000_003 + step) % 2**63)
+
+    def rows(self, step: int, batch: int) -> list[int]:
+        """Return the numbers of the pictures in one step's batch."""
+        return torch.multinomial(self._weights, batch, replacement=True, generator=self.dice(-1 - step)).tolist()
+
+    def whole(self, row: int) -> Image:
+        """Return thermal, luma and fused of one picture, (3, H, W) uint8."""
+        place = self.index.pictures[row]
+        end = place.offset + 3 * place.height * place.width
+        planes: Image = self._data[place.offset : end].reshape(3, place.height, place.width)
+        return planes
+
+    def crops(self, rows: list[int], crop_wh: tuple[int, int], dice: torch.Generator) -> Tensor:
+        """Return a part of each picture, at a random place and perhaps mirrored, (N, 3, H, W) uint8."""
+        (w, h), parts = crop_wh, []
+        for row in rows:
+            planes = self.whole(row)
+            top, left = (
+                int(torch.randint(side - part + 1, (), generator=dice))
+                for side, part in zip(planes.shape[1:], (h, w), strict=True)
+            )
+            part = planes[:, top : top + h, left : left + w]
+            parts.append(part[:, :, ::-1] if torch.rand((), generator=dice) < 0.5 else part)
+        return torch.from_numpy(np.stack(parts))
