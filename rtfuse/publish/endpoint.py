@@ -1,0 +1,195 @@
+"""One bound ZeroMQ socket: who listens to which topic, and sending that never waits."""
+
+from __future__ import annotations
+
+import errno
+import re
+import socket
+import stat
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from rtfuse.errors import ConfigError, EndpointUnavailable
+from rtfuse.publish import check_endpoint
+
+_LOOPBACK = re.compile(r"tcp://(127(\.\d+){3}|localhost|\[::1\]|lo):", re.IGNORECASE)
+_HEARTBEAT_MS = 1000
+_LINGER_MS = 200
+_NONSENSE = "publish.endpoint: {!r} is no endpoint; want for example tcp://127.0.0.1:5555 or ipc:///run/rtfuse"
+_CHOOSE = "choose another with --publish"
+_WAITING = 2
+"""Frames that wait for each subscriber, beside those that the system's socket buffers hold."""
+_REQUESTS = 64
+"""Subscriptions that may wait for us, of each subscriber; then its connection waits."""
+_AT_ONCE = 1000
+
+
+def check_reach(endpoint: str, *, allow_remote: bool) -> None:
+    """Refuse what is no endpoint, or reaches beyond this machine without a word of the user. Raises ConfigError."""
+    check_endpoint(endpoint)
+    if endpoint.startswith("tcp://") and not _LOOPBACK.match(endpoint) and not allow_remote:
+        raise ConfigError(
+            f"publish.endpoint: {endpoint} reaches beyond this machine and the stream is not encrypted; "
+            "bind to 127.0.0.1, or say that you want it with --insecure"
+        )
+    if not endpoint.startswith(("ipc://", "tcp://")):
+        raise ConfigError(_NONSENSE.format(endpoint))
+
+
+def bound_socket(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[Any]:
+    """Return an XPUB socket, configured and bound. Raises ConfigError, EndpointUnavailable.
+
+    XPUB rather than PUB: it tells who subscribes to what, every time.
+    """
+    if endpoint.startswith("ipc://"):
+        _check_path(endpoint)
+    made = context.socket(zmq.XPUB)
+    made.setsockopt(zmq.XPUB_VERBOSER, 1)
+    made.setsockopt(zmq.SNDHWM, _WAITING)
+    made.setsockopt(zmq.RCVHWM, _REQUESTS)
+    made.setsockopt(zmq.LINGER, _LINGER_MS)
+    made.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
+    made.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3 * _HEARTBEAT_MS)
+    made.setsockopt(zmq.MAXMSGSIZE, 1024)  # subscribers send nothing but subscriptions
+    made.setsockopt(zmq.IPV6, "[" in endpoint)
+    try:
+        made.bind(endpoint)
+    except zmq.ZMQError as e:
+        made.close(0)
+        raise _bind_error(endpoint, e) from e
+    return made
+
+
+class Endpoint:
+    """A bound socket and its `topics`. `send` and `subscribers` may be called from any thread.
+
+    `name` is the real endpoint, also after a bind to port 0 or `*`. `sent_bytes` counts what was handed to ZeroMQ.
+    Raises ConfigError, EndpointUnavailable.
+    """
+
+    def __init__(self, context: zmq.Context[Any], endpoint: str, topics: Sequence[str]) -> None:
+        self.sent_bytes = 0
+        self._keys = {topic: topic.encode() + b"\0" for topic in topics}
+        self._lock = threading.Lock()
+        self._counts: Counter[bytes] = Counter()
+        self._held: Counter[tuple[str, bytes]] = Counter()
+        self._subscribers: Mapping[str, int] = dict.fromkeys(topics, 0)
+        self._socket = bound_socket(context, endpoint)
+        self.name = str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
+
+    def send(self, message: zmq.Frame) -> None:
+        """Send one message; whoever has not read those before loses it. Does nothing once the endpoint is closed."""
+        with self._lock:
+            if self._socket.closed:
+                return
+            # Asked for its state, the socket learns which subscribers have read: on its own it looks once in a
+            # millisecond at most, and would drop frames of a burst for subscribers that have long had room again.
+            self._socket.getsockopt(zmq.EVENTS)
+            self._socket.send(message, copy=False)
+            self.sent_bytes += len(message)
+
+    def subscribers(self) -> Mapping[str, int]:
+        """Return how many subscribers each topic has.
+
+        A peer that subscribes to a topic twice counts twice.
+        """
+        return self._subscribers
+
+    def joined(self) -> set[str]:
+        """Read who has come and gone; returns the topics that somebody has subscribed to since the last call."""
+        new: set[bytes] = set()
+        changed = False
+        with self._lock:
+            for _ in range(_AT_ONCE):
+                if self._socket.closed or not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+                    break
+                changed |= self._note(self._socket.recv(zmq.NOBLOCK, copy=False), new)
+            if changed:
+                self._subscribers = {topic: self._count(key) for topic, key in self._keys.items()}
+        return {topic for topic, key in self._keys.items() if any(_meets(prefix, key) for prefix in new)}
+
+    def _note(self, frame: zmq.Frame, new: set[bytes]) -> bool:
+        """Count one subscription, or one that ended; returns whether it counted.
+
+        What a peer says it no longer wants counts only if that very connection (its file descriptor) had asked for it:
+        nobody may speak for others. What ZeroMQ says because a peer is gone has no connection, and is true.
+        """
+        data = bytes(frame.buffer)
+        prefix = self._known(data[1:])
+        if data[:1] not in (b"\0", b"\1") or prefix is None:
+            return False
+        try:
+            peer = str(frame.get("__fd"))
+        except zmq.ZMQError:
+            peer = ""
+        if data[:1] == b"\1":
+            self._counts[prefix] += 1
+            self._held[peer, prefix] += 1
+            new.add(prefix)
+            return True
+        if peer:
+            if self._held[peer, prefix] < 1:
+                del self._held[peer, prefix]
+                return False
+            self._held[peer, prefix] -= 1
+        self._counts[prefix] -= 1
+        if self._counts[prefix] <= 0:
+            del self._counts[prefix]
+            for held in [held for held in self._held if held[1] == prefix]:
+                del self._held[held]
+        return True
+
+    def _known(self, prefix: bytes) -> bytes | None:
+        """Return what of a subscription matters, None if it meets no topic of ours: there is no end of others."""
+        key = next((key for key in self._keys.values() if _meets(prefix, key)), None)
+        return None if key is None else prefix[: len(key)]
+
+    def _count(self, key: bytes) -> int:
+        return sum(n for prefix, n in self._counts.items() if _meets(prefix, key))
+
+    def close(self) -> None:
+        """Give the last messages a moment to leave, then close."""
+        with self._lock:
+            self._socket.close()
+
+
+def _meets(prefix: bytes, key: bytes) -> bool:
+    """Whether a subscription takes messages of the topic with this key; a longer one takes some of them."""
+    return key.startswith(prefix) or prefix.startswith(key)
+
+
+def _bind_error(endpoint: str, e: zmq.ZMQError) -> Exception:
+    if e.errno == zmq.EADDRINUSE:
+        return EndpointUnavailable(
+            f"cannot publish on {endpoint}: the port is in use, perhaps by another rtfuse; end that one, or {_CHOOSE}"
+        )
+    if e.errno in (zmq.EPROTONOSUPPORT, errno.EINVAL, zmq.ENOCOMPATPROTO):
+        return ConfigError(_NONSENSE.format(endpoint))
+    return EndpointUnavailable(f"cannot publish on {endpoint}: {zmq.strerror(e.errno or 0)}; {_CHOOSE}")
+
+
+def _check_path(endpoint: str) -> None:
+    """Refuse an ipc path that something else owns: ZeroMQ would delete a file, or take over a socket in use.
+
+    The socket that a dead publisher left behind is free to take. Raises EndpointUnavailable.
+    """
+    path = Path(endpoint.removeprefix("ipc://"))
+    if not path.name or path.name == "*" or str(path).startswith("@"):
+        return  # ZeroMQ refuses it, chooses a path, or uses a name that is no file
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise EndpointUnavailable(f"cannot publish on {endpoint}: it is there and is no socket; {_CHOOSE}")
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            answer = probe.connect_ex(str(path))
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return  # nothing there, or nothing that can be bound: ZeroMQ says which
+    if answer != errno.ECONNREFUSED:
+        raise EndpointUnavailable(
+            f"cannot publish on {endpoint}: it is in use, perhaps by another rtfuse; end that one, or {_CHOOSE}"
+        )
