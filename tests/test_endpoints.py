@@ -199,9 +199,11 @@ def test_whoever_takes_everything_counts_everywhere(open_, ipc):
         everything.setsockopt(zmq.SUBSCRIBE, b"ir\0\x99")
         everything.setsockopt(zmq.SUBSCRIBE, b"nothing of ours")
         everything.connect(ipc[0])
-        joined(publisher, ((ipc[0], "fused"), 2), ((ipc[0], "ir"), 2), ((ipc[0], "state"), 1))
+        joined(publisher, ((ipc[0], "fused"), 1), ((ipc[0], "ir"), 1), ((ipc[0], "state"), 1))
+        everything.setsockopt(zmq.UNSUBSCRIBE, b"")
+        joined(publisher, ((ipc[0], "fused"), 1), ((ipc[0], "ir"), 1), ((ipc[0], "state"), 0))
         everything.setsockopt(zmq.UNSUBSCRIBE, b"fus")
-        joined(publisher, ((ipc[0], "fused"), 1), ((ipc[0], "ir"), 2))
+        joined(publisher, ((ipc[0], "fused"), 0), ((ipc[0], "ir"), 1))
     joined(publisher, *((key, 0) for key in publisher.subscribers()))
 
 
@@ -221,6 +223,21 @@ def test_nobody_ends_the_subscription_of_another(open_):
         liar.sendall(READY + b"\0\x07\0fused\0" * 5 + b"\0\x07\1state\0")
         joined(publisher, ((endpoint, "state"), 1))  # all that it said has been read
         assert publisher.subscribers()[endpoint, "fused"] == 1
+        publisher.write(fused(1))
+        assert reader.recv(10) is not None
+
+
+def test_nor_does_a_peer_of_an_old_protocol(open_):
+    publisher = open_(Publisher, [Offer("tcp://127.0.0.1:*")])
+    endpoint = publisher.endpoint
+    reader = open_(Subscriber, endpoint, latest=False)
+    joined(publisher, ((endpoint, "fused"), 1))
+    with socket.create_connection(("127.0.0.1", int(endpoint.rsplit(":", 1)[1])), timeout=10) as liar:
+        liar.sendall(b"\xff" + bytes(8) + b"\x7f")
+        liar.recv(11, socket.MSG_PEEK)
+        liar.sendall(b"\x01\x02")  # ZMTP 2.0, SUB
+        liar.sendall(b"\0\0" + b"\0\x07\0fused\0" * 5 + b"\0\x07\1state\0")
+        joined(publisher, ((endpoint, "state"), 1))
         publisher.write(fused(1))
         assert reader.recv(10) is not None
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
+import os
 import re
 import socket
 import stat
 import threading
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ _WAITING = 2
 _REQUESTS = 64
 """Subscriptions that may wait for us, of each subscriber; then its connection waits."""
 _AT_ONCE = 1000
+_LOOKS = 50
+"""How often to look whose connection is closed: ZeroMQ closes it only a moment after it has said so."""
 
 
 def check_reach(endpoint: str, *, allow_remote: bool) -> None:
@@ -76,8 +78,9 @@ class Endpoint:
         self.sent_bytes = 0
         self._keys = {topic: topic.encode() + b"\0" for topic in topics}
         self._lock = threading.Lock()
-        self._counts: Counter[bytes] = Counter()
-        self._held: Counter[tuple[str, bytes]] = Counter()
+        self._peers: dict[tuple[int, int | None], set[bytes]] = {}
+        self._old: set[bytes] = set()
+        self._looks = 0
         self._subscribers: Mapping[str, int] = dict.fromkeys(topics, 0)
         self._socket = bound_socket(context, endpoint)
         self.name = str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
@@ -94,10 +97,7 @@ class Endpoint:
             self.sent_bytes += len(message)
 
     def subscribers(self) -> Mapping[str, int]:
-        """Return how many subscribers each topic has.
-
-        A peer that subscribes to a topic twice counts twice.
-        """
+        """Return how many peers have subscribed to each topic."""
         return self._subscribers
 
     def joined(self) -> set[str]:
@@ -109,39 +109,42 @@ class Endpoint:
                 if self._socket.closed or not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                     break
                 changed |= self._note(self._socket.recv(zmq.NOBLOCK, copy=False), new)
+            if self._looks > 0:
+                self._looks -= 1
+                gone = [peer for peer in self._peers if _inode(peer[0]) != peer[1]]
+                for peer in gone:
+                    del self._peers[peer]
+                changed |= bool(gone)
             if changed:
                 self._subscribers = {topic: self._count(key) for topic, key in self._keys.items()}
         return {topic for topic, key in self._keys.items() if any(_meets(prefix, key) for prefix in new)}
 
     def _note(self, frame: zmq.Frame, new: set[bytes]) -> bool:
-        """Count one subscription, or one that ended; returns whether it counted.
+        """Note one subscription, or one that ended; returns whether that changed anything.
 
-        What a peer says it no longer wants counts only if that very connection (its file descriptor) had asked for it:
-        nobody may speak for others. What ZeroMQ says because a peer is gone has no connection, and is true.
+        A peer is known by its connection's file descriptor, and may end its own subscriptions only. Where ZeroMQ says
+        that a subscription ended because its peer is gone, it names no connection, and neither does a peer that speaks
+        a protocol from before 2013 (ZMTP 1 and 2): so what is said is only a reason to look whose connection is closed.
         """
         data = bytes(frame.buffer)
         prefix = self._known(data[1:])
         if data[:1] not in (b"\0", b"\1") or prefix is None:
             return False
-        try:
-            peer = str(frame.get("__fd"))
-        except zmq.ZMQError:
-            peer = ""
-        if data[:1] == b"\1":
-            self._counts[prefix] += 1
-            self._held[peer, prefix] += 1
+        begins, peer = data[:1] == b"\1", _connection(frame)
+        if begins:
             new.add(prefix)
+            if peer is None:
+                self._old.add(prefix)  # never known to be gone: encoders rather work for nobody than not at all
+            elif peer[1] is not None:
+                self._peers.setdefault(peer, set()).add(prefix)
             return True
-        if peer:
-            if self._held[peer, prefix] < 1:
-                del self._held[peer, prefix]
-                return False
-            self._held[peer, prefix] -= 1
-        self._counts[prefix] -= 1
-        if self._counts[prefix] <= 0:
-            del self._counts[prefix]
-            for held in [held for held in self._held if held[1] == prefix]:
-                del self._held[held]
+        if peer is None:
+            self._looks = _LOOKS
+            return False
+        held = self._peers.get(peer, set())
+        held.discard(prefix)
+        if not held:
+            self._peers.pop(peer, None)
         return True
 
     def _known(self, prefix: bytes) -> bytes | None:
@@ -150,12 +153,30 @@ class Endpoint:
         return None if key is None else prefix[: len(key)]
 
     def _count(self, key: bytes) -> int:
-        return sum(n for prefix, n in self._counts.items() if _meets(prefix, key))
+        everybody = (*self._peers.values(), self._old)
+        return sum(any(_meets(prefix, key) for prefix in prefixes) for prefixes in everybody)
 
     def close(self) -> None:
         """Give the last messages a moment to leave, then close."""
         with self._lock:
             self._socket.close()
+
+
+def _connection(frame: zmq.Frame) -> tuple[int, int | None] | None:
+    """Return the descriptor that a message came by, with the inode of its socket; None if ZeroMQ does not say."""
+    try:
+        fd = int(str(frame.get("__fd")))
+    except zmq.ZMQError:
+        return None
+    return fd, _inode(fd)
+
+
+def _inode(fd: int) -> int | None:
+    """Return what tells a socket from the next with its descriptor; None if it is closed."""
+    try:
+        return os.fstat(fd).st_ino
+    except OSError:
+        return None
 
 
 def _meets(prefix: bytes, key: bytes) -> bool:
