@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from pathlib import Path
@@ -93,8 +94,10 @@ def run(
     config: ConfigFile = None,
     calib: Calib = None,
     fuser: FuserName = None,
-    publish: Annotated[str | None, typer.Option(help="ZeroMQ endpoint to bind, or 'off'.")] = None,
-    encoding: Annotated[str | None, typer.Option(help="raw, jpeg or png.")] = None,
+    publish: Annotated[
+        list[str] | None, typer.Option(help="ZeroMQ endpoint to bind, may be repeated; or 'off'.")
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="raw, jpeg, png or h264.")] = None,
     replay: Annotated[str | None, typer.Option(help="Take both streams from a file of `rtfuse record`.")] = None,
     web: Annotated[str | None, typer.Option(metavar="[ADDR:PORT]", help="Answer over HTTP, metrics too.")] = None,
     record: Annotated[str | None, typer.Option(help="Record fused video to this file.")] = None,
@@ -135,7 +138,7 @@ def run(
         "playback.speed": _speed(speed),
         "playback.loop": loop,
     }
-    settings = load_config(config, [*(overrides or []), *_endpoint(publish)], options)
+    settings = load_config(config, [*(overrides or []), *_endpoints(publish)], options)
     out.print(f"[dim]{_escape_lines(dump_config(settings))}[/]", soft_wrap=True)
     from rtfuse.commands import interruptible, run_live
 
@@ -199,10 +202,13 @@ def _escape_lines(text: str) -> str:
     return text.rstrip().replace("[", r"\[")
 
 
-def _endpoint(publish: str | None) -> list[str]:
-    if publish is None:
+def _endpoints(publish: list[str] | None) -> list[str]:
+    """Return the overrides for endpoints given on the command line: they take the place of all others."""
+    if not publish:
         return []
-    return ["publish.endpoint=null" if publish == "off" else f"publish.endpoint='{publish}'"]
+    one = None if publish == ["off"] else publish[0]
+    several = [{"endpoint": endpoint} for endpoint in publish] if len(publish) > 1 else []
+    return [f"publish.endpoint={json.dumps(one)}", f"publish.endpoints={json.dumps(several)}"]
 
 
 def _speed(speed: str | None) -> Any:

@@ -13,7 +13,7 @@ BASE = {"types", "errors"}
 MAY_IMPORT = {
     "types": set(),
     "errors": set(),
-    "config": BASE | {"capture", "fuse", "sync"},
+    "config": BASE | {"capture", "fuse", "publish", "sync"},
     "health": BASE,
     "logs": set(),
     "clockmap": set(),

@@ -1,4 +1,4 @@
-"""Fused frames leave here: the wire format, the ZeroMQ publisher, the recorder."""
+"""Fused frames leave here: the wire format, the ZeroMQ publisher with its encoders, the recorder."""
 
 import re
 
