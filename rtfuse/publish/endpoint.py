@@ -101,6 +101,8 @@ class Endpoint:
         new: set[bytes] = set()
         changed = False
         with self._lock:
+            if not self._socket.closed:
+                self._gate.renew(self._socket)  # here too: nothing is sent while nobody listens
             for _ in range(_AT_ONCE):
                 if self._socket.closed or not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                     break
