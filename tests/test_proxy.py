@@ -15,8 +15,9 @@ from scenes import make_frame, picture
 from rtfuse.errors import ConfigError, EndpointUnavailable, KeysUnusable
 from rtfuse.keys import new_client, new_rig, revoke
 from rtfuse.proxy import Proxy, ProxyConfig, RigLink, load_proxy_config
-from rtfuse.publish.zmq import Publisher
-from rtfuse.subscribe import StatisticsSubscriber, Subscriber
+from rtfuse.publish.about import CameraAbout
+from rtfuse.publish.zmq import About, Publisher
+from rtfuse.subscribe import StatisticsSubscriber, Subscriber, describe
 from rtfuse.types import Fused, Pair
 
 PERIOD_S = 0.01
@@ -312,3 +313,16 @@ def test_the_configuration_is_read_and_the_command_line_wins(tmp_path):
     file.write_text("rigs: {a: {endpiont: x}}")
     with pytest.raises(ConfigError, match="endpiont"):
         load_proxy_config(file, [], [], {})
+
+
+def test_what_a_rig_is_and_does_passes_too():
+    w, h = 64, 48
+    camera = CameraAbout(uri="synthetic:", width=w, height=h, dtype="uint8", live=True, rate_hz=30.0, coding=None)
+    with rig("truck-1") as one, rig("truck-2") as two:
+        one.about = lambda: About("1", "one", {"ir": camera})
+        two.about = lambda: About("1", "two", {"ir": camera})
+        with proxy({"truck-1": one.endpoint, "truck-2": two.endpoint}) as joined:
+            for name, fuser in (("truck-2", "two"), ("truck-1", "one"), ("truck-1", "one")):
+                told = describe(joined.endpoint, 10, topic=f"{name}/about")
+                assert (told.about.rig, told.about.fuser) == (name, fuser)
+                assert [plane.topic for plane in told.about.planes] == [f"{name}/fused"]
