@@ -43,6 +43,7 @@ _LOOK_S = 0.1
 _WAIT_MS = 300
 _LOG_S = 1.0
 _WARN_S = 10.0
+_END_S = 5.0
 _AT_ONCE = 200
 _TELL_TRIES = 100
 _MONITORED = 20_000
@@ -167,7 +168,7 @@ class Gate:
         self._over.set()
         with self._wake_lock:
             self._wake[0].send(b"")
-        self._thread.join()
+        self._thread.join(_END_S)
         self._wake[0].close(0)
 
     def _give(self, monitor: zmq.Socket[Any], *, watch: bool) -> None:
