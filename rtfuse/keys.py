@@ -15,6 +15,8 @@ import os
 import re
 import secrets
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -156,10 +158,22 @@ def list_keys(folder: Path) -> list[Listed]:
 
 def rig_keys(folder: Path) -> KeyPair:
     """Return the rig's own pair. Raises KeysUnusable, also if others may read it or write into its folder."""
-    if not (folder / _RIG).exists():
-        raise KeysUnusable(f"there is no rig's key in {folder}; make one: rtfuse keys new rig --dir {folder}")
-    _check_not_writable(folder)
-    return _read_private(folder / _RIG)
+    with readable(folder):
+        if not (folder / _RIG).exists():
+            raise KeysUnusable(f"there is no rig's key in {folder}; make one: rtfuse keys new rig --dir {folder}")
+        _check_not_writable(folder)
+        return _read_private(folder / _RIG)
+
+
+@contextmanager
+def readable(folder: Path) -> Iterator[None]:
+    """Raise KeysUnusable if the system refuses to read a folder of keys while the block runs."""
+    try:
+        yield
+    except KeysUnusable:
+        raise
+    except OSError as e:
+        raise KeysUnusable(f"keys in {folder} cannot be read: {e.strerror or e}") from e
 
 
 def client_keys(file: str | Path) -> KeyPair:

@@ -224,6 +224,14 @@ def test_where_nothing_can_be_written_says_so(folder, tmp_path):
         new_rig(tmp_path / "file" / "keys")
 
 
+def test_a_folder_that_is_none_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(KeysUnusable, match="file"):
+        list_keys(tmp_path / "file")
+    with pytest.raises(KeysUnusable, match="cannot be read: File name too long"):
+        rig_keys(tmp_path / ("x" * 300))
+
+
 def test_a_client_needs_a_rig_first(tmp_path):
     with pytest.raises(KeysUnusable, match="rtfuse keys new rig"):
         new_client(tmp_path, "desk", tmp_path / "desk.key")

@@ -23,7 +23,7 @@ import zmq
 from zmq.utils import z85
 
 from rtfuse.errors import KeysUnusable
-from rtfuse.keys import authorised, changed_ns, folder_state, revoked, rig_keys
+from rtfuse.keys import authorised, changed_ns, folder_state, readable, revoked, rig_keys
 from rtfuse.logs import event
 
 CAUSES = {
@@ -88,8 +88,9 @@ class Gate:
         self._zap: zmq.Socket[Any] | None = None
         if self._folder is not None:
             self._pair = rig_keys(self._folder)
-            self._state = folder_state(self._folder)
-            self._authorised, self._revoked = authorised(self._folder), revoked(self._folder)
+            with readable(self._folder):
+                self._state = folder_state(self._folder)
+                self._authorised, self._revoked = authorised(self._folder), revoked(self._folder)
             self._zap = context.socket(zmq.REP)
             self._zap.setsockopt(zmq.LINGER, 0)
             self._zap.bind(_ZAP)
