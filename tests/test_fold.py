@@ -5,9 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from rtfuse.fuse import UFUSER_WEIGHTS
 from rtfuse.fuse.fold import FoldedAttention, flops, fold
+from rtfuse.fuse.nets import for_gpu
 from rtfuse.fuse.processor import ProcessorUFuser
-from rtfuse.fuse.ufuser import ChannelAttention, Transformer, UFuser
+from rtfuse.fuse.program import Program, sample
+from rtfuse.fuse.scale import _largest, scaled
+from rtfuse.fuse.ufuser import ChannelAttention, Transformer, UFuser, load_weights
 
 
 def shaken(dtype=torch.float32, seed=0):
@@ -90,3 +94,26 @@ def test_the_folded_network_can_be_exported():
     net, inputs = fold(shaken()), tuple(images(1, 32, 48))
     with torch.no_grad():
         assert torch.allclose(torch.export.export(net, inputs).module()(*inputs), net(*inputs), atol=1e-6)
+
+
+def test_scaled_features_stay_small_and_the_picture_the_same():
+    """Powers of two change exponents alone, so that nothing is even rounded differently."""
+    net, (ir, luma) = shaken(torch.float64), images(2, 40, 24, dtype=torch.float64)
+    with torch.no_grad():
+        for block in net.decoder:
+            block.embed.weight *= 500  # as training does
+        assert max(_largest(net).values()) > 1e5
+        made = scaled(net)
+        assert max(_largest(made).values()) <= 256
+        assert (made(ir, luma) - net(ir, luma)).abs().max() < 1e-12
+        assert (fold(made)(ir, luma) - net(ir, luma)).abs().max() < 1e-12
+
+
+def test_the_shipped_network_computes_in_float16():
+    """Unscaled, its features are beyond float16's largest number, and the picture is black."""
+    net, inputs = load_weights(UFUSER_WEIGHTS).eval(), sample((50, 60), (48, 64))
+    with torch.no_grad():
+        want = Program(net)(*inputs.tensors()).int()
+        error = (Program(for_gpu(net).half())(*inputs.tensors()).int() - want).abs()
+    assert error.max() <= 3
+    assert max(_largest(net).values()) > torch.finfo(torch.float16).max

@@ -83,8 +83,12 @@ class FoldedFeedForward(nn.Module):
 class _Unscaled(nn.Module):
     """`ChannelNorm` without its scale and shift."""
 
+    def __init__(self, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), eps=1e-5).permute(0, 3, 1, 2)
+        return F.layer_norm(x.permute(0, 2, 3, 1), (x.shape[1],), eps=self.eps).permute(0, 3, 1, 2)
 
 
 def fold(net: UFuser) -> UFuser:
@@ -97,7 +101,7 @@ def fold(net: UFuser) -> UFuser:
         assert isinstance(transformer.norm2, ChannelNorm)
         assert isinstance(transformer.feed_forward, GatedFeedForward)
         transformer.feed_forward = FoldedFeedForward(transformer.norm2, transformer.feed_forward)
-        transformer.norm2 = _Unscaled()
+        transformer.norm2 = _Unscaled(transformer.norm2.eps)
     return folded
 
 

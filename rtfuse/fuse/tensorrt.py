@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rtfuse.errors import EngineUnavailable
-from rtfuse.fuse import fold, onnx, program, student, ufuser
+from rtfuse.fuse import fold, onnx, program, scale, student, ufuser
 from rtfuse.fuse.cache import cached, digest, installed
 from rtfuse.fuse.cuda import Session
 from rtfuse.fuse.nets import for_gpu, load_network
@@ -28,7 +28,7 @@ RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 """Compute capabilities that TensorRT-RTX builds for."""
 
 _PLAN = "program.plan"
-_SOURCES = (ufuser, student, fold, program, onnx)
+_SOURCES = (ufuser, student, scale, fold, program, onnx)
 
 
 def library(name: str | None = None) -> Any:

@@ -43,10 +43,11 @@ class ChannelNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
+        self.eps = 1e-5
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalise to zero mean and unit variance, then scale and shift."""
-        x = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, eps=1e-5)
+        x = F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, eps=self.eps)
         return x.permute(0, 3, 1, 2)
 
 
