@@ -18,6 +18,7 @@ import zmq
 from rtfuse.errors import ConfigError, EndpointUnavailable, WireError
 from rtfuse.publish import check_endpoint
 from rtfuse.publish.about import MAX_CALIBRATION_BYTES, Description, decode_description
+from rtfuse.publish.alive import keep_alive
 from rtfuse.publish.planes import ABOUT_TOPIC
 from rtfuse.publish.wire import (
     MAX_HEADER_BYTES,
@@ -235,19 +236,13 @@ def _connected(
     s.setsockopt(zmq.IPV6, "[" in endpoint)
     s.setsockopt(zmq.LINGER, 0)
     s.setsockopt(zmq.MAXMSGSIZE, max_bytes)
+    keep_alive(s)
     s.setsockopt(zmq.RECONNECT_IVL, 100)
     s.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
     if queue is None:
         s.setsockopt(zmq.CONFLATE, 1)
-        s.setsockopt(zmq.HEARTBEAT_IVL, 1000)
-        s.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
     else:
-        # No heartbeats: with a full queue libzmq reads no answer to its own, reconnects, and may then abort the process
-        # (libzmq issue 3937). The kernel's keepalive finds a dead publisher instead.
         s.setsockopt(zmq.RCVHWM, queue)
-        for option, value in ((zmq.TCP_KEEPALIVE, 1), (zmq.TCP_KEEPALIVE_IDLE, 2), (zmq.TCP_KEEPALIVE_INTVL, 1)):
-            s.setsockopt(option, value)
-        s.setsockopt(zmq.TCP_KEEPALIVE_CNT, 3)
     s.setsockopt(zmq.SUBSCRIBE, topic.encode() + b"\0")
     try:
         s.connect(endpoint)

@@ -16,9 +16,9 @@ import zmq
 
 from rtfuse.errors import ConfigError, EndpointUnavailable
 from rtfuse.publish import check_endpoint
+from rtfuse.publish.alive import keep_alive
 
 _LOOPBACK = re.compile(r"tcp://(127(\.\d+){3}|localhost|\[::1\]|lo):", re.IGNORECASE)
-_HEARTBEAT_MS = 1000
 _LINGER_MS = 200
 _NONSENSE = "publish.endpoint: {!r} is no endpoint; want for example tcp://127.0.0.1:5555 or ipc:///run/rtfuse"
 _CHOOSE = "choose another with --publish"
@@ -55,8 +55,7 @@ def bound_socket(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[Any]:
     made.setsockopt(zmq.SNDHWM, _WAITING)
     made.setsockopt(zmq.RCVHWM, _REQUESTS)
     made.setsockopt(zmq.LINGER, _LINGER_MS)
-    made.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
-    made.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3 * _HEARTBEAT_MS)
+    keep_alive(made)
     made.setsockopt(zmq.MAXMSGSIZE, 1024)  # subscribers send nothing but subscriptions
     made.setsockopt(zmq.IPV6, "[" in endpoint)
     try:
