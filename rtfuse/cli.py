@@ -1,7 +1,8 @@
-"""The command line: `rtfuse run | fuse | record | probe | view | bench | engines`."""
+"""The command line: `rtfuse run | fuse | record | probe | view | bench | engines | keys | proxy`."""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.logging import RichHandler
 
+from rtfuse import cli_keys, cli_proxy
 from rtfuse.config import dump_config, load_config
 from rtfuse.errors import RtfuseError
 from rtfuse.logs import JsonFormatter, RateLimit, TextFormatter
@@ -92,8 +94,10 @@ def run(
     config: ConfigFile = None,
     calib: Calib = None,
     fuser: FuserName = None,
-    publish: Annotated[str | None, typer.Option(help="ZeroMQ endpoint to bind, or 'off'.")] = None,
-    encoding: Annotated[str | None, typer.Option(help="raw, jpeg or png.")] = None,
+    publish: Annotated[
+        list[str] | None, typer.Option(help="ZeroMQ endpoint to bind, may be repeated; or 'off'.")
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="raw, jpeg, png or h264.")] = None,
     replay: Annotated[str | None, typer.Option(help="Take both streams from a file of `rtfuse record`.")] = None,
     web: Annotated[str | None, typer.Option(metavar="[ADDR:PORT]", help="Answer over HTTP, metrics too.")] = None,
     record: Annotated[str | None, typer.Option(help="Record fused video to this file.")] = None,
@@ -103,6 +107,7 @@ def run(
     speed: Annotated[str | None, typer.Option(help="Recordings: times real time, or 'max'.")] = None,
     loop: Annotated[bool | None, typer.Option("--loop", help="Recordings: start again at the end.")] = None,
     fps: Fps = None,
+    keys: Annotated[str | None, typer.Option(help="Encrypt with this folder of keys; see rtfuse keys.")] = None,
     insecure: Annotated[bool | None, typer.Option("--insecure", help="Allow plain text beyond this machine.")] = None,
     log: Annotated[str | None, typer.Option(help="text or json.")] = None,
     force: Force = False,
@@ -119,6 +124,7 @@ def run(
         "align.calib": calib,
         "fuse.fuser": fuser,
         "publish.encoding": encoding,
+        "publish.keys": keys,
         "publish.insecure": insecure,
         "web.address": web,
         "web.insecure": insecure,
@@ -132,7 +138,7 @@ def run(
         "playback.speed": _speed(speed),
         "playback.loop": loop,
     }
-    settings = load_config(config, [*(overrides or []), *_endpoint(publish)], options)
+    settings = load_config(config, [*(overrides or []), *_endpoints(publish)], options)
     out.print(f"[dim]{_escape_lines(dump_config(settings))}[/]", soft_wrap=True)
     from rtfuse.commands import interruptible, run_live
 
@@ -196,10 +202,13 @@ def _escape_lines(text: str) -> str:
     return text.rstrip().replace("[", r"\[")
 
 
-def _endpoint(publish: str | None) -> list[str]:
-    if publish is None:
+def _endpoints(publish: list[str] | None) -> list[str]:
+    """Return the overrides for endpoints given on the command line: they take the place of all others."""
+    if not publish:
         return []
-    return ["publish.endpoint=null" if publish == "off" else f"publish.endpoint='{publish}'"]
+    one = None if publish == ["off"] else publish[0]
+    several = [{"endpoint": endpoint} for endpoint in publish] if len(publish) > 1 else []
+    return [f"publish.endpoint={json.dumps(one)}", f"publish.endpoints={json.dumps(several)}"]
 
 
 def _speed(speed: str | None) -> Any:
@@ -265,6 +274,7 @@ def view(
     save: Annotated[Path | None, typer.Option(help="Write every frame into this folder instead.")] = None,
     stats: Annotated[bool, typer.Option("--stats", help="Print rate, age, skew and gaps instead.")] = False,
     topic: Annotated[str, typer.Option(help="Topic to watch.")] = "fused",
+    keys: Annotated[Path | None, typer.Option(help="The file of rtfuse keys new client, if it is encrypted.")] = None,
     palette: Annotated[str | None, typer.Option(help="Colours for pictures of thermal alone, e.g. iron.")] = None,
     spots: Annotated[bool, typer.Option("--spots", help="Draw the hottest and the coldest point.")] = False,
     frames: Annotated[int | None, typer.Option(help="End after this many frames.")] = None,
@@ -283,6 +293,7 @@ def view(
             out,
             stopped=signals.stop.is_set,
             topic=topic,
+            keys=keys,
             save=save,
             stats=stats,
             palette=palette,
@@ -326,6 +337,9 @@ def bench(
         json_file=json_file,
     )
 
+
+app.add_typer(cli_keys.app, name="keys")
+app.command(name="proxy")(cli_proxy.proxy)
 
 engines_app = typer.Typer(no_args_is_help=True, help="What computes the network: kept, built, removed.")
 app.add_typer(engines_app, name="engines")

@@ -29,7 +29,7 @@ from rtfuse.publish.record import PictureWriter, Writer, open_writer
 from rtfuse.queues import STREAMS
 from rtfuse.raw import RawRecorder
 from rtfuse.recording import RecordSummary, record
-from rtfuse.rig import open_lasting, open_publisher, open_raw, open_rig
+from rtfuse.rig import introduce, open_lasting, open_publisher, open_raw, open_rig
 from rtfuse.stats import Snapshot
 from rtfuse.status import one_line, sources_line, watching
 from rtfuse.types import Frame, Source, Stream
@@ -103,9 +103,10 @@ def run_live(settings: Config, signals: Signals, console: Console, replay: str |
             rig.taps.append(partial(_tap, raw))
             console.print(f"recording both streams to {settings.raw.path}", soft_wrap=True, markup=False)
         if publisher is not None:
-            publisher.clock = rig.clock
+            introduce(publisher, settings, rig)
             rig.sinks["publish"] = publisher
-            console.print(f"publishing {settings.publish.topic} on {publisher.endpoint}", soft_wrap=True)
+            for line in publisher.lines():
+                console.print(f"publishing {line}", soft_wrap=True, markup=False)
         if settings.record.path:
             rgb = rig.sources["rgb"].info
             writer = open_writer(

@@ -12,6 +12,7 @@ import yaml
 
 from rtfuse.errors import ConfigError
 from rtfuse.fuse import Engine, Precision
+from rtfuse.publish.planes import Encoding, Plane
 from rtfuse.sync import Policy
 
 S = TypeVar("S", bound=msgspec.Struct)
@@ -19,6 +20,7 @@ S = TypeVar("S", bound=msgspec.Struct)
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
+Quality = Annotated[int, msgspec.Meta(ge=1, le=100)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
@@ -140,13 +142,35 @@ class Fuse(_Section, frozen=True):
     plan: str | None = None
 
 
+class Endpoint(_Section, frozen=True):
+    """One of several endpoints; what it does not say is as `Publish` says."""
+
+    endpoint: str
+    encoding: Encoding | None = None
+    planes: tuple[Plane, ...] | None = None
+    topic: str | None = None
+    jpeg_quality: Quality | None = None
+    h264_kbps: Count | None = None
+
+
 class Publish(_Section, frozen=True):
-    """Where fused frames are published; `endpoint: null` publishes nothing."""
+    """The ZeroMQ output; `endpoint: null` publishes nothing. `endpoints`, where there are any, take its place.
+
+    `planes` are published each under its own topic, `topic` is the fused picture's. `h264_kbps: null` keeps the quality
+    constant instead of the rate. See docs/publishing.md. `keys` is a folder of `rtfuse keys`: with it TCP is encrypted,
+    and for its clients alone. `rig_topics`: topics begin with the rig's name, `truck-1/fused`, so that `rtfuse proxy`
+    can join several rigs.
+    """
 
     endpoint: str | None = "tcp://127.0.0.1:5555"
-    encoding: Literal["raw", "jpeg", "png"] = "raw"
-    jpeg_quality: Annotated[int, msgspec.Meta(ge=1, le=100)] = 90
+    encoding: Encoding = "raw"
+    planes: tuple[Plane, ...] = ("fused",)
     topic: str = "fused"
+    jpeg_quality: Quality = 90
+    h264_kbps: Count | None = None
+    endpoints: list[Endpoint] = []
+    rig_topics: bool = False
+    keys: str | None = None
     insecure: bool = False
 
 

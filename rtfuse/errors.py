@@ -66,6 +66,10 @@ class OutputUnwritable(RtfuseError, PermissionError):
     """The output cannot be written: permission, a missing folder, an unknown format, a full disk."""
 
 
+class KeysUnusable(RtfuseError, PermissionError):
+    """A key is missing, damaged, not ours, or open to others."""
+
+
 class NoDisplay(RtfuseError, RuntimeError):
     """A window was asked for where there is no display."""
 

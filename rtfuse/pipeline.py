@@ -32,7 +32,7 @@ from rtfuse.health import Health, State
 from rtfuse.logs import event
 from rtfuse.mark import marked
 from rtfuse.playback import Playback, paced, timeline
-from rtfuse.queues import STREAMS, Inbox, LiveInbox, Moment, OrderedInbox, Outlet, named
+from rtfuse.queues import STREAMS, Dropping, Inbox, LiveInbox, Moment, OrderedInbox, Outlet, named
 from rtfuse.stats import Snapshot, Stats
 from rtfuse.supervise import Heart, Supervisor
 from rtfuse.sync import Pairer
@@ -122,8 +122,9 @@ class Pipeline:
         slow = {(o.name, "slow"): o.dropped for o in self._outlets}
         streams = {str(s): rig.health[s].condition(**_clock_of(source)) for s, source in rig.sources.items()}
         queues = {"fuse": self._inbox.waiting} | {outlet.name: outlet.waiting for outlet in self._outlets}
+        lost = [sink.drops for sink in rig.sinks.values() if isinstance(sink, Dropping)]
         drops = (rig.pairer.drops, self._inbox.drops, losses, slow)
-        return self.stats.snapshot(*drops, streams=streams, queues=queues)
+        return self.stats.snapshot(*drops, *lost, streams=streams, queues=queues)
 
     def run(self, *, frames: int | None = None, duration_s: float | None = None) -> Snapshot:
         """Fuse until the end and return the counts. Ends early after `frames` or `duration_s`.

@@ -10,7 +10,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
@@ -23,7 +23,7 @@ STREAMS: tuple[Stream, Stream] = ("ir", "rgb")
 Moment = Pair | Alone
 _AHEAD = 4
 """Frames that a stream may be ahead of the other where none is dropped."""
-_TICK_S = 0.5
+_TICK_S = 0.05
 
 
 class Inbox(ABC):
@@ -224,6 +224,14 @@ class OrderedInbox(Inbox):
     def _known(self) -> bool:
         """Whether it is certain which frame is the next, or that there is none."""
         return all(self._frames[s] or s not in self._open for s in STREAMS)
+
+
+@runtime_checkable
+class Dropping(Protocol):
+    """A sink that may lose what it has taken, and counts that by (where, cause)."""
+
+    @property
+    def drops(self) -> Mapping[tuple[str, str], int]: ...
 
 
 @runtime_checkable

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 from rtfuse.align import Aligner
@@ -15,13 +16,15 @@ from rtfuse.capture import open_source
 from rtfuse.capture.prepared import Prepared, Step
 from rtfuse.capture.reconnect import Reconnecting
 from rtfuse.capture.replay import Replay
-from rtfuse.config import Camera, Config, dump_config
+from rtfuse.config import Camera, Config, Endpoint, dump_config
 from rtfuse.errors import ConfigError
 from rtfuse.fuse import DEFAULT_FUSER, PacedFuser, RawFuser, open_fuser
 from rtfuse.health import Health
 from rtfuse.pipeline import Order, Rig
 from rtfuse.playback import Playback
-from rtfuse.publish.zmq import Publisher
+from rtfuse.publish.about import CameraAbout
+from rtfuse.publish.planes import Offer
+from rtfuse.publish.zmq import About, Publisher
 from rtfuse.queues import STREAMS
 from rtfuse.raw import RawRecorder
 from rtfuse.supervise import Supervisor
@@ -282,15 +285,53 @@ def _replayed(sources: Mapping[Stream, Source], clock: Clock, speed: float) -> C
 
 
 def open_publisher(config: Config, clock: Clock = time.monotonic_ns) -> Publisher | None:
-    """Bind the ZeroMQ endpoint of the configuration, if there is one."""
-    if config.publish.endpoint is None:
+    """Bind the ZeroMQ endpoints of the configuration, if there are any."""
+    offers = _offers(config)
+    if not offers:
         return None
-    return Publisher(
-        config.publish.endpoint,
-        topic=config.publish.topic,
-        encoding=config.publish.encoding,
-        jpeg_quality=config.publish.jpeg_quality,
-        rig=config.rig,
-        allow_remote=config.publish.insecure,
-        clock=clock,
-    )
+    p = config.publish
+    return Publisher(offers, rig=config.rig, allow_remote=p.insecure, keys=p.keys, clock=clock)
+
+
+def _offers(config: Config) -> list[Offer]:
+    """Return what each endpoint publishes."""
+    p = config.publish
+    listed = p.endpoints or ([Endpoint(endpoint=p.endpoint)] if p.endpoint is not None else [])
+    return [
+        Offer(
+            e.endpoint,
+            encoding=e.encoding or p.encoding,
+            planes=e.planes if e.planes is not None else p.planes,
+            topic=p.topic if e.topic is None else e.topic,
+            jpeg_quality=e.jpeg_quality or p.jpeg_quality,
+            h264_kbps=e.h264_kbps or p.h264_kbps,
+            prefix=f"{config.rig}/" if p.rig_topics else "",
+        )
+        for e in listed
+    ]
+
+
+def introduce(publisher: Publisher, config: Config, rig: Rig) -> None:
+    """Let the publisher say what the rig is, and what its streams are doing."""
+    calibration = Path(config.align.calib).read_text(encoding="utf-8") if config.align.calib else ""
+    software, fuser = version("rtfuse"), str(rig.fuser)
+
+    def camera(info: SourceInfo) -> CameraAbout:
+        w, h = info.size_wh
+        return CameraAbout(
+            uri=info.uri,
+            width=w,
+            height=h,
+            dtype=info.dtype,
+            live=info.live,
+            rate_hz=info.rate_hz,
+            coding=info.coding,
+        )
+
+    def states() -> dict[str, tuple[str, str | None]]:
+        conditions = {stream: rig.health[stream].condition() for stream in STREAMS}
+        return {stream: (c.state.value, c.why) for stream, c in conditions.items()}
+
+    publisher.clock = rig.clock
+    publisher.about = lambda: About(software, fuser, {s: camera(rig.sources[s].info) for s in STREAMS}, calibration)
+    publisher.states = states

@@ -27,6 +27,7 @@ CAUSES = {
     "lost": "times that the source was lost",
     "busy": "skipped for a newer one, the fuser is slow (--fuser pyramid is fast)",
     "slow": "the output did not keep up",
+    "encoder": "the encoder was still at one before",
     "corrupt": "could not be decoded",
     "truncated": "missing at the end of the file",
     "driver": "lost by the camera driver",

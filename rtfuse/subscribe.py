@@ -8,22 +8,42 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import zmq
 
-from rtfuse.errors import ConfigError, WireError
+from rtfuse.errors import ConfigError, EndpointUnavailable, RtfuseError, WireError
+from rtfuse.keys import KeyPair, curve_client
 from rtfuse.publish import check_endpoint
-from rtfuse.publish.wire import MAX_HEADER_BYTES, MAX_MESSAGE_BYTES, Header, Statistics, decode, decode_statistics
+from rtfuse.publish.about import MAX_CALIBRATION_BYTES, Description, decode_description
+from rtfuse.publish.alive import keep_alive
+from rtfuse.publish.planes import ABOUT_TOPIC
+from rtfuse.publish.wire import (
+    MAX_HEADER_BYTES,
+    MAX_MESSAGE_BYTES,
+    Header,
+    Statistics,
+    decode_statistics,
+    pixels,
+    split,
+)
 from rtfuse.types import Image
 
 _SLICE_S = 0.5
+_H264_QUEUE = 64
+_ABOUT_BYTES = MAX_CALIBRATION_BYTES + 2 * MAX_HEADER_BYTES
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Received:
-    """One fused frame: `image` is (H, W, 3) uint8 RGB, read-only; `gap` frames were missed just before it."""
+    """One frame: `image` is read-only, (H, W, 3) uint8 RGB, or (H, W) uint8 or uint16 of a plane that is gray.
+
+    `gap` frames were missed just before it.
+    """
 
     image: Image
     header: Header
@@ -36,9 +56,11 @@ class Subscriber:
     With `latest` the newest frame is always the next one, however slow the receiver is; without, frames queue up to
     `queue` and are then lost. It waits for a publisher that is not there yet, and finds it again when it restarts.
     `received`, `lost` (by sequence number), `malformed` (skipped messages) and `restarts` count what happened.
+    H.264 begins with a key frame, also after a gap; `latest` then means the newest of what has arrived.
     Messages and images of more than `max_bytes` are refused unread: ZeroMQ then drops the connection and tries again.
-    `context` is a ZeroMQ context to share; its owner ends it.
-    Raises ConfigError if the endpoint makes no sense. Use it from one thread; it is a context manager.
+    `context` is a ZeroMQ context to share; its owner ends it. `keys` is the file of `rtfuse keys new client`, for a
+    publisher that encrypts. Raises ConfigError if the endpoint makes no sense, KeysUnusable for the file. Use it from
+    one thread; it is a context manager.
     """
 
     def __init__(
@@ -50,17 +72,22 @@ class Subscriber:
         queue: int = 32,
         max_bytes: int = MAX_MESSAGE_BYTES,
         context: zmq.Context[Any] | None = None,
+        keys: str | Path | KeyPair | None = None,
     ) -> None:
         check_endpoint(endpoint)
         self.received = self.lost = self.malformed = self.restarts = 0
         self._session: str | None = None
         self._next_seq = 0
-        self._max_bytes = max_bytes
+        self._max_bytes, self._latest = max_bytes, latest
+        self._h264: Any = None
+        self._reconnect = partial(
+            _connected, endpoint=endpoint, topic=topic, max_bytes=max_bytes, queue=_H264_QUEUE, keys=keys
+        )
         self._owns_context = context is None
         self._context: zmq.Context[Any] = context or zmq.Context()
         try:
-            self._socket = _connected(self._context, endpoint, topic, max_bytes, None if latest else queue)
-        except ConfigError:
+            self._socket = _connected(self._context, endpoint, topic, max_bytes, None if latest else queue, keys)
+        except RtfuseError:
             if self._owns_context:
                 self._context.term()
             raise
@@ -76,13 +103,31 @@ class Subscriber:
             # Never one endless wait: a Ctrl-C that arrives just before it begins would be noticed only after it.
             if self._socket.poll(math.ceil(1000 * min(left_s, _SLICE_S))):
                 try:
-                    _, header, image = decode(self._socket.recv(copy=False).buffer, max_bytes=self._max_bytes)
+                    received = self._taken(self._socket.recv(copy=False).buffer)
                 except WireError:
                     self.malformed += 1
                 else:
-                    return Received(image, header, self._count(header))
+                    if received is not None:
+                        return received
             if time.monotonic() >= end:
                 return None
+
+    def _taken(self, message: memoryview) -> Received | None:
+        """Decode a message; None for an H.264 unit that cannot be shown. Raises WireError."""
+        _, header, payload = split(message, max_bytes=self._max_bytes)
+        if header.encoding != "h264":
+            return Received(pixels(header, payload), header, self._count(header))
+        if self._h264 is None:
+            from rtfuse.publish.h264 import H264Decoder
+
+            self._h264 = H264Decoder()
+            if self._latest:  # a picture depends on those before it: the newest alone is of no use
+                self._socket.close()
+                self._socket = self._reconnect(self._context)
+        image = self._h264(header, payload)
+        if image is None or (self._latest and self._socket.poll(0)):
+            return None
+        return Received(image, header, self._count(header))
 
     def _count(self, header: Header) -> int:
         if header.session != self._session:
@@ -119,16 +164,22 @@ class StatisticsSubscriber:
     """Receives what a publisher says of itself, once a second: rates, ages, drops, what each stream is doing.
 
     Iterate over it, or call `recv`. `malformed` counts skipped messages. Raises ConfigError if the endpoint makes no
-    sense. Use it from one thread; it is a context manager.
+    sense. `keys` are as for `Subscriber`. Use it from one thread; it is a context manager.
     """
 
-    def __init__(self, endpoint: str = "tcp://127.0.0.1:5555", *, topic: str = "stats") -> None:
+    def __init__(
+        self,
+        endpoint: str = "tcp://127.0.0.1:5555",
+        *,
+        topic: str = "stats",
+        keys: str | Path | KeyPair | None = None,
+    ) -> None:
         check_endpoint(endpoint)
         self.malformed = 0
         self._context: zmq.Context[Any] = zmq.Context()
         try:
-            self._socket = _connected(self._context, endpoint, topic, MAX_HEADER_BYTES, None)
-        except ConfigError:
+            self._socket = _connected(self._context, endpoint, topic, MAX_HEADER_BYTES, None, keys)
+        except RtfuseError:
             self._context.term()
             raise
 
@@ -163,22 +214,65 @@ class StatisticsSubscriber:
         self.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a rig is, and the text of its calibration file (YAML), None if it has none."""
+
+    about: Description
+    calibration: str | None
+
+
+def describe(
+    endpoint: str = "tcp://127.0.0.1:5555",
+    timeout_s: float = 5.0,
+    *,
+    topic: str = ABOUT_TOPIC,
+    keys: str | Path | KeyPair | None = None,
+) -> Described:
+    """Return what the rig that publishes on an endpoint is: its cameras, fuser, planes and calibration.
+
+    `topic` is `RIG/about` behind a proxy; `keys` are as for `Subscriber`. Raises ConfigError if the endpoint makes no
+    sense, KeysUnusable for the file, EndpointUnavailable if nothing answered in time.
+    """
+    check_endpoint(endpoint)
+    end = time.monotonic() + timeout_s
+    with zmq.Context() as context, _connected(context, endpoint, topic, _ABOUT_BYTES, None, keys) as socket:
+        while (left_s := end - time.monotonic()) > 0:
+            if socket.poll(math.ceil(1000 * min(left_s, _SLICE_S))):
+                with suppress(WireError):
+                    _, about, calibration = decode_description(socket.recv())
+                    return Described(about, calibration or None)
+    raise EndpointUnavailable(
+        f"{endpoint} has not said what it is within {timeout_s:g} s; is `rtfuse run` publishing there?"
+    )
+
+
 def _connected(
-    context: zmq.Context[Any], endpoint: str, topic: str, max_bytes: int, queue: int | None
+    context: zmq.Context[Any],
+    endpoint: str,
+    topic: str,
+    max_bytes: int,
+    queue: int | None,
+    keys: str | Path | KeyPair | None,
 ) -> zmq.Socket[Any]:
-    """Return a SUB socket on `endpoint`; `queue` None keeps the newest message only. Raises ConfigError."""
+    """Return a SUB socket on `endpoint`; `queue` None keeps the newest message only.
+
+    Raises ConfigError, KeysUnusable.
+    """
+    options = {} if keys is None else curve_client(keys, endpoint)
     s = context.socket(zmq.SUB)
     s.setsockopt(zmq.IPV6, "[" in endpoint)
     s.setsockopt(zmq.LINGER, 0)
     s.setsockopt(zmq.MAXMSGSIZE, max_bytes)
-    s.setsockopt(zmq.HEARTBEAT_IVL, 1000)
-    s.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
+    keep_alive(s)
     s.setsockopt(zmq.RECONNECT_IVL, 100)
     s.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
     if queue is None:
         s.setsockopt(zmq.CONFLATE, 1)
     else:
         s.setsockopt(zmq.RCVHWM, queue)
+    for option, value in options.items():
+        s.setsockopt(option, value)
     s.setsockopt(zmq.SUBSCRIBE, topic.encode() + b"\0")
     try:
         s.connect(endpoint)

@@ -190,6 +190,7 @@ def view(
     *,
     stopped: Callable[[], bool],
     topic: str = "fused",
+    keys: Path | None = None,
     save: Path | None = None,
     stats: bool = False,
     palette: str | None = None,
@@ -205,7 +206,7 @@ def view(
         if not (save or stats):
             window = Window(f"rtfuse {endpoint}")
             stack.callback(window.close)
-        subscriber = stack.enter_context(Subscriber(endpoint, topic=topic, latest=save is None))
+        subscriber = stack.enter_context(Subscriber(endpoint, topic=topic, latest=save is None, keys=keys))
         saver, report = Saver(save) if save else None, Report(console, subscriber) if stats else None
         while not stopped() and time.monotonic() < end and seen != frames:
             received = subscriber.recv(_POLL_S)
@@ -213,7 +214,10 @@ def view(
                 break
             if received is None:
                 if not told and not seen and time.monotonic() - waiting_since > 2:
-                    console.print(f"nothing from {endpoint} yet; is `rtfuse run` publishing there?", soft_wrap=True)
+                    which = "and does it know this key" if keys else "and in plain text"
+                    console.print(
+                        f"nothing from {endpoint} yet; is `rtfuse run` publishing there, {which}?", soft_wrap=True
+                    )
                     told = True
                 continue
             seen += 1

@@ -8,8 +8,9 @@ import pytest
 
 from rtfuse.align import Aligner
 from rtfuse.calibration import load_calibration
-from rtfuse.config import Config, dump_config, load_config
+from rtfuse.config import Config, dump_config, load_config, read_yaml
 from rtfuse.errors import ConfigError
+from rtfuse.proxy import load_proxy_config
 from trainer.recipe import load_recipe
 
 
@@ -91,6 +92,10 @@ def test_every_shipped_file_loads(path):
         assert load_recipe(path).name
     elif path.name.startswith("calibration"):
         Aligner((512, 640), (480, 640), load_calibration(path))
+    elif path.name == "proxy-compose.yaml":
+        assert set(read_yaml(path)) == {"services"}
+    elif path.name.startswith("proxy"):
+        assert load_proxy_config(path, [], [], {}).rigs
     else:
         assert load_config(path).rig != "rig"
 

@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rtfuse.errors import ConfigError, WireError
-from rtfuse.publish import wire
+from rtfuse.publish import images, wire
 from rtfuse.publish.wire import Header, decode, encode, split
 
 DOC = Path(__file__).parents[1] / "docs" / "wire.md"
@@ -216,14 +216,14 @@ JPEG_FRAME = bytes.fromhex("ffc0 0011 08 0004 0006 03 011100 021100 031100")  # 
     "before", ["ff", "ffd0", "ff01", "ffd8", "ffdc0004ffff", "ffe00000", "ffe00001", "00", "ffe0ffff", "ffda0002", "fe"]
 )
 def test_a_jpeg_whose_size_a_decoder_might_read_elsewhere_is_refused(before):
-    assert wire._jpeg_size(memoryview(JPEG_START + JPEG_FRAME)) == (6, 4)
-    assert wire._jpeg_size(memoryview(JPEG_START + bytes.fromhex("fffe0003 41") + JPEG_FRAME)) == (6, 4)
-    assert wire._jpeg_size(memoryview(JPEG_START + bytes.fromhex(before) + JPEG_FRAME)) is None
+    assert images.jpeg_size(memoryview(JPEG_START + JPEG_FRAME)) == (6, 4)
+    assert images.jpeg_size(memoryview(JPEG_START + bytes.fromhex("fffe0003 41") + JPEG_FRAME)) == (6, 4)
+    assert images.jpeg_size(memoryview(JPEG_START + bytes.fromhex(before) + JPEG_FRAME)) is None
 
 
 def test_a_progressive_jpeg_is_refused():
     _, data = cv2.imencode(".jpg", image(), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
-    assert wire._jpeg_size(memoryview(data.tobytes())) is None
+    assert images.jpeg_size(memoryview(data.tobytes())) is None
 
 
 def chunk(kind, data=b"", length=None):
@@ -250,7 +250,7 @@ IHDR = chunk(b"IHDR", struct.pack(">IIBBBBB", 6, 4, 8, 2, 0, 0, 0))
     ],
 )
 def test_a_png_that_a_decoder_might_allocate_too_much_for_is_refused(chunks, size):
-    assert wire._png_size(memoryview(b"\x89PNG\r\n\x1a\n" + chunks)) == size
+    assert images.png_size(memoryview(b"\x89PNG\r\n\x1a\n" + chunks)) == size
 
 
 def test_a_picture_of_another_kind_than_its_header_says_is_refused():

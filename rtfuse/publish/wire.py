@@ -1,4 +1,4 @@
-"""The wire format: one fused frame as one ZeroMQ message part. `docs/wire.md` describes it byte by byte.
+"""The wire format: one picture as one ZeroMQ message part. `docs/wire.md` describes it byte by byte.
 
     topic (UTF-8) | 0x00 | header length, uint32 little-endian | header, JSON | payload
 
@@ -13,9 +13,10 @@ from typing import Annotated, Literal, TypeVar, get_args
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from rtfuse.errors import ConfigError, WireError
+from rtfuse.publish.images import compress, decompress
+from rtfuse.publish.planes import Encoding, PixelFormat
 from rtfuse.types import Image
 
 VERSION = 1
@@ -25,20 +26,17 @@ MAX_SIDE_PX = 16_384
 _MAX_RIG_BYTES = 1024
 MAX_MESSAGE_BYTES = 64 << 20
 """Of a whole message, and of the decoded image: a small file may not become a huge image either."""
+MAX_H264_PX = 4096 * 2304
+"""Of a picture that is sent as H.264: what its level 5.1 allows."""
 
 Buffer = bytes | bytearray | memoryview
-Encoding = Literal["raw", "jpeg", "png"]
 Side = Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE_PX)]
 NotNegative = Annotated[int, msgspec.Meta(ge=0)]
 S = TypeVar("S")
 
 _LENGTH = struct.Struct("<I")
-_PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR"
-_PNG_CHUNKS = b"IHDR PLTE IDAT IEND tRNS gAMA cHRM sRGB sBIT bKGD pHYs tIME tEXt".split()
-_JPEG_FRAMES = {0xC0, 0xC1}
-_JPEG_SKIPPED = {0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE}
-_MAX_PARTS = 10_000
-"""Chunks of a PNG, segments before a JPEG's frame header: a check may not take long either."""
+_PIXELS: dict[PixelFormat, tuple[str, int]] = {"rgb24": ("u1", 3), "gray8": ("u1", 1), "gray16le": ("<u2", 1)}
+"""Type and number of a pixel's values."""
 
 
 class Spot(msgspec.Struct, frozen=True):
@@ -58,7 +56,10 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     mean, `skew_ns` is thermal minus RGB; of a stream that is not in the picture they are those of its last frame that
     was, 0 before the first. `age_ns` runs from the capture of the RGB frame (in `ir` mode: the thermal frame) to
     `published_ns`. `published_unix_ms` is the wall clock then. `hot`
-    and `cold` are the extremes of a radiometric thermal camera. What has a default may be missing in a message.
+    and `cold` are the extremes of a radiometric thermal camera. `plane` is what the picture is of (see
+    `rtfuse.publish.planes`); all planes of one frame have the same `seq`. `unit` counts the access units of an H.264
+    stream one by one, and `key_frame` says whether decoding may begin with this one. What has a default may be missing
+    in a message.
     """
 
     version: int = VERSION
@@ -83,8 +84,22 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     published_unix_ms: int
     width: Side
     height: Side
-    pixel_format: Literal["rgb24"] = "rgb24"
+    pixel_format: PixelFormat = "rgb24"
     encoding: Encoding
+    plane: str = "fused"
+    key_frame: bool = True
+    unit: NotNegative = 0
+
+    @property
+    def image_bytes(self) -> int:
+        """The size of the decoded image."""
+        kind, values = _PIXELS[self.pixel_format]
+        return self.width * self.height * values * np.dtype(kind).itemsize
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the decoded image: (H, W, 3), or (H, W) where a pixel is one value."""
+        return (self.height, self.width, 3) if self.pixel_format == "rgb24" else (self.height, self.width)
 
 
 class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,24 +162,41 @@ def check_names(topic: str, encoding: str, rig: str) -> None:
 
 
 def encode(topic: str, header: Header, image: Image, *, jpeg_quality: int = 90) -> memoryview:
-    """Encode one image, (H, W, 3) uint8 RGB, as a message. Copies raw pixels exactly once.
+    """Encode one image as a raw, JPEG or PNG message. Copies raw pixels exactly once.
 
+    `image` is as the header's `pixel_format` says: (H, W, 3) uint8 RGB, (H, W) uint8 or (H, W) uint16.
     Raises ValueError if the image does not fit the header, ConfigError if the topic or the size cannot be sent.
     """
-    if image.shape != (header.height, header.width, 3) or image.dtype != np.uint8:
-        raise ValueError(f"header says {header.width}x{header.height} rgb24, image is {image.shape} {image.dtype}")
+    check_image(header, image)
     check_names(topic, header.encoding, header.rig)
-    head = framed(topic, msgspec.json.encode(header))
-    if max(image.shape) > MAX_SIDE_PX or len(head) + image.size > MAX_MESSAGE_BYTES:
+    if header.encoding != "raw":
+        return message(topic, header, compress(image, header.encoding, jpeg_quality))
+    return message(topic, header, image.astype("<u2", copy=False) if image.dtype == np.uint16 else image)
+
+
+def check_image(header: Header, image: Image) -> None:
+    """Raise ValueError if the image does not fit the header, ConfigError if it is too large to be sent."""
+    kind = _PIXELS[header.pixel_format][0]
+    if image.shape != header.shape or image.dtype != np.dtype(kind).newbyteorder("="):
+        raise ValueError(
+            f"header says {header.width}x{header.height} {header.pixel_format}, image is {image.shape} {image.dtype}"
+        )
+    if max(image.shape) > MAX_SIDE_PX or MAX_HEADER_BYTES + header.image_bytes > MAX_MESSAGE_BYTES:
         raise ConfigError(
             f"an image of {header.width}x{header.height} cannot be published; at most {MAX_SIDE_PX} px a side and "
             f"{MAX_MESSAGE_BYTES >> 20} MiB are allowed"
         )
-    payload = image if header.encoding == "raw" else _compress(image, header.encoding, jpeg_quality)
-    message = np.empty(len(head) + payload.size, np.uint8)
-    message[: len(head)] = np.frombuffer(head, np.uint8)
-    np.copyto(message[len(head) :].reshape(payload.shape), payload)
-    return message.data
+
+
+def message(topic: str, header: Header, payload: Image) -> memoryview:
+    """Return the whole message of a payload that is encoded; copies it once. Raises ConfigError if it is too large."""
+    head = framed(topic, msgspec.json.encode(header))
+    if len(head) + payload.nbytes > MAX_MESSAGE_BYTES:
+        raise ConfigError(f"a message of {len(head) + payload.nbytes} bytes cannot be published")
+    data = np.empty(len(head) + payload.nbytes, np.uint8)
+    data[: len(head)] = np.frombuffer(head, np.uint8)
+    np.copyto(data[len(head) :].view(payload.dtype).reshape(payload.shape), payload)
+    return data.data
 
 
 def encode_statistics(topic: str, statistics: Statistics) -> bytes:
@@ -185,28 +217,28 @@ def decode_statistics(message: Buffer) -> tuple[str, Statistics]:
     return topic, checked(text, _statistics_decoder)
 
 
-def _compress(image: Image, encoding: str, jpeg_quality: int) -> npt.NDArray[np.uint8]:
-    import cv2
-
-    parameters = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality] if encoding == "jpeg" else [cv2.IMWRITE_PNG_COMPRESSION, 1]
-    ok, data = cv2.imencode("." + encoding, cv2.cvtColor(image, cv2.COLOR_RGB2BGR), parameters)
-    if not ok:
-        raise ValueError(f"the image cannot be encoded as {encoding}")
-    return data
-
-
 def decode(message: Buffer, *, max_bytes: int = MAX_MESSAGE_BYTES) -> tuple[str, Header, Image]:
-    """Decode a message into topic, header and image, (H, W, 3) uint8 RGB, read-only.
+    """Decode a raw, JPEG or PNG message into topic, header and image; see `pixels`. Raises WireError.
 
-    A raw image is a view of the message's bytes, not a copy. Raises WireError, also where the message or the decoded
-    image is larger than `max_bytes`.
+    Also raises it where the message or the decoded image is larger than `max_bytes`.
     """
     topic, header, payload = split(message, max_bytes=max_bytes)
+    return topic, header, pixels(header, payload)
+
+
+def pixels(header: Header, payload: memoryview) -> Image:
+    """Return the image of a payload that `split` has checked, read-only: (H, W, 3) uint8 RGB, (H, W) uint8 or uint16.
+
+    A raw image is a view of the payload, not a copy. Raises WireError, also for H.264, whose pictures depend on those
+    before them (`rtfuse.publish.h264.H264Decoder`).
+    """
+    if header.encoding == "h264":
+        raise WireError("h264 is decoded by a decoder that has seen the frames before")
     if header.encoding == "raw":
-        image = np.frombuffer(payload, np.uint8).reshape(header.height, header.width, 3)
+        image = np.frombuffer(payload, _PIXELS[header.pixel_format][0]).reshape(header.shape)
         image.flags.writeable = False
-        return topic, header, image
-    return topic, header, _decompress(payload, header)
+        return image
+    return decompress(payload, header.encoding, header.pixel_format, (header.width, header.height))
 
 
 def split(message: Buffer, *, max_bytes: int = MAX_MESSAGE_BYTES) -> tuple[str, Header, memoryview]:
@@ -216,7 +248,7 @@ def split(message: Buffer, *, max_bytes: int = MAX_MESSAGE_BYTES) -> tuple[str, 
     """
     topic, text, payload = parts(message, max_bytes)
     header = checked(text, _header_decoder)
-    expected = header.width * header.height * 3
+    expected = header.image_bytes
     if expected > max_bytes:
         raise WireError(f"image of {header.width}x{header.height}, {expected} bytes; at most {max_bytes} are allowed")
     if header.encoding == "raw" and len(payload) != expected:
@@ -258,65 +290,3 @@ def checked(text: bytes, decoder: msgspec.json.Decoder[S]) -> S:
         return decoder.decode(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         raise WireError(f"header: {e}") from e
-
-
-def _decompress(payload: memoryview, header: Header) -> Image:
-    """Decode JPEG or PNG whose own size agrees with the header's, so that a small file cannot become a huge image."""
-    size = _png_size(payload) if header.encoding == "png" else _jpeg_size(payload)
-    if size != (header.width, header.height):
-        found = "{}x{}".format(*size) if size else "unreadable"
-        raise WireError(f"the {header.encoding} is {found}, the header says {header.width}x{header.height}")
-    import cv2
-
-    try:
-        image = cv2.imdecode(np.frombuffer(payload, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as e:
-        raise WireError(f"the {header.encoding} cannot be decoded") from e
-    if image is None or image.shape != (header.height, header.width, 3):
-        raise WireError(f"the {header.encoding} cannot be decoded")
-    image.flags.writeable = False
-    return image
-
-
-def _png_size(data: memoryview) -> tuple[int, int] | None:
-    """Return the size of a PNG that is complete and consists of known chunks only.
-
-    A decoder allocates what a chunk says it has, 2 GB if need be, before it looks for the bytes.
-    """
-    if len(data) < 24 or bytes(data[:16]) != _PNG_START:
-        return None
-    width, height = struct.unpack_from(">II", data, 16)
-    at = 8
-    for _ in range(_MAX_PARTS):
-        if at + 12 > len(data):
-            return None
-        length, kind = struct.unpack_from(">I4s", data, at)
-        if kind not in _PNG_CHUNKS or (kind == b"IHDR") != (at == 8):
-            return None
-        at += 12 + length
-        if kind == b"IEND":
-            return (width, height) if at == len(data) else None
-    return None
-
-
-def _jpeg_size(data: memoryview) -> tuple[int, int] | None:
-    """Return the size in the frame header of a sequential JPEG (SOF0 or SOF1 segment, ITU T.81 B.2.2).
-
-    Stricter than decoders are: no fill bytes and no markers without a length before the frame header, so that no
-    decoder can find another one than this; and not progressive, where a small file can ask for thousands of passes.
-    """
-    if bytes(data[:2]) != b"\xff\xd8":
-        return None
-    at = 2
-    for _ in range(_MAX_PARTS):
-        if at + 9 > len(data) or data[at] != 0xFF:
-            return None
-        marker = data[at + 1]
-        if marker in _JPEG_FRAMES:
-            height, width = struct.unpack_from(">HH", data, at + 5)
-            return width, height
-        (length,) = struct.unpack_from(">H", data, at + 2)
-        if marker not in _JPEG_SKIPPED or length < 2:
-            return None
-        at += 2 + length
-    return None

@@ -1,115 +1,249 @@
-"""Fused frames onto a ZeroMQ PUB socket."""
+"""Fused frames, their planes, and what the rig says of itself onto ZeroMQ sockets."""
 
 from __future__ import annotations
 
-import errno
-import re
 import secrets
-import socket
-import stat
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import zmq
 
-from rtfuse.errors import ConfigError, EndpointUnavailable
-from rtfuse.publish import check_endpoint
-from rtfuse.publish.wire import Encoding, Header, Spot, Statistics, check_names, encode, encode_statistics
+from rtfuse.publish.about import (
+    CameraAbout,
+    Description,
+    PlaneAbout,
+    StateChange,
+    StreamState,
+    encode_description,
+    encode_state,
+)
+from rtfuse.publish.curve import Gate
+from rtfuse.publish.endpoint import Endpoint, check
+from rtfuse.publish.lanes import Kind, Lane, Outgoing, kind_of
+from rtfuse.publish.planes import (
+    ABOUT_TOPIC,
+    PIXELS,
+    STATE_TOPIC,
+    STATISTICS_TOPIC,
+    Encoding,
+    Offer,
+    Picture,
+)
+from rtfuse.publish.wire import Header, Spot, Statistics, check_names, encode_statistics
 from rtfuse.types import Clock, Fused, Pair, Stream
 
-_LOOPBACK = re.compile(r"tcp://(127(\.\d+){3}|localhost|\[::1\]|lo):", re.IGNORECASE)
-_HEARTBEAT_MS = 1000
-_LINGER_MS = 200
-_STATISTICS_NS = 1_000_000_000
-STATISTICS_TOPIC = "stats"
-_NONSENSE = "publish.endpoint: {!r} is no endpoint; want for example tcp://127.0.0.1:5555 or ipc:///run/rtfuse"
-_CHOOSE = "choose another with --publish"
-_WAITING = 2
-"""Frames that wait for each subscriber, beside those that the system's socket buffers hold."""
+_SECOND_NS = 1_000_000_000
+_LAST_S = 1.0
+"""How long encoders may take for the last pictures."""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a rig is: `software` its version, `fuser` the method, its cameras, the text of its calibration file."""
+
+    software: str
+    fuser: str
+    streams: Mapping[str, CameraAbout]
+    calibration: str = ""
 
 
 class Publisher:
-    """A sink that publishes every frame as one message part; see `rtfuse.publish.wire`.
+    """A sink that publishes every frame, each plane as one message part; see `rtfuse.publish.wire`.
 
-    A slow, stuck or dead subscriber loses frames and delays nothing: a few frames wait for each, no more. `encoding`
-    is raw, jpeg (with `jpeg_quality` 1 to 100) or png. A bind beyond this machine is not encrypted and needs
-    `allow_remote`. `endpoint` is the real one, also after a bind to port 0 or `*`. `statistics` gives the fields of
-    `wire.Statistics` that the publisher does not know itself; `tick` publishes them once a second under the topic
-    `stats`. `sent` counts frames and `sent_bytes` their bytes, whether anyone listens or not. Use it from one thread.
-    Raises ConfigError for an argument that makes no sense, EndpointUnavailable for an endpoint that cannot be bound.
+    A slow, stuck or dead subscriber loses frames and delays nothing: a few frames wait for each, no more. `endpoint` is
+    one endpoint, published as `encoding` says, or several offers. Nothing is encoded that nobody listens to, and
+    nothing twice; what an encoder could not take in time is counted in `drops`. With `keys`, a folder of `rtfuse.keys`,
+    TCP is encrypted and for authorised clients alone; without, a bind beyond this machine needs `allow_remote`.
+    `refused` counts by cause the peers that were not let in. Offers have one `prefix`. `endpoint` is the first real
+    one, also after a bind to port 0 or `*`, and `endpoints` all of them. Callables say what the publisher does not know
+    itself: `statistics` the fields of `wire.Statistics`, which `tick` publishes once a second; `states` what each
+    stream is doing and why, published when it changes; `about` what the rig is, published to whoever subscribes and
+    when it changes. `sent` counts frames, whether anyone listens or not. Use it from one thread; `subscribers` and
+    `drops` may be read from any. Raises ConfigError for an argument that makes no sense, EndpointUnavailable for an
+    endpoint that cannot be bound.
     """
 
     def __init__(
         self,
-        endpoint: str,
+        endpoint: str | Sequence[Offer],
         *,
         topic: str = "fused",
+        prefix: str = "",
         encoding: Encoding = "raw",
         jpeg_quality: int = 90,
         rig: str = "rig",
         statistics: Callable[[], Mapping[str, Any]] | None = None,
         allow_remote: bool = False,
+        keys: str | Path | None = None,
         clock: Clock = time.monotonic_ns,
     ) -> None:
-        check_endpoint(endpoint)
-        check_names(topic, encoding, rig)
-        if endpoint.startswith("tcp://") and not _LOOPBACK.match(endpoint) and not allow_remote:
-            raise ConfigError(
-                f"publish.endpoint: {endpoint} reaches beyond this machine and the stream is not encrypted; "
-                "bind to 127.0.0.1, or say that you want it with --insecure"
-            )
-        if endpoint.startswith("ipc://"):
-            _check_path(endpoint)
-        elif not endpoint.startswith("tcp://"):
-            raise ConfigError(_NONSENSE.format(endpoint))
-        self.sent = self.sent_bytes = 0
-        self._topic, self._encoding, self._quality, self._rig = topic, encoding, jpeg_quality, rig
-        self.clock, self._session = clock, secrets.token_hex(8)
+        if isinstance(endpoint, str):
+            endpoint = [Offer(endpoint, encoding, topic=topic, jpeg_quality=jpeg_quality, prefix=prefix)]
+        for offer in endpoint:
+            check(offer.endpoint, encrypted=keys is not None, allow_remote=allow_remote)
+            check_names(offer.topic_of("fused"), offer.encoding, rig)
+        self.sent = 0
+        self.clock, self._rig, self._session = clock, rig, secrets.token_hex(8)
         self.statistics, self._next_statistics_ns = statistics, 0
+        self.states: Callable[[], Mapping[str, tuple[str, str | None]]] | None = None
+        self.about: Callable[[], About] | None = None
+        self._told_states: Mapping[str, tuple[str, str | None]] = {}
+        self._told_about: About | None = None
+        self._next_about_ns = 0
         self._shown: dict[Stream, tuple[int, int]] = {}
+        self._offers = list(endpoint)
+        self._endpoints: list[Endpoint] = []
+        self._lanes: dict[Kind, Lane] = {}
+        self._own = {topic: endpoint[0].prefix + topic for topic in (STATISTICS_TOPIC, STATE_TOPIC, ABOUT_TOPIC)}
         self._context: zmq.Context[Any] = zmq.Context()
-        self._socket = self._context.socket(zmq.PUB)
-        self._socket.setsockopt(zmq.SNDHWM, _WAITING)
-        self._socket.setsockopt(zmq.LINGER, _LINGER_MS)
-        self._socket.setsockopt(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
-        self._socket.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3 * _HEARTBEAT_MS)
-        self._socket.setsockopt(zmq.MAXMSGSIZE, 1024)  # subscribers send nothing but subscriptions
-        self._socket.setsockopt(zmq.IPV6, "[" in endpoint)
+        self._gate = Gate(self._context, keys)
+        self.refused = self._gate.refused
         try:
-            self._socket.bind(endpoint)
-        except zmq.ZMQError as e:
+            for offer in self._offers:
+                self._add(offer)
+        except Exception:
             self.close()
-            raise _bind_error(endpoint, e) from e
-        self.endpoint = str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
+            raise
+        self._ordered = sorted(self._lanes.values(), key=lambda lane: lane.direct)
+
+    def _add(self, offer: Offer) -> None:
+        topics = [offer.topic_of(plane) for plane in offer.planes]
+        bound = Endpoint(self._context, self._gate, offer.endpoint, [*topics, *self._own.values()])
+        self._endpoints.append(bound)
+        for plane in dict.fromkeys(offer.planes):
+            kind = kind_of(offer, plane)
+            self._lanes.setdefault(kind, Lane(kind)).to.append(Outgoing(bound, offer.topic_of(plane)))
+
+    @property
+    def endpoint(self) -> str:
+        """The first endpoint."""
+        return self._endpoints[0].name
+
+    @property
+    def endpoints(self) -> list[str]:
+        """All endpoints."""
+        return [bound.name for bound in self._endpoints]
+
+    def lines(self) -> list[str]:
+        """Return what is published where, a line for each endpoint."""
+        said = []
+        for offer, bound in zip(self._offers, self._endpoints, strict=True):
+            kinds = {offer.topic_of(plane): offer.encoding_of(plane) for plane in offer.planes}
+            topics = [topic if how == "raw" else f"{topic} ({how})" for topic, how in kinds.items()]
+            said.append(f"{', '.join(topics)} on {bound.name}")
+        return said
+
+    @property
+    def sent_bytes(self) -> int:
+        """How many bytes were handed to ZeroMQ."""
+        return sum(bound.sent_bytes for bound in self._endpoints)
+
+    @property
+    def drops(self) -> Mapping[tuple[str, str], int]:
+        """What encoders could not take, by endpoint and topic, and cause."""
+        drops: Counter[tuple[str, str]] = Counter()
+        for lane in self._lanes.values():
+            drops.update(lane.drops)
+        return drops
+
+    def subscribers(self) -> dict[tuple[str, str], int]:
+        """Return how many subscribers each endpoint and topic has."""
+        return {(bound.name, topic): n for bound in self._endpoints for topic, n in bound.subscribers().items()}
 
     def write(self, fused: Fused) -> None:
-        """Publish one frame; never waits for a subscriber. Raises ConfigError if the image is too large."""
-        message = encode(self._topic, self.header(fused), fused.image, jpeg_quality=self._quality)
-        self._send(message)
+        """Publish one frame; never waits for a subscriber or an encoder. Raises ConfigError if it is too large."""
+        self._listen()
+        header, picture, leader = self.header(fused), Picture(fused), fused.pair.leader
+
+        def finish(header: Header) -> Header:
+            now = self.clock()
+            return msgspec.structs.replace(header, age_ns=leader.age_ns(now), **_published(now))
+
+        for lane in self._ordered:  # those with threads of their own first: they begin while raw is copied
+            lane.offer(header, picture, finish)
         self.sent += 1
-        self.sent_bytes += len(message)
 
     def tick(self) -> None:
-        """Publish the statistics if it is time, also while no frame comes."""
+        """Publish what is due of statistics, states and the description, also while no frame comes."""
         now = self.clock()
-        if self.statistics is None or now < self._next_statistics_ns:
-            return
-        self._next_statistics_ns = now + _STATISTICS_NS
-        fields = {"session": self._session, "rig": self._rig, "published_ns": now}
-        fields["published_unix_ms"] = time.time_ns() // 1_000_000
-        self._send(encode_statistics(STATISTICS_TOPIC, msgspec.convert({**self.statistics(), **fields}, Statistics)))
+        self._listen()
+        if self.statistics is not None and now >= self._next_statistics_ns:
+            self._next_statistics_ns = now + _SECOND_NS
+            told = msgspec.convert({**self.statistics(), **self._of_us(now)}, Statistics)
+            self._say(encode_statistics(self._own[STATISTICS_TOPIC], told), self._endpoints)
+        if self.states is not None:
+            self._follow(self.states())
+        if self.about is not None and now >= self._next_about_ns:
+            self._next_about_ns = now + _SECOND_NS
+            about = self.about()
+            if about != self._told_about:
+                self._told_about = about
+                for offer, bound in zip(self._offers, self._endpoints, strict=True):
+                    self._describe(offer, bound)
 
-    def _send(self, message: memoryview | bytes) -> None:
-        # Asked for its state, the socket learns which subscribers have read: on its own it looks once in a millisecond
-        # at most, and would drop frames of a burst for subscribers that have long had room again.
-        self._socket.getsockopt(zmq.EVENTS)
-        self._socket.send(message, copy=False)
+    def _listen(self) -> None:
+        """Look who has come, and tell them what they cannot wait for."""
+        for offer, bound in zip(self._offers, self._endpoints, strict=True):
+            joined = bound.joined()
+            if self._own[ABOUT_TOPIC] in joined:
+                self._describe(offer, bound)
+            if self._own[STATE_TOPIC] in joined and self._told_states:
+                self._say(self._state(None, None), [bound])
+            for topic in joined:
+                for lane in self._lanes.values():
+                    lane.joined(topic, bound)
+
+    def _follow(self, states: Mapping[str, tuple[str, str | None]]) -> None:
+        before, self._told_states = self._told_states, dict(states)
+        for stream, (state, _) in states.items():
+            was = before[stream][0] if stream in before else None
+            if state != was:
+                self._say(self._state(stream, was), self._endpoints)
+
+    def _state(self, stream: str | None, before: str | None) -> bytes:
+        streams = {name: StreamState(state=state, why=why) for name, (state, why) in self._told_states.items()}
+        change = StateChange(stream=stream, before=before, streams=streams, **self._of_us(self.clock()))
+        return encode_state(self._own[STATE_TOPIC], change)
+
+    def _describe(self, offer: Offer, bound: Endpoint) -> None:
+        about = self._told_about
+        if about is None:
+            return
+        kinds = {plane: kind_of(offer, plane) for plane in offer.planes}
+        planes = [
+            PlaneAbout(
+                topic=offer.topic_of(plane),
+                plane=plane,
+                pixel_format=PIXELS[plane],
+                encoding=kind.encoding,
+                jpeg_quality=kind.setting if kind.encoding == "jpeg" else None,
+                h264_kbps=kind.setting if kind.encoding == "h264" else None,
+            )
+            for plane, kind in kinds.items()
+        ]
+        description = Description(
+            software=about.software,
+            fuser=about.fuser,
+            streams=dict(about.streams),
+            planes=planes,
+            **self._of_us(self.clock()),
+        )
+        self._say(encode_description(self._own[ABOUT_TOPIC], description, about.calibration), [bound])
+
+    def _of_us(self, now: int) -> dict[str, Any]:
+        return {"session": self._session, "rig": self._rig, **_published(now)}
+
+    def _say(self, message: bytes, to: Sequence[Endpoint]) -> None:
+        for bound in to:
+            bound.send(zmq.Frame(message))
 
     def header(self, fused: Fused) -> Header:
-        """Return the header that the frame would be published with now."""
+        """Return the header that the fused plane would be published with now."""
         pair, now = fused.pair, self.clock()
         for frame in (pair.ir, pair.rgb) if isinstance(pair, Pair) else (pair.frame,):
             self._shown[frame.stream] = frame.frame_id, frame.t_ns
@@ -137,42 +271,21 @@ class Publisher:
             published_unix_ms=time.time_ns() // 1_000_000,
             width=fused.image.shape[1],
             height=fused.image.shape[0],
-            encoding=self._encoding,
+            encoding=self._offers[0].encoding,
         )
 
     def close(self) -> None:
         """Give the last frames a moment to leave, then close."""
-        self._socket.close()
+        until = time.monotonic() + _LAST_S
+        for lane in self._lanes.values():
+            lane.finish()
+        for lane in self._lanes.values():
+            lane.join(max(0.0, until - time.monotonic()))
+        for bound in self._endpoints:
+            bound.close()
+        self._gate.close()
         self._context.term()
 
 
-def _bind_error(endpoint: str, e: zmq.ZMQError) -> Exception:
-    if e.errno == zmq.EADDRINUSE:
-        return EndpointUnavailable(
-            f"cannot publish on {endpoint}: the port is in use, perhaps by another rtfuse; end that one, or {_CHOOSE}"
-        )
-    if e.errno in (zmq.EPROTONOSUPPORT, errno.EINVAL, zmq.ENOCOMPATPROTO):
-        return ConfigError(_NONSENSE.format(endpoint))
-    return EndpointUnavailable(f"cannot publish on {endpoint}: {zmq.strerror(e.errno or 0)}; {_CHOOSE}")
-
-
-def _check_path(endpoint: str) -> None:
-    """Refuse an ipc path that something else owns: ZeroMQ would delete a file, or take over a socket in use.
-
-    The socket that a dead publisher left behind is free to take. Raises EndpointUnavailable.
-    """
-    path = Path(endpoint.removeprefix("ipc://"))
-    if not path.name or path.name == "*" or str(path).startswith("@"):
-        return  # ZeroMQ refuses it, chooses a path, or uses a name that is no file
-    try:
-        if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise EndpointUnavailable(f"cannot publish on {endpoint}: it is there and is no socket; {_CHOOSE}")
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.setblocking(False)
-            answer = probe.connect_ex(str(path))
-    except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return  # nothing there, or nothing that can be bound: ZeroMQ says which
-    if answer != errno.ECONNREFUSED:
-        raise EndpointUnavailable(
-            f"cannot publish on {endpoint}: it is in use, perhaps by another rtfuse; end that one, or {_CHOOSE}"
-        )
+def _published(now: int) -> dict[str, int]:
+    return {"published_ns": now, "published_unix_ms": time.time_ns() // 1_000_000}

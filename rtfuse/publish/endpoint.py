@@ -1,0 +1,215 @@
+"""One bound ZeroMQ socket: who listens to which topic, and sending that never waits."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import stat
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from rtfuse.errors import ConfigError, EndpointUnavailable
+from rtfuse.publish import check_endpoint, check_reach
+from rtfuse.publish.alive import keep_alive
+from rtfuse.publish.curve import Gate
+
+_LINGER_MS = 200
+_NONSENSE = "publish.endpoint: {!r} is no endpoint; want for example tcp://127.0.0.1:5555 or ipc:///run/rtfuse"
+_CHOOSE = "choose another with --publish"
+_WAITING = 2
+"""Frames that wait for each subscriber, beside those that the system's socket buffers hold."""
+_REQUESTS = 64
+"""Subscriptions that may wait for us, of each subscriber; then its connection waits."""
+_AT_ONCE = 1000
+_LOOKS = 50
+"""How often to look whose connection is closed: ZeroMQ closes it only a moment after it has said so."""
+
+
+def check(endpoint: str, *, encrypted: bool, allow_remote: bool) -> None:
+    """Refuse what is no endpoint, or reaches beyond this machine in plain text unasked. Raises ConfigError."""
+    check_endpoint(endpoint)
+    check_reach(endpoint, "publish.endpoint", encrypted=encrypted, allow_remote=allow_remote)
+    if not endpoint.startswith(("ipc://", "tcp://")):
+        raise ConfigError(_NONSENSE.format(endpoint))
+
+
+def bound_socket(context: zmq.Context[Any], gate: Gate, endpoint: str) -> zmq.Socket[Any]:
+    """Return an XPUB socket, configured and bound by the gate. Raises ConfigError, EndpointUnavailable.
+
+    XPUB rather than PUB: it tells who subscribes to what, every time.
+    """
+    if endpoint.startswith("ipc://"):
+        _check_path(endpoint)
+    made = context.socket(zmq.XPUB)
+    made.setsockopt(zmq.XPUB_VERBOSER, 1)
+    made.setsockopt(zmq.SNDHWM, _WAITING)
+    made.setsockopt(zmq.RCVHWM, _REQUESTS)
+    made.setsockopt(zmq.LINGER, _LINGER_MS)
+    keep_alive(made)
+    made.setsockopt(zmq.MAXMSGSIZE, 1024)  # subscribers send nothing but subscriptions
+    made.setsockopt(zmq.IPV6, "[" in endpoint)
+    try:
+        gate.bind(made, endpoint)
+    except zmq.ZMQError as e:
+        gate.release(made)
+        made.close(0)
+        raise _bind_error(endpoint, e) from e
+    return made
+
+
+class Endpoint:
+    """A bound socket and its `topics`. `send` and `subscribers` may be called from any thread.
+
+    `name` is the real endpoint, also after a bind to port 0 or `*`. `sent_bytes` counts what was handed to ZeroMQ.
+    Raises ConfigError, EndpointUnavailable.
+    """
+
+    def __init__(self, context: zmq.Context[Any], gate: Gate, endpoint: str, topics: Sequence[str]) -> None:
+        self.sent_bytes = 0
+        self._keys = {topic: topic.encode() + b"\0" for topic in topics}
+        self._lock = threading.Lock()
+        self._peers: dict[tuple[int, int | None], set[bytes]] = {}
+        self._old: set[bytes] = set()
+        self._looks = 0
+        self._subscribers: Mapping[str, int] = dict.fromkeys(topics, 0)
+        self._gate, self._socket = gate, bound_socket(context, gate, endpoint)
+        self.name = str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
+
+    def send(self, message: zmq.Frame) -> None:
+        """Send one message; whoever has not read those before loses it. Does nothing once the endpoint is closed."""
+        with self._lock:
+            if self._socket.closed:
+                return
+            # Asked for its state, the socket learns which subscribers have read: on its own it looks once in a
+            # millisecond at most, and would drop frames of a burst for subscribers that have long had room again.
+            self._socket.getsockopt(zmq.EVENTS)
+            self._gate.renew(self._socket)
+            self._socket.send(message, copy=False)
+            self.sent_bytes += len(message)
+
+    def subscribers(self) -> Mapping[str, int]:
+        """Return how many peers have subscribed to each topic."""
+        return self._subscribers
+
+    def joined(self) -> set[str]:
+        """Read who has come and gone; returns the topics that somebody has subscribed to since the last call."""
+        new: set[bytes] = set()
+        changed = False
+        with self._lock:
+            if not self._socket.closed:
+                self._gate.renew(self._socket)  # here too: nothing is sent while nobody listens
+            for _ in range(_AT_ONCE):
+                if self._socket.closed or not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+                    break
+                changed |= self._note(self._socket.recv(zmq.NOBLOCK, copy=False), new)
+            if self._looks > 0:
+                self._looks -= 1
+                gone = [peer for peer in self._peers if _inode(peer[0]) != peer[1]]
+                for peer in gone:
+                    del self._peers[peer]
+                changed |= bool(gone)
+            if changed:
+                self._subscribers = {topic: self._count(key) for topic, key in self._keys.items()}
+        return {topic for topic, key in self._keys.items() if any(_meets(prefix, key) for prefix in new)}
+
+    def _note(self, frame: zmq.Frame, new: set[bytes]) -> bool:
+        """Note one subscription, or one that ended; returns whether that changed anything.
+
+        A peer is known by its connection's file descriptor, and may end its own subscriptions only. Where ZeroMQ says
+        that a subscription ended because its peer is gone, it names no connection, and neither does a peer that speaks
+        a protocol from before 2013 (ZMTP 1 and 2): so what is said is only a reason to look whose connection is closed.
+        """
+        data = bytes(frame.buffer)
+        prefix = self._known(data[1:])
+        if data[:1] not in (b"\0", b"\1") or prefix is None:
+            return False
+        begins, peer = data[:1] == b"\1", _connection(frame)
+        if begins:
+            new.add(prefix)
+            if peer is None:
+                self._old.add(prefix)  # never known to be gone: encoders rather work for nobody than not at all
+            elif peer[1] is not None:
+                self._peers.setdefault(peer, set()).add(prefix)
+            return True
+        if peer is None:
+            self._looks = _LOOKS
+            return False
+        held = self._peers.get(peer, set())
+        held.discard(prefix)
+        if not held:
+            self._peers.pop(peer, None)
+        return True
+
+    def _known(self, prefix: bytes) -> bytes | None:
+        """Return what of a subscription matters, None if it meets no topic of ours: there is no end of others."""
+        key = next((key for key in self._keys.values() if _meets(prefix, key)), None)
+        return None if key is None else prefix[: len(key)]
+
+    def _count(self, key: bytes) -> int:
+        everybody = (*self._peers.values(), self._old)
+        return sum(any(_meets(prefix, key) for prefix in prefixes) for prefixes in everybody)
+
+    def close(self) -> None:
+        """Give the last messages a moment to leave, then close."""
+        with self._lock:
+            self._gate.release(self._socket)
+            self._socket.close()
+
+
+def _connection(frame: zmq.Frame) -> tuple[int, int | None] | None:
+    """Return the descriptor that a message came by, with the inode of its socket; None if ZeroMQ does not say."""
+    try:
+        fd = int(str(frame.get("__fd")))
+    except zmq.ZMQError:
+        return None
+    return fd, _inode(fd)
+
+
+def _inode(fd: int) -> int | None:
+    """Return what tells a socket from the next with its descriptor; None if it is closed."""
+    try:
+        return os.fstat(fd).st_ino
+    except OSError:
+        return None
+
+
+def _meets(prefix: bytes, key: bytes) -> bool:
+    """Whether a subscription takes messages of the topic with this key; a longer one takes some of them."""
+    return key.startswith(prefix) or prefix.startswith(key)
+
+
+def _bind_error(endpoint: str, e: zmq.ZMQError) -> Exception:
+    if e.errno == zmq.EADDRINUSE:
+        return EndpointUnavailable(
+            f"cannot publish on {endpoint}: the port is in use, perhaps by another rtfuse; end that one, or {_CHOOSE}"
+        )
+    if e.errno in (zmq.EPROTONOSUPPORT, errno.EINVAL, zmq.ENOCOMPATPROTO):
+        return ConfigError(_NONSENSE.format(endpoint))
+    return EndpointUnavailable(f"cannot publish on {endpoint}: {zmq.strerror(e.errno or 0)}; {_CHOOSE}")
+
+
+def _check_path(endpoint: str) -> None:
+    """Refuse an ipc path that something else owns: ZeroMQ would delete a file, or take over a socket in use.
+
+    The socket that a dead publisher left behind is free to take. Raises EndpointUnavailable.
+    """
+    path = Path(endpoint.removeprefix("ipc://"))
+    if not path.name or path.name == "*" or str(path).startswith("@"):
+        return  # ZeroMQ refuses it, chooses a path, or uses a name that is no file
+    try:
+        if not stat.S_ISSOCK(path.lstat().st_mode):
+            raise EndpointUnavailable(f"cannot publish on {endpoint}: it is there and is no socket; {_CHOOSE}")
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            answer = probe.connect_ex(str(path))
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
+        return  # nothing there, or nothing that can be bound: ZeroMQ says which
+    if answer != errno.ECONNREFUSED:
+        raise EndpointUnavailable(
+            f"cannot publish on {endpoint}: it is in use, perhaps by another rtfuse; end that one, or {_CHOOSE}"
+        )

@@ -1,0 +1,333 @@
+"""What publishing costs and how old frames are where they arrive, with real processes on this machine.
+
+    python tools/bench_publish.py latency            # 640x480 raw over ipc: capture stamp to array in another process
+    python tools/bench_publish.py slow               # a subscriber that is three times too slow
+    python tools/bench_publish.py churn --seconds 300  # 100 subscribers that come and go
+    python tools/bench_publish.py encodings          # milliseconds and bytes of each encoding
+    python tools/bench_publish.py stream --size 1920x1080 --encoding jpeg   # over tcp, at 30 frames a second
+
+A rig runs in a process of its own: the real pipeline with the pyramid fuser, fed at 30 Hz by two cameras that show
+pictures drawn beforehand, so that drawing costs nothing. Ratios are of phases in turn, as a shared machine drifts.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import random
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rtfuse.bench import machine
+from rtfuse.capture import open_source
+from rtfuse.config import load_config
+from rtfuse.pipeline import Pipeline
+from rtfuse.publish.images import compress
+from rtfuse.publish.planes import Encoding
+from rtfuse.rig import introduce, open_publisher, open_rig
+from rtfuse.subscribe import Subscriber
+from rtfuse.types import Frame, Image, SourceInfo, Stamp, Stream
+
+_RATE_HZ = 30.0
+
+
+def pictures(stream: Stream, size: str, count: int = 16) -> list[Image]:
+    """Return pictures of the synthetic street."""
+    source = iter(open_source(f"synthetic:?size={size}&duration_s=10", stream))
+    return [next(source).image for _ in range(count)]
+
+
+class Camera:
+    """A live source that shows pictures again and again, at 30 Hz, each stamped with the moment it is due."""
+
+    def __init__(self, stream: Stream, size: str) -> None:
+        self._stream, self._images, self._over = stream, pictures(stream, size), threading.Event()
+        h, w = self._images[0].shape[:2]
+        self.info = SourceInfo(f"memory:{stream}", stream, (w, h), "uint8", live=True, rate_hz=_RATE_HZ)
+        self.losses: Mapping[str, int] = {}
+
+    def __iter__(self) -> Iterator[Frame]:
+        period_ns, k = round(1e9 / _RATE_HZ), 0
+        next_ns = (time.monotonic_ns() // period_ns + 1) * period_ns  # both cameras at the same moments
+        while not self._over.wait(max(0.0, (next_ns - time.monotonic_ns()) / 1e9)):
+            image = self._images[k % len(self._images)]
+            yield Frame(self._stream, image, k, next_ns, Stamp.EXPOSURE, time.monotonic_ns())
+            next_ns, k = next_ns + period_ns, k + 1
+
+    def close(self) -> None:
+        self._over.set()
+
+
+def serve(size: str, settings: list[str]) -> None:
+    """Run a rig until stdin is closed; prints its endpoints, at the end its own figures."""
+    config = load_config(overrides=["fuse.fuser=pyramid", *settings])
+    publisher = open_publisher(config)
+    assert publisher is not None
+    rig = open_rig(config, sources={"ir": lambda: Camera("ir", size), "rgb": lambda: Camera("rgb", size)})
+    introduce(publisher, config, rig)
+    rig.sinks["publish"] = publisher
+    stop = threading.Event()
+    pipeline = Pipeline(rig, stop)
+    publisher.statistics = lambda: pipeline.snapshot().fields()
+    spent: list[int] = []
+    took = pipeline.stats.took
+    pipeline.stats.took = lambda stage, ns: (spent.append(ns) if stage == "fuse" else None, took(stage, ns))[1]  # type: ignore[method-assign]
+    threading.Thread(target=lambda: (sys.stdin.read(), stop.set()), daemon=True).start()
+    print(json.dumps(publisher.endpoints), flush=True)
+    snapshot = pipeline.run()
+    publisher.close()
+    fuse = [float(x) / 1e6 for x in np.percentile(spent[30:] or [0], [50, 95, 99])]
+    drops = {".".join(key): n for key, n in snapshot.drops.items()}
+    print(json.dumps({"fuse_ms": fuse, "age_ms": snapshot.age_ms, "frames": snapshot.frames, "drops": drops}))
+
+
+class RigProcess:
+    """A rig in a process of its own; `endpoints` are where it publishes, `figures` what it said at its end."""
+
+    def __init__(self, size: str, *settings: str) -> None:
+        command = [sys.executable, __file__, "serve", "--size", size, *settings]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        self.endpoints: list[str] = json.loads(self._process.stdout.readline())
+        self.figures: dict[str, Any] = {}
+
+    def held(self) -> dict[str, float]:
+        """Return what the process holds now: resident memory, descriptors, threads; and the processor time it took."""
+        folder = Path(f"/proc/{self._process.pid}")
+        status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
+        ticks = sum(int(n) for n in (folder / "stat").read_text().rsplit(")", 1)[1].split()[11:13])
+        return {
+            "rss_mb": int(status["VmRSS"].split()[0]) / 1024,
+            "descriptors": len(os.listdir(folder / "fd")),
+            "threads": int(status["Threads"]),
+            "cpu_s": ticks / os.sysconf("SC_CLK_TCK"),
+        }
+
+    def __enter__(self) -> RigProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        out, _err = self._process.communicate("", timeout=30)
+        self.figures = json.loads(out.splitlines()[-1]) if out.strip() else {}
+
+
+@contextlib.contextmanager
+def rig_on_ipc(size: str) -> Iterator[RigProcess]:
+    """Run a rig that publishes raw frames over ipc."""
+    with tempfile.TemporaryDirectory() as folder, RigProcess(size, f"publish.endpoint=ipc://{folder}/s") as rig:
+        yield rig
+
+
+def _lateness(late: list[float], over: threading.Event) -> None:
+    while not over.is_set():
+        start = time.perf_counter()
+        time.sleep(0.005)
+        late.append(1000 * (time.perf_counter() - start) - 5)
+
+
+def listen(subscriber: Subscriber, seconds: float, *, pause_s: float = 0.0) -> list[float]:
+    """Return the age in ms of every frame when it is an array here, pausing after each."""
+    ages, end = [], time.monotonic() + seconds
+    while time.monotonic() < end:
+        received = subscriber.recv(0.5)
+        if received is not None:
+            ages.append((time.monotonic_ns() - received.header.rgb_t_ns) / 1e6)
+            if pause_s:
+                time.sleep(pause_s)
+    return ages
+
+
+def percentiles(values: list[float]) -> str:
+    """Return p50, p95 and p99 as text."""
+    return "p50 {:.1f}  p95 {:.1f}  p99 {:.1f}".format(*np.percentile(values or [np.nan], [50, 95, 99]))
+
+
+def latency(options: argparse.Namespace) -> None:
+    """Age in another process, beside what the fuser takes."""
+    late, over = list[float](), threading.Event()
+    thread = threading.Thread(target=_lateness, args=(late, over), daemon=True)
+    with rig_on_ipc(options.size) as rig, Subscriber(rig.endpoints[0]) as subscriber:
+        listen(subscriber, 2)
+        thread.start()
+        ages = listen(subscriber, options.seconds)
+        over.set()
+    fuse = rig.figures["fuse_ms"]
+    print(f"{options.size} raw over ipc, {len(ages)} frames: age in another process {percentiles(ages)} ms")
+    print("  the fuser alone: p50 {:.1f}  p95 {:.1f}  p99 {:.1f} ms".format(*fuse))
+    print(f"  how much later than asked for this machine woke a thread meanwhile: {percentiles(late)} ms")
+    beyond = float(np.percentile(ages, 99)) - fuse[0]
+    print(f"  p99 of the age beyond the fuser's p50: {beyond:.1f} ms; drops {rig.figures['drops'] or 'none'}")
+
+
+def slow(options: argparse.Namespace) -> None:
+    """A subscriber that takes 100 ms for each frame, beside one that takes none."""
+    pause_s = 3 / _RATE_HZ
+    with rig_on_ipc(options.size) as rig, Subscriber(rig.endpoints[0]) as subscriber:
+        listen(subscriber, 2)
+        before = rig.held()
+        ages = listen(subscriber, options.seconds, pause_s=pause_s)
+        after = rig.held()
+    print(f"three times too slow, {len(ages)} frames: age {percentiles(ages)} ms, oldest {max(ages):.1f}")
+    print(f"  publisher: {before['rss_mb']:.1f} MB before, {after['rss_mb']:.1f} MB after")
+
+
+def come_and_go(endpoints: list[str], seconds: float, count: int = 100, seed: int = 0) -> int:
+    """Keep up to `count` subscribers that come, read or do not, and go; returns how many there were."""
+    import zmq
+
+    rng, slots, opened = random.Random(seed), [None] * count, 0
+    ours: list[Subscriber | None] = list(slots)
+    end = time.monotonic() + seconds
+    with zmq.Context() as context:
+        context.setsockopt(zmq.MAX_SOCKETS, 4 * count + 16)
+        while time.monotonic() < end:
+            for _ in range(5):
+                k = rng.randrange(count)
+                one = ours[k]
+                if one is None:
+                    topic = rng.choice(("fused", "fused", "stats", "about"))
+                    latest = rng.random() < 0.5
+                    ours[k] = Subscriber(rng.choice(endpoints), topic=topic, latest=latest, queue=4, context=context)
+                    opened += 1
+                elif rng.random() < 0.3:
+                    one.close()
+                    ours[k] = None
+                elif rng.random() < 0.3:
+                    with contextlib.suppress(Exception):
+                        one.recv(0)
+            time.sleep(0.02)
+        for left in ours:
+            if left is not None:
+                left.close()
+    return opened
+
+
+def churn(options: argparse.Namespace) -> None:
+    """Quiet and crowded phases in turn."""
+    with tempfile.TemporaryDirectory() as folder:
+        where = json.dumps([{"endpoint": f"ipc://{folder}/s"}, {"endpoint": "tcp://127.0.0.1:*"}])
+        with (
+            RigProcess(options.size, f"publish.endpoints={where}") as rig,
+            Subscriber(rig.endpoints[0]) as subscriber,
+        ):
+            listen(subscriber, 3)
+            phase_s, quiet, crowded, held = min(15.0, options.seconds / 4), list[float](), list[float](), [rig.held()]
+            end, visitors = time.monotonic() + options.seconds, 0
+            while time.monotonic() < end:
+                quiet += listen(subscriber, phase_s)
+                command = [sys.executable, __file__, "visit", "--seconds", str(phase_s), *rig.endpoints]
+                with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as crowd:
+                    crowded += listen(subscriber, phase_s)
+                    visitors += int(crowd.communicate(timeout=60)[0])
+                listen(subscriber, 1)
+                held.append(rig.held())
+    print(
+        f"{visitors} subscribers came and went, up to 100 at once; {subscriber.lost} frames lost by the reader beside"
+    )
+    print(f"  quiet:   {len(quiet)} frames, age {percentiles(quiet)} ms")
+    print(f"  crowded: {len(crowded)} frames, age {percentiles(crowded)} ms")
+    ratio = float(np.percentile(crowded, 99) / np.percentile(quiet, 99))
+    print(
+        f"  p99 crowded to quiet: {ratio:.2f}; frames {rig.figures['frames']}, drops {rig.figures['drops'] or 'none'}"
+    )
+    for name in ("rss_mb", "descriptors", "threads"):
+        print(f"  {name}: {' '.join(f'{sample[name]:.0f}' for sample in held)}")
+
+
+def encodings(options: argparse.Namespace) -> None:
+    """One thread's milliseconds and the bytes of each encoding, in turn."""
+    import cv2
+
+    from rtfuse.publish.h264 import H264Encoder
+
+    cv2.setNumThreads(1)
+    images = pictures("rgb", options.size) if not options.images else _read(options.images)
+    grays = [np.ascontiguousarray(image[..., 1]) for image in images]
+    counts = [gray.astype(np.uint16) * 40 + 7000 for gray in grays]
+    h264, bound = H264Encoder(), H264Encoder(2000)
+    ways: dict[str, Any] = {"raw (a copy)": lambda k: images[k].tobytes()}
+    for quality in (60, 80, 90):
+        ways[f"jpeg {quality}"] = lambda k, q=quality: compress(images[k], "jpeg", q)
+    ways |= {
+        "png": lambda k: compress(images[k], "png", 0),
+        "h264": lambda k: h264(images[k], time.monotonic())[0],
+        "h264 2000 kbit/s": lambda k: bound(images[k], time.monotonic())[0],
+        "gray8 png": lambda k: compress(grays[k], "png", 0),
+        "gray16le png": lambda k: compress(counts[k], "png", 0),
+    }
+    spent: dict[str, list[float]] = {name: [] for name in ways}
+    sizes: dict[str, list[int]] = {name: [] for name in ways}
+    end, k = time.monotonic() + options.seconds, 0
+    while time.monotonic() < end or k < 20:
+        for name, way in ways.items():
+            start = time.perf_counter()
+            data = way(k % len(images))
+            spent[name].append(1000 * (time.perf_counter() - start))
+            sizes[name].append(len(data))
+        k += 1
+    h, w = images[0].shape[:2]
+    print(f"{w}x{h}, {k} pictures, one thread")
+    for name in ways:
+        size = float(np.mean(sizes[name]))
+        print(f"  {name:18} {percentiles(spent[name])} ms  {size / 1000:7.0f} kB  {size * 8 * 30 / 1e6:6.1f} Mbit/s")
+
+
+def _read(folder: Path) -> list[Image]:
+    import cv2
+
+    found = [cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) for path in sorted(folder.iterdir())[:16]]
+    return [image for image in found if image is not None]
+
+
+def stream(options: argparse.Namespace) -> None:
+    """One encoding over tcp, live."""
+    encoding: Encoding = options.encoding
+    settings = ["publish.endpoint='tcp://127.0.0.1:*'", f"publish.encoding={encoding}", *options.settings]
+    with RigProcess(options.size, *settings) as rig, Subscriber(rig.endpoints[0], latest=False) as subscriber:
+        listen(subscriber, 3)
+        before, lost, start = rig.held(), subscriber.lost, time.monotonic()
+        ages = listen(subscriber, options.seconds)
+        wall_s, after = time.monotonic() - start, rig.held()
+    print(
+        f"{options.size} {encoding} over tcp: {len(ages) / wall_s:.1f} frames/s, lost {subscriber.lost - lost}, "
+        f"age {percentiles(ages)} ms"
+    )
+    print(
+        f"  the rig took {100 * (after['cpu_s'] - before['cpu_s']) / wall_s:.0f} % of a core, the fuser p50 "
+        f"{rig.figures['fuse_ms'][0]:.1f} ms; drops {rig.figures['drops'] or 'none'}"
+    )
+
+
+def main() -> None:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("what", choices=["latency", "slow", "churn", "encodings", "stream", "serve", "visit"])
+    parser.add_argument("settings", nargs="*", help="KEY=VALUE of the rig's configuration")
+    parser.add_argument("--size", default="640x480")
+    parser.add_argument("--seconds", type=float, default=20)
+    parser.add_argument("--encoding", default="jpeg")
+    parser.add_argument("--images", type=Path, help="encodings: pictures of this folder")
+    options = parser.parse_intermixed_args()
+    if options.what == "serve":
+        serve(options.size, options.settings)
+    elif options.what == "visit":
+        print(come_and_go(options.settings, options.seconds))
+    else:
+        print(machine())
+        {"latency": latency, "slow": slow, "churn": churn, "encodings": encodings, "stream": stream}[options.what](
+            options
+        )
+
+
+if __name__ == "__main__":
+    main()
