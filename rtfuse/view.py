@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 from rich.console import Console
 
 from rtfuse.errors import NoDisplay, OutputUnwritable
@@ -108,8 +109,13 @@ class Painter:
     def __call__(self, received: Received) -> Image:
         """Return the picture to show, (H, W, 3) uint8 RGB."""
         image, header = received.image, received.header
-        if self._palette is not None and header.mode == "ir":
-            image = colourise(image[..., 0], self._palette)
+        if image.dtype == np.uint16:  # counts: for the eye alone, from the lowest to the highest
+            image = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
+        thermal = header.plane in ("ir", "counts") or (header.plane == "fused" and header.mode == "ir")
+        if self._palette is not None and thermal:
+            image = colourise(image if image.ndim == 2 else image[..., 0], self._palette)
+        if image.ndim == 2:
+            image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
         if self._spots and header.hot is not None and header.cold is not None:
             image = image.copy()
             _draw_spot(image, header.hot, (255, 96, 64))

@@ -102,3 +102,20 @@ def test_every_shipped_file_loads(path):
 
 def test_files_are_shipped():
     assert len(CONFIGS) > 3
+
+
+def test_endpoints_have_settings_of_their_own_and_say_what_is_wrong(tmp_path):
+    path = tmp_path / "c.yaml"
+    path.write_text(
+        "publish:\n  jpeg_quality: 70\n  endpoints:\n    - {endpoint: 'ipc://a', planes: [fused, counts]}\n"
+        "    - {endpoint: 'tcp://127.0.0.1:1', encoding: h264, h264_kbps: 900, topic: x}\n"
+    )
+    first, second = load_config(path).publish.endpoints
+    assert (first.planes, first.encoding, first.topic) == (("fused", "counts"), None, None)
+    assert (second.encoding, second.h264_kbps, second.topic) == ("h264", 900, "x")
+    assert load_config(path, ["publish.endpoint=ipc://b", "publish.endpoints=[]"]).publish.endpoints == []
+    endpoint = "endpoint: 'ipc://a'"
+    for wrong in ("encoding: raw", f"{endpoint}, colour: 1", f"{endpoint}, encoding: bmp", f"{endpoint}, planes: [x]"):
+        path.write_text(f"publish:\n  endpoints: [{{{wrong}}}]\n")
+        with pytest.raises(ConfigError, match=r"publish\.endpoints"):
+            load_config(path)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import pytest
 import zmq
 
@@ -102,3 +103,19 @@ def test_what_encoders_cannot_take_is_in_the_drops_and_the_statistics(start, end
                 break
         while reader.lost == 0:
             assert reader.recv(20) is not None
+
+
+def test_every_plane_can_be_watched(start, rtfuse, endpoint, tmp_path):
+    scene = SCENE + "&bits=16"
+    planes = "publish.planes=[fused, ir, counts, mask]"
+    start("run", "--ir", scene, "--rgb", SCENE, "--publish", endpoint, "--encoding", "h264", planes).wait_for(
+        "publishing"
+    )
+    for topic, colours in (("fused", True), ("ir", False), ("counts", False), ("mask", False), ("counts", True)):
+        folder = tmp_path / f"{topic}{colours}"
+        palette = ["--palette", "iron"] if (topic, colours) == ("counts", True) else []
+        done = rtfuse("view", endpoint, "--topic", topic, "--save", folder, "--frames", 2, *palette)
+        assert "2 frames received" in done.stdout, done.stderr
+        image = cv2.imread(str(next(folder.iterdir())))
+        assert image.shape == (120, 160, 3)
+        assert bool((image.max(axis=2) != image.min(axis=2)).any()) == colours
