@@ -31,7 +31,7 @@ from rtfuse.raw import RawRecorder
 from rtfuse.recording import RecordSummary, record
 from rtfuse.rig import open_lasting, open_publisher, open_raw, open_rig
 from rtfuse.stats import Snapshot
-from rtfuse.status import one_line, sources_line, watching
+from rtfuse.status import CAUSES, one_line, sources_line, watching
 from rtfuse.types import Frame, Source, Stream
 
 T = TypeVar("T")
@@ -145,8 +145,25 @@ def _answering(settings: Config, pipeline: Pipeline, console: Console) -> Iterat
     except ImportError as e:
         raise ConfigError(f"--web needs {e.name}, which is not installed: pip install 'rtfuse[web]'") from e
     about = {"rig": settings.rig, "fuser": str(pipeline.rig.fuser), "version": version("rtfuse")}
-    server = WebServer(settings.web.address, RigView(pipeline.snapshot, about), allow_remote=settings.web.insecure)
+    rig, how = pipeline.rig, settings.web
+    view = RigView(pipeline.snapshot, about, rig.clock, CAUSES, rig if how.controls else None)
+    server = WebServer(
+        settings.web.address,
+        view,
+        allow_remote=how.insecure,
+        token=how.token,
+        hosts=how.hosts,
+        viewers=how.viewers,
+        detections=how.detections,
+        cert=how.cert,
+        key=how.key,
+    )
+    rig.sinks["web"] = server.live
     console.print(f"answering on {server.url}", soft_wrap=True)
+    if server.token_needed:
+        console.print(f"log in at {server.login}", soft_wrap=True, highlight=False, markup=False)
+        if server.plain:
+            console.print("nothing of it is encrypted: whoever is on the way can read it", style="yellow")
     try:
         yield
     finally:
