@@ -30,6 +30,7 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
+    "Server": "rtfuse",
 }
 _SESSIONS, _SESSION_S = 64, 24 * 3600
 _TRIES, _TRIES_S, _PEERS = 5, 60.0, 1024

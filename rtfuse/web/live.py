@@ -183,11 +183,16 @@ class Live:
         self.viewers.add(viewer)
         try:
             while True:
-                with suppress(asyncio.TimeoutError):  # the old picture again: whoever has gone is noticed so
+                try:
                     await asyncio.wait_for(viewer.stirred.wait(), _ASK_AGAIN_S)
+                except TimeoutError:  # the old picture again: whoever has gone is noticed so
+                    viewer.seq = 0
                 viewer.stirred.clear()
-                made = await self.encoder.plane(self.shot, view, quality, palette) if self.shot else None
-                if made is not None:
+                shot = self.shot
+                if shot is None or shot.seq <= viewer.seq:
+                    continue
+                viewer.seq = shot.seq
+                if (made := await self.encoder.plane(shot, view, quality, palette)) is not None:
                     head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(made.data)}\r\n\r\n"
                     await response.write(head.encode() + made.data + b"\r\n")
         finally:

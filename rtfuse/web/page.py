@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -47,7 +48,8 @@ class Page:
     def __init__(
         self, loop: asyncio.AbstractEventLoop, rig: RigView, guard: Guard, *, viewers: int, boxes: BoxFeed | None
     ) -> None:
-        self._rig, self._guard, self._most, self._boxes = rig, guard, viewers, boxes
+        self._rig, self._guard, self._boxes = rig, guard, boxes
+        self._most = self._seats = viewers
         self.live = Live(loop, clock=rig.clock, extras=self._boxes_on if boxes else None)
         self._controls = Controls(rig.adjustable) if rig.adjustable is not None else None
         self._chronicle = Chronicle()
@@ -151,7 +153,7 @@ class Page:
         given = (await request.post()).get("token")
         try:
             if isinstance(given, str) and self._guard.admits(given.strip(), request.remote or ""):
-                response = web.HTTPSeeOther("/")
+                response = web.Response(status=303, headers={"Location": "/"})
                 self._guard.begin(response, secure=request.secure)
                 return response
         except TooManyTries as e:
@@ -161,13 +163,23 @@ class Page:
             return refused
         return self._file("login.html", said=_WRONG, status=401)
 
-    def _admit_viewer(self) -> None:
-        if len(self.live.viewers) >= self._most:
+    @contextmanager
+    def _seat(self) -> Iterator[None]:
+        """Take one of the viewers' places while the block runs. Raises HTTPServiceUnavailable."""
+        if self._seats == 0:
             text = f"{self._most} are watching already, no more may; see web.viewers\n"
             raise web.HTTPServiceUnavailable(text=text, headers={"Retry-After": "5"})
+        self._seats -= 1
+        try:
+            yield
+        finally:
+            self._seats += 1
 
     async def _watch(self, request: web.Request) -> web.StreamResponse:
-        self._admit_viewer()
+        with self._seat():
+            return await self._watched(request)
+
+    async def _watched(self, request: web.Request) -> web.StreamResponse:
         page = web.WebSocketResponse(max_msg_size=MAX_SAID_BYTES, heartbeat=10.0, compress=False)
         if not page.can_prepare(request).ok:
             raise web.HTTPBadRequest(text="this is for WebSocket; MJPEG is at /stream.mjpg\n")
@@ -185,10 +197,9 @@ class Page:
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         plane, quality, colours = _asked(request)
-        self._admit_viewer()
-        response = web.StreamResponse(headers={"Content-Type": "multipart/x-mixed-replace; boundary=frame"})
-        await response.prepare(request)
-        with suppress(ConnectionError):
+        with self._seat(), suppress(ConnectionError):
+            response = web.StreamResponse(headers={"Content-Type": "multipart/x-mixed-replace; boundary=frame"})
+            await response.prepare(request)
             await self.live.stream(response, plane, quality, colours)
         return response
 

@@ -2,6 +2,7 @@
 
 const FADE_MS = 250;
 const GONE_MS = 500;
+const NAMES = ["RGB", "Fused", "Thermal"];
 const INKS = ["#ffd166", "#7fe0c8", "#f7a8d8", "#b9d36a"];
 
 /** Draw over every pane. `scale` is pixels of the canvas per CSS pixel, `since_ms` how old the frame is by now. */
@@ -11,16 +12,16 @@ export function drawMarks(canvas, panes, header, { boxes, spots, scale, since_ms
   if (!header) return;
   context.font = `600 ${12 * scale}px system-ui, sans-serif`;
   context.textBaseline = "middle";
+  const widest = Math.max(...panes.map((pane) => pane.w));
   for (const pane of panes) {
     context.save();
     context.beginPath();
     context.rect(pane.x, pane.y, pane.w, pane.h);
     context.clip();
     if (boxes) (header.boxes ?? []).forEach((said, k) => drawBoxes(context, pane, said, INKS[k % INKS.length], scale, since_ms));
-    if (spots && header.spots) {
-      drawSpot(context, pane, header, header.spots[0], true, scale);
-      drawSpot(context, pane, header, header.spots[1], false, scale);
-    }
+    const told = pane.w === widest;
+    if (spots && header.spots) header.spots.forEach((spot, k) => drawSpot(context, pane, header, spot, k === 0, told, scale));
+    if (panes.length > 1) tag(context, NAMES[pane.mix], pane.x, pane.y, pane, "#f1eee8", scale);
     context.restore();
   }
 }
@@ -41,7 +42,7 @@ function drawBoxes(context, pane, said, ink, scale, since_ms) {
   context.globalAlpha = 1;
 }
 
-function drawSpot(context, pane, header, spot, hot, scale) {
+function drawSpot(context, pane, header, spot, hot, told, scale) {
   const x = pane.x + ((spot.x + 0.5) / header.size[0]) * pane.w;
   const y = pane.y + ((spot.y + 0.5) / header.size[1]) * pane.h;
   const ink = hot ? "#ff9a5c" : "#9fd0ff";
@@ -55,7 +56,7 @@ function drawSpot(context, pane, header, spot, hot, scale) {
     }
     context.stroke();
   }
-  tag(context, `${(spot.k - 273.15).toFixed(1)} °C`, x + 14 * scale, y, pane, ink, scale);
+  if (told) tag(context, `${(spot.k - 273.15).toFixed(1)} °C`, x + 14 * scale, y, pane, ink, scale);
 }
 
 function tag(context, text, x, y, pane, ink, scale) {
