@@ -18,7 +18,7 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     method: Method | UnsetType = UNSET
     plateau: Annotated[float, msgspec.Meta(ge=1, le=20)] | UnsetType = UNSET
-    max_gain: Annotated[float, msgspec.Meta(ge=0.05, le=10)] | UnsetType = UNSET
+    max_gain: Annotated[float, msgspec.Meta(ge=0.01, le=10)] | UnsetType = UNSET
     tails: tuple[_Tail, _Tail] | UnsetType = UNSET
     tau_ms: Annotated[float, msgspec.Meta(ge=0, le=10_000)] | UnsetType = UNSET
     freeze: bool | UnsetType = UNSET

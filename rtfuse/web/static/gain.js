@@ -13,7 +13,7 @@ const SLIDERS = {
   "tail-high": { key: "tails", part: 1, text: percent },
   tau_ms: { key: "tau_ms", text: (n) => (n ? `${(n / 1000).toFixed(1)} s` : "at once") },
 };
-const round = (n) => Math.min(10, Math.max(0.05, Number(n.toPrecision(3))));
+const round = (n) => Math.min(10, Math.max(0.01, Number(n.toPrecision(3))));
 
 export class Gain {
   #now = null;
