@@ -732,3 +732,25 @@ def test_with_a_certificate_it_is_encrypted(serve, tmp_path):
     status, headers, _ = ask(server, "/login", over=trusting, data=b"token=" + TOKEN.replace(" ", "+").encode())
     assert status == 303
     assert "Secure" in headers["Set-Cookie"]
+
+
+def test_a_picture_that_fails_sends_its_viewer_away_and_is_logged(serve, caplog):
+    server = serve()
+
+    async def watch():
+        async with watching(server) as (viewer,):
+            await viewer.want("ir")
+            whole = fused()
+            server.live.write(Fused(whole.image, lambda: 1 / 0, whole.pair, None, "pyramid"))
+            while (message := await viewer.socket.receive(timeout=10)).type is aiohttp.WSMsgType.TEXT:
+                pass
+            assert message.type is aiohttp.WSMsgType.CLOSE
+            assert viewer.socket.close_code == 1011
+            server.live.write(whole)
+        async with watching(server) as (viewer,):
+            await viewer.want("ir")
+            assert (await viewer.frame())[1].keys() == {"ir"}
+
+    with caplog.at_level("ERROR", "rtfuse.web"):
+        asyncio.run(watch())
+    assert "a picture could not be shown: ZeroDivisionError" in caplog.text

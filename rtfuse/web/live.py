@@ -8,6 +8,7 @@ nothing queues up anywhere, however slow a viewer is.
 from __future__ import annotations
 
 import asyncio
+import logging
 import struct
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from aiohttp import WSMsgType, web
 
+from rtfuse.logs import event
 from rtfuse.types import Clock, Fused, Pair, PlacedSpot
 from rtfuse.web.encode import Encoded, Encoder, Plane, QualityName, Shot
 
@@ -27,6 +29,7 @@ _SAID_PER_S = 200
 """Messages of one viewer; more, and it is sent away."""
 _LENGTH = struct.Struct("<I")
 _ASK_AGAIN_S = 20.0
+_log = logging.getLogger("rtfuse.web")
 
 
 class Want(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -117,7 +120,7 @@ class Live:
         finally:
             self.viewers.discard(viewer)
             speaking.cancel()
-            with suppress(asyncio.CancelledError, ConnectionError):
+            with suppress(asyncio.CancelledError):
                 await speaking
 
     async def _listen(self, viewer: Viewer, socket: web.WebSocketResponse) -> None:
@@ -139,20 +142,29 @@ class Live:
             viewer.stirred.set()
 
     async def _speak(self, viewer: Viewer, socket: web.WebSocketResponse, hello: str) -> None:
-        await socket.send_str(hello)
-        while not socket.closed:
-            await viewer.stirred.wait()
-            viewer.stirred.clear()
-            if viewer.text is not None:
-                text, viewer.text = viewer.text, None
-                await socket.send_str(text)
-            shot = self.shot
-            if shot is None or viewer.flying is not None or shot.seq <= viewer.seq or not viewer.want.planes:
-                continue
-            viewer.seq = viewer.flying = shot.seq
-            message = await self._message(shot, viewer)
-            viewer.sent_ns = time.monotonic_ns()
-            await socket.send_bytes(message)
+        try:
+            await socket.send_str(hello)
+            while not socket.closed:
+                await viewer.stirred.wait()
+                viewer.stirred.clear()
+                await self._say_newest(viewer, socket)
+        except ConnectionError:
+            return  # it has left
+        except Exception as e:  # noqa: BLE001 - the viewer is sent away and may come back
+            event(_log, logging.ERROR, "web", f"a picture could not be shown: {type(e).__name__}: {e}")
+            await socket.close(code=1011, message=b"this failed; the log says why")
+
+    async def _say_newest(self, viewer: Viewer, socket: web.WebSocketResponse) -> None:
+        if viewer.text is not None:
+            text, viewer.text = viewer.text, None
+            await socket.send_str(text)
+        shot = self.shot
+        if shot is None or viewer.flying is not None or shot.seq <= viewer.seq or not viewer.want.planes:
+            return
+        viewer.seq = viewer.flying = shot.seq
+        message = await self._message(shot, viewer)
+        viewer.sent_ns = time.monotonic_ns()
+        await socket.send_bytes(message)
 
     async def _message(self, shot: Shot, viewer: Viewer) -> bytes:
         planes: dict[str, Encoded] = {}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import msgspec
 from aiohttp import web
 
+from rtfuse.logs import event
 from rtfuse.stats import Snapshot
 from rtfuse.thermal.palettes import PALETTES, palette
 from rtfuse.types import Fused, Pair
@@ -36,6 +38,7 @@ _KINDS = {
 _TICK_S = 0.25
 _TICKS_PER_SAMPLE = 4
 _VIEWS: dict[str, Plane] = {"fused": "fused", "thermal": "ir", "rgb": "rgb"}
+_log = logging.getLogger("rtfuse.web")
 _WRONG = "That is not the token. It is in the line that the rig printed when it started."
 
 
@@ -98,8 +101,10 @@ class Page:
         while True:
             samples = tick % _TICKS_PER_SAMPLE == 0
             if samples or self.live.viewers:
-                with suppress(Exception):  # a snapshot that fails is logged by the request for it
+                try:
                     self._tell(self._rig.snapshot(), samples)
+                except Exception as e:  # noqa: BLE001 - the next beat may do better
+                    event(_log, logging.ERROR, "web", f"the rig's state cannot be told: {type(e).__name__}: {e}")
             due, tick = max(due + _TICK_S, loop.time()), tick + 1
             await asyncio.sleep(due - loop.time())
 
