@@ -141,6 +141,7 @@ def _answering(settings: Config, pipeline: Pipeline, console: Console) -> Iterat
         yield
         return
     try:
+        from rtfuse.web.qr import qr_code
         from rtfuse.web.server import RigView, WebServer
     except ImportError as e:
         raise ConfigError(f"--web needs {e.name}, which is not installed: pip install 'rtfuse[web]'") from e
@@ -161,9 +162,13 @@ def _answering(settings: Config, pipeline: Pipeline, console: Console) -> Iterat
     rig.sinks["web"] = server.live
     console.print(f"answering on {server.url}", soft_wrap=True)
     if server.token_needed:
-        console.print(f"log in at {server.login}", soft_wrap=True, highlight=False, markup=False)
+        # A token that somebody chose stays out of logs; a random one is nowhere else to be found.
+        login = server.login if console.is_terminal or not how.token else server.login.partition("#")[0]
+        console.print(f"log in at {login}", soft_wrap=True, highlight=False, markup=False)
         if server.plain:
             console.print("nothing of it is encrypted: whoever is on the way can read it", style="yellow")
+        if console.is_terminal:
+            console.print(qr_code(server.login), style="black on white", highlight=False)
     try:
         yield
     finally:
