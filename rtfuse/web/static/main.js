@@ -125,7 +125,12 @@ function notice() {
   const text = lines.join("\n");
   if (by("notice").textContent !== text) by("notice").textContent = text;
   by("notice").hidden = !text;
-  by("view").classList.toggle("old", document.body.dataset.link !== "open" || now - arrived > STALE_MS);
+  const old = document.body.dataset.link !== "open" || now - arrived > STALE_MS;
+  by("view").classList.toggle("old", old);
+  if (!old) return;
+  by("osd-age").textContent = "–";
+  by("osd-rate").textContent = "0.0 Hz";
+  by("osd-boxes-row").hidden = true;
 }
 
 function say(text) {
