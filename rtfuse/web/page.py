@@ -39,7 +39,7 @@ _TICK_S = 0.25
 _TICKS_PER_SAMPLE = 4
 _VIEWS: dict[str, Plane] = {"fused": "fused", "thermal": "ir", "rgb": "rgb"}
 _log = logging.getLogger("rtfuse.web")
-_WRONG = "That is not the token. It is in the line that the rig printed when it started."
+_WRONG = "That is not the token."
 
 
 class Page:

@@ -48,9 +48,12 @@ def chromium(tmp_path_factory):
         options.add_argument(f"--{flag}")
     options.add_argument("--disable-dev-shm-usage")
     options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
+    folder = tmp_path_factory.mktemp("downloads")
+    options.add_experimental_option("prefs", {"download.default_directory": str(folder)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
     opened.set_page_load_timeout(60)
+    opened.downloads = folder
     yield opened
     opened.quit()
 
@@ -207,6 +210,28 @@ def test_the_picture_moves_and_shows_what_is_chosen(chromium, shared):
     assert set(asked) == {url}
 
 
+def test_a_snapshot_is_what_is_seen(chromium, shared):
+    page = Page(chromium, shared.url).sees()
+    page.click("[data-mix='0']")
+    page.until("document.querySelector('[data-mix=\"0\"]').getAttribute('aria-pressed') == 'true'")
+    for _ in range(50):
+        if between(page.picture(), snapshot(shared.url, "view=rgb")) < 8:
+            break
+        time.sleep(0.1)
+    page.click("#spots")
+    page.click("#snap")
+    page.says("notice", "Saved mast-7-")
+    for _ in range(200):
+        if saved := list(chromium.downloads.glob("mast-7-*.png")):
+            break
+        time.sleep(0.05)
+    image = cv2.imread(str(saved[0]))
+    assert image.shape == (480, 640, 3)
+    seen = cv2.resize(image[..., ::-1], (64, 48), interpolation=cv2.INTER_AREA)
+    assert between(seen, snapshot(shared.url, "view=rgb")) < 12
+    page.js("localStorage.clear()")
+
+
 def test_without_webgl_it_is_the_same_picture(chromium, shared):
     url = shared.url
     page = Page(chromium, url + "/?plain").sees()
@@ -286,6 +311,7 @@ def test_the_numbers_are_rtfuses_own(chromium, shared):
     assert (found["rig"], found["size"], found["fuser"]) == ("mast-7", "640 × 480", "pyramid")
 
 
+@pytest.mark.slow
 def test_a_lost_camera_is_said_in_words(chromium, rig):
     camera = rig()  # its picture is the other one's thermal camera
     watched = rig(ir=f"{camera.url}/stream.mjpg?view=thermal")
@@ -343,6 +369,7 @@ def test_boxes_are_drawn_and_go_with_the_detector(chromium, shared):
     pytest.fail("old boxes stay")
 
 
+@pytest.mark.slow
 def test_the_page_comes_back_when_the_rig_does(chromium, rig):
     first = rig()
     page = Page(chromium, first.url).sees()

@@ -75,7 +75,8 @@ function draw() {
   by("osd-rate").textContent = `${(seen.length / 2).toFixed(1)} Hz`;
   const found = (header.boxes ?? []).flatMap((one) => one.boxes);
   by("osd-boxes-row").hidden = !found.length || !chosen.boxes;
-  by("osd-boxes").textContent = found.length;
+  const behind = Math.max(0, ...(header.boxes ?? []).map((one) => one.behind_ms));
+  by("osd-boxes").textContent = behind < 10000 ? `${found.length}, ${behind} ms behind` : found.length;
 }
 
 function showState(now) {
