@@ -290,6 +290,8 @@ def test_a_change_acts_on_the_rig_and_every_viewer_sees_it(serve):
         b'{"mark": true, "unknown": 1}',
         b'{"region": [0, 0, 1, 1]}',
         b"\xff\xfe",
+        b'{"m\x83rk": true}',
+        b'{"method": "\x83"}',
         b"[" * 4000,
         b'{"mark":' * 500,
         b'{"mark": true, "plateau": "2"}',

@@ -7,6 +7,7 @@ import logging
 import ssl
 import subprocess
 import urllib.request
+from pathlib import Path
 
 import aiohttp
 import cv2
@@ -171,6 +172,24 @@ def test_beyond_this_machine_there_is_always_a_token(serve):
     assert first.plain
 
 
+def new_certificate(folder, *options):
+    cert, key = folder / "cert.pem", folder / "key.pem"
+    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
+    name = ["-subj", "/CN=mast", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run([*made, *name, *(options or ["-nodes"])], check=True, capture_output=True)
+    return str(cert), str(key)
+
+
+def test_keys_that_others_read_or_that_need_a_password_are_refused(serve, tmp_path):
+    cert, key = new_certificate(tmp_path, "-passout", "pass:secret")
+    with pytest.raises(ConfigError, match="cannot be used"):
+        serve(cert=cert, key=key)
+    cert, key = new_certificate(tmp_path)
+    Path(key).chmod(0o644)
+    with pytest.raises(ConfigError, match="everybody on this machine can read"):
+        serve(cert=cert, key=key)
+
+
 def test_wrong_certificates_are_named(serve, tmp_path):
     for options in ({"cert": str(tmp_path / "none.pem")}, {"key": "key.pem"}, {"cert": __file__}):
         with pytest.raises(ConfigError, match=r"web\.(cert|key)"):
@@ -178,14 +197,11 @@ def test_wrong_certificates_are_named(serve, tmp_path):
 
 
 def test_with_a_certificate_it_is_encrypted(serve, tmp_path):
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    made = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    name = ["-subj", "/CN=mast", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)]
-    subprocess.run([*made, *name], check=True, capture_output=True)
-    server = serve(address="127.0.0.1:0", cert=str(cert), key=str(key), token=TOKEN)
+    cert, key = new_certificate(tmp_path)
+    server = serve(address="127.0.0.1:0", cert=cert, key=key, token=TOKEN)
     assert server.url.startswith("https://")
     assert not server.plain
-    trusting = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=str(cert)))
+    trusting = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=cert))
     status, _, body = ask(server, "/state", over=trusting, Authorization=f"Bearer {TOKEN}")
     assert status == 200
     assert json.loads(body)["about"]["rig"] == "mast"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
+import numpy as np
 import pytest
 import zmq
 from pages import fused, serving, watching
@@ -15,6 +17,8 @@ from rtfuse.publish.detections import Box, Detections, encode_detections
 from rtfuse.stats import Stats
 from rtfuse.types import Fused, Pair
 from rtfuse.web.boxes import BoxFeed
+from rtfuse.web.controls import Change
+from rtfuse.web.live import Said
 from rtfuse.web.state import Chronicle, in_words
 
 
@@ -131,3 +135,39 @@ def test_detectors_cannot_fill_the_memory():
     feed.close()
     with pytest.raises(ConfigError, match=r"web\.detections"):
         BoxFeed(["nonsense"], rig="mast")
+
+
+def test_whatever_comes_is_understood_or_refused():
+    """Mutated messages against everything that the page decodes: each is understood or is a plain error."""
+    dice = np.random.default_rng(7)
+    feed = BoxFeed([], rig="mast", fresh_s=60)
+    good = [
+        (said(), feed._take),
+        (b'{"ack": 7}', msgspec.json.Decoder(Said).decode),
+        (b'{"want": {"planes": ["ir", "fused"], "quality": "high"}}', msgspec.json.Decoder(Said).decode),
+        (b'{"tails": [0.001, 0.02], "method": "clahe", "freeze": true}', msgspec.json.Decoder(Change).decode),
+    ]
+    understood = 0
+    for k in range(20_000):
+        message, decode = good[k % len(good)]
+        spoilt = bytearray(message)
+        for _ in range(int(dice.integers(1, 4))):
+            at = int(dice.integers(len(spoilt)))
+            match dice.integers(4):
+                case 0:
+                    spoilt[at] = int(dice.integers(256))
+                case 1:
+                    del spoilt[at : at + int(dice.integers(1, 20))]
+                case 2:
+                    spoilt[at:at] = bytes(dice.integers(0, 256, 3, dtype=np.uint8))
+                case 3:
+                    spoilt[at:at] = spoilt[:at]
+            spoilt = spoilt or bytearray(b" ")
+        try:
+            decode(bytes(spoilt))
+            understood += 1
+        except ValueError:
+            pass
+    feed.close()
+    assert 0 < understood < 20_000
+    assert feed.malformed > 1000

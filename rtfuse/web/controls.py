@@ -39,7 +39,7 @@ class Controls:
         self._rig = rig
 
     def change(self, text: bytes) -> Change:
-        """Carry out a change, JSON, wholly or not at all, and return it. Raises msgspec.ValidationError."""
+        """Carry out a change, JSON, wholly or not at all, and return it. Raises ValueError, or RecursionError."""
         wanted = msgspec.json.decode(text, type=Change)
         given = {k: v for k, v in msgspec.structs.asdict(wanted).items() if v is not UNSET}
         if (mark := given.pop("mark", None)) is not None:

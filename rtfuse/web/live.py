@@ -29,6 +29,7 @@ _SAID_PER_S = 200
 """Messages of one viewer; more, and it is sent away."""
 _LENGTH = struct.Struct("<I")
 _ASK_AGAIN_S = 20.0
+_GOODBYE_S = 0.3
 _log = logging.getLogger("rtfuse.web")
 
 
@@ -104,11 +105,12 @@ class Live:
             viewer.stirred.set()
 
     async def leave(self) -> None:
-        """Send all viewers away, as the rig ends."""
-        for viewer in list(self.viewers):
-            if viewer.socket is not None:
-                with suppress(ConnectionError, asyncio.TimeoutError):
-                    await asyncio.wait_for(viewer.socket.close(code=1001, message=b"the rig has stopped"), 0.3)
+        """Send all viewers away, as the rig ends; who does not answer is not waited for."""
+        sockets = [viewer.socket for viewer in self.viewers if viewer.socket is not None]
+        goodbyes = [asyncio.create_task(s.close(code=1001, message=b"the rig has stopped")) for s in sockets]
+        if goodbyes:
+            for late in (await asyncio.wait(goodbyes, timeout=_GOODBYE_S))[1]:
+                late.cancel()
 
     async def watch(self, socket: web.WebSocketResponse, hello: str) -> None:
         """Show frames to one viewer until it leaves."""
@@ -132,7 +134,7 @@ class Live:
                 if message.type is not WSMsgType.TEXT or heard > _SAID_PER_S:
                     raise ValueError("too much, or not text")
                 said = decoder.decode(message.data)
-            except ValueError:  # msgspec's errors are ValueErrors too
+            except (ValueError, RecursionError):  # msgspec's errors are ValueErrors too
                 await socket.close(code=1008, message=b"not understood")
                 return
             if said.ack is not None and said.ack == viewer.flying:

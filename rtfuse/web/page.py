@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -36,6 +37,7 @@ _KINDS = {
     ".webmanifest": "application/manifest+json",
 }
 _TICK_S = 0.25
+_SEND_BYTES = 64 << 10
 _TICKS_PER_SAMPLE = 4
 _VIEWS: dict[str, Plane] = {"fused": "fused", "thermal": "ir", "rgb": "rgb"}
 _log = logging.getLogger("rtfuse.web")
@@ -205,6 +207,7 @@ class Page:
         with self._seat(), suppress(ConnectionError):
             response = web.StreamResponse(headers={"Content-Type": "multipart/x-mixed-replace; boundary=frame"})
             await response.prepare(request)
+            _hold_little(request.transport)
             await self.live.stream(response, plane, quality, colours)
         return response
 
@@ -227,10 +230,17 @@ class Page:
             raise web.HTTPUnsupportedMediaType(text="want application/json\n")
         try:
             self._controls.change(await request.read())
-        except msgspec.DecodeError as e:  # what is out of its limits, too
+        except (ValueError, RecursionError) as e:  # not JSON, not text, out of its limits, too deep
             raise web.HTTPBadRequest(text=f"{e}\n") from e
         self._tell(self._rig.snapshot(), samples=False)
         return web.Response(body=msgspec.json.encode(self._controls.now()), content_type="application/json")
+
+
+def _hold_little(transport: asyncio.Transport | None) -> None:
+    """Let little wait for a slow reader of a stream, here and in the system: what waits there grows old."""
+    if transport is not None:
+        transport.set_write_buffer_limits(high=_SEND_BYTES)
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
 
 
 def _has_counts(fused: Fused) -> bool:

@@ -8,10 +8,12 @@ import logging
 import secrets
 import socket
 import ssl
+import stat
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from aiohttp import web
 
@@ -199,7 +201,11 @@ def _tls(cert: str | None, key: str | None) -> ssl.SSLContext | None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(cert, key)
+        if Path(key or cert).stat().st_mode & stat.S_IROTH:
+            raise ConfigError(f"web.key: everybody on this machine can read {key or cert}; chmod o-r it")
+        context.load_cert_chain(cert, key, password="")  # of a key with a password it would ask the terminal
+    except ConfigError:
+        raise
     except (OSError, ssl.SSLError) as e:
         raise ConfigError(f"web.cert: {cert} cannot be used: {e.strerror or type(e).__name__}; want PEM files") from e
     return context
