@@ -112,6 +112,15 @@ function showDrops(now) {
   }));
 }
 
+// What is shown in place of what was chosen, while a stream is missing.
+function standIn() {
+  if (header?.mode === "held") return "This is an older picture.";
+  if (!["rgb", "ir"].includes(header?.mode)) return null;
+  const [there, missing] = header.mode === "rgb" ? [0, 2] : [2, 0];
+  if (!chosen.split && chosen.mix === missing) return `There is no ${NAMES[missing]} picture.`;
+  return !chosen.split && chosen.mix === there ? null : `This is ${NAMES[there]} alone.`;
+}
+
 // What is wrong, in words, over the picture.
 function notice() {
   const lines = [];
@@ -119,6 +128,8 @@ function notice() {
   if (document.body.dataset.link !== "open") lines.push(connection);
   else if (state) {
     for (const stream of Object.values(state.streams)) if (!["live", "ended"].includes(stream.state)) lines.push(stream.words);
+    const instead = standIn();
+    if (instead) lines.push(instead);
     if (state.quiet_s == null) lines.push("No picture yet");
     else if (now - arrived > STALE_MS && !document.hidden) lines.push(`No new picture for ${(state.quiet_s > 1 ? state.quiet_s : (now - arrived) / 1000).toFixed(1)} s`);
   }
