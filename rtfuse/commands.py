@@ -31,7 +31,7 @@ from rtfuse.raw import RawRecorder
 from rtfuse.recording import RecordSummary, record
 from rtfuse.rig import introduce, open_lasting, open_publisher, open_raw, open_rig
 from rtfuse.stats import Snapshot
-from rtfuse.status import one_line, sources_line, watching
+from rtfuse.status import CAUSES, one_line, sources_line, watching
 from rtfuse.types import Frame, Source, Stream
 
 T = TypeVar("T")
@@ -142,12 +142,34 @@ def _answering(settings: Config, pipeline: Pipeline, console: Console) -> Iterat
         yield
         return
     try:
+        from rtfuse.web.qr import qr_code
         from rtfuse.web.server import RigView, WebServer
     except ImportError as e:
         raise ConfigError(f"--web needs {e.name}, which is not installed: pip install 'rtfuse[web]'") from e
     about = {"rig": settings.rig, "fuser": str(pipeline.rig.fuser), "version": version("rtfuse")}
-    server = WebServer(settings.web.address, RigView(pipeline.snapshot, about), allow_remote=settings.web.insecure)
+    rig, how = pipeline.rig, settings.web
+    view = RigView(pipeline.snapshot, about, rig.clock, CAUSES, rig if how.controls else None)
+    server = WebServer(
+        settings.web.address,
+        view,
+        allow_remote=how.insecure,
+        token=how.token,
+        hosts=how.hosts,
+        viewers=how.viewers,
+        detections=how.detections,
+        cert=how.cert,
+        key=how.key,
+    )
+    rig.sinks["web"] = server.live
     console.print(f"answering on {server.url}", soft_wrap=True)
+    if server.token_needed:
+        # A token that somebody chose stays out of logs; a random one is nowhere else to be found.
+        login = server.login if console.is_terminal or not how.token else server.login.partition("#")[0]
+        console.print(f"log in at {login}", soft_wrap=True, highlight=False, markup=False)
+        if server.plain:
+            console.print("nothing of it is encrypted: whoever is on the way can read it", style="yellow")
+        if console.is_terminal:
+            console.print(qr_code(server.login), style="black on white", highlight=False)
     try:
         yield
     finally:

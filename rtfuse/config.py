@@ -177,11 +177,21 @@ class Publish(_Section, frozen=True):
 class Web(_Section, frozen=True):
     """Where the rig answers over HTTP (`ADDR:PORT` or a port of this machine alone); `address: null` does not.
 
-    Numbers for Prometheus at `/metrics`, `/healthz`, `/readyz`.
+    The page at `/`, numbers for Prometheus at `/metrics`, `/healthz`, `/readyz`. Beyond this machine it needs the token
+    (null: a random one, printed at the start), and a certificate (`cert` and `key`, PEM files) or `insecure`. `hosts`
+    are further names that the rig goes by. `viewers` may watch at once; `controls`: they may change the gain control.
+    `detections` are ZeroMQ endpoints of boxes to draw.
     """
 
     address: str | None = None
     insecure: bool = False
+    token: Annotated[str, msgspec.Meta(min_length=12, max_length=200)] | None = None
+    cert: str | None = None
+    key: str | None = None
+    hosts: tuple[str, ...] = ()
+    viewers: Count = 8
+    controls: bool = True
+    detections: tuple[str, ...] = ()
 
 
 class Record(_Section, frozen=True):
@@ -263,12 +273,13 @@ def load_config(
 
 
 def dump_config(config: Config) -> str:
-    """Return the configuration as YAML, without credentials in URIs."""
+    """Return the configuration as YAML, without credentials in URIs and without the token."""
     from rtfuse.capture import redact
 
     tree = msgspec.to_builtins(config)
     for camera in (tree["ir"], tree["rgb"]):
         camera["uri"] = camera["uri"] and redact(camera["uri"])
+    tree["web"]["token"] = None
     return yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=100)
 
 

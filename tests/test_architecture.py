@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "rig": BASE
     | {"align", "calibration", "capture", "config", "fuse", "health", "pipeline", "playback", "publish", "queues"}
     | {"raw", "supervise", "sync", "thermal"},
-    "web": BASE | {"health", "logs", "stats"},
+    "web": BASE | {"health", "logs", "publish", "stats", "thermal"},
     "status": BASE | {"health", "pipeline", "stats"},
     "commands": BASE
     | {"bench", "bench_engines", "config", "drift", "fuse", "pipeline", "publish", "queues", "raw", "recording", "rig"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import cv2
@@ -21,6 +22,20 @@ def displayed(counts: Image, table: Image | None) -> Image:
     return counts if table is None else cv2.LUT(counts, table)
 
 
+@dataclass(frozen=True, slots=True)
+class AgcSettings:
+    """What an `Agc` goes by; its docstring explains each."""
+
+    method: Method = "plateau"
+    tails: tuple[float, float] = (0.001, 0.001)
+    plateau: float = 2.0
+    max_gain: float = 1.5
+    midpoint: int | None = None
+    tau_ms: float = 700.0
+    region: tuple[float, float, float, float] | None = None
+    freeze: bool = False
+
+
 class Agc:
     """Maps 16-bit counts to 8 bits by a rising table that follows the scene slowly; 8 bits pass as they are.
 
@@ -31,7 +46,9 @@ class Agc:
     by at most `max_gain` grey levels per count, so that a uniform scene is not blown up into noise; where that leaves
     levels over, the scene's mean is put at `midpoint` (None: 128). `region` (left, top, width, height; shares of the
     picture) is what the table is made for. The table follows by a first-order filter of time constant `tau_ms`, except
-    where it leaves most of the picture black or white; with `freeze` the first one is kept.
+    where it leaves most of the picture black or white; with `freeze` the one that is there, or else the first, is kept.
+    `settings` may be replaced by any thread while it runs: a frame is shown by one whole set of them, the next frame by
+    the new one.
     """
 
     def __init__(
@@ -46,25 +63,26 @@ class Agc:
         region: tuple[float, float, float, float] | None = None,
         freeze: bool = False,
     ) -> None:
-        self._method, self._tails, self._plateau, self._max_gain = method, tails, plateau, max_gain
-        self._midpoint, self._tau_ns, self._region, self._freeze = midpoint, tau_ms * 1e6, region, freeze
+        self.settings = AgcSettings(method, tails, plateau, max_gain, midpoint, tau_ms, region, freeze)
+        self._now = self.settings
         self._held: Image | None = None
         self._table: Image | None = None
         self._t_ns = 0
-        self._clahe = cv2.createCLAHE(_CLAHE_CLIP, _CLAHE_TILES) if method == "clahe" else None
+        self._clahe = cv2.createCLAHE(_CLAHE_CLIP, _CLAHE_TILES)
 
     def table(self, frame: Frame) -> Image | None:
         """Follow the scene to this frame; return the display luma of every count, (65536,) uint8, None for uint8."""
         if frame.image.dtype == np.uint8:
             return None
-        if self._table is None or not self._freeze:
+        self._now = self.settings
+        if self._table is None or not self._now.freeze:
             self._follow(frame)
         return self._table
 
     def shown(self, frame: Frame) -> tuple[Image, Image | None]:
         """Return the picture, (H, W), and the table by which it is shown; None: as it is."""
         table = self.table(frame)
-        if table is None or self._clahe is None:
+        if table is None or self._now.method != "clahe":
             return frame.image, table
         return self._clahe.apply(displayed(frame.image, table)), None
 
@@ -79,15 +97,16 @@ class Agc:
             self._held = wanted
         else:
             dt_ns = max(frame.t_ns - self._t_ns, 0)
-            cv2.accumulateWeighted(wanted, self._held, 1 - np.exp(-dt_ns / self._tau_ns) if self._tau_ns else 1.0)
+            tau_ns = self._now.tau_ms * 1e6
+            cv2.accumulateWeighted(wanted, self._held, 1 - np.exp(-dt_ns / tau_ns) if tau_ns else 1.0)
         self._t_ns = frame.t_ns
         self._table = cv2.convertScaleAbs(self._held).ravel()
 
     def _looked_at(self, image: Image) -> Image:
         """Return the part of the picture that the table is made for, at least one pixel of it."""
-        if self._region is None:
+        if self._now.region is None:
             return image
-        (h, w), (left, top, width, height) = image.shape, self._region
+        (h, w), (left, top, width, height) = image.shape, self._now.region
         y, x = min(round(top * h), h - 1), min(round(left * w), w - 1)
         return np.ascontiguousarray(
             image[y : max(round((top + height) * h), y + 1), x : max(round((left + width) * w), x + 1)]
@@ -95,32 +114,33 @@ class Agc:
 
     def _wanted(self, histogram: Image) -> Image:
         """Return the table for a scene of this histogram, (65536,) float32 from 0 to 255."""
+        now = self._now
         occupied = np.flatnonzero(histogram)
         first, last = int(occupied[0]), int(occupied[-1])
         share = np.cumsum(histogram[first : last + 1], dtype=np.float64)
         total = share[-1]
-        low = first + int(np.searchsorted(share, self._tails[0] * total, side="right"))
-        high = first + int(np.searchsorted(share, (1 - self._tails[1]) * total))
+        low = first + int(np.searchsorted(share, now.tails[0] * total, side="right"))
+        high = first + int(np.searchsorted(share, (1 - now.tails[1]) * total))
         low, high = min(low, last), min(max(high, low), last)
         scene = histogram[low : high + 1]
         weights = np.ones_like(scene)
-        if self._method == "plateau":
-            weights = np.minimum(scene, self._plateau * scene.sum() / max(np.count_nonzero(scene), 1))
+        if now.method == "plateau":
+            weights = np.minimum(scene, now.plateau * scene.sum() / max(np.count_nonzero(scene), 1))
         # Half of a bin's rise comes before its count, half after, so that the two ends are treated alike.
-        rise = np.minimum(weights * ((1 - _LINEAR) * 255.0 / max(float(weights.sum()), 1.0)), self._max_gain)
+        rise = np.minimum(weights * ((1 - _LINEAR) * 255.0 / max(float(weights.sum()), 1.0)), now.max_gain)
         # What is left, and no less than this share, is spread evenly: empty counts between two things keep them apart.
-        rise = np.minimum(rise + (255.0 - float(rise.sum())) / rise.size, self._max_gain)
+        rise = np.minimum(rise + (255.0 - float(rise.sum())) / rise.size, now.max_gain)
         levels = np.cumsum(rise) - rise / 2
         used = float(rise.sum())
         if used < 255.0:
             mean = float(scene @ levels) / max(float(scene.sum()), 1.0)
-            levels += min(max((128 if self._midpoint is None else self._midpoint) - mean, 0.0), 255.0 - used)
+            levels += min(max((128 if now.midpoint is None else now.midpoint) - mean, 0.0), 255.0 - used)
         table = np.empty((_LEVELS, 1), np.float32)
         table[low : high + 1, 0] = levels
         # Beyond the tails it goes on rising by the largest gain until black and white.
-        table[:low, 0] = np.maximum(levels[0] - self._max_gain * np.arange(low, 0, -1, dtype=np.float32), 0.0)
+        table[:low, 0] = np.maximum(levels[0] - now.max_gain * np.arange(low, 0, -1, dtype=np.float32), 0.0)
         beyond = np.arange(1, _LEVELS - high, dtype=np.float32)
-        table[high + 1 :, 0] = np.minimum(levels[-1] + self._max_gain * beyond, 255.0)
+        table[high + 1 :, 0] = np.minimum(levels[-1] + now.max_gain * beyond, 255.0)
         return table
 
     def _useless(self, histogram: Image) -> bool:

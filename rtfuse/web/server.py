@@ -1,13 +1,19 @@
-"""An HTTP server beside the pipeline, in a thread of its own: `/metrics`, `/healthz`, `/readyz`."""
+"""An HTTP server beside the pipeline, in a thread of its own: the page, and `/metrics`, `/healthz`, `/readyz`."""
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
 import logging
+import secrets
+import socket
+import ssl
+import stat
 import threading
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from aiohttp import web
 
@@ -15,40 +21,74 @@ from rtfuse.errors import ConfigError, EndpointUnavailable
 from rtfuse.health import State
 from rtfuse.logs import event
 from rtfuse.stats import Snapshot
+from rtfuse.types import Clock
 from rtfuse.web import address_of
+from rtfuse.web.boxes import BoxFeed
+from rtfuse.web.controls import Adjustable
+from rtfuse.web.guard import HEADERS, Guard
 from rtfuse.web.metrics import exposition
+from rtfuse.web.page import Page
 
 _FRESH_S = 2.0
 """A rig whose newest frame is older is not ready."""
 _START_S = 10.0
+_MAX_ASKED_BYTES = 4096
 _log = logging.getLogger("rtfuse.web")
 
 
 @dataclass(frozen=True, slots=True)
 class RigView:
-    """What the server may ask of the rig: its counts now, and what it is (the labels of `rtfuse_info`)."""
+    """What the server may ask of the rig: its counts now, and what it is (the labels of `rtfuse_info`).
+
+    `causes` says in words why frames are dropped; `adjustable` is what the page may change (None: nothing).
+    """
 
     snapshot: Callable[[], Snapshot]
     about: Mapping[str, str]
+    clock: Clock = time.monotonic_ns
+    causes: Mapping[str, str] = field(default_factory=dict)
+    adjustable: Adjustable | None = None
 
 
 class WebServer:
     """Serves a rig over HTTP until closed.
 
     `address` is `ADDR:PORT` or a port on the loopback device; port 0 takes a free one, and `url` says which. Beyond the
-    loopback device it needs `allow_remote`. A request that fails is answered with 500 and logged; none delays the
-    pipeline. Raises ConfigError for an address that makes no sense, EndpointUnavailable for one that cannot be bound.
+    loopback device it needs `token` (None: a random one), and a certificate (`cert` and `key`, PEM files) or
+    `allow_remote`; `login` is where a browser logs in then. `hosts` are further names that the rig goes by. `viewers`
+    may watch at once, `detections` are ZeroMQ endpoints of boxes to draw. `live` is the sink that takes the frames.
+    A request that fails is answered with 500 and logged; none delays the pipeline. Raises ConfigError for an address,
+    certificate or endpoint that makes no sense, EndpointUnavailable for an address that cannot be bound.
     """
 
-    def __init__(self, address: str, rig: RigView, *, allow_remote: bool = False) -> None:
+    def __init__(
+        self,
+        address: str,
+        rig: RigView,
+        *,
+        allow_remote: bool = False,
+        token: str | None = None,
+        hosts: Sequence[str] = (),
+        viewers: int = 8,
+        detections: Sequence[str] = (),
+        cert: str | None = None,
+        key: str | None = None,
+    ) -> None:
         host, port = address_of(address)
-        if not allow_remote and not _loopback(host):
+        self._tls = _tls(cert, key)
+        remote = not _loopback(host)
+        if remote and self._tls is None and not allow_remote:
             raise ConfigError(
-                f"web.address: {address} reaches beyond this machine and nothing is encrypted; "
-                "listen on 127.0.0.1, or say that you want it with --insecure"
+                f"web.address: {address} reaches beyond this machine and nothing is encrypted; listen on 127.0.0.1, "
+                "give a certificate (web.cert, web.key), or say that you want it with --insecure"
             )
         self._rig = rig
+        self._token = token or (secrets.token_urlsafe(16) if remote else None)
+        self._guard = Guard(self._token, hosts=hosts)
+        boxes = BoxFeed(detections, rig=rig.about.get("rig", "rig")) if detections else None
         self._loop = asyncio.new_event_loop()
+        self._page = Page(self._loop, rig, self._guard, viewers=viewers, boxes=boxes)
+        self.live = self._page.live
         self._thread = threading.Thread(target=self._loop.run_forever, name="rtfuse-web", daemon=True)
         self._thread.start()
         self._runner = web.AppRunner(self._app(), access_log=None, handle_signals=False, shutdown_timeout=0.5)
@@ -59,22 +99,37 @@ class WebServer:
             raise EndpointUnavailable(
                 f"web.address: cannot listen on {address}: {e.strerror or e}; choose another with --web"
             ) from e
-        self.url = f"http://{f'[{host}]' if ':' in host else host}:{bound}"
+        self._guard.cookie = f"rtfuse-{bound}"
+        scheme = "https" if self._tls else "http"
+        self.url = f"{scheme}://{_in_url(host)}:{bound}"
+        self.login = f"{scheme}://{_in_url(_reached(host))}:{bound}/" + (f"login#{self._token}" if self._token else "")
+
+    @property
+    def token_needed(self) -> bool:
+        """Whether a browser has to log in."""
+        return self._guard.locked
+
+    @property
+    def plain(self) -> bool:
+        """Whether what is sent, the token too, can be read on the way."""
+        return self._tls is None
 
     def close(self) -> None:
         """Stop listening, and end what is being answered."""
         asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(_START_S)
+        self._page.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(1.0)
         self._loop.close()
 
     async def _listen(self, host: str, port: int) -> int:
         await self._runner.setup()
-        await web.TCPSite(self._runner, host, port).start()
+        await web.TCPSite(self._runner, host, port, ssl_context=self._tls).start()
         return int(self._runner.addresses[0][1])
 
     def _app(self) -> web.Application:
-        app = web.Application(middlewares=[_logged])
+        app = web.Application(middlewares=[_logged, self._guard.guarded], client_max_size=_MAX_ASKED_BYTES)
+        app.on_response_prepare.append(_headed)
         app.add_routes(
             [
                 web.get("/metrics", self._metrics),
@@ -82,6 +137,7 @@ class WebServer:
                 web.get("/readyz", self._readyz),
             ]
         )
+        self._page.add_to(app)
         return app
 
     async def _metrics(self, _: web.Request) -> web.Response:
@@ -91,9 +147,10 @@ class WebServer:
     async def _healthz(self, _: web.Request) -> web.Response:
         return web.Response(text="the process is alive\n")
 
-    async def _readyz(self, _: web.Request) -> web.Response:
+    async def _readyz(self, request: web.Request) -> web.Response:
         problems = not_ready(self._rig.snapshot())
-        return web.Response(text="".join(f"{p}\n" for p in problems) or "ready\n", status=503 if problems else 200)
+        said = problems if self._guard.knows(request) else ["not ready"][: len(problems)]
+        return web.Response(text="".join(f"{p}\n" for p in said) or "ready\n", status=503 if problems else 200)
 
 
 def not_ready(s: Snapshot) -> list[str]:
@@ -118,6 +175,45 @@ def _loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _reached(host: str) -> str:
+    """Return the address by which others reach a server on this one: for all addresses, the one towards the network."""
+    if host not in ("0.0.0.0", "::"):
+        return host
+    family, far = (socket.AF_INET, "192.0.2.1") if host == "0.0.0.0" else (socket.AF_INET6, "2001:db8::1")
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((far, 9))  # of a datagram socket this sends nothing: it asks for the route
+            return str(probe.getsockname()[0])
+        except OSError:
+            return socket.gethostname()
+
+
+def _in_url(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _tls(cert: str | None, key: str | None) -> ssl.SSLContext | None:
+    if cert is None:
+        if key is not None:
+            raise ConfigError("web.key: a key without a certificate; give web.cert too")
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        if Path(key or cert).stat().st_mode & stat.S_IROTH:
+            raise ConfigError(f"web.key: everybody on this machine can read {key or cert}; chmod o-r it")
+        context.load_cert_chain(cert, key, password="")  # of a key with a password it would ask the terminal
+    except ConfigError:
+        raise
+    except (OSError, ssl.SSLError) as e:
+        raise ConfigError(f"web.cert: {cert} cannot be used: {e.strerror or type(e).__name__}; want PEM files") from e
+    return context
+
+
+async def _headed(_: web.Request, response: web.StreamResponse) -> None:
+    for name, value in HEADERS.items():
+        response.headers.setdefault(name, value)
 
 
 @web.middleware

@@ -65,9 +65,7 @@ def endpoint(tmp_path):
     return f"ipc://{tmp_path}/s"
 
 
-@pytest.fixture
-def start():
-    """Start `rtfuse ARGS…`; whatever still runs at the end of the test is killed."""
+def _starting():
     running = []
 
     def begin(*args, **kwargs):
@@ -79,6 +77,18 @@ def start():
         if process.popen.poll() is None:
             process.signal(signal.SIGKILL)
             process.end(10)
+
+
+@pytest.fixture
+def start():
+    """Start `rtfuse ARGS…`; whatever still runs at the end of the test is killed."""
+    yield from _starting()
+
+
+@pytest.fixture(scope="module")
+def start_for_all():
+    """The same for all tests of a module."""
+    yield from _starting()
 
 
 @pytest.fixture

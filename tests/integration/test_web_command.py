@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
 import urllib.request
+from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from rtfuse.config import load_config
 from rtfuse.subscribe import StatisticsSubscriber
 
 
@@ -47,3 +51,45 @@ def test_an_address_in_use_ends_the_run_before_it_begins(start, endpoint):
     remote = start("run", "--ir", "synthetic:", "--rgb", "synthetic:", "--web", "0.0.0.0:0", "--publish", "off")
     assert remote.end() == 2
     assert "--insecure" in remote.output
+
+
+DOCS = (Path(__file__).parents[2] / "docs" / "web.md").read_text(encoding="utf-8")
+LINES = [line for block in re.findall(r"```sh\n(.*?)```", DOCS, re.DOTALL) for line in block.splitlines()]
+
+
+def test_the_commands_of_the_documentation_work(start):
+    rigs = []
+    for line in (line for line in LINES if line.startswith("rtfuse run")):
+        line = re.sub(r"/dev/video\d", "synthetic:?live=1", line)
+        line = re.sub(r"--web( 0\.0\.0\.0:\d+)?", lambda m: "--web 0.0.0.0:0" if m[1] else "--web 127.0.0.1:0", line)
+        rigs.append(start(*shlex.split(line)[1:], "--publish", "off"))
+    urls = [re.search(r"http://\S+", rig.wait_for("answering on"))[0] for rig in rigs]
+    assert len(rigs) == 3
+    assert re.search(r"log in at http://\S+/login#\S{20,}", rigs[2].wait_for("log in at"))
+    rigs[2].wait_for("nothing of it is encrypted")
+    for line in (line for line in LINES if line.startswith("curl")):
+        answer = subprocess.run(
+            shlex.split(line.replace("http://127.0.0.1:8080", urls[0])), capture_output=True, text=True, check=True
+        )
+        assert '"method":"linear","plateau":2.0,"max_gain":0.5' in answer.stdout
+    for rig in rigs:
+        rig.signal(2)
+        assert rig.end(20) == 0
+
+
+def test_the_configuration_of_the_documentation_is_one(tmp_path):
+    (block,) = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
+    (tmp_path / "c.yaml").write_text(block)
+    assert load_config(tmp_path / "c.yaml").web.cert == "/etc/rtfuse/cert.pem"
+
+
+def test_the_token_is_in_no_line_that_is_printed(start):
+    secret = "a secret of seven words or so"
+    run = start(
+        "run", "--ir", "synthetic:", "--rgb", "synthetic:", "--web", "127.0.0.1:0", f"web.token='{secret}'",
+        "--publish", "off",
+    )  # fmt: skip
+    run.wait_for("log in at")
+    run.signal(2)
+    assert run.end(20) == 0
+    assert secret not in run.output

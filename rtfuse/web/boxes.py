@@ -1,0 +1,119 @@
+"""What detectors say of the frames, off their own ZeroMQ endpoints: the newest boxes of each, while they are fresh."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import zmq
+
+from rtfuse.errors import ConfigError, WireError
+from rtfuse.publish import check_endpoint
+from rtfuse.publish.detections import DETECTIONS_TOPIC, Detections, decode_detections
+from rtfuse.types import Clock
+
+_DETECTORS = 8
+_SHOWN = 100
+_MAX_BYTES = 256 << 10
+_POLL_MS = 200
+
+
+class BoxFeed:
+    """Listens to detectors in a thread of its own. It waits for those that are not there yet, and finds them again.
+
+    Boxes older than `fresh_s` are not shown; of another rig than `rig` they count in `foreign`, and what is no message
+    of detections in `malformed`. Raises ConfigError if an endpoint makes no sense.
+    """
+
+    def __init__(
+        self, endpoints: Sequence[str], *, rig: str, fresh_s: float = 0.5, clock: Clock = time.monotonic_ns
+    ) -> None:
+        self.foreign = self.malformed = 0
+        self._rig, self._fresh_ns, self._clock = rig, round(fresh_s * 1e9), clock
+        self._newest: dict[str, tuple[int, Detections]] = {}
+        self._over = threading.Event()
+        self._context: zmq.Context[Any] = zmq.Context()
+        try:
+            sockets = [_connected(self._context, endpoint) for endpoint in endpoints]
+        except ConfigError:
+            self._context.destroy(0)
+            raise
+        self._thread = threading.Thread(target=self._listen, args=(sockets,), name="rtfuse-web-boxes", daemon=True)
+        self._thread.start()
+
+    def shown(self, rgb_t_ns: int) -> list[dict[str, Any]]:
+        """Return what is to be drawn on a frame of this capture time: per detector its boxes, in shares of the picture.
+
+        `age_ms` is how long ago they came, `behind_ms` how much older the frame is that was looked at.
+        """
+        now = self._clock()
+        return [
+            {
+                "detector": said.detector,
+                "age_ms": round((now - came_ns) / 1e6),
+                "behind_ms": round((rgb_t_ns - said.rgb_t_ns) / 1e6),
+                "boxes": [
+                    [
+                        round(b.x / said.frame_width, 4),
+                        round(b.y / said.frame_height, 4),
+                        round(b.width / said.frame_width, 4),
+                        round(b.height / said.frame_height, 4),
+                        b.label,
+                        round(b.score, 2),
+                    ]
+                    for b in said.boxes[:_SHOWN]
+                ],
+            }
+            for came_ns, said in list(self._newest.values())
+            if now - came_ns < self._fresh_ns
+        ]
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._over.set()
+        self._thread.join(2.0)
+
+    def _listen(self, sockets: list[zmq.Socket[Any]]) -> None:
+        poller = zmq.Poller()
+        for each in sockets:
+            poller.register(each, zmq.POLLIN)
+        while not self._over.is_set():
+            for each, _ in poller.poll(_POLL_MS):
+                self._take(each.recv(zmq.NOBLOCK))
+        self._context.destroy(0)
+
+    def _take(self, message: bytes) -> None:
+        try:
+            said = decode_detections(message)[1]
+        except WireError:
+            self.malformed += 1
+            return
+        if said.rig != self._rig:
+            self.foreign += 1
+        elif said.detector in self._newest or len(self._newest) < _DETECTORS:
+            self._newest[said.detector] = self._clock(), said
+
+
+def _connected(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[Any]:
+    check_endpoint(endpoint)
+    s = context.socket(zmq.SUB)
+    s.setsockopt(zmq.IPV6, "[" in endpoint)
+    s.setsockopt(zmq.LINGER, 0)
+    s.setsockopt(zmq.MAXMSGSIZE, _MAX_BYTES)
+    s.setsockopt(zmq.RCVHWM, 4)
+    s.setsockopt(zmq.HEARTBEAT_IVL, 1000)
+    s.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
+    s.setsockopt(zmq.RECONNECT_IVL, 100)
+    s.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
+    s.setsockopt(zmq.SUBSCRIBE, DETECTIONS_TOPIC.encode() + b"\0")
+    try:
+        s.connect(endpoint)
+    except zmq.ZMQError as e:
+        s.close()
+        raise ConfigError(
+            f"web.detections: {endpoint!r} is no endpoint to connect to ({zmq.strerror(e.errno or 0)}); "
+            "want for example tcp://127.0.0.1:5556"
+        ) from e
+    return s

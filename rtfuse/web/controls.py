@@ -1,0 +1,55 @@
+"""What the page may change on a running rig, within limits that make sense."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Annotated, Any, Protocol
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from rtfuse.thermal.agc import Agc, AgcSettings, Method
+
+_Tail = Annotated[float, msgspec.Meta(ge=0, le=0.05)]
+
+
+class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A change of some settings of the gain control (see `rtfuse.thermal.agc.Agc`), and of the mark on the picture."""
+
+    method: Method | UnsetType = UNSET
+    plateau: Annotated[float, msgspec.Meta(ge=1, le=20)] | UnsetType = UNSET
+    max_gain: Annotated[float, msgspec.Meta(ge=0.01, le=10)] | UnsetType = UNSET
+    tails: tuple[_Tail, _Tail] | UnsetType = UNSET
+    tau_ms: Annotated[float, msgspec.Meta(ge=0, le=10_000)] | UnsetType = UNSET
+    freeze: bool | UnsetType = UNSET
+    mark: bool | UnsetType = UNSET
+
+
+class Adjustable(Protocol):
+    """What can be changed while it runs: `rtfuse.pipeline.Rig`."""
+
+    agc: Agc
+    mark: bool
+
+
+class Controls:
+    """Reads and changes the settings of a running rig, from one thread; they take effect with the next frame."""
+
+    def __init__(self, rig: Adjustable) -> None:
+        self._rig = rig
+
+    def change(self, text: bytes) -> Change:
+        """Carry out a change, JSON, wholly or not at all, and return it. Raises ValueError, or RecursionError."""
+        wanted = msgspec.json.decode(text, type=Change)
+        given = {k: v for k, v in msgspec.structs.asdict(wanted).items() if v is not UNSET}
+        if (mark := given.pop("mark", None)) is not None:
+            self._rig.mark = mark
+        if given:
+            self._rig.agc.settings = replace(self._rig.agc.settings, **given)
+        return wanted
+
+    def now(self) -> dict[str, Any]:
+        """Return the settings as they are."""
+        agc: AgcSettings = self._rig.agc.settings
+        names = ("method", "plateau", "max_gain", "tails", "tau_ms", "freeze")
+        return {name: getattr(agc, name) for name in names} | {"mark": self._rig.mark}

@@ -1,0 +1,123 @@
+"""Pictures for browsers: each plane of a frame becomes a JPEG once, however many watch, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+import cv2
+import numpy as np
+
+from rtfuse.thermal.palettes import colourise
+from rtfuse.types import Fused, Image, Pair
+
+Plane = Literal["fused", "ir", "rgb"]
+QualityName = Literal["low", "medium", "high"]
+_NICE = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """How a plane is encoded: JPEG quality 1 to 100, and the largest width in pixels (None: as it is)."""
+
+    jpeg: int
+    width: int | None
+
+
+QUALITIES: dict[QualityName, Quality] = {
+    "low": Quality(60, 480),
+    "medium": Quality(82, 960),
+    "high": Quality(92, None),
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shot:
+    """A frame as the page counts them, from 1."""
+
+    seq: int
+    fused: Fused
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A plane as JPEG, and its size in pixels."""
+
+    data: bytes
+    width: int
+    height: int
+
+
+_Key = tuple[int, Plane, QualityName, str | None]
+
+
+class Encoder:
+    """Encodes what is asked for, each thing once. Use it from one event loop.
+
+    `made` counts what was encoded, by plane. The thread has a lower priority than the pipeline's, where the system
+    knows priorities of threads.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(1, "rtfuse-web-encode", initializer=_yielding)
+        self._asked: dict[_Key, asyncio.Future[Encoded | None]] = {}
+        self.made: Counter[str] = Counter()
+
+    async def plane(
+        self, shot: Shot, plane: Plane, quality: QualityName = "medium", palette: str | None = None
+    ) -> Encoded | None:
+        """Return a plane of the frame as JPEG; None if it is not there, as its stream is missing.
+
+        `ir` is grey, on RGB's grid, or in the colours of `palette`.
+        """
+        key = (shot.seq, plane, quality, palette if plane == "ir" else None)
+        if key not in self._asked:
+            for old in [k for k in self._asked if k[0] < shot.seq - 1]:
+                del self._asked[old]
+            loop = asyncio.get_running_loop()
+            self._asked[key] = loop.run_in_executor(self._pool, self._encode, shot.fused, *key[1:])
+        # A viewer that leaves must not take the picture from the others.
+        return await asyncio.shield(self._asked[key])
+
+    def _encode(self, fused: Fused, plane: Plane, quality: QualityName, palette: str | None) -> Encoded | None:
+        image = _plane(fused, plane)
+        if image is None:
+            return None
+        how, (h, w) = QUALITIES[quality], image.shape[:2]
+        if how.width is not None and w > how.width:
+            image = cv2.resize(image, (how.width, round(h * how.width / w)), interpolation=cv2.INTER_AREA)
+        if palette is not None:
+            image = colourise(image, palette)
+        if image.ndim == 3:
+            image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+        done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, how.jpeg])
+        assert done
+        self.made[plane] += 1
+        return Encoded(data.tobytes(), image.shape[1], image.shape[0])
+
+    def close(self) -> None:
+        """Encode nothing more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _plane(fused: Fused, plane: Plane) -> Image | None:
+    pair = fused.pair
+    if plane == "fused":
+        return fused.image
+    if isinstance(pair, Pair):
+        return np.ascontiguousarray(fused.aligned()) if plane == "ir" else pair.rgb.image
+    if pair.frame.stream != plane:
+        return None
+    return fused.aligned() if plane == "ir" else pair.frame.image
+
+
+def _yielding() -> None:
+    """Give this thread a lower priority: whoever watches, the pipeline goes first."""
+    if sys.platform == "linux":
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)

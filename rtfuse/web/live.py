@@ -1,0 +1,218 @@
+"""The newest frame to whoever watches: over WebSocket with one message in flight per viewer, or as MJPEG.
+
+A message is the length of a JSON header (uint32, little-endian), the header, and the JPEG planes that it lists. The
+viewer says `{"ack": seq}` when it begins to decode one; only then the next is made, of what is newest then, so that
+nothing queues up anywhere, however slow a viewer is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import msgspec
+from aiohttp import WSMsgType, web
+
+from rtfuse.logs import event
+from rtfuse.types import Clock, Fused, Pair, PlacedSpot
+from rtfuse.web.encode import Encoded, Encoder, Plane, QualityName, Shot
+
+MAX_SAID_BYTES = 4096
+"""Of one message of a viewer."""
+_SAID_PER_S = 200
+"""Messages of one viewer; more, and it is sent away."""
+_LENGTH = struct.Struct("<I")
+_ASK_AGAIN_S = 20.0
+_GOODBYE_S = 0.3
+_log = logging.getLogger("rtfuse.web")
+
+
+class Want(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a viewer wants to see: planes, and how well."""
+
+    planes: Annotated[list[Plane], msgspec.Meta(max_length=3)]
+    quality: QualityName = "medium"
+
+
+class Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a viewer may say."""
+
+    ack: int | None = None
+    want: Want | None = None
+
+
+@dataclass(eq=False)
+class Viewer:
+    """Somebody who watches: what was seen last, what is on its way, what is to be said."""
+
+    want: Want
+    seq: int = 0
+    flying: int | None = None
+    sent_ns: int = 0
+    trip_ms: float | None = None
+    text: str | None = None
+    stirred: asyncio.Event = field(default_factory=asyncio.Event)
+    socket: web.WebSocketResponse | None = None
+
+
+class Live:
+    """A sink that keeps the newest frame, and the viewers to whom it is shown.
+
+    `write` stores a reference and wakes the viewers, if any; nothing is encoded while nobody watches. `extras` gives
+    what else goes into the header of a frame. All but `write` is for the event loop.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        clock: Clock = time.monotonic_ns,
+        extras: Callable[[Fused], Mapping[str, Any]] | None = None,
+    ) -> None:
+        self._loop, self._clock, self._extras = loop, clock, extras
+        self.shot: Shot | None = None
+        self.encoder = Encoder()
+        self.viewers: set[Viewer] = set()
+        self.worst_ns = 0
+        """The oldest that a frame was when it came here, since somebody set this to 0."""
+
+    def write(self, fused: Fused) -> None:
+        """Keep the frame until the next one comes."""
+        self.shot = Shot(self.shot.seq + 1 if self.shot else 1, fused)
+        self.worst_ns = max(self.worst_ns, fused.pair.leader.age_ns(self._clock()))
+        if self.viewers:
+            with suppress(RuntimeError):  # the loop may have ended
+                self._loop.call_soon_threadsafe(self._stir)
+
+    def close(self) -> None:
+        """Encode nothing more."""
+        self.encoder.close()
+
+    def _stir(self) -> None:
+        for viewer in self.viewers:
+            viewer.stirred.set()
+
+    def tell(self, text: str) -> None:
+        """Say this to every viewer; one that has not taken what was said before gets the newest only."""
+        for viewer in self.viewers:
+            viewer.text = text
+            viewer.stirred.set()
+
+    async def leave(self) -> None:
+        """Send all viewers away, as the rig ends; who does not answer is not waited for."""
+        sockets = [viewer.socket for viewer in self.viewers if viewer.socket is not None]
+        goodbyes = [asyncio.create_task(s.close(code=1001, message=b"the rig has stopped")) for s in sockets]
+        if goodbyes:
+            for late in (await asyncio.wait(goodbyes, timeout=_GOODBYE_S))[1]:
+                late.cancel()
+
+    async def watch(self, socket: web.WebSocketResponse, hello: str) -> None:
+        """Show frames to one viewer until it leaves."""
+        viewer = Viewer(Want([]), socket=socket)
+        self.viewers.add(viewer)
+        speaking = asyncio.create_task(self._speak(viewer, socket, hello))
+        try:
+            await self._listen(viewer, socket)
+        finally:
+            self.viewers.discard(viewer)
+            speaking.cancel()
+            with suppress(asyncio.CancelledError):
+                await speaking
+
+    async def _listen(self, viewer: Viewer, socket: web.WebSocketResponse) -> None:
+        decoder, second, heard = msgspec.json.Decoder(Said), 0, 0
+        async for message in socket:
+            now = int(time.monotonic())
+            second, heard = (now, 1) if now != second else (second, heard + 1)
+            try:
+                if message.type is not WSMsgType.TEXT or heard > _SAID_PER_S:
+                    raise ValueError("too much, or not text")
+                said = decoder.decode(message.data)
+            except (ValueError, RecursionError):  # msgspec's errors are ValueErrors too
+                await socket.close(code=1008, message=b"not understood")
+                return
+            if said.ack is not None and said.ack == viewer.flying:
+                viewer.flying, viewer.trip_ms = None, (time.monotonic_ns() - viewer.sent_ns) / 1e6
+            if said.want is not None:
+                viewer.want, viewer.seq = said.want, 0
+            viewer.stirred.set()
+
+    async def _speak(self, viewer: Viewer, socket: web.WebSocketResponse, hello: str) -> None:
+        try:
+            await socket.send_str(hello)
+            while not socket.closed:
+                await viewer.stirred.wait()
+                viewer.stirred.clear()
+                await self._say_newest(viewer, socket)
+        except ConnectionError:
+            return  # it has left
+        except Exception as e:  # noqa: BLE001 - the viewer is sent away and may come back
+            event(_log, logging.ERROR, "web", f"a picture could not be shown: {type(e).__name__}: {e}")
+            await socket.close(code=1011, message=b"this failed; the log says why")
+
+    async def _say_newest(self, viewer: Viewer, socket: web.WebSocketResponse) -> None:
+        if viewer.text is not None:
+            text, viewer.text = viewer.text, None
+            await socket.send_str(text)
+        shot = self.shot
+        if shot is None or viewer.flying is not None or shot.seq <= viewer.seq or not viewer.want.planes:
+            return
+        viewer.seq = viewer.flying = shot.seq
+        message = await self._message(shot, viewer)
+        viewer.sent_ns = time.monotonic_ns()
+        await socket.send_bytes(message)
+
+    async def _message(self, shot: Shot, viewer: Viewer) -> bytes:
+        planes: dict[str, Encoded] = {}
+        for plane in dict.fromkeys(viewer.want.planes):
+            if (made := await self.encoder.plane(shot, plane, viewer.want.quality)) is not None:
+                planes[plane] = made
+        fused, pair = shot.fused, shot.fused.pair
+        header = {
+            "seq": shot.seq,
+            "age_ms": round(pair.leader.age_ns(self._clock()) / 1e6, 1),
+            "trip_ms": viewer.trip_ms and round(viewer.trip_ms, 1),
+            "skew_ms": round(pair.skew_ns / 1e6, 2) if isinstance(pair, Pair) else None,
+            "mode": fused.mode,
+            "size": [fused.image.shape[1], fused.image.shape[0]],
+            "planes": [[name, len(p.data), p.width, p.height] for name, p in planes.items()],
+            "spots": spots_of(fused.spots),
+            **(self._extras(fused) if self._extras else {}),
+        }
+        text = msgspec.json.encode(header)
+        return b"".join([_LENGTH.pack(len(text)), text, *(p.data for p in planes.values())])
+
+    async def stream(
+        self, response: web.StreamResponse, view: Literal["fused", "ir", "rgb"], quality: QualityName, palette: str
+    ) -> None:
+        """Write frame after frame as `multipart/x-mixed-replace` until the viewer leaves."""
+        viewer = Viewer(Want([view], quality))
+        viewer.stirred.set()
+        self.viewers.add(viewer)
+        try:
+            while True:
+                try:
+                    await asyncio.wait_for(viewer.stirred.wait(), _ASK_AGAIN_S)
+                except TimeoutError:  # the old picture again: whoever has gone is noticed so
+                    viewer.seq = 0
+                viewer.stirred.clear()
+                shot = self.shot
+                if shot is None or shot.seq <= viewer.seq:
+                    continue
+                viewer.seq = shot.seq
+                if (made := await self.encoder.plane(shot, view, quality, palette)) is not None:
+                    head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(made.data)}\r\n\r\n"
+                    await response.write(head.encode() + made.data + b"\r\n")
+        finally:
+            self.viewers.discard(viewer)
+
+
+def spots_of(spots: tuple[PlacedSpot, PlacedSpot] | None) -> list[dict[str, float]] | None:
+    """Return the hottest and the coldest point for a header: x, y in pixels of the frame, k in kelvin."""
+    return spots and [{"x": round(s.x, 1), "y": round(s.y, 1), "k": round(s.k, 2)} for s in spots]

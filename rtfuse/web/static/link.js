@@ -1,0 +1,93 @@
+// The connection to the rig: frames and state come in, wishes go out; it comes back by itself.
+
+const QUIET_MS = 3000; // the rig speaks four times a second
+const LENGTH_BYTES = 4;
+
+export class Link {
+  #on;
+  #socket = null;
+  #want = { planes: [], quality: "medium" };
+  #busy = false;
+  #next = null;
+  #heard = 0;
+  #tries = 0;
+
+  /** `on` has `said(message)`, `frame(header, images)` and `link(state, words)`; state is open, lost or away. */
+  constructor(on) {
+    this.#on = on;
+    setInterval(() => this.#socket && performance.now() - this.#heard > QUIET_MS && this.#lost("no answer"), 500);
+    this.#open();
+  }
+
+  want(planes, quality) {
+    const now = { planes, quality };
+    if (JSON.stringify(now) === JSON.stringify(this.#want)) return;
+    this.#want = now;
+    this.#say({ want: now });
+  }
+
+  #say(words) {
+    if (this.#socket?.readyState === WebSocket.OPEN) this.#socket.send(JSON.stringify(words));
+  }
+
+  #open() {
+    const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/live`);
+    socket.binaryType = "arraybuffer";
+    this.#socket = socket;
+    this.#heard = performance.now();
+    socket.onopen = () => {
+      this.#tries = 0;
+      this.#say({ want: this.#want });
+      this.#on.link("open");
+    };
+    socket.onmessage = ({ data }) => {
+      this.#heard = performance.now();
+      if (typeof data === "string") this.#on.said(JSON.parse(data));
+      else this.#arrived(data);
+    };
+    socket.onclose = ({ code }) => this.#socket === socket && this.#lost(code === 1001 ? "it was stopped" : "");
+  }
+
+  async #lost(why) {
+    const socket = this.#socket;
+    this.#socket = this.#next = null;
+    socket?.close();
+    const wait_s = Math.min(0.5 * 2 ** this.#tries++, 5);
+    this.#on.link("lost", why);
+    await new Promise((done) => setTimeout(done, 1000 * wait_s));
+    // A WebSocket that is refused does not say why; the same address asked plainly does.
+    const answer = await fetch("/live").catch(() => null);
+    if (answer?.status === 401) location.assign("/login");
+    else if (answer === null || answer.status === 503) {
+      if (answer) this.#on.link("full", (await answer.text()).trim());
+      this.#lost(answer ? "full" : why);
+    } else this.#open();
+  }
+
+  #arrived(buffer) {
+    if (this.#busy) this.#next = buffer;
+    else this.#decode(buffer);
+  }
+
+  // The next frame is asked for when this one begins to be decoded: one on its way, one in work, none that waits.
+  async #decode(buffer) {
+    this.#busy = true;
+    const length = new DataView(buffer).getUint32(0, true);
+    const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, LENGTH_BYTES, length)));
+    this.#say({ ack: header.seq });
+    let at = LENGTH_BYTES + length;
+    try {
+      const decoded = header.planes.map(async ([name, bytes]) => {
+        const jpeg = new Blob([new Uint8Array(buffer, at, bytes)], { type: "image/jpeg" });
+        at += bytes;
+        return [name, await createImageBitmap(jpeg)];
+      });
+      this.#on.frame(header, Object.fromEntries(await Promise.all(decoded)));
+    } finally {
+      this.#busy = false;
+      const next = this.#next;
+      this.#next = null;
+      if (next) this.#decode(next);
+    }
+  }
+}
