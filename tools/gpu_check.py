@@ -27,7 +27,7 @@ from rtfuse.fuse.program import sample
 
 ON_GPU = torch.cuda.is_available()
 ENGINES = (
-    ["eager:float32", "cuda:float32", "cuda:float16", "cuda:bfloat16", "tensorrt:float32", "tensorrt:float16"]
+    ["eager:float32", "cuda:float16", "cuda:bfloat16", "tensorrt:float16"]
     if ON_GPU
     else ["eager:float32", "openvino:float32"]
 )
@@ -36,10 +36,11 @@ console = Console(width=160, highlight=False)
 
 def parity() -> dict[str, Any]:
     """Every engine against the program in float64: noise, gradients, black, white and constant pictures."""
-    reference = EagerEngine(UFUSER_WEIGHTS, "cpu", torch.float64)
-    cases = {"mixed": sample((50, 60), (48, 64))}
+    reference = EagerEngine(UFUSER_WEIGHTS, "cuda" if ON_GPU else "cpu", torch.float64)
+    h, w = (480, 640) if ON_GPU else (48, 64)  # a size that is measured later: nothing is compiled twice
+    cases = {"mixed": sample((h, w), (h, w))}
     for name, counts, level in (("black", 0, 0), ("white", 65535, 255), ("constant", 9000, 90)):
-        ir = np.full((1, 50, 60), counts, "<u2").view(np.uint8).reshape(1, 50, 60, 2)
+        ir = np.full((1, h, w), counts, "<u2").view(np.uint8).reshape(1, h, w, 2)
         cases[name] = replace(cases["mixed"], ir=ir, rgb=np.full_like(cases["mixed"].rgb, level))
     want = {name: reference(inputs).astype(int) for name, inputs in cases.items()}
     found: dict[str, Any] = {}
@@ -62,7 +63,8 @@ def parity() -> dict[str, Any]:
 
 
 def speed(working: list[str]) -> list[dict[str, Any]]:
-    """Raw bytes to fused bytes, the engines in turn."""
+    """Raw bytes to fused bytes, the engines in turn; what is compiled takes most of a minute for each size."""
+    working = [name for name in working if "bfloat16" not in name]
     sizes = [(640, 480), (1920, 1080 - 1080 % 8), (3840, 2160)] if ON_GPU else [(160, 120)]
     rows = bench_engines(working, sizes, frames=200 if ON_GPU else 3, seconds=15)
     console.print(table(rows, f"raw bytes to fused bytes; {_device()}"))

@@ -66,6 +66,7 @@ class Session:
     """Runs a program on the GPU for frames of fixed sizes, up to `slots` of them on their way at once."""
 
     def __init__(self, run: Run, inputs: Inputs, slots: int = 2) -> None:
+        self._run = run  # a graph does not keep the weights alive that it reads
         self._slots = [_Slot(run, inputs) for _ in range(slots)]
         self._next = 0
 
@@ -92,7 +93,8 @@ class CudaEngine:
         self.name = f"torch, compiled, {str(dtype).removeprefix('torch.')}, on {torch.cuda.get_device_name()}"
         self.dtype = dtype
         net = for_gpu(load_network(weights)).to("cuda", dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._program = torch.compile(Program(net), mode="max-autotune-no-cudagraphs", dynamic=False)
+        # The default mode is ready within a minute; autotuning every convolution took over two and was given up.
+        self._program = torch.compile(Program(net), dynamic=False)
         self._sessions: dict[Shapes, Session] = {}
 
     def session(self, inputs: Inputs) -> Session:
