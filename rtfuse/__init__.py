@@ -1,16 +1,18 @@
 """capture → sync → align → fuse → publish: thermal and RGB in, one fused stream out.
 
-The parts that programs import: `Subscriber` receives fused frames, `StatisticsSubscriber` how the rig is doing;
-`open_source` and `open_fuser` give single stages, `Frame`, `Pair` and `Fused` are what flows between them.
+The parts that programs import: `Subscriber` receives fused frames, `StatisticsSubscriber` how the rig is doing,
+`DetectionsSubscriber` what detectors find; `open_source` and `open_fuser` give single stages, `Frame`,
+`Pair` and `Fused` are what flows between them.
 """
 
 from rtfuse.capture import open_source
 from rtfuse.errors import RtfuseError
 from rtfuse.fuse import open_fuser
-from rtfuse.subscribe import StatisticsSubscriber, Subscriber
+from rtfuse.subscribe import DetectionsSubscriber, StatisticsSubscriber, Subscriber
 from rtfuse.types import Frame, Fused, Pair, Stamp
 
 __all__ = [
+    "DetectionsSubscriber",
     "Frame",
     "Fused",
     "Pair",

@@ -1,18 +1,18 @@
-"""The client that detectors, displays and recorders import: fused frames, and statistics, off a ZeroMQ endpoint.
+"""The client that detectors, displays and recorders import: frames, statistics and boxes, off a ZeroMQ endpoint.
 
-Importing it loads neither torch nor OpenCV nor FFmpeg.
+Importing it loads neither torch nor OpenCV nor FFmpeg, nor asyncio.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
 
 import zmq
 
@@ -21,6 +21,7 @@ from rtfuse.keys import KeyPair, curve_client
 from rtfuse.publish import check_endpoint
 from rtfuse.publish.about import MAX_CALIBRATION_BYTES, Description, decode_description
 from rtfuse.publish.alive import keep_alive
+from rtfuse.publish.detections import DETECTIONS_TOPIC, Detections, decode_detections
 from rtfuse.publish.planes import ABOUT_TOPIC
 from rtfuse.publish.wire import (
     MAX_HEADER_BYTES,
@@ -31,11 +32,15 @@ from rtfuse.publish.wire import (
     pixels,
     split,
 )
+from rtfuse.reception import Arrivals, Reception
 from rtfuse.types import Image
 
 _SLICE_S = 0.5
 _H264_QUEUE = 64
+_BOXES_QUEUE = 32
+_BOXES_BYTES = 256 << 10
 _ABOUT_BYTES = MAX_CALIBRATION_BYTES + 2 * MAX_HEADER_BYTES
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,16 +56,17 @@ class Received:
 
 
 class Subscriber:
-    """Receives the frames of one publisher; iterate over it, or call `recv`.
+    """Receives the frames of one publisher; iterate over it, or call `recv`; or, with `await`, `recv_async`.
 
     With `latest` the newest frame is always the next one, however slow the receiver is; without, frames queue up to
     `queue` and are then lost. It waits for a publisher that is not there yet, and finds it again when it restarts.
-    `received`, `lost` (by sequence number), `malformed` (skipped messages) and `restarts` count what happened.
+    `received`, `lost` (by sequence number), `malformed` (skipped messages) and `restarts` count what happened;
+    `reception` gives them with rate, delay and age. A raw `image` is a view of the message, which lives as long as it.
     H.264 begins with a key frame, also after a gap; `latest` then means the newest of what has arrived.
     Messages and images of more than `max_bytes` are refused unread: ZeroMQ then drops the connection and tries again.
     `context` is a ZeroMQ context to share; its owner ends it. `keys` is the file of `rtfuse keys new client`, for a
     publisher that encrypts. Raises ConfigError if the endpoint makes no sense, KeysUnusable for the file. Use it from
-    one thread; it is a context manager.
+    one thread, or one task; it is a context manager.
     """
 
     def __init__(
@@ -78,6 +84,7 @@ class Subscriber:
         self.received = self.lost = self.malformed = self.restarts = 0
         self._session: str | None = None
         self._next_seq = 0
+        self._arrivals = Arrivals()
         self._max_bytes, self._latest = max_bytes, latest
         self._h264: Any = None
         self._reconnect = partial(
@@ -112,6 +119,32 @@ class Subscriber:
             if time.monotonic() >= end:
                 return None
 
+    async def recv_async(self, timeout_s: float | None = None) -> Received | None:
+        """Do as `recv`, while other tasks of the running event loop go on. A cancelled call loses no frame."""
+        import asyncio
+
+        end = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            await asyncio.sleep(0)  # frames that come faster than they are taken would shut the other tasks out
+            received = self.recv(0)
+            left_s = end - time.monotonic()
+            if received is not None or left_s <= 0:
+                return received
+            await _readable(self._socket, min(left_s, _SLICE_S))
+
+    def reception(self) -> Reception:
+        """Return what was received and lost so far, and the newest frames' rate, delay and age."""
+        arrivals = self._arrivals
+        return Reception(
+            received=self.received,
+            lost=self.lost,
+            malformed=self.malformed,
+            restarts=self.restarts,
+            rate_hz=arrivals.rate_hz(),
+            transport_ms=arrivals.transport_ms(),
+            age_ms=arrivals.age_ms(),
+        )
+
     def _taken(self, message: memoryview) -> Received | None:
         """Decode a message; None for an H.264 unit that cannot be shown. Raises WireError."""
         _, header, payload = split(message, max_bytes=self._max_bytes)
@@ -138,11 +171,18 @@ class Subscriber:
         self._next_seq = header.seq + 1
         self.received += 1
         self.lost += gap
+        self._arrivals.add(header.published_ns, header.published_unix_ms, header.age_ns)
         return gap
 
     def __iter__(self) -> Iterator[Received]:
         while True:
             received = self.recv()
+            if received is not None:
+                yield received
+
+    async def __aiter__(self) -> AsyncIterator[Received]:
+        while True:
+            received = await self.recv_async()
             if received is not None:
                 yield received
 
@@ -160,11 +200,84 @@ class Subscriber:
         self.close()
 
 
-class StatisticsSubscriber:
+class _MessageSubscriber(Generic[T]):
+    """What subscribers to messages without a picture have in common."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        topic: str,
+        keys: str | Path | KeyPair | None,
+        decode: Callable[[bytes], tuple[str, T]],
+        max_bytes: int,
+        queue: int | None,
+    ) -> None:
+        check_endpoint(endpoint)
+        self.malformed = 0
+        self._decode = decode
+        self._context: zmq.Context[Any] = zmq.Context()
+        try:
+            self._socket = _connected(self._context, endpoint, topic, max_bytes, queue, keys)
+        except RtfuseError:
+            self._context.term()
+            raise
+
+    def recv(self, timeout_s: float | None = None) -> T | None:
+        """Return the next message, or None if none came within `timeout_s` (None: wait for ever)."""
+        end = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            if self._socket.poll(math.ceil(1000 * min(max(0.0, end - time.monotonic()), _SLICE_S))):
+                try:
+                    return self._decode(self._socket.recv())[1]
+                except WireError:
+                    self.malformed += 1
+            if time.monotonic() >= end:
+                return None
+
+    async def recv_async(self, timeout_s: float | None = None) -> T | None:
+        """Do as `recv`, while other tasks of the running event loop go on. A cancelled call loses no message."""
+        import asyncio
+
+        end = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            await asyncio.sleep(0)
+            said = self.recv(0)
+            left_s = end - time.monotonic()
+            if said is not None or left_s <= 0:
+                return said
+            await _readable(self._socket, min(left_s, _SLICE_S))
+
+    def __iter__(self) -> Iterator[T]:
+        while True:
+            said = self.recv()
+            if said is not None:
+                yield said
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        while True:
+            said = await self.recv_async()
+            if said is not None:
+                yield said
+
+    def close(self) -> None:
+        """Close the connection; a second call does nothing."""
+        if not self._socket.closed:
+            self._socket.close()
+            self._context.term()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class StatisticsSubscriber(_MessageSubscriber[Statistics]):
     """Receives what a publisher says of itself, once a second: rates, ages, drops, what each stream is doing.
 
-    Iterate over it, or call `recv`. `malformed` counts skipped messages. Raises ConfigError if the endpoint makes no
-    sense. `keys` are as for `Subscriber`. Use it from one thread; it is a context manager.
+    Iterate over it, or call `recv`; or, with `await`, `recv_async`. The newest is always the next one. `malformed`
+    counts skipped messages. Raises ConfigError if the endpoint makes no sense. `keys` are as for `Subscriber`. Use it
+    from one thread, or one task; it is a context manager.
     """
 
     def __init__(
@@ -174,44 +287,23 @@ class StatisticsSubscriber:
         topic: str = "stats",
         keys: str | Path | KeyPair | None = None,
     ) -> None:
-        check_endpoint(endpoint)
-        self.malformed = 0
-        self._context: zmq.Context[Any] = zmq.Context()
-        try:
-            self._socket = _connected(self._context, endpoint, topic, MAX_HEADER_BYTES, None, keys)
-        except RtfuseError:
-            self._context.term()
-            raise
+        super().__init__(endpoint, topic, keys, decode_statistics, MAX_HEADER_BYTES, None)
 
-    def recv(self, timeout_s: float | None = None) -> Statistics | None:
-        """Return the next statistics, or None if none came within `timeout_s` (None: wait for ever)."""
-        end = math.inf if timeout_s is None else time.monotonic() + timeout_s
-        while True:
-            if self._socket.poll(math.ceil(1000 * min(max(0.0, end - time.monotonic()), _SLICE_S))):
-                try:
-                    return decode_statistics(self._socket.recv())[1]
-                except WireError:
-                    self.malformed += 1
-            if time.monotonic() >= end:
-                return None
 
-    def __iter__(self) -> Iterator[Statistics]:
-        while True:
-            statistics = self.recv()
-            if statistics is not None:
-                yield statistics
+class DetectionsSubscriber(_MessageSubscriber[Detections]):
+    """Receives what a detector found, frame by frame: boxes with labels and scores, off the detector's own endpoint.
 
-    def close(self) -> None:
-        """Close the connection; a second call does nothing."""
-        if not self._socket.closed:
-            self._socket.close()
-            self._context.term()
+    It is used as `StatisticsSubscriber` is, but every message comes in turn; 32 wait, and what is beyond is lost.
+    """
 
-    def __enter__(self) -> StatisticsSubscriber:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __init__(
+        self,
+        endpoint: str = "tcp://127.0.0.1:5556",
+        *,
+        topic: str = DETECTIONS_TOPIC,
+        keys: str | Path | KeyPair | None = None,
+    ) -> None:
+        super().__init__(endpoint, topic, keys, decode_detections, _BOXES_BYTES, _BOXES_QUEUE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +337,26 @@ def describe(
     raise EndpointUnavailable(
         f"{endpoint} has not said what it is within {timeout_s:g} s; is `rtfuse run` publishing there?"
     )
+
+
+async def _readable(socket: zmq.Socket[Any], timeout_s: float) -> None:
+    """Wait until the socket has something to say, or for `timeout_s`.
+
+    ZeroMQ's descriptor becomes readable when the state may have changed, and stays so until that state is asked for:
+    asked before the wait, no change is missed.
+    """
+    import asyncio
+
+    if int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
+        return
+    loop, changed = asyncio.get_running_loop(), asyncio.Event()
+    descriptor = int(socket.getsockopt(zmq.FD))
+    loop.add_reader(descriptor, changed.set)
+    try:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(changed.wait(), timeout_s)
+    finally:
+        loop.remove_reader(descriptor)
 
 
 def _connected(
