@@ -201,7 +201,7 @@ class Yolo:
 class Warm:
     """Finds what is warmer than its surroundings, in thermal pictures where warm is bright; knows no people from cars.
 
-    A spot counts if it stands out by `contrast` grey levels, and by twice the picture's usual deviation.
+    A spot counts if it stands out by `contrast` grey levels, and by three times the picture's usual deviation.
     """
 
     name, topic = "warm", "ir"
@@ -217,7 +217,7 @@ class Warm:
         smooth = cv2.GaussianBlur(image, (5, 5), 0).astype(np.float32)
         around = cv2.blur(smooth, (max(3, w // 4) | 1, max(3, h // 3) | 1), borderType=cv2.BORDER_REFLECT)
         above = smooth - around
-        limit = max(self._contrast, 2 * float(above.std()))
+        limit = max(self._contrast, 3 * float(above.std()))
         spots = (above > limit).astype(np.uint8)
         spots = cv2.morphologyEx(spots, cv2.MORPH_CLOSE, np.ones((max(3, h // 60) | 1, 3), np.uint8))
         _, labels, stats, _ = cv2.connectedComponentsWithStats(spots, connectivity=8)
