@@ -18,7 +18,7 @@ RGB ?= synthetic:?duration_s=2
 
 demo: $(VENV)/.demo
 	@mkdir -p out
-	$(BIN)/rtfuse fuse '$(IR)' '$(RGB)' -o out/demo.mp4 --picture out/demo.png --force
+	$(BIN)/rtfuse fuse '$(IR)' '$(RGB)' -o out/demo.mp4 --picture out/demo.png --fuser student --force
 
 test: $(VENV)/.test
 	$(BIN)/pytest

@@ -20,14 +20,16 @@ from rich import box
 from rich.table import Table
 
 from rtfuse.errors import ConfigError
-from rtfuse.fuse import UFUSER_WEIGHTS
+from rtfuse.fuse import STUDENT_WEIGHTS, UFUSER_WEIGHTS
 from rtfuse.fuse.engines import open_engine
 from rtfuse.fuse.fold import flops, fold
+from rtfuse.fuse.nets import for_gpu, load_network
 from rtfuse.fuse.network import Engine
 from rtfuse.fuse.program import sample
 from rtfuse.fuse.ufuser import MULTIPLE, UFuser
 
 _WARM_UP = 3
+_STUDENT = "student/"
 _SETTLE_S = 60.0
 
 
@@ -61,7 +63,9 @@ def bench_engines(
     frames: int = 50,
     seconds: float = _SETTLE_S,
 ) -> list[Row]:
-    """Time engines, given as `name` or `name:precision`, on every size and batch; the first is what others compare to.
+    """Time engines on every size and batch; the first is what others compare to.
+
+    They are given as `name` or `name:precision`, and `student/name…` for the student in place of U-Fuser.
 
     Each combination takes `frames` batches of each engine, or what fits into about `seconds`, at least three. Raises
     ConfigError for an unknown name, EngineUnavailable.
@@ -71,13 +75,12 @@ def bench_engines(
         start = time.perf_counter()
         opened[name] = _open(name, weights)
         opening[name] = time.perf_counter() - start
-    net, rows = UFuser(), []
+    rows = []
     for w, h in sizes_wh:
         if w % MULTIPLE or h % MULTIPLE:
             raise ConfigError(f"size {w}x{h}: the engines are measured on multiples of {MULTIPLE}")
-        published, folded = flops(net, h, w) / 1e9, flops(fold(net), h, w) / 1e9
         for batch in batches:
-            rows += _turns(opened, opening, (w, h), batch, published, folded, frames, seconds)
+            rows += _turns(opened, opening, (w, h), batch, frames, seconds)
     return rows
 
 
@@ -86,8 +89,6 @@ def _turns(
     opening: dict[str, float],
     size_wh: tuple[int, int],
     batch: int,
-    published: float,
-    folded: float,
     frames: int,
     seconds: float,
 ) -> list[Row]:
@@ -115,9 +116,11 @@ def _turns(
     rows = []
     for name, ms in times.items():
         p50, p95, p99 = (float(x) for x in np.percentile(ms, [50, 95, 99]))
+        net = load_network(STUDENT_WEIGHTS) if name.startswith(_STUDENT) else UFuser()
+        published, folded = flops(net, h, w) / 1e9, flops(for_gpu(net), h, w) / 1e9
         rows.append(
             Row(
-                engine=engines[name].name,
+                engine=("student, " if name.startswith(_STUDENT) else "") + engines[name].name,
                 size_wh=size_wh,
                 batch=batch,
                 ms=(p50, p95, p99),
@@ -153,12 +156,13 @@ def peak_gflops(dtype: torch.dtype) -> float:
 
 
 def _open(name: str, weights: str | None) -> Engine:
-    engine, _, precision = name.partition(":")
+    engine, _, precision = name.removeprefix(_STUDENT).partition(":")
     if engine not in ("auto", "tensorrt", "cuda", "openvino", "eager"):
         raise ConfigError(f"no engine is called {engine!r}: there are auto, tensorrt, cuda, openvino, eager")
     if precision not in ("", "float32", "float16", "bfloat16"):
         raise ConfigError(f"engine {name!r}: want name:precision with float32, float16 or bfloat16")
-    return open_engine(engine, weights or UFUSER_WEIGHTS, precision or "auto")
+    shipped = STUDENT_WEIGHTS if name.startswith(_STUDENT) else UFUSER_WEIGHTS
+    return open_engine(engine, weights or shipped, precision or "auto")
 
 
 def _peak_mb(on_gpu: bool, *, reset: bool = False) -> float:

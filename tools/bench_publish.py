@@ -302,10 +302,9 @@ def stream(options: argparse.Namespace) -> None:
         f"{options.size} {encoding} over tcp: {len(ages) / wall_s:.1f} frames/s, lost {subscriber.lost - lost}, "
         f"age {percentiles(ages)} ms"
     )
-    print(
-        f"  the rig took {100 * (after['cpu_s'] - before['cpu_s']) / wall_s:.0f} % of a core, the fuser p50 "
-        f"{rig.figures['fuse_ms'][0]:.1f} ms; drops {rig.figures['drops'] or 'none'}"
-    )
+    cpu_ms = 1000 * (after["cpu_s"] - before["cpu_s"]) / max(1, len(ages))
+    fuse_ms, drops = rig.figures["fuse_ms"][0], rig.figures["drops"] or "none"
+    print(f"  the rig took {cpu_ms:.1f} ms of the processor for each, the fuser p50 {fuse_ms:.1f} ms; drops {drops}")
 
 
 def main() -> None:

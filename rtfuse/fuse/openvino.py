@@ -23,6 +23,8 @@ from rtfuse.fuse.program import Inputs, Program, Shapes, exported
 from rtfuse.types import Image
 
 _MODEL = "program.xml"
+_KEPT = 3
+"""Sizes that stay compiled: each takes a hundred megabytes or more, and folders of stills have hundreds of sizes."""
 _SOURCES = (ufuser, student, fold, processor, program)
 """What the converted program depends on."""
 
@@ -67,6 +69,8 @@ class OpenVinoEngine:
     def _request(self, inputs: Inputs) -> Any:
         shapes = inputs.shapes
         if shapes not in self._requests:
+            if len(self._requests) == _KEPT:
+                del self._requests[next(iter(self._requests))]
             model = self._core.read_model(self._path)
             model.reshape(dict(enumerate(map(list, shapes))))
             options = {"INFERENCE_PRECISION_HINT": self._hint, "PERFORMANCE_HINT": "LATENCY"}

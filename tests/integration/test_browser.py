@@ -354,6 +354,7 @@ def test_boxes_are_drawn_and_go_with_the_detector(chromium, shared):
         try:
             page = Page(chromium, shared.url).sees()
             page.until("document.getElementById('osd-boxes-row').checkVisibility()")
+            assert page.text("osd-boxes") == "1"
             for _ in range(100):
                 drawn = page.picture("marks", (640, 480))[..., 3] > 100
                 if drawn.any():
@@ -380,6 +381,7 @@ def test_the_page_comes_back_when_the_rig_does(chromium, rig):
     page.says("link", "Connected")
     first.signal(signal.SIGINT)
     page.says("notice", "No connection to the rig: it was stopped. Trying again.")
+    page.until("document.getElementById('osd-age').textContent == '–'")
     first.end(20)
     rig("rig=second", web=first.url.removeprefix("http://"))
     page.says("link", "Connected")

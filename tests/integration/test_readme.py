@@ -28,7 +28,7 @@ def here(tmp_path):
 
 
 def test_the_page_has_an_example_of_every_subcommand():
-    assert {c.split()[1] for c in COMMANDS} == {"run", "record", "fuse", "view", "bench", "engines"}
+    assert {c.split()[1] for c in COMMANDS} == {"run", "record", "fuse", "view", "bench", "engines", "keys"}
     assert CAMERAS
 
 

@@ -34,7 +34,7 @@ const link = new Link({
       by("palette").replaceChildren(...Object.keys(palettes).map((name) => new Option(name.replace("-", " "), name)));
       if (!(chosen.palette in palettes)) chosen.palette = Object.keys(palettes)[0];
       by("palette").value = chosen.palette;
-      by("boxes").hidden = !message.hello.boxes;
+      by("boxes").hidden = by("behind-row").hidden = !message.hello.boxes;
       plots.restart(message.hello.history);
       arrived = performance.now();
     }
@@ -48,6 +48,7 @@ const link = new Link({
     picture.take(images);
     document.documentElement.style.setProperty("--aspect", header.size[0] / header.size[1]);
     draw();
+    showFrame();
   },
   link(how, why = "") {
     document.body.dataset.link = how;
@@ -71,12 +72,17 @@ function draw() {
   const panes = panesIn(w, h, header.size[0] / header.size[1], mixes());
   picture.draw(panes, images, palettes[chosen.palette]);
   drawMarks(by("marks"), panes, header, { ...chosen, scale, since_ms: performance.now() - arrived });
+}
+
+// Only a new frame says how old it is: one that is drawn again does not.
+function showFrame() {
   by("osd-age").textContent = `${number(header.age_ms, 0)} ms`;
   by("osd-rate").textContent = `${(seen.length / 2).toFixed(1)} Hz`;
   const found = (header.boxes ?? []).flatMap((one) => one.boxes);
   by("osd-boxes-row").hidden = !found.length || !chosen.boxes;
+  by("osd-boxes").textContent = found.length;
   const behind = Math.max(0, ...(header.boxes ?? []).map((one) => one.behind_ms));
-  by("osd-boxes").textContent = behind < 10000 ? `${found.length}, ${behind} ms behind` : found.length;
+  by("behind").textContent = found.length && behind < 10000 ? `${behind} ms` : "–";
 }
 
 function showState(now) {
