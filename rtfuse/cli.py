@@ -273,26 +273,30 @@ def _close(result: Snapshot, paths: dict[str, str]) -> None:
 @app.command()
 def view(
     endpoint: Annotated[str, typer.Argument(help="Where rtfuse run publishes.")] = "tcp://127.0.0.1:5555",
-    save: Annotated[Path | None, typer.Option(help="Write every frame into this folder instead.")] = None,
+    save: Annotated[Path | None, typer.Option(help="Write every frame into this folder, or .mkv, .mp4.")] = None,
     stats: Annotated[bool, typer.Option("--stats", help="Print rate, age, skew and gaps instead.")] = False,
+    pipe: Annotated[str | None, typer.Option(help="Write video to standard output: y4m, raw or mjpeg.")] = None,
+    rate: Annotated[float, typer.Option(min=1, max=1000, help="The frame rate that y4m announces.")] = 30.0,
     topic: Annotated[str, typer.Option(help="Topic to watch.")] = "fused",
     keys: Annotated[Path | None, typer.Option(help="The file of rtfuse keys new client, if it is encrypted.")] = None,
     palette: Annotated[str | None, typer.Option(help="Colours for pictures of thermal alone, e.g. iron.")] = None,
     spots: Annotated[bool, typer.Option("--spots", help="Draw the hottest and the coldest point.")] = False,
     frames: Annotated[int | None, typer.Option(help="End after this many frames.")] = None,
     duration: Annotated[float | None, typer.Option(help="End after this many seconds.")] = None,
+    force: Force = False,
 ) -> None:
-    """Watch a stream: in a window (q ends, f fills the screen, s saves), as files, or as numbers.
+    """Watch a stream: in a window (q ends, f fills the screen, s saves), as files, as numbers, or through a pipe.
 
     Example: rtfuse view tcp://127.0.0.1:5555 --stats
     """
     from rtfuse.commands import Signals
     from rtfuse.view import view
 
+    say = err if pipe else out
     with Signals().caught() as signals:
         seen = view(
             endpoint,
-            out,
+            say,
             stopped=signals.stop.is_set,
             topic=topic,
             keys=keys,
@@ -302,8 +306,11 @@ def view(
             spots=spots,
             frames=frames,
             duration_s=duration,
+            pipe=pipe,
+            rate_hz=rate,
+            force=force,
         )
-    out.print(f"{seen} frames received" + (f", saved in {save}" if save else ""))
+    say.print(f"{seen} frames received" + (f", saved in {save}" if save and seen else ""))
 
 
 @app.command()

@@ -14,13 +14,14 @@ import cv2
 import numpy as np
 from rich.console import Console
 
-from rtfuse.errors import NoDisplay, OutputUnwritable
+from rtfuse.errors import ConfigError, NoDisplay, OutputUnwritable
 from rtfuse.publish.wire import Header, Spot
 from rtfuse.stats import Histogram
 from rtfuse.subscribe import Received, Subscriber
 from rtfuse.thermal.palettes import colourise
 from rtfuse.thermal.palettes import palette as colours_of
 from rtfuse.types import Image
+from rtfuse.view_pipe import Pipe
 
 _POLL_S = 0.1
 
@@ -156,6 +157,36 @@ class Saver:
         write_image(self._folder / f"{received.header.seq:08d}.png", image)
 
 
+class Film:
+    """Writes frames into a video file, each at its capture time; whole under its name or not at all.
+
+    Raises OutputExists without `force`, OutputUnwritable.
+    """
+
+    def __init__(self, path: Path, *, force: bool) -> None:
+        from rtfuse.publish.record import VideoWriter, open_writer
+
+        writer = open_writer(path, force=force)
+        assert isinstance(writer, VideoWriter)
+        self._writer, self._session, self._offset_ns, self._last_ns = writer, "", 0, 0
+
+    def show(self, received: Received, image: Image) -> None:
+        """Write one frame. A publisher that was restarted goes on where the last one ended."""
+        header = received.header
+        t_ns = header.ir_t_ns if header.mode == "ir" else header.rgb_t_ns
+        if header.session != self._session:
+            self._offset_ns = self._last_ns - t_ns if self._session else 0
+            self._session = header.session
+        self._last_ns = t_ns + self._offset_ns
+        if image.dtype != np.uint8:
+            raise ConfigError("a video holds 8 bits, this plane has 16; save pictures into a folder instead")
+        self._writer.add(image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), self._last_ns)
+
+    def close(self) -> None:
+        """Complete the file."""
+        self._writer.close()
+
+
 class Report:
     """Prints, once a second, the rate, the age at publish, the size and the gaps of the stream."""
 
@@ -203,18 +234,29 @@ def view(
     spots: bool = False,
     frames: int | None = None,
     duration_s: float | None = None,
+    pipe: str | None = None,
+    rate_hz: float = 30.0,
+    force: bool = False,
 ) -> int:
-    """Receive frames until stopped, `frames` or `duration_s`; returns how many were received."""
+    """Receive frames until stopped, `frames`, `duration_s` or nobody reads the pipe; returns how many were received."""
     end, paint = time.monotonic() + duration_s if duration_s else float("inf"), Painter(palette, spots)
     seen, waiting_since, told = 0, time.monotonic(), False
+    if pipe and save:
+        raise ConfigError("--pipe shows the newest frame and --save keeps every one: run rtfuse view twice")
+
+    def over() -> bool:
+        return stopped() or time.monotonic() >= end
+
     with ExitStack() as stack:
         window = None
-        if not (save or stats):
+        if not (save or stats or pipe):
             window = Window(f"rtfuse {endpoint}")
             stack.callback(window.close)
         subscriber = stack.enter_context(Subscriber(endpoint, topic=topic, latest=save is None, keys=keys))
-        saver, report = Saver(save) if save else None, Report(console, subscriber) if stats else None
-        while not stopped() and time.monotonic() < end and seen != frames:
+        saver = _saver(save, stack, force=force) if save else None
+        piped = None if pipe is None else Pipe(pipe, sys.stdout.fileno(), stopped=over, rate_hz=rate_hz)
+        report = Report(console, subscriber) if stats else None
+        while not over() and seen != frames and (piped is None or piped.open):
             received = subscriber.recv(_POLL_S)
             if window is not None and window.closed():
                 break
@@ -229,8 +271,22 @@ def view(
             seen += 1
             if report is not None:
                 report.show(received)
+            image = paint(received)
             if window is not None:
-                window.draw(paint(received))
+                window.draw(image)
             if saver is not None:
-                saver.show(received, paint(received))
+                saver.show(received, image)
+            if piped is not None:
+                piped.show(image)
     return seen
+
+
+def _saver(path: Path, stack: ExitStack, *, force: bool) -> Saver | Film:
+    """Return what writes pictures into a folder, or a video if the name has its suffix."""
+    from rtfuse.publish.record import VIDEO_CODECS
+
+    if path.suffix.lower() not in VIDEO_CODECS:
+        return Saver(path)
+    film = Film(path, force=force)
+    stack.callback(film.close)
+    return film

@@ -50,7 +50,8 @@ MAY_IMPORT = {
     | {"bench", "bench_engines", "config", "drift", "fuse", "pipeline", "publish", "queues", "raw", "recording", "rig"}
     | {"stats", "status", "web"},
     "probe": BASE | {"capture", "publish", "thermal"},
-    "view": BASE | {"publish", "stats", "subscribe", "thermal"},
+    "view": BASE | {"publish", "stats", "subscribe", "thermal", "view_pipe"},
+    "view_pipe": BASE,
     "bench": None,
     "bench_engines": BASE | {"fuse"},
     "cli": None,

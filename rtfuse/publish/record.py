@@ -110,24 +110,27 @@ class VideoWriter:
 
     def write(self, fused: Fused) -> None:
         """Encode one frame. Raises OutputUnwritable if the disk does not take it."""
-        image = compose(fused, self._side_by_side)
+        leader = fused.pair.leader
+        self.add(compose(fused, self._side_by_side), leader.t_ns, media=leader.stamp.value == "media")
+
+    def add(self, image: Image, t_ns: int, *, media: bool = False) -> None:
+        """Encode a picture of this capture time, (H, W, 3) uint8 RGB. Raises OutputUnwritable as `write` does."""
         if self._stream is not None and image.shape[:2] != (self._stream.height, self._stream.width):
             size_wh = (
                 self._stream.width,
                 self._stream.height,
             )  # the camera came back with another size; the file has one
             image = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
-        rgb = fused.pair.leader
         try:
             if self._stream is None:
                 self._stream = self._open_stream(image)
-                self._start_ns = 0 if rgb.stamp.value == "media" else rgb.t_ns
+                self._start_ns = 0 if media else t_ns
             frame = VideoFrame.from_ndarray(image, format="rgb24").reformat(
                 format=self._stream.pix_fmt,
                 dst_colorspace=Colorspace.ITU601,
                 dst_color_range=ColorRange.MPEG,
             )
-            ticks = Fraction(rgb.t_ns - self._start_ns, 1_000_000_000) / self._base
+            ticks = Fraction(t_ns - self._start_ns, 1_000_000_000) / self._base
             frame.pts = self._last_pts = max(round(ticks), self._last_pts + 1)
             frame.time_base = self._base
             frame.duration = max(1, round(1 / self._rate / self._base))
