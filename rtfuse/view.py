@@ -178,9 +178,7 @@ class Film:
             self._offset_ns = self._last_ns - t_ns if self._session else 0
             self._session = header.session
         self._last_ns = t_ns + self._offset_ns
-        if image.dtype != np.uint8:
-            raise ConfigError("a video holds 8 bits, this plane has 16; save pictures into a folder instead")
-        self._writer.add(image if image.ndim == 3 else cv2.cvtColor(image, cv2.COLOR_GRAY2RGB), self._last_ns)
+        self._writer.add(image, self._last_ns)
 
     def close(self) -> None:
         """Complete the file."""
