@@ -97,7 +97,8 @@ def test_tasks_receive_frames_while_others_go_on(playing):
         return seqs, turns
 
     seqs, turns = asyncio.run(asyncio.wait_for(both(), 30))
-    assert seqs == list(range(seqs[0], seqs[0] + 10))
+    assert seqs == sorted(set(seqs))
+    assert len(seqs) == 10
     assert turns > 10
 
 

@@ -11,6 +11,7 @@ import zmq
 
 from rtfuse.errors import ConfigError, WireError
 from rtfuse.publish import check_endpoint
+from rtfuse.publish.alive import keep_alive
 from rtfuse.publish.detections import DETECTIONS_TOPIC, Detections, decode_detections
 from rtfuse.types import Clock
 
@@ -103,8 +104,7 @@ def _connected(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[Any]:
     s.setsockopt(zmq.LINGER, 0)
     s.setsockopt(zmq.MAXMSGSIZE, _MAX_BYTES)
     s.setsockopt(zmq.RCVHWM, 4)
-    s.setsockopt(zmq.HEARTBEAT_IVL, 1000)
-    s.setsockopt(zmq.HEARTBEAT_TIMEOUT, 3000)
+    keep_alive(s)
     s.setsockopt(zmq.RECONNECT_IVL, 100)
     s.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
     s.setsockopt(zmq.SUBSCRIBE, DETECTIONS_TOPIC.encode() + b"\0")
