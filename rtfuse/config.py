@@ -101,9 +101,12 @@ class Degraded(_Section, frozen=True):
     the run. A stream counts as missing when its last picture is older than `after_ms` (null: 100 ms, or two of its
     periods where that is longer; for `strict` pairing two of the slower stream's). While the thermal shutter is closed
     its last picture goes on being fused for `shutter_ms`. `mark` writes on the picture what is missing.
+    `start`: `both` cameras must be there when a run starts; with `any`, for rigs that come up by themselves, one that
+    is not there is waited for as if it had been lost (not under the policy `stop`).
     """
 
     policy: Literal["passthrough", "hold", "stop"] = "passthrough"
+    start: Literal["both", "any"] = "both"
     after_ms: Positive | None = None
     shutter_ms: NotNegative = 1000.0
     mark: bool = False

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from rtfuse.align import Aligner
 from rtfuse.calibration import Calibration, load_calibration
-from rtfuse.capture import open_source
+from rtfuse.capture import is_live, open_source, redact
 from rtfuse.capture.prepared import Prepared, Step
-from rtfuse.capture.reconnect import Reconnecting
+from rtfuse.capture.reconnect import Absent, Reconnecting
 from rtfuse.capture.replay import Replay
 from rtfuse.config import Camera, Config, Endpoint, dump_config
-from rtfuse.errors import ConfigError
+from rtfuse.errors import ConfigError, DeviceUnavailable, SourceLost, SourceNotFound
 from rtfuse.fuse import DEFAULT_FUSER, PacedFuser, RawFuser, open_fuser
 from rtfuse.health import Health
 from rtfuse.pipeline import Order, Rig
@@ -65,7 +65,7 @@ def open_rig(
     opened: dict[Stream, Source] = {}
     try:
         for stream in STREAMS:
-            opened[stream] = opener.open(stream)
+            opened[stream] = opener.open_or_wait(stream)
         (iw, ih), (w, h) = (opened[s].info.size_wh for s in STREAMS)
         fit = partial(Aligner, calibration=calibration, seam_px=config.align.seam_px)
         aligner = fit((ih, iw), (h, w))
@@ -129,6 +129,21 @@ class _Opener:
         if self.replay is not None:
             return self._prepared(stream, Replay(self.replay, stream, clock=self.clock))
         return self._prepared(stream, self.again(stream))
+
+    def open_or_wait(self, stream: Stream) -> Source:
+        """Return the source, opened; or, if the configuration says so, what stands for a camera that is not there."""
+        try:
+            return self.open(stream)
+        except (DeviceUnavailable, SourceNotFound, SourceLost) as e:
+            camera, how = self._camera(stream), self.config.degraded
+            known = stream in self.given or (camera.uri is not None and is_live(camera.uri))
+            if how.start == "both" or how.policy == "stop" or self.replay is not None or not known:
+                raise
+            size, why = camera.size or (640, 480), str(e)
+            _log.warning("%s is not there yet: %s", stream, why)
+            dtype = "uint16" if stream == "ir" else "uint8"
+            info = SourceInfo(redact(camera.uri or stream), stream, size, dtype, live=True, rate_hz=camera.fps)
+            return self._prepared(stream, Absent(info, why))
 
     def again(self, stream: Stream) -> Source:
         """Return the source itself, as it is now."""

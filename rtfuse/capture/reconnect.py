@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
 
 from rtfuse.clockmap import ClockState
-from rtfuse.errors import RtfuseError
+from rtfuse.errors import RtfuseError, SourceLost
 from rtfuse.types import Frame, Source, SourceInfo
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 0.5
@@ -22,6 +22,24 @@ class Watcher(Protocol):
     def lost(self, why: str) -> None: ...
 
     def found(self) -> None: ...
+
+
+class Absent:
+    """Stands for a live source that was not there when the run started: lost at once, and then opened again and again.
+
+    `info` is what is asked of it, until it is there.
+    """
+
+    losses: Mapping[str, int] = {}
+
+    def __init__(self, info: SourceInfo, why: str) -> None:
+        self.info, self._why = info, why
+
+    def __iter__(self) -> Iterator[Frame]:
+        raise SourceLost(self._why)
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class Reconnecting:

@@ -31,6 +31,27 @@ def wait_for(stream, wanted, within_s=20.0):
 
 @pytest.mark.rtsp
 @pytest.mark.skipif(not server_possible(), reason="needs GStreamer's RTSP server")
+def test_a_rig_comes_up_without_one_camera_and_fuses_when_it_appears(start, rtfuse, endpoint):
+    camera = Server()
+    command = ["run", "--ir", camera.uri, "--rgb", RGB, "--publish", endpoint]
+    refused = rtfuse(*command)
+    assert (refused.returncode, len(refused.stderr.strip().splitlines())) == (2, 1)
+    try:
+        run = start(*command, "degraded.start=any")
+        run.wait_for("publishing")
+        with Subscriber(endpoint) as stream:
+            alone, _ = wait_for(stream, lambda r: r.header.mode == "rgb")
+            assert alone.header.ir_state in ("lost", "starting")
+            camera.start("--size", "320x240", "--fps", "15")
+            wait_for(stream, lambda r: r.header.mode == "fused" and r.header.ir_state == "live")
+        run.signal(signal.SIGTERM)
+        assert run.end(10) == 0
+    finally:
+        camera.kill()
+
+
+@pytest.mark.rtsp
+@pytest.mark.skipif(not server_possible(), reason="needs GStreamer's RTSP server")
 def test_a_network_camera_dies_and_comes_back_with_another_size(start, endpoint):
     camera = Server()
     camera.start("--size", "320x240", "--fps", "15")
