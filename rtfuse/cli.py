@@ -111,6 +111,7 @@ def run(
     keys: Annotated[str | None, typer.Option(help="Encrypt with this folder of keys; see rtfuse keys.")] = None,
     insecure: Annotated[bool | None, typer.Option("--insecure", help="Allow plain text beyond this machine.")] = None,
     log: Annotated[str | None, typer.Option(help="text or json.")] = None,
+    trace: Annotated[str | None, typer.Option(help="Every frame's stages into this file (Chrome JSON).")] = None,
     force: Force = False,
 ) -> None:
     """Fuse two live streams (or recordings at their own pace) and publish the result over ZeroMQ.
@@ -135,6 +136,7 @@ def run(
         "raw.path": record_raw,
         "raw.force": force or None,
         "log": log,
+        "trace": trace,
         "frames": frames,
         "duration_s": duration,
         "playback.speed": _speed(speed),

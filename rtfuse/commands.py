@@ -26,12 +26,14 @@ from rtfuse.errors import ConfigError, Interrupted
 from rtfuse.fuse import DEFAULT_FUSER, Engine
 from rtfuse.pipeline import Pipeline
 from rtfuse.publish.record import PictureWriter, Writer, open_writer
+from rtfuse.publish.zmq import Publisher
 from rtfuse.queues import STREAMS
 from rtfuse.raw import RawRecorder
 from rtfuse.recording import RecordSummary, record
 from rtfuse.rig import introduce, open_lasting, open_publisher, open_raw, open_rig
 from rtfuse.stats import Snapshot
 from rtfuse.status import CAUSES, one_line, sources_line, watching
+from rtfuse.trace import Trace
 from rtfuse.types import Frame, Source, Stream
 
 T = TypeVar("T")
@@ -95,8 +97,10 @@ def interruptible(job: Callable[[Signals], T]) -> T:
 def run_live(settings: Config, signals: Signals, console: Console, replay: str | None = None) -> Snapshot:
     """`rtfuse run`: fuse at the sources' own pace, publish, record; returns the counts."""
     publisher, writer, raw = open_publisher(settings), None, None
+    trace = Trace(settings.trace, force=settings.record.force) if settings.trace else None
     try:
         rig = open_rig(settings, replay=replay)
+        rig.trace = trace
         console.print(sources_line(rig), soft_wrap=True, markup=False)
         if settings.raw.path:
             raw = open_raw(settings, rig.sources)
@@ -124,7 +128,7 @@ def run_live(settings: Config, signals: Signals, console: Console, replay: str |
         rig.supervisor.status = lambda: one_line(pipeline.snapshot())
         if publisher is not None:
             publisher.statistics = lambda: pipeline.snapshot().fields()
-        with _answering(settings, pipeline, console), watching(console, pipeline.snapshot):
+        with _answering(settings, pipeline, console, publisher), watching(console, pipeline.snapshot):
             return pipeline.run(frames=settings.frames, duration_s=settings.duration_s)
     finally:
         if publisher is not None:
@@ -133,10 +137,12 @@ def run_live(settings: Config, signals: Signals, console: Console, replay: str |
             raw.close()
         if writer is not None:
             writer.close()
+        if trace is not None:
+            trace.close()
 
 
 @contextmanager
-def _answering(settings: Config, pipeline: Pipeline, console: Console) -> Iterator[None]:
+def _answering(settings: Config, pipeline: Pipeline, console: Console, publisher: Publisher | None) -> Iterator[None]:
     """Answer over HTTP while the block runs, if the configuration says so."""
     if settings.web.address is None:
         yield
@@ -148,7 +154,7 @@ def _answering(settings: Config, pipeline: Pipeline, console: Console) -> Iterat
         raise ConfigError(f"--web needs {e.name}, which is not installed: pip install 'rtfuse[web]'") from e
     about = {"rig": settings.rig, "fuser": str(pipeline.rig.fuser), "version": version("rtfuse")}
     rig, how = pipeline.rig, settings.web
-    view = RigView(pipeline.snapshot, about, rig.clock, CAUSES, rig if how.controls else None)
+    view = RigView(pipeline.snapshot, about, rig.clock, CAUSES, rig if how.controls else None, publisher)
     server = WebServer(
         settings.web.address,
         view,

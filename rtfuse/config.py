@@ -228,7 +228,7 @@ class Playback(_Section, frozen=True):
 
 
 class Config(_Section, frozen=True):
-    """Everything `rtfuse run` needs. `frames` and `duration_s` end the run early."""
+    """Everything `rtfuse run` needs. `frames` and `duration_s` end the run early; `trace` names a file."""
 
     rig: str = "rig"
     ir: Camera = Camera()
@@ -245,6 +245,7 @@ class Config(_Section, frozen=True):
     degraded: Degraded = Degraded()
     supervise: Supervise = Supervise()
     log: Literal["text", "json"] = "text"
+    trace: str | None = None
     frames: Count | None = None
     duration_s: Positive | None = None
 

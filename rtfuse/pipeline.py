@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -37,6 +37,7 @@ from rtfuse.stats import Snapshot, Stats
 from rtfuse.supervise import Heart, Supervisor
 from rtfuse.sync import Pairer
 from rtfuse.thermal import Agc, displayed
+from rtfuse.trace import Trace
 from rtfuse.types import Alone, Clock, Frame, Fused, Image, Pair, PlacedSpot, Sink, Source, Spot, Stream
 
 _JOIN_S = 0.8
@@ -60,7 +61,8 @@ class Rig:
     and RGB, where a camera came back with another one. `sinks` are named for the drop counts; the first one is where
     age is measured. `taps` see every frame in the capture threads. `policy` says what happens while a stream is
     missing, `mark` whether the picture says so; `health` is what each stream is doing, and `limit_ns` how long it may
-    be missing under the policy `stop`. `hearts` are the capture threads' signs of life for the `supervisor`.
+    be missing under the policy `stop`. `hearts` are the capture threads' signs of life for the `supervisor`. `trace`
+    hears of every frame's stages.
     """
 
     sources: dict[Stream, Source]
@@ -81,6 +83,7 @@ class Rig:
     health: dict[Stream, Health] = field(default_factory=dict)
     supervisor: Supervisor = field(default_factory=Supervisor)
     hearts: dict[Stream, Heart] = field(default_factory=dict)
+    trace: Trace | None = None
     clock: Clock = time.monotonic_ns
 
     def __post_init__(self) -> None:
@@ -118,13 +121,17 @@ class Pipeline:
     def snapshot(self) -> Snapshot:
         """Return the counts so far; callable from any thread."""
         rig = self.rig
-        losses = {(str(s), cause): n for s, source in rig.sources.items() for cause, n in source.losses.items()}
-        slow = {(o.name, "slow"): o.dropped for o in self._outlets}
         streams = {str(s): rig.health[s].condition(**_clock_of(source)) for s, source in rig.sources.items()}
         queues = {"fuse": self._inbox.waiting} | {outlet.name: outlet.waiting for outlet in self._outlets}
+        return self.stats.snapshot(*self._drops(), streams=streams, queues=queues)
+
+    def _drops(self) -> list[Mapping[Any, int]]:
+        """Return what every part but `stats` has dropped, by where and cause."""
+        rig = self.rig
+        losses = {(str(s), cause): n for s, source in rig.sources.items() for cause, n in source.losses.items()}
+        slow = {(o.name, "slow"): o.dropped for o in self._outlets}
         lost = [sink.drops for sink in rig.sinks.values() if isinstance(sink, Dropping)]
-        drops = (rig.pairer.drops, self._inbox.drops, losses, slow)
-        return self.stats.snapshot(*drops, *lost, streams=streams, queues=queues)
+        return [rig.pairer.drops, self._inbox.drops, losses, slow, *lost]
 
     def run(self, *, frames: int | None = None, duration_s: float | None = None) -> Snapshot:
         """Fuse until the end and return the counts. Ends early after `frames` or `duration_s`.
@@ -196,6 +203,8 @@ class Pipeline:
                 if put is None or self.stop.is_set():
                     return
                 health.frame(put)
+                if self.rig.trace is not None:
+                    self.rig.trace.captured(put)
                 for tap in self.rig.taps:
                     tap(put)
         except Exception as e:  # noqa: BLE001 - raised again in the fusing thread
@@ -217,6 +226,8 @@ class Pipeline:
                 return False
             if rig.live:
                 self._follow()
+            if rig.trace is not None:
+                rig.trace.drops(self.stats.drops, *self._drops())
             with heart.busy():
                 for moment in self._newest(moments):
                     if (fused := self._made(moment)) is None:
@@ -247,6 +258,8 @@ class Pipeline:
     def _written(self, name: str, fused: Fused, spent_ns: int, *, first: bool) -> None:
         """Count a frame that a sink has taken; the first sink is where its age is measured."""
         self.stats.took(name, spent_ns)
+        if self.rig.trace is not None:
+            self.rig.trace.written(name, fused, spent_ns)
         if first:
             self.stats.delivered(fused)
 
@@ -324,6 +337,7 @@ class Pipeline:
             aligned = None if isinstance(fuser, RawFuser) and not aligner.stretched else thermal()
         except Exception as e:
             raise named("align", e) from e
+        seen_ns = time.monotonic_ns()
         try:
             if aligned is None:
                 assert isinstance(fuser, RawFuser)
@@ -332,7 +346,12 @@ class Pipeline:
                 image = fuser(aligned, pair.rgb.image, aligner.valid)
         except Exception as e:
             raise named(f"fuse with {fuser.name}", e) from e
-        spent_ns = time.monotonic_ns() - start_ns
+        now = time.monotonic_ns()
+        spent_ns = now - start_ns
+        if rig.trace is not None:
+            rig.trace.stage("thermal", "fuse", pair, start_ns, seen_ns)
+            rig.trace.stage(f"fuse by {fuser.name}", "fuse", pair, seen_ns, now)
+            rig.trace.stage("pair", "pair", pair, min(pair.leader.arrival_ns, start_ns), start_ns)
         self._cost_ns += 0.2 * (spent_ns - self._cost_ns)
         self.stats.took("fuse", spent_ns)
         return Fused(image, thermal, pair, aligner.valid, fuser.name)

@@ -38,8 +38,22 @@ MAY_IMPORT = {
     "playback": BASE,
     "queues": BASE | {"supervise", "sync"},
     "pipeline": BASE
-    | {"align", "fuse", "health", "logs", "mark", "playback", "queues", "stats", "supervise", "sync", "thermal"},
+    | {
+        "align",
+        "fuse",
+        "health",
+        "logs",
+        "mark",
+        "playback",
+        "queues",
+        "stats",
+        "supervise",
+        "sync",
+        "thermal",
+        "trace",
+    },
     "raw": BASE | {"logs"},
+    "trace": BASE,
     "recording": BASE | {"playback", "raw"},
     "rig": BASE
     | {"align", "calibration", "capture", "config", "fuse", "health", "pipeline", "playback", "publish", "queues"}
@@ -48,7 +62,7 @@ MAY_IMPORT = {
     "status": BASE | {"health", "pipeline", "stats"},
     "commands": BASE
     | {"bench", "bench_engines", "config", "drift", "fuse", "pipeline", "publish", "queues", "raw", "recording", "rig"}
-    | {"stats", "status", "web"},
+    | {"stats", "status", "trace", "web"},
     "probe": BASE | {"capture", "publish", "thermal"},
     "view": BASE | {"publish", "stats", "subscribe", "thermal", "view_pipe"},
     "view_pipe": BASE,

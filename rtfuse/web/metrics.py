@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import accumulate
+from typing import Protocol
 
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
@@ -16,11 +17,43 @@ from rtfuse.stats import Snapshot, Spread
 _Labels = tuple[str, ...]
 
 
-def exposition(snapshot: Snapshot, about: Mapping[str, str]) -> bytes:
-    """Return all metrics as text; `about` are the labels of `rtfuse_info`: rig, fuser, version."""
+class Audience(Protocol):
+    """Who listens: `rtfuse.publish.zmq.Publisher`. Both may be asked from any thread."""
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Peers that were not let in, by cause."""
+        ...
+
+    def subscribers(self) -> Mapping[tuple[str, str], int]:
+        """Subscriptions by endpoint and topic."""
+        ...
+
+
+def exposition(
+    snapshot: Snapshot, about: Mapping[str, str], audience: Audience | None = None, viewers: int = 0
+) -> bytes:
+    """Return all metrics as text; `about` are the labels of `rtfuse_info`: rig, fuser, version.
+
+    `viewers` watch the page; those of the process itself (memory, processor, files) come with them.
+    """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Once(lambda: _families(snapshot, about)))
+    registry.register(_Once(lambda: _listening(audience, viewers)))
+    ProcessCollector(registry=registry)
     return generate_latest(registry)
+
+
+def _listening(audience: Audience | None, viewers: int) -> Iterator[Metric]:
+    yield _gauge("rtfuse_viewers", "Browsers that watch the page.", {(): float(viewers)}, [])
+    if audience is None:
+        return
+    there: dict[_Labels, float] = {key: float(n) for key, n in audience.subscribers().items()}
+    yield _gauge("rtfuse_subscribers", "Subscriptions to what is published.", there, ["endpoint", "topic"])
+    refused = CounterMetricFamily("rtfuse_refused_peers", "Peers that were not let in, by cause.", labels=["cause"])
+    for cause, n in sorted(audience.refused.items()):
+        refused.add_metric([cause], n)
+    yield refused
 
 
 class _Once(Collector):

@@ -26,7 +26,7 @@ from rtfuse.web import address_of
 from rtfuse.web.boxes import BoxFeed
 from rtfuse.web.controls import Adjustable
 from rtfuse.web.guard import HEADERS, Guard
-from rtfuse.web.metrics import exposition
+from rtfuse.web.metrics import Audience, exposition
 from rtfuse.web.page import Page
 
 _FRESH_S = 2.0
@@ -40,7 +40,8 @@ _log = logging.getLogger("rtfuse.web")
 class RigView:
     """What the server may ask of the rig: its counts now, and what it is (the labels of `rtfuse_info`).
 
-    `causes` says in words why frames are dropped; `adjustable` is what the page may change (None: nothing).
+    `causes` says in words why frames are dropped; `adjustable` is what the page may change (None: nothing); `audience`
+    is who listens elsewhere.
     """
 
     snapshot: Callable[[], Snapshot]
@@ -48,6 +49,7 @@ class RigView:
     clock: Clock = time.monotonic_ns
     causes: Mapping[str, str] = field(default_factory=dict)
     adjustable: Adjustable | None = None
+    audience: Audience | None = None
 
 
 class WebServer:
@@ -141,7 +143,7 @@ class WebServer:
         return app
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        text = exposition(self._rig.snapshot(), self._rig.about)
+        text = exposition(self._rig.snapshot(), self._rig.about, self._rig.audience, len(self.live.viewers))
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def _healthz(self, _: web.Request) -> web.Response:
