@@ -25,7 +25,7 @@ CAUSES = {
     "frozen": "repeats an older picture (shutter, or a frozen camera)",
     "size": "the calibration does not hold for its size",
     "lost": "times that the source was lost",
-    "busy": "skipped for a newer one, the fuser is slow (--fuser pyramid is fast)",
+    "busy": "skipped for a newer one, the fuser is slow (--fuser student is fast)",
     "slow": "the output did not keep up",
     "encoder": "the encoder was still at one before",
     "corrupt": "could not be decoded",
