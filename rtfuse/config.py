@@ -136,6 +136,7 @@ class Fuse(_Section, frozen=True):
     `auto` is `ufuser` where it holds the camera's rate, else `student`; for recordings that are fused completely it is
     `ufuser`.
     `plan` is a TensorRT engine that `trainer export` wrote for this GPU and these sizes; null builds one where needed.
+    `steady` holds pixels that change by one level, against flicker (`rtfuse.steady`).
     """
 
     fuser: str = "auto"
@@ -143,6 +144,7 @@ class Fuse(_Section, frozen=True):
     engine: Engine = "auto"
     precision: Precision = "auto"
     plan: str | None = None
+    steady: bool = True
 
 
 class Endpoint(_Section, frozen=True):

@@ -34,6 +34,7 @@ from rtfuse.mark import marked
 from rtfuse.playback import Playback, paced, timeline
 from rtfuse.queues import STREAMS, Dropping, Inbox, LiveInbox, Moment, OrderedInbox, Outlet, named
 from rtfuse.stats import Snapshot, Stats
+from rtfuse.steady import Steady
 from rtfuse.supervise import Heart, Supervisor
 from rtfuse.sync import Pairer
 from rtfuse.thermal import Agc, displayed
@@ -61,8 +62,8 @@ class Rig:
     and RGB, where a camera came back with another one. `sinks` are named for the drop counts; the first one is where
     age is measured. `taps` see every frame in the capture threads. `policy` says what happens while a stream is
     missing, `mark` whether the picture says so; `health` is what each stream is doing, and `limit_ns` how long it may
-    be missing under the policy `stop`. `hearts` are the capture threads' signs of life for the `supervisor`. `trace`
-    hears of every frame's stages.
+    be missing under the policy `stop`. `steady` takes the flicker out of what was fused. `hearts` are the capture
+    threads' signs of life for the `supervisor`. `trace` hears of every frame's stages.
     """
 
     sources: dict[Stream, Source]
@@ -72,6 +73,7 @@ class Rig:
     sinks: dict[str, Sink] = field(default_factory=dict)
     taps: list[Callable[[Frame], None]] = field(default_factory=list)
     agc: Agc = field(default_factory=Agc)
+    steady: Steady | None = None
     playback: Playback = field(default_factory=Playback)
     order: Order = "live"
     queue: int = 8
@@ -344,6 +346,8 @@ class Pipeline:
                 image = fuser.raw(thermal.image, pair.rgb.image, thermal.table, aligner.grid, aligner.valid)
             else:
                 image = fuser(aligned, pair.rgb.image, aligner.valid)
+            if rig.steady is not None:
+                image = rig.steady(image, pair.leader.t_ns)
         except Exception as e:
             raise named(f"fuse with {fuser.name}", e) from e
         now = time.monotonic_ns()

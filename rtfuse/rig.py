@@ -27,6 +27,7 @@ from rtfuse.publish.planes import Offer
 from rtfuse.publish.zmq import About, Publisher
 from rtfuse.queues import STREAMS
 from rtfuse.raw import RawRecorder
+from rtfuse.steady import Steady
 from rtfuse.supervise import Supervisor
 from rtfuse.sync import Pairer
 from rtfuse.thermal.agc import Agc
@@ -89,6 +90,7 @@ def open_rig(
         aligner=aligner,
         fuser=fuser,
         agc=_agc(config),
+        steady=Steady() if how.steady else None,
         playback=Playback(None if config.playback.speed == "max" else config.playback.speed, config.playback.loop),
         order=order,
         queue=config.sync.queue,

@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "align": BASE | {"calibration"},
     "thermal": BASE,
     "mark": BASE | {"health"},
+    "steady": {"types"},
     "capture": BASE | {"clockmap"},
     "fuse": BASE,
     "keys": BASE,
@@ -47,6 +48,7 @@ MAY_IMPORT = {
         "playback",
         "queues",
         "stats",
+        "steady",
         "supervise",
         "sync",
         "thermal",
@@ -57,7 +59,7 @@ MAY_IMPORT = {
     "recording": BASE | {"playback", "raw"},
     "rig": BASE
     | {"align", "calibration", "capture", "config", "fuse", "health", "pipeline", "playback", "publish", "queues"}
-    | {"raw", "supervise", "sync", "thermal"},
+    | {"raw", "steady", "supervise", "sync", "thermal"},
     "web": BASE | {"health", "logs", "publish", "stats", "thermal"},
     "status": BASE | {"health", "pipeline", "stats"},
     "commands": BASE

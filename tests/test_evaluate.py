@@ -69,6 +69,8 @@ def test_recordings_are_measured_with_their_flicker(tmp_path):
     result = evaluate_recordings(scene, scene, stored, {"pyramid": fuse_pyramid})
     assert result.flicker["steady"] == pytest.approx(result.flicker["pyramid"], abs=0.01)
     assert result.flicker["flickering"] > result.flicker["steady"] + 5
+    assert result.shown["steady"] < result.flicker["steady"]
+    assert result.shown["flickering"] > 5
     assert len(result.scores["steady"]) == 3
     assert result.mean("steady", "EN") == pytest.approx(result.mean("pyramid", "EN"))
     short = {"steady": str(tmp_path / "steady" / "000.png")}
@@ -78,7 +80,7 @@ def test_recordings_are_measured_with_their_flicker(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, env={"COLUMNS": "60"})
     assert done.returncode == 0, done.stderr
     header, row = (line.split() for line in done.stdout.splitlines() if line.split()[:1] in (["method"], ["pyramid"]))
-    assert header[-1] == "flicker"
+    assert header[-2:] == ["flicker", "shown"]
     assert len(row) == len(header)  # nothing is cut, however narrow the terminal
 
 

@@ -1,13 +1,16 @@
 """What publishing costs and how old frames are where they arrive, with real processes on this machine.
 
     python tools/bench_publish.py latency            # 640x480 raw over ipc: capture stamp to array in another process
+    python tools/bench_publish.py latency fuse.fuser=student   # the same, fused by a network
     python tools/bench_publish.py slow               # a subscriber that is three times too slow
     python tools/bench_publish.py churn --seconds 300  # 100 subscribers that come and go
     python tools/bench_publish.py encodings          # milliseconds and bytes of each encoding
     python tools/bench_publish.py stream --size 1920x1080 --encoding jpeg   # over tcp, at 30 frames a second
+    python tools/bench_publish.py stream --size 1920x1080 --encoding jpeg --curve   # the same, encrypted
 
-A rig runs in a process of its own: the real pipeline with the pyramid fuser, fed at 30 Hz by two cameras that show
-pictures drawn beforehand, so that drawing costs nothing. Ratios are of phases in turn, as a shared machine drifts.
+A rig runs in a process of its own: the real pipeline, with the pyramid fuser unless told otherwise, fed at 30 Hz by two
+cameras that show pictures drawn beforehand, so that drawing costs nothing. Ratios are of phases in turn, as a shared
+machine drifts.
 """
 
 from __future__ import annotations
@@ -31,6 +34,7 @@ import numpy as np
 from rtfuse.bench import machine
 from rtfuse.capture import open_source
 from rtfuse.config import load_config
+from rtfuse.keys import new_client, new_rig
 from rtfuse.pipeline import Pipeline
 from rtfuse.publish.images import compress
 from rtfuse.publish.planes import Encoding
@@ -122,9 +126,12 @@ class RigProcess:
 
 
 @contextlib.contextmanager
-def rig_on_ipc(size: str) -> Iterator[RigProcess]:
+def rig_on_ipc(size: str, settings: list[str]) -> Iterator[RigProcess]:
     """Run a rig that publishes raw frames over ipc."""
-    with tempfile.TemporaryDirectory() as folder, RigProcess(size, f"publish.endpoint=ipc://{folder}/s") as rig:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        RigProcess(size, f"publish.endpoint=ipc://{folder}/s", *settings) as rig,
+    ):
         yield rig
 
 
@@ -156,13 +163,16 @@ def latency(options: argparse.Namespace) -> None:
     """Age in another process, beside what the fuser takes."""
     late, over = list[float](), threading.Event()
     thread = threading.Thread(target=_lateness, args=(late, over), daemon=True)
-    with rig_on_ipc(options.size) as rig, Subscriber(rig.endpoints[0]) as subscriber:
+    with rig_on_ipc(options.size, options.settings) as rig, Subscriber(rig.endpoints[0]) as subscriber:
         listen(subscriber, 2)
         thread.start()
         ages = listen(subscriber, options.seconds)
         over.set()
     fuse = rig.figures["fuse_ms"]
-    print(f"{options.size} raw over ipc, {len(ages)} frames: age in another process {percentiles(ages)} ms")
+    print(
+        f"{options.size} raw over ipc, {len(ages) / options.seconds:.1f} frames/s: age in another process "
+        f"{percentiles(ages)} ms"
+    )
     print("  the fuser alone: p50 {:.1f}  p95 {:.1f}  p99 {:.1f} ms".format(*fuse))
     print(f"  how much later than asked for this machine woke a thread meanwhile: {percentiles(late)} ms")
     beyond = float(np.percentile(ages, 99)) - fuse[0]
@@ -172,7 +182,7 @@ def latency(options: argparse.Namespace) -> None:
 def slow(options: argparse.Namespace) -> None:
     """A subscriber that takes 100 ms for each frame, beside one that takes none."""
     pause_s = 3 / _RATE_HZ
-    with rig_on_ipc(options.size) as rig, Subscriber(rig.endpoints[0]) as subscriber:
+    with rig_on_ipc(options.size, options.settings) as rig, Subscriber(rig.endpoints[0]) as subscriber:
         listen(subscriber, 2)
         before = rig.held()
         ages = listen(subscriber, options.seconds, pause_s=pause_s)
@@ -290,17 +300,27 @@ def _read(folder: Path) -> list[Image]:
 
 
 def stream(options: argparse.Namespace) -> None:
-    """One encoding over tcp, live."""
+    """One encoding over tcp, live; encrypted with keys made for it if asked for."""
     encoding: Encoding = options.encoding
     settings = ["publish.endpoint='tcp://127.0.0.1:*'", f"publish.encoding={encoding}", *options.settings]
-    with RigProcess(options.size, *settings) as rig, Subscriber(rig.endpoints[0], latest=False) as subscriber:
-        listen(subscriber, 3)
-        before, lost, start = rig.held(), subscriber.lost, time.monotonic()
-        ages = listen(subscriber, options.seconds)
-        wall_s, after = time.monotonic() - start, rig.held()
+    with tempfile.TemporaryDirectory() as folder:
+        keys = None
+        if options.curve:
+            keys, rig_keys = Path(folder) / "client.key", Path(folder) / "keys"
+            new_rig(rig_keys)
+            new_client(rig_keys, "bench", keys)
+            settings.append(f"publish.keys={rig_keys}")
+        with (
+            RigProcess(options.size, *settings) as rig,
+            Subscriber(rig.endpoints[0], latest=False, keys=keys) as subscriber,
+        ):
+            listen(subscriber, 3)
+            before, lost, start = rig.held(), subscriber.lost, time.monotonic()
+            ages = listen(subscriber, options.seconds)
+            wall_s, after = time.monotonic() - start, rig.held()
     print(
-        f"{options.size} {encoding} over tcp: {len(ages) / wall_s:.1f} frames/s, lost {subscriber.lost - lost}, "
-        f"age {percentiles(ages)} ms"
+        f"{options.size} {encoding} over tcp, {'CURVE' if keys else 'plain'}: {len(ages) / wall_s:.1f} frames/s, "
+        f"lost {subscriber.lost - lost}, age {percentiles(ages)} ms"
     )
     cpu_ms = 1000 * (after["cpu_s"] - before["cpu_s"]) / max(1, len(ages))
     fuse_ms, drops = rig.figures["fuse_ms"][0], rig.figures["drops"] or "none"
@@ -315,6 +335,7 @@ def main() -> None:
     parser.add_argument("--size", default="640x480")
     parser.add_argument("--seconds", type=float, default=20)
     parser.add_argument("--encoding", default="jpeg")
+    parser.add_argument("--curve", action="store_true", help="stream: encrypt")
     parser.add_argument("--images", type=Path, help="encodings: pictures of this folder")
     options = parser.parse_intermixed_args()
     if options.what == "serve":

@@ -22,6 +22,7 @@ from rtfuse.errors import ConfigError, SourceNotFound
 from rtfuse.fuse.eager import EagerEngine
 from rtfuse.fuse.luma import luma
 from rtfuse.fuse.network import NetworkFuser
+from rtfuse.steady import Steady
 from rtfuse.types import Frame, Image
 from trainer.metrics import Flicker, Scores, measure, stretched
 from trainer.published import COLUMNS, PUBLISHED
@@ -46,11 +47,15 @@ MEASURES = [f.name for f in msgspec.structs.fields(Scores)]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Scores by method and pair name; what was skipped, with the reason; for recordings, flicker by method."""
+    """Scores by method and pair name; what was skipped, with the reason.
+
+    For recordings also flicker by method: as fused, and `shown` as a rig shows it (`rtfuse.steady`).
+    """
 
     scores: dict[str, dict[str, Scores]]
     skipped: dict[str, str]
     flicker: dict[str, float] = field(default_factory=dict)
+    shown: dict[str, float] = field(default_factory=dict)
 
     def mean(self, method: str, name: str) -> tuple[float, float]:
         """Return the mean of a measure and the half-width of its 95 % interval (1.96 standard errors)."""
@@ -131,18 +136,20 @@ def evaluate_recordings(
     """
     stored = {method: iter(open_source(uri, "rgb")) for method, uri in recordings.items()}
     scores: dict[str, dict[str, Scores]] = {m: {} for m in (*fusers, *recordings)}
-    meters = {method: Flicker() for method in scores}
+    meters, shown = ({method: Flicker() for method in scores} for _ in range(2))
+    steadies = {method: Steady() for method in scores}
     for k, pair in enumerate(islice(registered(ir, rgb, calib), frames)):
         v = luma(pair.rgb)
         images = {method: fuse(pair.ir, v) for method, fuse in fusers.items()}
         images |= {method: _next_luma(source, v.shape, recordings[method], k) for method, source in stored.items()}
         for method, image in images.items():
             meters[method].add(image, pair.ir, v)
+            shown[method].add(steadies[method](image, k), pair.ir, v)
             if k % every == 0:
                 scores[method][f"{pair.frame_id:06d}"] = measure(image, pair.ir, v)
     if not all(scores.values()):
         raise ConfigError(f"nothing to evaluate: {ir} and {rgb} have no pair of frames")
-    return Result(scores, {}, {method: meter.value for method, meter in meters.items()})
+    return Result(scores, {}, *({method: meter.value for method, meter in each.items()} for each in (meters, shown)))
 
 
 def _next_luma(source: Iterator[Frame], shape: tuple[int, ...], name: str, k: int) -> Image:
@@ -166,7 +173,7 @@ def table(result: Result, dataset: str | None = None) -> Table:
     """Return mean ± 95 % half-width of every method and measure, the best mean bold, then published rows."""
     grid = Table(header_style="bold", box=box.SIMPLE_HEAD)
     grid.add_column("method", no_wrap=True)
-    for name in ["pairs", *MEASURES, *(["flicker"] if result.flicker else [])]:
+    for name in ["pairs", *MEASURES, *(["flicker", "shown"] if result.flicker else [])]:
         grid.add_column(name, justify="right", no_wrap=True)
     best = {n: max(result.mean(m, n)[0] for m in result.scores) for n in MEASURES}
     for method, scores in result.scores.items():
@@ -178,7 +185,7 @@ def table(result: Result, dataset: str | None = None) -> Table:
                 + (f"\n[dim]±{half:.2f}[/]" if np.isfinite(half) else "\n")
             )
         if result.flicker:
-            cells.append(f"{result.flicker[method]:.2f}")
+            cells += [f"{result.flicker[method]:.2f}", f"{result.shown[method]:.2f}"]
         grid.add_row(method, str(len(scores)), *cells)
     if dataset:
         if dataset not in PUBLISHED:
