@@ -1,4 +1,4 @@
-"""capture → sync → align → fuse → publish: the only file that knows all the stages.
+"""capture → sync → align → fuse → publish: the threads and what passes between them.
 
     source thread (ir)  ─┐                                              ┌─ outlet thread: publish
                          ├─ Inbox with its Pairer ─ run(): align, fuse ─┤
@@ -15,31 +15,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from itertools import count
-from typing import Any, Literal
+from typing import Any
 
-import cv2
-import numpy as np
-
-from rtfuse.align import Aligner
-from rtfuse.errors import CalibrationError, NoOverlap, SourceLost, StageFailed
-from rtfuse.fuse import Fuser, RawFuser
+from rtfuse.errors import NoOverlap, SourceLost, StageFailed
+from rtfuse.fusing import Fusing
 from rtfuse.health import Health, State
 from rtfuse.logs import event
-from rtfuse.mark import marked
-from rtfuse.playback import Playback, paced, timeline
+from rtfuse.parts import Rig
+from rtfuse.playback import paced, timeline
 from rtfuse.queues import STREAMS, Dropping, Inbox, LiveInbox, Moment, OrderedInbox, Outlet, named
 from rtfuse.stats import Snapshot, Stats
-from rtfuse.steady import Steady
-from rtfuse.supervise import Heart, Supervisor
-from rtfuse.sync import Pairer
-from rtfuse.thermal import Agc, displayed
-from rtfuse.trace import Trace
-from rtfuse.types import Alone, Clock, Frame, Fused, Image, Pair, PlacedSpot, Sink, Source, Spot, Stream
+from rtfuse.types import Frame, Fused, Source, Stream
 
 _JOIN_S = 0.8
 """How long a stopping pipeline waits for threads (live)."""
@@ -50,59 +40,6 @@ _HOLD_PERIOD_NS = 100_000_000
 _log = logging.getLogger("rtfuse.pipeline")
 _NAMES: dict[Stream, str] = {"ir": "thermal", "rgb": "RGB"}
 
-Policy = Literal["passthrough", "hold", "stop"]
-Order = Literal["live", "lossless", "replay"]
-
-
-@dataclass(slots=True)
-class Rig:
-    """The parts of one pipeline, opened and matched to each other; `rtfuse.rig.open_rig` makes them from a `Config`.
-
-    `reopen` gives a source again from its start (for loops); `fit` an aligner for other picture sizes (h, w) of thermal
-    and RGB, where a camera came back with another one. `sinks` are named for the drop counts; the first one is where
-    age is measured. `taps` see every frame in the capture threads. `policy` says what happens while a stream is
-    missing, `mark` whether the picture says so; `health` is what each stream is doing, and `limit_ns` how long it may
-    be missing under the policy `stop`. `steady` takes the flicker out of what was fused. `hearts` are the capture
-    threads' signs of life for the `supervisor`. `trace` hears of every frame's stages.
-    """
-
-    sources: dict[Stream, Source]
-    pairer: Pairer
-    aligner: Aligner
-    fuser: Fuser
-    sinks: dict[str, Sink] = field(default_factory=dict)
-    taps: list[Callable[[Frame], None]] = field(default_factory=list)
-    agc: Agc = field(default_factory=Agc)
-    steady: Steady | None = None
-    playback: Playback = field(default_factory=Playback)
-    order: Order = "live"
-    queue: int = 8
-    policy: Policy = "passthrough"
-    limit_ns: int = 5_000_000_000
-    mark: bool = False
-    reopen: Callable[[Stream], Source] | None = None
-    fit: Callable[[tuple[int, int], tuple[int, int]], Aligner] | None = None
-    health: dict[Stream, Health] = field(default_factory=dict)
-    supervisor: Supervisor = field(default_factory=Supervisor)
-    hearts: dict[Stream, Heart] = field(default_factory=dict)
-    trace: Trace | None = None
-    clock: Clock = time.monotonic_ns
-
-    def __post_init__(self) -> None:
-        for stream in STREAMS:
-            if stream not in self.health:
-                self.health[stream] = Health(stream, quiet_ns=150_000_000, clock=self.clock)
-
-    @property
-    def live(self) -> bool:
-        """Whether a source is a camera, or a recording of cameras as they were, so that one may be missing."""
-        return self.order == "replay" or any(source.info.live for source in self.sources.values())
-
-    @property
-    def lossless(self) -> bool:
-        """Whether every frame is fused, however long it takes."""
-        return self.order == "lossless" or (self.order == "replay" and self.playback.speed is None)
-
 
 class Pipeline:
     """Runs a `Rig` until a source ends, a limit is reached, or `stop` is set."""
@@ -110,15 +47,12 @@ class Pipeline:
     def __init__(self, rig: Rig, stop: threading.Event | None = None) -> None:
         self.rig, self.stop = rig, stop or threading.Event()
         self.stats = Stats(rig.clock)
+        self._fusing = Fusing(rig, self.stats)
         self._inbox = _inbox(rig)
         self._outlets: list[Outlet] = []
-        self._thermal: _Thermal | None = None
-        self._unreached: Image | None = None
-        self._unfit: set[tuple[tuple[int, int], tuple[int, int]]] = set()
         self._states: dict[Stream, State] = dict.fromkeys(STREAMS, State.STARTING)
         self._last: Fused | None = None
         self._last_ns = 0
-        self._cost_ns = 0.0
 
     def snapshot(self) -> Snapshot:
         """Return the counts so far; callable from any thread."""
@@ -142,7 +76,7 @@ class Pipeline:
         recordings ended without one pair, and SourceLost if a stream is missing for too long under the policy `stop`.
         Sources are closed; sinks are left to their owner.
         """
-        check_overlap(self.rig)
+        self.rig.check_overlap()
         names = list(self.rig.sinks)
         for name, sink in self.rig.sinks.items():
             written = partial(self._written, name, first=name == names[0])
@@ -166,7 +100,7 @@ class Pipeline:
             raise StageFailed("an output did not take its last frames in time")
         result = self.snapshot()
         if complete and not result.frames:
-            raise NoOverlap(f"no RGB frame had a thermal frame near it: {_spans(self.rig)}; see sync.tolerance_ms")
+            raise NoOverlap(f"no RGB frame had a thermal frame near it: {self.rig.spans()}; see sync.tolerance_ms")
         return result
 
     def _join(self, sources: list[threading.Thread]) -> bool:
@@ -185,7 +119,7 @@ class Pipeline:
         start_ns, (origin_ns, period_ns) = rig.clock(), timeline(s.info for s in rig.sources.values())
         threads = []
         for stream in STREAMS:
-            frames = _frames(rig, stream, period_ns)
+            frames = rig.frames(stream, period_ns)
             if rig.order == "live" and not rig.sources[stream].info.live:
                 frames = paced(frames, rig.clock, self.stop, start_ns, origin_ns, rig.playback.speed or 1.0)
             thread = threading.Thread(
@@ -232,7 +166,7 @@ class Pipeline:
                 rig.trace.drops(self.stats.drops, *self._drops())
             with heart.busy():
                 for moment in self._newest(moments):
-                    if (fused := self._made(moment)) is None:
+                    if (fused := self._fusing(moment, self._states if rig.live else {})) is None:
                         continue
                     done += 1
                     self._deliver(fused)
@@ -251,7 +185,7 @@ class Pipeline:
     def _newest(self, moments: list[Moment]) -> list[Moment]:
         """Skip to the newest when fusing takes longer than a frame; after a mere hiccup, catch up instead."""
         rate_hz = self.rig.sources["rgb"].info.rate_hz or 30
-        if self.rig.lossless or len(moments) < 2 or self._cost_ns < 1e9 / rate_hz:
+        if self.rig.lossless or len(moments) < 2 or self._fusing.cost_ns < 1e9 / rate_hz:
             return moments
         for moment in moments[:-1]:
             self.stats.drops[moment.leader.stream, "busy"] += 1
@@ -291,121 +225,6 @@ class Pipeline:
         if rig.policy == "hold" and self._last is not None and missing and due:
             self._deliver(replace(self._last, mode="held", states=dict(now)))
 
-    def _made(self, moment: Moment) -> Fused | None:
-        """Return the output for a pair or a lone frame; None, counted, for pictures that cannot be aligned."""
-        if not self._fits(moment):
-            self.stats.drops[moment.leader.stream, "size"] += 1
-            return None
-        fused = self._fuse(moment) if isinstance(moment, Pair) else self._pass(moment)
-        states = dict(self._states) if self.rig.live else {}
-        if isinstance(moment, Pair) and moment.ir.thermal is not None:
-            fused = replace(fused, spots=self._placed(moment.ir))
-        fused = replace(fused, states=states)
-        return marked(fused, self.rig.health) if self.rig.mark and self.rig.live else fused
-
-    def _fits(self, moment: Moment) -> bool:
-        """Make the aligner fit the pictures' sizes, which change when a camera comes back with another one."""
-        rig = self.rig
-        if rig.fit is None:
-            return True
-        ir_hw, rgb_hw = rig.aligner.ir_hw, rig.aligner.rgb_hw
-        for frame in (moment.ir, moment.rgb) if isinstance(moment, Pair) else (moment.frame,):
-            if frame.stream == "ir":
-                ir_hw = frame.shape_hw
-            else:
-                rgb_hw = frame.shape_hw
-        if (ir_hw, rgb_hw) == (rig.aligner.ir_hw, rig.aligner.rgb_hw):
-            return True
-        if (ir_hw, rgb_hw) in self._unfit:
-            return False
-        sizes = f"thermal {ir_hw[1]}x{ir_hw[0]}, RGB {rgb_hw[1]}x{rgb_hw[0]}"
-        try:
-            aligner = rig.fit(ir_hw, rgb_hw)
-        except CalibrationError as e:
-            self._unfit.add((ir_hw, rgb_hw))
-            event(_log, logging.ERROR, "size", str(e), sizes=sizes)
-            return False
-        event(_log, logging.WARNING, "size", f"the pictures have new sizes: {sizes}")
-        if isinstance(rig.fuser, RawFuser):
-            rig.fuser.prepare(aligner.rgb_hw if aligner.stretched else aligner.ir_hw, aligner.rgb_hw)
-        rig.aligner, self._thermal, self._unreached = aligner, None, None
-        return True
-
-    def _fuse(self, pair: Pair) -> Fused:
-        rig, start_ns = self.rig, time.monotonic_ns()
-        fuser, aligner = rig.fuser, rig.aligner
-        try:
-            thermal = self._seen(pair.ir)
-            aligned = None if isinstance(fuser, RawFuser) and not aligner.stretched else thermal()
-        except Exception as e:
-            raise named("align", e) from e
-        seen_ns = time.monotonic_ns()
-        try:
-            if aligned is None:
-                assert isinstance(fuser, RawFuser)
-                image = fuser.raw(thermal.image, pair.rgb.image, thermal.table, aligner.grid, aligner.valid)
-            else:
-                image = fuser(aligned, pair.rgb.image, aligner.valid)
-            if rig.steady is not None:
-                image = rig.steady(image, pair.leader.t_ns)
-        except Exception as e:
-            raise named(f"fuse with {fuser.name}", e) from e
-        now = time.monotonic_ns()
-        spent_ns = now - start_ns
-        if rig.trace is not None:
-            rig.trace.stage("thermal", "fuse", pair, start_ns, seen_ns)
-            rig.trace.stage(f"fuse by {fuser.name}", "fuse", pair, seen_ns, now)
-            rig.trace.stage("pair", "pair", pair, min(pair.leader.arrival_ns, start_ns), start_ns)
-        self._cost_ns += 0.2 * (spent_ns - self._cost_ns)
-        self.stats.took("fuse", spent_ns)
-        return Fused(image, thermal, pair, aligner.valid, fuser.name)
-
-    def _pass(self, alone: Alone) -> Fused:
-        """Return the picture of the one stream that is there, on the RGB grid."""
-        if alone.frame.stream == "ir":
-            try:
-                thermal = self._seen(alone.frame)
-                image = cv2.cvtColor(thermal(), cv2.COLOR_GRAY2RGB)
-            except Exception as e:
-                raise named("align", e) from e
-            spots = self._placed(alone.frame)
-            return Fused(image, thermal, alone, self.rig.aligner.valid, "none", mode="ir", spots=spots)
-        if self._unreached is None:
-            self._unreached = np.zeros(self.rig.aligner.rgb_hw, np.uint8)
-        unreached = self._unreached
-        return Fused(alone.frame.image, lambda: unreached, alone, unreached, "none", mode="rgb")
-
-    def _seen(self, frame: Frame) -> _Thermal:
-        """Return the thermal frame as it is shown; the same for every picture that it is part of."""
-        if self._thermal is None or self._thermal.frame is not frame:
-            self._thermal = _Thermal(frame, *self.rig.agc.shown(frame), self.rig.aligner)
-        return self._thermal
-
-    def _placed(self, ir: Frame) -> tuple[PlacedSpot, PlacedSpot] | None:
-        thermal = ir.thermal
-        if thermal is None or thermal.hot is None or thermal.cold is None:
-            return None
-
-        def place(spot: Spot) -> PlacedSpot:
-            return PlacedSpot(*self.rig.aligner.place((spot.x, spot.y)), spot.k)
-
-        return place(thermal.hot), place(thermal.cold)
-
-
-class _Thermal:
-    """One thermal frame as it is shown, brought onto the RGB grid when somebody asks for it."""
-
-    def __init__(self, frame: Frame, image: Image, table: Image | None, aligner: Aligner) -> None:
-        self.frame, self.image, self.table = frame, image, table
-        self._aligner = aligner
-        self._aligned: Image | None = None
-
-    def __call__(self) -> Image:
-        """Return it on the RGB grid, (H, W) uint8."""
-        if self._aligned is None:
-            self._aligned = self._aligner(displayed(self.image, self.table))
-        return self._aligned
-
 
 def _inbox(rig: Rig) -> Inbox:
     if rig.order == "live":
@@ -441,38 +260,3 @@ def _log_change(stream: Stream, before: State, health: Health) -> None:
     }[now.state]
     level = logging.INFO if now.state in (State.SHUTTER, State.ENDED, State.STARTING) else logging.WARNING
     event(_log, level, now.state.value, f"{name}: {said}", stream=stream)
-
-
-def check_overlap(rig: Rig) -> None:
-    """Raise NoOverlap if both sources are recordings and have no moment in common."""
-    ir, rgb = (rig.sources[s].info for s in STREAMS)
-    if None in (ir.start_ns, ir.end_ns, rgb.start_ns, rgb.end_ns) or ir.live or rgb.live:
-        return
-    offset, reach = rig.pairer.offset_ns, max(rig.pairer.tolerance_ns, rig.pairer.max_reuse_ns)
-    ir_span = [t + offset["ir"] for t in (ir.start_ns or 0, ir.end_ns or 0)]
-    rgb_span = [t + offset["rgb"] for t in (rgb.start_ns or 0, rgb.end_ns or 0)]
-    if ir_span[0] - rig.pairer.tolerance_ns >= rgb_span[1] or rgb_span[0] >= ir_span[1] + reach:
-        raise NoOverlap(f"the streams never overlap in time: {_spans(rig)}; check the files, or set ir.offset_ms")
-
-
-def _spans(rig: Rig) -> str:
-    def span(stream: Stream) -> str:
-        info = rig.sources[stream].info
-        if info.start_ns is None or info.end_ns is None:
-            return "unknown"
-        return f"{info.start_ns / 1e9:.2f} to {info.end_ns / 1e9:.2f} s"
-
-    return f"thermal {span('ir')}, RGB {span('rgb')}"
-
-
-def _frames(rig: Rig, stream: Stream, period_ns: int) -> Iterator[Frame]:
-    """Yield the frames of a source; with `loop`, round after round, each `period_ns` later than the last."""
-    source, next_id = rig.sources[stream], 0
-    for turn in count():
-        first_id, shift_ns = next_id, turn * period_ns
-        for frame in source:
-            next_id = first_id + frame.frame_id + 1
-            yield replace(frame, frame_id=next_id - 1, t_ns=frame.t_ns + shift_ns) if turn else frame
-        if not rig.playback.loop or rig.reopen is None or source.info.live or next_id == first_id:
-            return
-        source = rig.sources[stream] = rig.reopen(stream)

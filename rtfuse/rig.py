@@ -20,7 +20,7 @@ from rtfuse.config import Camera, Config, Endpoint, dump_config
 from rtfuse.errors import ConfigError, DeviceUnavailable, SourceLost, SourceNotFound
 from rtfuse.fuse import DEFAULT_FUSER, PacedFuser, RawFuser, open_fuser
 from rtfuse.health import Health
-from rtfuse.pipeline import Order, Rig
+from rtfuse.parts import Order, Rig
 from rtfuse.playback import Playback
 from rtfuse.publish.about import CameraAbout
 from rtfuse.publish.planes import Offer

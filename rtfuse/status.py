@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rtfuse.health import State
-from rtfuse.pipeline import Rig
+from rtfuse.parts import Rig
 from rtfuse.stats import Snapshot
 
 CAUSES = {

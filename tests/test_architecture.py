@@ -38,30 +38,18 @@ MAY_IMPORT = {
     "supervise": BASE | {"logs"},
     "playback": BASE,
     "queues": BASE | {"supervise", "sync"},
-    "pipeline": BASE
-    | {
-        "align",
-        "fuse",
-        "health",
-        "logs",
-        "mark",
-        "playback",
-        "queues",
-        "stats",
-        "steady",
-        "supervise",
-        "sync",
-        "thermal",
-        "trace",
-    },
+    "parts": BASE
+    | {"align", "fuse", "health", "playback", "queues", "steady", "supervise", "sync", "thermal", "trace"},
+    "fusing": BASE | {"align", "fuse", "logs", "mark", "parts", "queues", "stats", "thermal"},
+    "pipeline": BASE | {"fusing", "health", "logs", "parts", "playback", "queues", "stats"},
     "raw": BASE | {"logs"},
     "trace": BASE,
     "recording": BASE | {"playback", "raw"},
     "rig": BASE
-    | {"align", "calibration", "capture", "config", "fuse", "health", "pipeline", "playback", "publish", "queues"}
+    | {"align", "calibration", "capture", "config", "fuse", "health", "parts", "playback", "publish", "queues"}
     | {"raw", "steady", "supervise", "sync", "thermal"},
     "web": BASE | {"health", "logs", "publish", "stats", "thermal"},
-    "status": BASE | {"health", "pipeline", "stats"},
+    "status": BASE | {"health", "parts", "stats"},
     "commands": BASE
     | {"bench", "bench_engines", "config", "drift", "fuse", "pipeline", "publish", "queues", "raw", "recording", "rig"}
     | {"stats", "status", "trace", "web"},

@@ -12,7 +12,8 @@ from scenes import ListSource, Memory, list_source, make_frame
 from rtfuse.align import Aligner
 from rtfuse.errors import NoOverlap, SourceLost, StageFailed
 from rtfuse.fuse import open_fuser
-from rtfuse.pipeline import Pipeline, Rig
+from rtfuse.parts import Rig
+from rtfuse.pipeline import Pipeline
 from rtfuse.playback import Playback
 from rtfuse.queues import LiveInbox
 from rtfuse.sync import Pairer

@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from rtfuse.align import Aligner
-from rtfuse.pipeline import Pipeline, Rig
+from rtfuse.parts import Rig
+from rtfuse.pipeline import Pipeline
 from rtfuse.playback import Playback
 from rtfuse.subscribe import Subscriber
 from rtfuse.sync import Pairer

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from heapq import merge
 
 from rtfuse.config import Align, Camera, Config, Fuse, Playback
-from rtfuse.pipeline import Rig
+from rtfuse.parts import Rig
 from rtfuse.rig import open_rig
 from rtfuse.types import Image, Pair
 
