@@ -18,7 +18,7 @@ from rtfuse.capture.reconnect import Absent, Reconnecting
 from rtfuse.capture.replay import Replay
 from rtfuse.config import Camera, Config, Endpoint, dump_config
 from rtfuse.errors import ConfigError, DeviceUnavailable, SourceLost, SourceNotFound
-from rtfuse.fuse import DEFAULT_FUSER, PacedFuser, RawFuser, open_fuser
+from rtfuse.fuse import DEFAULT_FUSER, Fuser, PacedFuser, RawFuser, open_fuser
 from rtfuse.health import Health
 from rtfuse.parts import Order, Rig
 from rtfuse.playback import Playback
@@ -70,11 +70,8 @@ def open_rig(
         (iw, ih), (w, h) = (opened[s].info.size_wh for s in STREAMS)
         fit = partial(Aligner, calibration=calibration, seam_px=config.align.seam_px)
         aligner = fit((ih, iw), (h, w))
-        if isinstance(fuser, PacedFuser):
-            times = 1.0 if config.playback.speed == "max" or replay else config.playback.speed
-            fuser.aim((opened["rgb"].info.rate_hz or 30) * times)
-        if isinstance(fuser, RawFuser):
-            fuser.prepare(aligner.rgb_hw if aligner.stretched else aligner.ir_hw, aligner.rgb_hw)
+        times = 1.0 if config.playback.speed == "max" or replay else config.playback.speed
+        _prepare(fuser, aligner, (opened["rgb"].info.rate_hz or 30) * times)
         if order == "lossless" and any(s.info.live for s in opened.values()):
             raise ConfigError("playback.speed: 'max' is for recordings; a camera gives its frames at its own pace")
     except BaseException:
@@ -107,6 +104,14 @@ def open_rig(
         for stream in STREAMS:
             _make_lasting(rig, opener, stream)
     return rig
+
+
+def _prepare(fuser: Fuser, aligner: Aligner, rate_hz: float) -> None:
+    """Let a fuser get ready for what will come, so that the first frame does not wait."""
+    if isinstance(fuser, PacedFuser):
+        fuser.aim(rate_hz)
+    if isinstance(fuser, RawFuser):
+        fuser.prepare(aligner.rgb_hw if aligner.stretched else aligner.ir_hw, aligner.rgb_hw)
 
 
 @dataclass(frozen=True, slots=True)
