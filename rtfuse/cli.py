@@ -17,7 +17,7 @@ from rtfuse.config import dump_config, load_config
 from rtfuse.errors import RtfuseError
 from rtfuse.logs import JsonFormatter, RateLimit, TextFormatter
 from rtfuse.stats import Snapshot
-from rtfuse.web import DEFAULT_ADDRESS, is_address
+from rtfuse.web import DEFAULT_ADDRESS
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,7 +62,7 @@ def _completed(arguments: list[str]) -> list[str]:
     """Give `--web` the default address where none follows it: options of the parser always take a value."""
     whole = list(arguments)
     for k in (k for k, argument in enumerate(arguments) if argument == "--web"):
-        if k + 1 == len(arguments) or not is_address(arguments[k + 1]):
+        if k + 1 == len(arguments) or arguments[k + 1].startswith("-") or "=" in arguments[k + 1]:
             whole[k] = f"--web={DEFAULT_ADDRESS}"
     return whole
 
@@ -101,6 +101,7 @@ def run(
     replay: Annotated[str | None, typer.Option(help="Take both streams from a file of `rtfuse record`.")] = None,
     web: Annotated[str | None, typer.Option(metavar="[ADDR:PORT]", help="A page for browsers, and metrics.")] = None,
     boxes: Annotated[list[str] | None, typer.Option(help="Endpoint of a detector, drawn on the page.")] = None,
+    boxes_keys: Annotated[str | None, typer.Option(help="A client's key file for detectors that encrypt.")] = None,
     record: Annotated[str | None, typer.Option(help="Record fused video to this file.")] = None,
     record_raw: Annotated[str | None, typer.Option(help="Record both streams, unfused, to this file.")] = None,
     frames: Annotated[int | None, typer.Option(help="End after this many fused frames.")] = None,
@@ -131,6 +132,7 @@ def run(
         "web.address": web,
         "web.insecure": insecure,
         "web.detections": boxes or None,
+        "web.detections_keys": boxes_keys,
         "record.path": record,
         "record.force": force or None,
         "raw.path": record_raw,

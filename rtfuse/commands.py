@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from rtfuse.config import Config
+from rtfuse.config import Config, Detector, Web
 from rtfuse.drift import DriftMonitor
 from rtfuse.errors import ConfigError, Interrupted
 from rtfuse.fuse import DEFAULT_FUSER, Engine
@@ -102,6 +102,8 @@ def run_live(settings: Config, signals: Signals, console: Console, replay: str |
         rig = open_rig(settings, replay=replay)
         rig.trace = trace
         console.print(sources_line(rig), soft_wrap=True, markup=False)
+        for said in _unused(settings):
+            console.print(f"note: {said}", style="yellow", soft_wrap=True, markup=False, highlight=False)
         if settings.raw.path:
             raw = open_raw(settings, rig.sources)
             rig.taps.append(partial(_tap, raw))
@@ -141,6 +143,16 @@ def run_live(settings: Config, signals: Signals, console: Console, replay: str |
             trace.close()
 
 
+def _unused(settings: Config) -> Iterator[str]:
+    """Say what was asked for in vain."""
+    if settings.publish.keys and settings.publish.endpoint is None and not settings.publish.endpoints:
+        yield "publish.keys (--keys) encrypts nothing: nothing is published"
+    if settings.web.detections and settings.web.address is None:
+        yield "web.detections (--boxes) are drawn on the page: open it with --web"
+    if settings.web.detections_keys and not settings.web.detections:
+        yield "web.detections_keys (--boxes-keys) are for no detector: name one with --boxes"
+
+
 @contextmanager
 def _answering(settings: Config, pipeline: Pipeline, console: Console, publisher: Publisher | None) -> Iterator[None]:
     """Answer over HTTP while the block runs, if the configuration says so."""
@@ -152,8 +164,11 @@ def _answering(settings: Config, pipeline: Pipeline, console: Console, publisher
         from rtfuse.web.server import RigView, WebServer
     except ImportError as e:
         raise ConfigError(f"--web needs {e.name}, which is not installed: pip install 'rtfuse[web]'") from e
-    about = {"rig": settings.rig, "fuser": str(pipeline.rig.fuser), "version": version("rtfuse")}
-    rig, how = pipeline.rig, settings.web
+    rig, how, software = pipeline.rig, settings.web, version("rtfuse")
+
+    def about() -> dict[str, str]:
+        return {"rig": settings.rig, "fuser": str(rig.fuser), "version": software}
+
     view = RigView(pipeline.snapshot, about, rig.clock, CAUSES, rig if how.controls else None, publisher)
     server = WebServer(
         settings.web.address,
@@ -162,7 +177,7 @@ def _answering(settings: Config, pipeline: Pipeline, console: Console, publisher
         token=how.token,
         hosts=how.hosts,
         viewers=how.viewers,
-        detections=how.detections,
+        detections=_keyed(how),
         cert=how.cert,
         key=how.key,
     )
@@ -180,6 +195,12 @@ def _answering(settings: Config, pipeline: Pipeline, console: Console, publisher
         yield
     finally:
         server.close()
+
+
+def _keyed(how: Web) -> dict[str, str | None]:
+    """Return where boxes come from, with the file of keys for each."""
+    listed = [Detector(endpoint=d) if isinstance(d, str) else d for d in how.detections]
+    return {d.endpoint: d.keys or how.detections_keys for d in listed}
 
 
 def _tap(recorder: RawRecorder, frame: Frame) -> None:

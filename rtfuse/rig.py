@@ -336,7 +336,7 @@ def _offers(config: Config) -> list[Offer]:
 def introduce(publisher: Publisher, config: Config, rig: Rig) -> None:
     """Let the publisher say what the rig is, and what its streams are doing."""
     calibration = Path(config.align.calib).read_text(encoding="utf-8") if config.align.calib else ""
-    software, fuser = version("rtfuse"), str(rig.fuser)
+    software = version("rtfuse")
 
     def camera(info: SourceInfo) -> CameraAbout:
         w, h = info.size_wh
@@ -355,5 +355,9 @@ def introduce(publisher: Publisher, config: Config, rig: Rig) -> None:
         return {stream: (c.state.value, c.why) for stream, c in conditions.items()}
 
     publisher.clock = rig.clock
-    publisher.about = lambda: About(software, fuser, {s: camera(rig.sources[s].info) for s in STREAMS}, calibration)
+
+    def about() -> About:
+        return About(software, str(rig.fuser), {s: camera(rig.sources[s].info) for s in STREAMS}, calibration)
+
+    publisher.about = about
     publisher.states = states

@@ -45,7 +45,7 @@ def serving():
         streams = {"ir": Condition(State.STALLED, 3.2), "rgb": Condition(State.LIVE, 9, rate_hz=30.0)}
         view = RigView(
             lambda: rig.stats.snapshot(streams=streams),
-            {"rig": "mast", "fuser": "pyramid", "version": "1"},
+            lambda: {"rig": "mast", "fuser": "pyramid", "version": "1"},
             causes={"busy": "the fuser is slow"},
             adjustable=rig if controls else None,
         )

@@ -35,6 +35,7 @@ MAY_IMPORT = {
     "publish": BASE | {"keys", "logs"},
     "reception": {"types"},
     "subscribe": BASE | {"keys", "publish", "reception"},
+    "messages": BASE | {"publish"},
     "supervise": BASE | {"logs"},
     "playback": BASE,
     "queues": BASE | {"supervise", "sync"},

@@ -18,12 +18,12 @@ import pytest
 import zmq
 from scenes import make_frame, picture
 
+from rtfuse import StatisticsSubscriber, Subscriber
 from rtfuse.errors import ConfigError, KeysUnusable
 from rtfuse.keys import client_keys, new_client, new_rig, revoke
 from rtfuse.publish import curve
 from rtfuse.publish.curve import Gate
 from rtfuse.publish.zmq import Publisher
-from rtfuse.subscribe import StatisticsSubscriber, Subscriber
 from rtfuse.types import Fused, Pair
 
 ROOT = Path(__file__).parents[1]

@@ -12,13 +12,13 @@ import pytest
 import zmq
 from scenes import make_frame, picture
 
+from rtfuse import Subscriber, describe
 from rtfuse.errors import ConfigError, EndpointUnavailable
 from rtfuse.publish import lanes
 from rtfuse.publish.about import CameraAbout, decode_state
 from rtfuse.publish.images import compress
 from rtfuse.publish.planes import Offer, Picture
 from rtfuse.publish.zmq import About, Publisher
-from rtfuse.subscribe import Subscriber, describe
 from rtfuse.types import Alone, Fused, Pair
 
 ALL = ("fused", "ir", "rgb", "counts", "mask")

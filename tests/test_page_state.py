@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from contextlib import ExitStack
+from types import SimpleNamespace
 
 import msgspec
 import numpy as np
@@ -11,8 +14,10 @@ import zmq
 from pages import fused, serving, watching
 from scenes import make_frame
 
-from rtfuse.errors import ConfigError
+from rtfuse.errors import ConfigError, KeysUnusable
 from rtfuse.health import Condition, State
+from rtfuse.keys import new_client, new_rig
+from rtfuse.publish.boxes import DetectionsPublisher
 from rtfuse.publish.detections import Box, Detections, encode_detections
 from rtfuse.stats import Stats
 from rtfuse.types import Fused, Pair
@@ -88,7 +93,7 @@ def said(k=0, *, rig="mast", detector="hog", boxes=1, rgb_t_ns=0):
 
 def test_boxes_come_with_the_frames_and_go_when_they_are_old(serve, tmp_path):
     endpoint = f"ipc://{tmp_path}/boxes"
-    server = serve(detections=[endpoint])
+    server = serve(detections={endpoint: None})
     feed = server._page._boxes
     one = fused()
 
@@ -126,21 +131,58 @@ def test_boxes_come_with_the_frames_and_go_when_they_are_old(serve, tmp_path):
         asyncio.run(watch(publisher))
 
 
+def test_boxes_come_off_detectors_that_encrypt_each_with_its_own_keys(tmp_path):
+    received, files, detectors = {}, {}, {}
+    header = SimpleNamespace(rig="mast", session="f", seq=0, width=640, height=480, rgb_t_ns=0)
+    with ExitStack() as stack:
+        for name in ("front", "back"):
+            folder = tmp_path / name
+            new_rig(folder)
+            new_client(folder, "page", tmp_path / f"{name}.key")
+            publisher = DetectionsPublisher("tcp://127.0.0.1:*", detector=name, keys=folder)
+            detectors[name] = stack.enter_context(publisher)
+            files[publisher.endpoint] = str(tmp_path / f"{name}.key")
+        wrong = DetectionsPublisher("tcp://127.0.0.1:*", detector="wrong", keys=tmp_path / "back")
+        detectors["wrong"] = stack.enter_context(wrong)
+        files[wrong.endpoint] = tmp_path / "front.key"
+        plain = BoxFeed(dict.fromkeys(files), rig="mast", fresh_s=60)
+        feed = BoxFeed(files, rig="mast", fresh_s=60)
+        for _ in range(500):
+            for publisher in detectors.values():
+                publisher.write(header, [Box(x=0, y=0, width=64, height=48, label="a", score=1.0)], 1.0)
+            received = {each["detector"] for each in feed.shown(0)}
+            if received == {"front", "back"}:
+                break
+            time.sleep(0.02)
+        shown_in_plain = plain.shown(0)
+        feed.close()
+        plain.close()
+    assert received == {"front", "back"}
+    assert shown_in_plain == []
+
+
+def test_keys_for_boxes_that_are_no_clients_are_refused(tmp_path):
+    new_rig(tmp_path / "keys")
+    for file, fault in (("keys/rig.key", "is a rig's key"), ("none.key", "No such file")):
+        with pytest.raises(KeysUnusable, match=rf"web\.detections: .*{fault}"):
+            BoxFeed({"tcp://127.0.0.1:5556": tmp_path / file}, rig="mast")
+
+
 def test_detectors_cannot_fill_the_memory():
-    feed = BoxFeed([], rig="mast", fresh_s=60)
+    feed = BoxFeed({}, rig="mast", fresh_s=60)
     for k in range(100):
         feed._take(said(detector=f"detector {k}", boxes=400))
     assert len(feed.shown(0)) == 8
     assert len(feed.shown(0)[0]["boxes"]) == 100
     feed.close()
     with pytest.raises(ConfigError, match=r"web\.detections"):
-        BoxFeed(["nonsense"], rig="mast")
+        BoxFeed({"nonsense": None}, rig="mast")
 
 
 def test_whatever_comes_is_understood_or_refused():
     """Mutated messages against everything that the page decodes: each is understood or is a plain error."""
     dice = np.random.default_rng(7)
-    feed = BoxFeed([], rig="mast", fresh_s=60)
+    feed = BoxFeed({}, rig="mast", fresh_s=60)
     good = [
         (said(), feed._take),
         (b'{"ack": 7}', msgspec.json.Decoder(Said).decode),

@@ -12,12 +12,12 @@ import pytest
 import zmq
 from scenes import make_frame, picture
 
+from rtfuse import StatisticsSubscriber, Subscriber, describe
 from rtfuse.errors import ConfigError, EndpointUnavailable, KeysUnusable
 from rtfuse.keys import new_client, new_rig, revoke
 from rtfuse.proxy import Proxy, ProxyConfig, RigLink, load_proxy_config
 from rtfuse.publish.about import CameraAbout
 from rtfuse.publish.zmq import About, Publisher
-from rtfuse.subscribe import StatisticsSubscriber, Subscriber, describe
 from rtfuse.types import Fused, Pair
 
 PERIOD_S = 0.01

@@ -156,7 +156,7 @@ def serve():
     running = []
 
     def begin(snapshot, address="127.0.0.1:0", **options):
-        running.append(WebServer(address, RigView(snapshot, ABOUT), **options))
+        running.append(WebServer(address, RigView(snapshot, lambda: ABOUT), **options))
         return running[-1]
 
     yield begin

@@ -8,7 +8,7 @@ import msgspec
 
 from rtfuse.errors import WireError
 from rtfuse.publish.planes import Encoding, PixelFormat
-from rtfuse.publish.wire import MAX_MESSAGE_BYTES, VERSION, Buffer, checked, framed, parts
+from rtfuse.publish.wire import MAX_MESSAGE_BYTES, VERSION, Buffer, alone, checked, framed, parts
 
 MAX_CALIBRATION_BYTES = 1 << 20
 Side = Annotated[int, msgspec.Meta(ge=0)]
@@ -106,7 +106,4 @@ def encode_state(topic: str, change: StateChange) -> bytes:
 
 def decode_state(message: Buffer) -> tuple[str, StateChange]:
     """Decode a change of a stream's state into topic and content. Raises WireError."""
-    topic, text, payload = parts(message, MAX_MESSAGE_BYTES)
-    if len(payload):
-        raise WireError(f"{len(payload)} bytes follow the state")
-    return topic, checked(text, _state_decoder)
+    return alone(message, _state_decoder, "state")

@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from rtfuse.errors import WireError
-from rtfuse.publish.wire import MAX_MESSAGE_BYTES, VERSION, Buffer, NotNegative, Side, checked, framed, parts
+from rtfuse.publish.wire import VERSION, Buffer, NotNegative, Side, alone, framed
 
 DETECTIONS_TOPIC = "boxes"
+MAX_DETECTIONS_BYTES = 256 << 10
 Score = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
@@ -62,7 +62,4 @@ def encode_detections(topic: str, detections: Detections) -> bytes:
 
 def decode_detections(message: Buffer) -> tuple[str, Detections]:
     """Decode a message of detections into topic and content. Raises WireError."""
-    topic, text, payload = parts(message, MAX_MESSAGE_BYTES)
-    if len(payload):
-        raise WireError(f"{len(payload)} bytes follow the detections")
-    return topic, checked(text, _decoder)
+    return alone(message, _decoder, "detections")

@@ -211,10 +211,7 @@ def framed(topic: str, text: bytes) -> bytes:
 
 def decode_statistics(message: Buffer) -> tuple[str, Statistics]:
     """Decode a statistics message into topic and content. Raises WireError."""
-    topic, text, payload = parts(message, MAX_MESSAGE_BYTES)
-    if len(payload):
-        raise WireError(f"{len(payload)} bytes follow the statistics")
-    return topic, checked(text, _statistics_decoder)
+    return alone(message, _statistics_decoder, "statistics")
 
 
 def decode(message: Buffer, *, max_bytes: int = MAX_MESSAGE_BYTES) -> tuple[str, Header, Image]:
@@ -279,6 +276,14 @@ def parts(message: Buffer, max_bytes: int) -> tuple[str, bytes, memoryview]:
     if len(view) < start + length:
         raise WireError(f"header of {length} bytes, but only {len(view) - start} follow")
     return topic, bytes(view[start : start + length]), view[start + length :]
+
+
+def alone(message: Buffer, decoder: msgspec.json.Decoder[S], what: str) -> tuple[str, S]:
+    """Decode a message without payload into topic and content; `what` is what it is about. Raises WireError."""
+    topic, text, payload = parts(message, MAX_MESSAGE_BYTES)
+    if len(payload):
+        raise WireError(f"{len(payload)} bytes follow the {what}")
+    return topic, checked(text, decoder)
 
 
 def checked(text: bytes, decoder: msgspec.json.Decoder[S]) -> S:

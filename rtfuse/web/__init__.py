@@ -15,11 +15,6 @@ DEFAULT_ADDRESS = "127.0.0.1:8080"
 _ADDRESS = re.compile(r"(?:(\[[0-9a-fA-F:.%\w]+\]|[\w.-]+):)?(\d{1,5})")
 
 
-def is_address(text: str) -> bool:
-    """Whether this is `ADDR:PORT` or a port."""
-    return _ADDRESS.fullmatch(text) is not None
-
-
 def address_of(text: str) -> tuple[str, int]:
     """Return host and port of `ADDR:PORT`, or of a port on the loopback device. Raises ConfigError."""
     found = _ADDRESS.fullmatch(text)

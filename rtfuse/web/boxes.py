@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import zmq
 
-from rtfuse.errors import ConfigError, WireError
-from rtfuse.publish import check_endpoint
-from rtfuse.publish.alive import keep_alive
-from rtfuse.publish.detections import DETECTIONS_TOPIC, Detections, decode_detections
+from rtfuse.errors import ConfigError, KeysUnusable, WireError
+from rtfuse.publish.connect import Keys, connected
+from rtfuse.publish.detections import DETECTIONS_TOPIC, MAX_DETECTIONS_BYTES, Detections, decode_detections
 from rtfuse.types import Clock
 
 _DETECTORS = 8
 _SHOWN = 100
-_MAX_BYTES = 256 << 10
+_QUEUE = 4
 _POLL_MS = 200
 
 
 class BoxFeed:
     """Listens to detectors in a thread of its own. It waits for those that are not there yet, and finds them again.
 
-    Boxes older than `fresh_s` are not shown; of another rig than `rig` they count in `foreign`, and what is no message
-    of detections in `malformed`. Raises ConfigError if an endpoint makes no sense.
+    `endpoints` are theirs, each with the file of client keys for it, None where nothing is encrypted. Boxes older than
+    `fresh_s` are not shown; of another rig than `rig` they count in `foreign`, and what is no message of detections in
+    `malformed`. Raises ConfigError if an endpoint makes no sense, KeysUnusable for a file.
     """
 
     def __init__(
-        self, endpoints: Sequence[str], *, rig: str, fresh_s: float = 0.5, clock: Clock = time.monotonic_ns
+        self, endpoints: Mapping[str, Keys], *, rig: str, fresh_s: float = 0.5, clock: Clock = time.monotonic_ns
     ) -> None:
         self.foreign = self.malformed = 0
         self._rig, self._fresh_ns, self._clock = rig, round(fresh_s * 1e9), clock
@@ -37,10 +37,15 @@ class BoxFeed:
         self._over = threading.Event()
         self._context: zmq.Context[Any] = zmq.Context()
         try:
-            sockets = [_connected(self._context, endpoint) for endpoint in endpoints]
-        except ConfigError:
+            sockets = [
+                connected(
+                    self._context, endpoint, DETECTIONS_TOPIC, max_bytes=MAX_DETECTIONS_BYTES, queue=_QUEUE, keys=keys
+                )
+                for endpoint, keys in endpoints.items()
+            ]
+        except (ConfigError, KeysUnusable) as e:
             self._context.destroy(0)
-            raise
+            raise type(e)(f"web.detections: {e}") from e
         self._thread = threading.Thread(target=self._listen, args=(sockets,), name="rtfuse-web-boxes", daemon=True)
         self._thread.start()
 
@@ -95,25 +100,3 @@ class BoxFeed:
             self.foreign += 1
         elif said.detector in self._newest or len(self._newest) < _DETECTORS:
             self._newest[said.detector] = self._clock(), said
-
-
-def _connected(context: zmq.Context[Any], endpoint: str) -> zmq.Socket[Any]:
-    check_endpoint(endpoint)
-    s = context.socket(zmq.SUB)
-    s.setsockopt(zmq.IPV6, "[" in endpoint)
-    s.setsockopt(zmq.LINGER, 0)
-    s.setsockopt(zmq.MAXMSGSIZE, _MAX_BYTES)
-    s.setsockopt(zmq.RCVHWM, 4)
-    keep_alive(s)
-    s.setsockopt(zmq.RECONNECT_IVL, 100)
-    s.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-    s.setsockopt(zmq.SUBSCRIBE, DETECTIONS_TOPIC.encode() + b"\0")
-    try:
-        s.connect(endpoint)
-    except zmq.ZMQError as e:
-        s.close()
-        raise ConfigError(
-            f"web.detections: {endpoint!r} is no endpoint to connect to ({zmq.strerror(e.errno or 0)}); "
-            "want for example tcp://127.0.0.1:5556"
-        ) from e
-    return s

@@ -122,7 +122,7 @@ class Page:
         shot, state = self.live.shot, state_of(s)
         image = shot.fused.image if shot is not None else None
         return state | {
-            "about": dict(self._rig.about),
+            "about": dict(self._rig.about()),
             "size": None if image is None else [image.shape[1], image.shape[0]],
             "counts": shot is not None and _has_counts(shot.fused),
             "viewers": len(self.live.viewers),

@@ -20,6 +20,7 @@ from aiohttp import web
 from rtfuse.errors import ConfigError, EndpointUnavailable
 from rtfuse.health import State
 from rtfuse.logs import event
+from rtfuse.publish.connect import Keys
 from rtfuse.stats import Snapshot
 from rtfuse.types import Clock
 from rtfuse.web import address_of
@@ -45,7 +46,7 @@ class RigView:
     """
 
     snapshot: Callable[[], Snapshot]
-    about: Mapping[str, str]
+    about: Callable[[], Mapping[str, str]]
     clock: Clock = time.monotonic_ns
     causes: Mapping[str, str] = field(default_factory=dict)
     adjustable: Adjustable | None = None
@@ -58,7 +59,8 @@ class WebServer:
     `address` is `ADDR:PORT` or a port on the loopback device; port 0 takes a free one, and `url` says which. Beyond the
     loopback device it needs `token` (None: a random one), and a certificate (`cert` and `key`, PEM files) or
     `allow_remote`; `login` is where a browser logs in then. `hosts` are further names that the rig goes by. `viewers`
-    may watch at once, `detections` are ZeroMQ endpoints of boxes to draw. `live` is the sink that takes the frames.
+    may watch at once, `detections` are ZeroMQ endpoints of boxes to draw, each with the file of client keys for it,
+    or None. `live` is the sink that takes the frames.
     A request that fails is answered with 500 and logged; none delays the pipeline. Raises ConfigError for an address,
     certificate or endpoint that makes no sense, EndpointUnavailable for an address that cannot be bound.
     """
@@ -72,7 +74,7 @@ class WebServer:
         token: str | None = None,
         hosts: Sequence[str] = (),
         viewers: int = 8,
-        detections: Sequence[str] = (),
+        detections: Mapping[str, Keys] | None = None,
         cert: str | None = None,
         key: str | None = None,
     ) -> None:
@@ -87,7 +89,7 @@ class WebServer:
         self._rig = rig
         self._token = token or (secrets.token_urlsafe(16) if remote else None)
         self._guard = Guard(self._token, hosts=hosts)
-        boxes = BoxFeed(detections, rig=rig.about.get("rig", "rig")) if detections else None
+        boxes = BoxFeed(detections, rig=rig.about().get("rig", "rig")) if detections else None
         self._loop = asyncio.new_event_loop()
         self._page = Page(self._loop, rig, self._guard, viewers=viewers, boxes=boxes)
         self.live = self._page.live
@@ -143,7 +145,7 @@ class WebServer:
         return app
 
     async def _metrics(self, _: web.Request) -> web.Response:
-        text = exposition(self._rig.snapshot(), self._rig.about, self._rig.audience, len(self.live.viewers))
+        text = exposition(self._rig.snapshot(), self._rig.about(), self._rig.audience, len(self.live.viewers))
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def _healthz(self, _: web.Request) -> web.Response:

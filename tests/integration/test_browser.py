@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 import zmq
 
+from rtfuse import StatisticsSubscriber
 from rtfuse.publish.detections import Box, Detections, encode_detections
-from rtfuse.subscribe import StatisticsSubscriber
 
 pytestmark = pytest.mark.browser
 STILL = "synthetic:?live=1&noise=0"

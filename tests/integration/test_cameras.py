@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from rtfuse import StatisticsSubscriber, Subscriber
 from rtfuse.capture.v4l2 import V4l2Source, list_cameras
 from rtfuse.errors import DeviceUnavailable
-from rtfuse.subscribe import StatisticsSubscriber, Subscriber
 from tests.integration.conftest import Process
 from tests.test_v4l2 import CAMERAS, press
 

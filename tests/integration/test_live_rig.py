@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from rtfuse.subscribe import StatisticsSubscriber, Subscriber
+from rtfuse import StatisticsSubscriber, Subscriber
 from tests.test_network import Server, server_possible
 
 RGB = "synthetic:?live=1&size=160x120&fps=15"

@@ -11,11 +11,9 @@ from pathlib import Path
 
 import cv2
 import pytest
-import zmq
 
 import rtfuse
-from rtfuse.publish.about import decode_state
-from rtfuse.subscribe import describe
+from rtfuse import describe
 
 PAGE = (Path(__file__).parents[2] / "docs" / "publishing.md").read_text(encoding="utf-8")
 SCENE = "synthetic:?size=160x120&duration_s=120"
@@ -76,13 +74,11 @@ def test_the_pages_commands_are_understood(rtfuse, command, placed):
 def test_a_state_is_published_the_moment_it_changes(start, endpoint):
     ir = SCENE + "&live=1&bits=16&ffc_every_s=3&ffc_s=1"
     start("run", "--ir", ir, "--rgb", SCENE + "&live=1", "--publish", endpoint).wait_for("publishing")
-    with zmq.Context() as context, context.socket(zmq.SUB) as states:
-        states.setsockopt(zmq.RCVTIMEO, 30_000)
-        states.setsockopt(zmq.SUBSCRIBE, b"state\0")
-        states.connect(endpoint)
+    with rtfuse.StateSubscriber(endpoint) as states:
         seen = []
         while seen[-2:] != [("live", "frozen"), ("frozen", "live")]:
-            _, change = decode_state(states.recv())
+            change = states.recv(30)
+            assert change is not None, seen
             if change.stream == "ir":
                 seen.append((change.before, change.streams["ir"].state))
     assert describe(endpoint).about.streams["ir"].dtype == "uint16"

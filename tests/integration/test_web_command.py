@@ -10,8 +10,8 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from rtfuse import StatisticsSubscriber
 from rtfuse.config import load_config
-from rtfuse.subscribe import StatisticsSubscriber
 
 
 def metrics(url):
@@ -51,22 +51,48 @@ def test_an_address_in_use_ends_the_run_before_it_begins(start, endpoint):
     remote = start("run", "--ir", "synthetic:", "--rgb", "synthetic:", "--web", "0.0.0.0:0", "--publish", "off")
     assert remote.end() == 2
     assert "--insecure" in remote.output
+    nowhere = start("run", "--ir", "synthetic:", "--rgb", "synthetic:", "--web", "nonsense", "--publish", "off")
+    assert nowhere.end() == 2
+    assert "'nonsense' is no address; want for example 127.0.0.1:8080" in nowhere.output
+
+
+def test_what_is_asked_for_in_vain_is_said(start, tmp_path):
+    live = [
+        "run",
+        "--ir",
+        "synthetic:",
+        "--rgb",
+        "synthetic:",
+        "--fuser",
+        "pyramid",
+        "--frames",
+        "1",
+        "--publish",
+        "off",
+    ]
+    run = start(*live, "--keys", str(tmp_path), "--boxes", "tcp://127.0.0.1:5999")
+    assert run.end() == 0
+    assert "nothing is published" in run.output
+    assert "open it with --web" in run.output
 
 
 DOCS = (Path(__file__).parents[2] / "docs" / "web.md").read_text(encoding="utf-8")
 LINES = [line for block in re.findall(r"```sh\n(.*?)```", DOCS, re.DOTALL) for line in block.splitlines()]
 
 
-def test_the_commands_of_the_documentation_work(start):
+def test_the_commands_of_the_documentation_work(start, tmp_path):
     rigs = []
-    for line in (line for line in LINES if line.startswith("rtfuse run")):
+    for line in (line.replace("out/", f"{tmp_path}/") for line in LINES if line.startswith("rtfuse")):
+        if line.startswith("rtfuse keys"):
+            assert start(*shlex.split(line)[1:]).end() == 0
+            continue
         line = re.sub(r"/dev/video\d", "synthetic:?live=1", line)
         line = re.sub(r"--web( 0\.0\.0\.0:\d+)?", lambda m: "--web 0.0.0.0:0" if m[1] else "--web 127.0.0.1:0", line)
         rigs.append(start(*shlex.split(line)[1:], "--publish", "off"))
     urls = [re.search(r"http://\S+", rig.wait_for("answering on"))[0] for rig in rigs]
-    assert len(rigs) == 3
-    assert re.search(r"log in at http://\S+/login#\S{20,}", rigs[2].wait_for("log in at"))
-    rigs[2].wait_for("nothing of it is encrypted")
+    assert len(rigs) == 4
+    assert re.search(r"log in at http://\S+/login#\S{20,}", rigs[3].wait_for("log in at"))
+    rigs[3].wait_for("nothing of it is encrypted")
     for line in (line for line in LINES if line.startswith("curl")):
         answer = subprocess.run(
             shlex.split(line.replace("http://127.0.0.1:8080", urls[0])), capture_output=True, text=True, check=True
@@ -78,9 +104,12 @@ def test_the_commands_of_the_documentation_work(start):
 
 
 def test_the_configuration_of_the_documentation_is_one(tmp_path):
-    (block,) = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
-    (tmp_path / "c.yaml").write_text(block)
-    assert load_config(tmp_path / "c.yaml").web.cert == "/etc/rtfuse/cert.pem"
+    read = []
+    for block in re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL):
+        (tmp_path / "c.yaml").write_text(block)
+        read.append(load_config(tmp_path / "c.yaml").web)
+    assert [web.cert for web in read] == [None, "/etc/rtfuse/cert.pem"]
+    assert [detector.keys for detector in read[0].detections] == ["front.key", "back.key"]
 
 
 def test_the_token_is_in_no_line_that_is_printed(start):
