@@ -24,7 +24,7 @@ test: $(VENV)/.test
 	$(BIN)/pytest
 
 test-cameras: $(VENV)/.test
-	tools/camera_vm.sh $(BIN)/python -m pytest -m camera -p no:cacheprovider tests/test_v4l2.py tests/integration/test_cameras.py
+	tools/camera_vm.sh $(BIN)/python -m pytest -m camera -p no:cacheprovider tests/test_v4l2.py tests/integration/test_cameras.py tests/integration/test_view.py
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check

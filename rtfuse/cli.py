@@ -279,7 +279,9 @@ def view(
     endpoint: Annotated[str, typer.Argument(help="Where rtfuse run publishes.")] = "tcp://127.0.0.1:5555",
     save: Annotated[Path | None, typer.Option(help="Write every frame into this folder, or .mkv, .mp4.")] = None,
     stats: Annotated[bool, typer.Option("--stats", help="Print rate, age, skew and gaps instead.")] = False,
-    pipe: Annotated[str | None, typer.Option(help="Write video to standard output: y4m, raw or mjpeg.")] = None,
+    pipe: Annotated[
+        str | None, typer.Option(help="Write video to standard output (y4m, raw, mjpeg), or into /dev/videoN.")
+    ] = None,
     rate: Annotated[float, typer.Option(min=1, max=1000, help="The frame rate that y4m announces.")] = 30.0,
     topic: Annotated[str, typer.Option(help="Topic to watch.")] = "fused",
     keys: Annotated[Path | None, typer.Option(help="The file of rtfuse keys new client, if it is encrypted.")] = None,
@@ -296,7 +298,7 @@ def view(
     from rtfuse.commands import Signals
     from rtfuse.view import view
 
-    say = err if pipe else out
+    say = err if pipe and "/" not in pipe else out
     with Signals().caught() as signals:
         seen = view(
             endpoint,

@@ -21,6 +21,7 @@ from rtfuse.subscribe import Received, Subscriber
 from rtfuse.thermal.palettes import colourise
 from rtfuse.thermal.palettes import palette as colours_of
 from rtfuse.types import Image
+from rtfuse.view_camera import CameraOutput
 from rtfuse.view_pipe import Pipe
 
 _POLL_S = 0.1
@@ -252,7 +253,7 @@ def view(
             stack.callback(window.close)
         subscriber = stack.enter_context(Subscriber(endpoint, topic=topic, latest=save is None, keys=keys))
         saver = _saver(save, stack, force=force) if save else None
-        piped = None if pipe is None else Pipe(pipe, sys.stdout.fileno(), stopped=over, rate_hz=rate_hz)
+        piped = None if pipe is None else _piped(pipe, stack, over, rate_hz)
         report = Report(console, subscriber) if stats else None
         while not over() and seen != frames and (piped is None or piped.open):
             received = subscriber.recv(_POLL_S)
@@ -277,6 +278,15 @@ def view(
             if piped is not None:
                 piped.show(image)
     return seen
+
+
+def _piped(pipe: str, stack: ExitStack, stopped: Callable[[], bool], rate_hz: float) -> Pipe | CameraOutput:
+    """Return what writes pictures into a device, if it is the path of one, or to standard output."""
+    if "/" not in pipe:
+        return Pipe(pipe, sys.stdout.fileno(), stopped=stopped, rate_hz=rate_hz)
+    output = CameraOutput(pipe)
+    stack.callback(output.close)
+    return output
 
 
 def _saver(path: Path, stack: ExitStack, *, force: bool) -> Saver | Film:

@@ -55,7 +55,8 @@ MAY_IMPORT = {
     | {"bench", "bench_engines", "config", "drift", "fuse", "pipeline", "publish", "queues", "raw", "recording", "rig"}
     | {"stats", "status", "trace", "web"},
     "probe": BASE | {"capture", "publish", "thermal"},
-    "view": BASE | {"publish", "stats", "subscribe", "thermal", "view_pipe"},
+    "view": BASE | {"publish", "stats", "subscribe", "thermal", "view_camera", "view_pipe"},
+    "view_camera": BASE,
     "view_pipe": BASE,
     "bench": None,
     "bench_engines": BASE | {"fuse"},

@@ -26,7 +26,7 @@ SIDE = 64
 CELL = 8
 
 
-def network(path, layout, *, names="{0: 'lamp', 1: 'person'}", half=False, extra=0):
+def network(path, layout, *, names="{0: 'lamp', 1: 'person'}", half=False, extra=0, side=SIDE, imgsz=None):
     """Write a network that finds bright cells of 8x8: its boxes are those cells; red is a lamp, white a person.
 
     A real one, small: an average pool for each colour, a threshold, the boxes of the grid beside it.
@@ -76,11 +76,11 @@ def network(path, layout, *, names="{0: 'lamp', 1: 'person'}", half=False, extra
     if extra:
         outputs.append(helper.make_tensor_value_info("pool", kind, [1, 3, n, n]))
     graph = helper.make_graph(
-        nodes, "cells", [helper.make_tensor_value_info("images", kind, [1, 3, SIDE, SIDE])], outputs, constants
+        nodes, "cells", [helper.make_tensor_value_info("images", kind, [1, 3, side, side])], outputs, constants
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    if names:
-        helper.set_model_props(model, {"names": names})
+    said = {"names": names, "imgsz": imgsz}
+    helper.set_model_props(model, {key: value for key, value in said.items() if value})
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
     return path
@@ -95,6 +95,17 @@ def scene(w, h, cells):
         x1, y1 = np.round((np.array([column + 1, row + 1]) * CELL - offset) / scale).astype(int)
         image[y0:y1, x0:x1] = colour
     return image
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_a_network_of_any_size_runs_at_the_one_that_it_was_made_for(tmp_path, engine):
+    free = network(tmp_path / "free.onnx", "v8", side="side", imgsz=f"[{SIDE}, {SIDE}]")
+    assert Yolo(free, engine=engine)(scene(64, 64, [(4, 3, WHITE)]))
+    assert Yolo(free, engine=engine, size=128)._size_wh == (128, 128)
+    plain = network(tmp_path / "plain.onnx", "v8", side="side")
+    assert Yolo(plain, engine=engine)._size_wh == (640, 640)
+    fixed = network(tmp_path / "fixed.onnx", "v8", imgsz="[96, 96]")
+    assert Yolo(fixed, engine=engine, size=128)._size_wh == (SIDE, SIDE)
 
 
 WHITE, RED = (255, 255, 255), (255, 0, 0)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run a command in front of two real V4L2 cameras: the kernel's own virtual camera driver (vivid), in QEMU.
+# Run a command in front of two real V4L2 cameras, the kernel's own virtual ones (vivid), and a v4l2loopback, in QEMU.
 set -euo pipefail
 
 usage() {
@@ -11,6 +11,7 @@ usage: tools/camera_vm.sh COMMAND [ARGUMENT...]
 
 Boots a stock Debian kernel over this machine's own file system (read only, /tmp is fresh) and runs COMMAND there in
 the current folder, as root. Both cameras offer every pixel format; RTFUSE_TEST_CAMERAS names them, thermal first.
+RTFUSE_TEST_LOOPBACK names a v4l2loopback device, if the module could be built (gcc, make).
 What COMMAND writes to $CAMERA_VM_OUT is found afterwards in the folder that this script prints last.
 Exit status: COMMAND's own; 125 if the machine could not be set up or booted; 124 if it took too long.
 
@@ -20,7 +21,7 @@ Exit status: COMMAND's own; 125 if the machine could not be set up or booted; 12
   CAMERA_VM_KVM        set to 1 to use /dev/kvm (default: emulate, which works everywhere)
 
 The first run needs Debian on x86-64, root, and the network: it installs qemu-system-x86, kmod and busybox, unpacks
-linux-image-amd64 into the cache and copies its modules to /lib/modules. Expect half a minute for the boot, and no
+linux-image-amd64 into the cache, copies its modules to /lib/modules, and builds v4l2loopback of Debian's source. Expect half a minute for the boot, and no
 meaning in any timing.
 USAGE
 }
@@ -79,12 +80,33 @@ install_modules() {
   depmod "$version"
 }
 
+build_loopback() {  # $loopback is the module for this kernel; it is left out where it cannot be built
+  loopback="$cache/v4l2loopback-$version.ko"
+  [ -e "$loopback" ] && return
+  command -v gcc >/dev/null && command -v make >/dev/null || { say "no gcc or make: no v4l2loopback"; return; }
+  say "building v4l2loopback"
+  local build="$cache/loopback.part" source
+  rm -rf "$build" && mkdir -p "$build"
+  (
+    cd "$build"
+    apt-get download v4l2loopback-dkms "linux-headers-$version" "linux-headers-${version%-amd64}-common" \
+      "linux-kbuild-${version%%.*}.$(cut -d. -f2 <<<"$version")"
+    for package in *.deb; do dpkg -x "$package" root; done
+    sed -i "s#/usr/src#$build/root/usr/src#g" "root/usr/src/linux-headers-$version/Makefile"
+    source=$(echo "$build"/root/usr/src/v4l2loopback-*)
+    make -s -C "root/usr/src/linux-headers-$version" M="$source" modules
+    mv "$source/v4l2loopback.ko" "$loopback"
+  ) >"$cache/loopback.log" 2>&1 || say "v4l2loopback could not be built: see $cache/loopback.log"
+  rm -rf "$build"
+}
+
 install_packages
 install_virtme
 unpack_kernel
 image=$(compgen -G "$cache/kernel/boot/vmlinuz-*" | sort -V | tail -1)
 version=${image##*/vmlinuz-}
 install_modules
+build_loopback
 
 # The command and its environment travel as a file, so that no quoting can go wrong; so do its output and exit status.
 find "$cache" -maxdepth 1 -name 'run.*' -mtime +0 -exec rm -rf {} +
@@ -96,6 +118,10 @@ touch "$run/log"
   echo "export CAMERA_VM_OUT=$(printf %q "$run/out") RTFUSE_TEST_CAMERAS=/dev/video0,/dev/video1"
   echo "cd $(printf %q "$PWD") || exit 125"
   echo "modprobe vivid n_devs=2 node_types=0x1,0x1 vid_cap_nr=0,1 num_inputs=1,1 input_types=0x0,0x0 || exit 125"
+  if [ -e "$loopback" ]; then
+    echo "modprobe videodev && insmod $(printf %q "$loopback") video_nr=9 exclusive_caps=1 card_label=rtfuse || exit 125"
+    echo "export RTFUSE_TEST_LOOPBACK=/dev/video9"
+  fi
   echo "if command -v udevadm >/dev/null; then udevadm settle 2>/dev/null; fi"
   printf '%q ' "$@"
   echo

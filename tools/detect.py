@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -38,13 +39,17 @@ PADDING = 114
 
 @dataclass(frozen=True)
 class Network:
-    """A compiled network: `run` takes (1, 3, H, W) float of `dtype`; `size_wh` is None where it takes any size."""
+    """A compiled network: `run` takes (1, 3, H, W) float of `dtype`; `size_wh` is None where it takes any size.
+
+    `made_for_wh` is the size that its metadata names, if any.
+    """
 
     run: Callable[[npt.NDArray[Any]], Floats]
     size_wh: tuple[int, int] | None
     dtype: npt.DTypeLike
     names: Mapping[int, str]
     outputs: int
+    made_for_wh: tuple[int, int] | None
 
 
 def names_of(text: str | None) -> dict[int, str]:
@@ -63,6 +68,12 @@ def _size(shape: Sequence[Any]) -> tuple[int, int] | None:
     return (w, h) if isinstance(h, int) and isinstance(w, int) and h > 0 and w > 0 else None
 
 
+def _made_for(text: str | None) -> tuple[int, int] | None:
+    """Return the size that exporters write into the metadata as `imgsz`, `[H, W]`."""
+    sides = re.fullmatch(r"\[(\d{2,4}), (\d{2,4})\]", text or "")
+    return (int(sides[2]), int(sides[1])) if sides else None
+
+
 def open_onnxruntime(path: Path) -> Network:
     """Open a network with ONNX Runtime, on the CPU or what else it finds."""
     import onnxruntime
@@ -70,12 +81,14 @@ def open_onnxruntime(path: Path) -> Network:
     usable = [p for p in onnxruntime.get_available_providers() if not p.startswith("Azure")]
     session = onnxruntime.InferenceSession(str(path), providers=usable)
     (entry,) = session.get_inputs()
+    said = session.get_modelmeta().custom_metadata_map
     return Network(
         lambda x: np.asarray(session.run(None, {entry.name: x})[0], np.float32),
         _size(entry.shape),
         np.float16 if "float16" in entry.type else np.float32,
-        names_of(session.get_modelmeta().custom_metadata_map.get("names")),
+        names_of(said.get("names")),
         len(session.get_outputs()),
+        _made_for(said.get("imgsz")),
     )
 
 
@@ -88,13 +101,18 @@ def open_openvino(path: Path) -> Network:
     compiled = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
     (entry,) = compiled.inputs
     shape = [d.get_length() if d.is_static else None for d in entry.partial_shape]
-    names = model.get_rt_info(["framework", "names"]).astype(str) if model.has_rt_info(["framework", "names"]) else ""
+
+    def said(key: str) -> str:
+        path = ["framework", key]
+        return str(model.get_rt_info(path).astype(str)) if model.has_rt_info(path) else ""
+
     return Network(
         lambda x: np.asarray(compiled(x)[0], np.float32),
         _size(shape),
         np.float16 if "f16" in str(entry.element_type) or "float16" in str(entry.element_type) else np.float32,
-        names_of(names),
+        names_of(said("names")),
         len(compiled.outputs),
+        _made_for(said("imgsz")),
     )
 
 
@@ -162,7 +180,7 @@ class Yolo:
         layout: str | None = None,
         confidence: float = 0.25,
         iou: float = 0.45,
-        size: int = 640,
+        size: int | None = None,
     ) -> None:
         if not path.is_file():
             raise ConfigError(f"there is no model {path}")
@@ -174,7 +192,11 @@ class Yolo:
             raise ConfigError(f"{engine} cannot open {path}: {' '.join(str(e).split())[:200]}") from e
         if self._network.outputs != 1 and layout is None:
             raise ConfigError(f"{path} has {self._network.outputs} outputs; say with --layout how the first is written")
-        self.name, self._size_wh = path.stem[:100], self._network.size_wh or (size, size)
+        asked = (size, size) if size else None
+        self.name, self._size_wh = (
+            path.stem[:100],
+            self._network.size_wh or asked or self._network.made_for_wh or (640, 640),
+        )
         self._names = dict(enumerate(names)) or self._network.names
         self._layout, self._confidence, self._iou = layout, confidence, iou
 
@@ -291,7 +313,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--layout", choices=LAYOUTS, help="how the output is written, where its shape does not tell")
     add("--confidence", type=float, default=0.25, help="lowest score")
     add("--iou", type=float, default=0.45, help="of two boxes of one class that overlap more, the better one stays")
-    add("--size", type=int, default=640, help="side of the input, where the model takes any")
+    add("--size", type=int, help="side of the input, where the model takes any; else what it was made for, or 640")
     add("--topic", help="plane to watch: fused, or ir without a model")
     add("--publish", default="tcp://127.0.0.1:5556", help="where the boxes go")
     add("--keys", type=Path, help="the file of rtfuse keys new client, if the rig encrypts")

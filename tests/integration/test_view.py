@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import shutil
 import subprocess
 import sys
 import threading
+import time
+from itertools import islice
 
 import av
+import cv2
 import numpy as np
 import pytest
 from scenes import make_frame
 
+from rtfuse.capture.v4l2 import V4l2Source
+from rtfuse.errors import ConfigError, DeviceUnavailable, OutputUnwritable
 from rtfuse.publish.planes import Offer
 from rtfuse.publish.zmq import Publisher
 from rtfuse.types import Frame, Fused, Pair, Stamp
+from rtfuse.view_camera import CameraOutput, _encoded
 
 ENV = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
 
@@ -155,6 +162,9 @@ def test_what_cannot_be_piped_is_refused_in_one_line(playing, view, tmp_path):
             (["--pipe", "avi"], subprocess.PIPE),
             (["--pipe", "y4m"], slave),
             (["--pipe", "y4m", "--save", tmp_path / "x.mkv"], subprocess.PIPE),
+            (["--pipe", "/dev/null"], subprocess.PIPE),
+            (["--pipe", "/dev/video97"], subprocess.PIPE),
+            (["--pipe", tmp_path / "x.y4m"], subprocess.PIPE),
         ):
             process = view(playing.endpoint, *args, stdout=stdout)
             _, errors = process.communicate(timeout=60)
@@ -164,6 +174,63 @@ def test_what_cannot_be_piped_is_refused_in_one_line(playing, view, tmp_path):
     finally:
         os.close(master)
         os.close(slave)
+
+
+@pytest.mark.parametrize(("form", "bytesperline"), [("YUYV", 128), ("YUYV", 160), ("YU12", 64), ("RGB3", 192)])
+def test_a_device_gets_the_picture_in_its_format(form, bytesperline):
+    image = image_of(90, (64, 48))
+    data = np.frombuffer(_encoded(image, form, bytesperline), np.uint8)
+    if form == "YU12":
+        back = cv2.cvtColor(data.reshape(72, 64), cv2.COLOR_YUV2RGB_I420)
+    else:
+        lines = data.reshape(48, bytesperline)[:, : 64 * (2 if form == "YUYV" else 3)]
+        back = lines.reshape(48, 64, -1)
+        back = cv2.cvtColor(back, cv2.COLOR_YUV2RGB_YUY2) if form == "YUYV" else back
+    assert np.abs(back.astype(int) - image).mean() < 2
+
+
+LOOPBACK = os.environ.get("RTFUSE_TEST_LOOPBACK")
+loopback = pytest.mark.skipif(not LOOPBACK, reason="RTFUSE_TEST_LOOPBACK names no v4l2loopback device")
+
+
+@pytest.mark.camera
+@pytest.mark.timeout(300)
+@loopback
+def test_a_loopback_device_shows_the_rig_as_a_camera(playing, view):
+    playing.size_wh = (161, 121)
+    process = view(playing.endpoint, "--pipe", LOOPBACK)
+    (w, h), end, seen = (160, 120), time.monotonic() + 120, 0
+    while seen < 3:
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < end
+        try:  # no camera yet, before the first picture
+            camera = V4l2Source(LOOPBACK, "rgb")
+        except DeviceUnavailable:
+            time.sleep(0.2)
+            continue
+        with contextlib.closing(camera):
+            assert camera.info.size_wh == (w, h)
+            for frame in islice(camera, 3):
+                seen += 1
+                assert np.abs(frame.image.astype(int) - image_of(90, (w, h))).mean() < 3
+    process.send_signal(2)
+    assert process.wait(60) == 0
+
+
+@pytest.mark.camera
+@pytest.mark.timeout(300)
+@loopback
+def test_a_camera_and_a_device_in_use_take_no_pictures():
+    with pytest.raises(ConfigError, match="takes no pictures, it gives them"):
+        CameraOutput(os.environ["RTFUSE_TEST_CAMERAS"].split(",")[0])
+    for _ in range(2):  # the second time it has been given back
+        with contextlib.closing(CameraOutput(LOOPBACK)) as output:
+            output.show(image_of(90, (64, 48)))
+            with pytest.raises(OutputUnwritable, match="another program writes into it"):
+                CameraOutput(LOOPBACK)
+            output.show(image_of(90, (128, 96)))  # another size: scaled
+            with contextlib.closing(V4l2Source(LOOPBACK, "rgb")) as camera:
+                assert camera.info.size_wh == (64, 48)
 
 
 def test_a_film_has_every_frame_at_its_time(playing, view, tmp_path):

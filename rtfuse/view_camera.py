@@ -1,0 +1,135 @@
+"""Frames into a V4L2 output, such as v4l2loopback's: the rig as a camera for programs that know cameras only."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+from typing import Any
+
+import cv2
+import numpy as np
+
+from rtfuse.errors import ConfigError, OutputUnwritable
+from rtfuse.types import Image
+
+_WANTED = "want a V4L2 output; one is made by: modprobe v4l2loopback video_nr=9 exclusive_caps=1"
+
+
+class CameraOutput:
+    """Writes pictures into the device at `path`, as YUYV, else as YUV 4:2:0 (both BT.601, limited range), else as RGB.
+
+    The device's size is that of the first picture, made even, or what the device insists on; pictures of another are
+    scaled to it. A picture that the device has no room for is left out. Raises ConfigError for what is no V4L2 output,
+    OutputUnwritable if it is not there, forbidden, or in use by another program.
+    """
+
+    open = True
+
+    def __init__(self, path: str) -> None:
+        try:
+            from linuxpy.video import device
+        except ImportError as e:
+            raise ConfigError(f"--pipe {path} needs Linux and the linuxpy package ({e})") from e
+        self._api, self._path = device, path
+        self._format: Any = None
+        try:
+            self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        except PermissionError as e:
+            raise OutputUnwritable(f"--pipe {path}: permission denied; join the group video") from e
+        except OSError as e:
+            raise OutputUnwritable(f"--pipe {path}: {e.strerror or e}; {_WANTED}") from e
+        try:
+            self._check()
+        except BaseException:
+            self.close()
+            raise
+
+    def show(self, image: Image) -> None:
+        """Write a picture, (H, W, 3) uint8 RGB; `open` is False once the device is gone. Raises OutputUnwritable."""
+        if self._format is None:
+            self._format = self._agreed(image.shape[1] & ~1, image.shape[0] & ~1)
+            # Tells v4l2loopback (0.12) that we are its writer, so that it takes the next one after us; others refuse.
+            with contextlib.suppress(OSError):
+                self._ioctl("STREAMON", ctypes.c_int(self._api.BufferType.VIDEO_OUTPUT))
+        pix = self._format
+        if image.shape[:2] != (pix.height, pix.width):
+            image = cv2.resize(image, (pix.width, pix.height), interpolation=cv2.INTER_AREA)
+        data = _encoded(image, _name(pix.pixelformat), pix.bytesperline)
+        try:
+            os.write(self._fd, data)
+        except BlockingIOError:
+            return
+        except OSError as e:
+            if e.errno == errno.ENODEV:
+                self.open = False
+                return
+            raise self._unwritable(e) from e
+
+    def close(self) -> None:
+        """Give the device back."""
+        os.close(self._fd)
+
+    def _check(self) -> None:
+        try:
+            found = self._ioctl("QUERYCAP", self._api.raw.v4l2_capability())
+        except OSError as e:
+            raise ConfigError(f"--pipe {self._path} is no V4L2 device; {_WANTED}") from e
+        able, kinds, card = found.device_caps, self._api.Capability, found.card.decode(errors="replace")
+        if not able & kinds.VIDEO_OUTPUT and found.driver == b"v4l2 loopback":  # with exclusive_caps, while it has one
+            raise self._unwritable(OSError(errno.EBUSY, ""))
+        if not able & kinds.VIDEO_OUTPUT:
+            raise ConfigError(f"--pipe {self._path} ({card}) takes no pictures, it gives them; {_WANTED}")
+        if not able & kinds.READWRITE:
+            raise ConfigError(f"--pipe {self._path} ({card}) takes no pictures by write(); {_WANTED}")
+
+    def _agreed(self, width: int, height: int) -> Any:
+        """Return the format that the device and we agree on, as the device has it."""
+        offered = []
+        for name in ("YUYV", "YU12", "RGB3"):
+            asked = self._api.raw.v4l2_format(type=self._api.BufferType.VIDEO_OUTPUT)
+            pix = asked.fmt.pix
+            pix.width, pix.height, pix.pixelformat = width, height, int.from_bytes(name.encode(), "little")
+            pix.field, pix.colorspace = self._api.raw.Field.NONE, self._api.raw.Colorspace.SMPTE170M
+            try:
+                got = self._ioctl("S_FMT", asked).fmt.pix
+            except OSError as e:
+                if e.errno != errno.EINVAL:
+                    raise self._unwritable(e) from e
+                continue
+            if _name(got.pixelformat) == name and got.width % 2 == got.height % 2 == 0:
+                return got
+            offered.append(f"{got.width}x{got.height} {_name(got.pixelformat)}")
+        said = ", ".join(dict.fromkeys(offered)) or "neither"
+        raise ConfigError(
+            f"--pipe {self._path}: asked for {width}x{height} YUYV, YU12 or RGB3; the device takes {said}"
+        )
+
+    def _unwritable(self, e: OSError) -> OutputUnwritable:
+        why = "another program writes into it" if e.errno == errno.EBUSY else e.strerror or str(e)
+        return OutputUnwritable(f"--pipe {self._path} cannot be written: {why}")
+
+    def _ioctl(self, request: str, value: Any) -> Any:
+        return self._api.ioctl(self._fd, getattr(self._api.IOC, request), value)
+
+
+def _name(code: int) -> str:
+    return code.to_bytes(4, "little").decode("ascii", "replace")
+
+
+def _encoded(image: Image, name: str, bytesperline: int) -> bytes:
+    """Return an even-sized RGB picture as a device of this format wants it, each line padded to `bytesperline`."""
+    h, w = image.shape[:2]
+    if name == "YU12":
+        planes = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420).ravel()
+        y, u, v = np.split(planes, (h * w, h * w + h * w // 4))
+        half = bytesperline // 2
+        rows = (_padded(y.reshape(h, w), bytesperline), *(_padded(p.reshape(h // 2, w // 2), half) for p in (u, v)))
+        return b"".join(plane.tobytes() for plane in rows)
+    packed = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_YUY2) if name == "YUYV" else image
+    return _padded(packed.reshape(h, -1), bytesperline).tobytes()
+
+
+def _padded(lines: Image, bytesperline: int) -> Image:
+    return np.pad(lines, ((0, 0), (0, max(0, bytesperline - lines.shape[1])))) if bytesperline else lines
