@@ -7,6 +7,12 @@ from pathlib import Path
 
 import pytest
 
+# Threads of a numeric library that wait for each other on small matrices cost a busy machine more than they save: each
+# test process, and what it starts, has one, and two such processes share two cores (before anything imports NumPy).
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 FOOTAGE = Path(os.environ.get("RTFUSE_FOOTAGE", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 
@@ -18,3 +24,9 @@ def footage():
             pytest.fail(f"RTFUSE_REQUIRE_FOOTAGE is set, but there is no real footage in {FOOTAGE}")
         pytest.skip("needs the real recordings in ../shared/data")
     return FOOTAGE
+
+
+def pytest_collection_modifyitems(items):
+    """Files that hold a slow test go first, so that two processes that share the files end at the same time."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
