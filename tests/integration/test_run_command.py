@@ -201,7 +201,7 @@ def test_view_draws_in_a_window(start, endpoint):
 
 
 def test_bench_prints_every_stage_and_writes_json(rtfuse, tmp_path):
-    done = rtfuse("bench", "--frames", "60", "--size", "160x120", "--json", tmp_path / "b.json")
+    done = rtfuse("bench", "--frames", "30", "--size", "160x120", "--json", tmp_path / "b.json")
     assert done.returncode == 0, done.stderr
     stages = json.loads((tmp_path / "b.json").read_text())["stages_ms"]
     for stage in ("read ir", "read rgb", "pair", "warp", "fuse", "publish", "all but the network"):
@@ -211,21 +211,24 @@ def test_bench_prints_every_stage_and_writes_json(rtfuse, tmp_path):
 
 
 @pytest.mark.slow
-def test_memory_is_flat_over_twenty_thousand_frames(start, tmp_path):
-    """The resident size after 20,000 frames is within 5 % of that after 2,000."""
+def test_memory_is_flat_over_thousands_of_frames(start, tmp_path):
+    """The resident size after 6,000 frames is within 5 % of that after 2,000, which 3 kB kept of each would not be.
+
+    What is smaller than a picture shows in tests/test_soak.py.
+    """
     scene = "synthetic:?size=128x96&duration_s=1000&noise=0"
     process = start("run", "--ir", scene, "--rgb", scene, "--publish", f"ipc://{tmp_path}/s", "--speed", "max",
-                    "--frames", "21000")  # fmt: skip
+                    "--frames", "7000")  # fmt: skip
     sizes = {}
     with rtfuse.Subscriber(f"ipc://{tmp_path}/s") as stream:
         while (received := stream.recv(60)) is not None:
-            for mark in (2_000, 20_000):
+            for mark in (2_000, 6_000):
                 if received.header.rgb_id >= mark and mark not in sizes:
                     sizes[mark] = resident_kb(process.popen.pid)
             if len(sizes) == 2:
                 break
     print(f"resident size: {sizes}")
-    assert sizes[20_000] < 1.05 * sizes[2_000]
+    assert sizes[6_000] < 1.05 * sizes[2_000]
 
 
 def resident_kb(pid):
