@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import cv2
 import pytest
 import zmq
+from live import free_port
 
 import rtfuse
 from rtfuse.publish.about import decode_state
@@ -19,12 +19,6 @@ from rtfuse.subscribe import describe
 
 PAGE = (Path(__file__).parents[2] / "docs" / "publishing.md").read_text(encoding="utf-8")
 SCENE = "synthetic:?size=160x120&duration_s=120"
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @pytest.fixture
