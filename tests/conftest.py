@@ -27,6 +27,10 @@ def footage():
 
 
 def pytest_collection_modifyitems(items):
-    """Files that hold a slow test go first, so that two processes that share the files end at the same time."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """Files of slow tests go first, the longest before all, so that processes that share the files end together."""
+    longest = {}
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        given_s = limit.args[0] if limit else 300 if item.get_closest_marker("slow") else 0
+        longest[item.path] = max(given_s, longest.get(item.path, 0))
+    items.sort(key=lambda item: -longest[item.path])

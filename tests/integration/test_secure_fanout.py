@@ -43,7 +43,7 @@ class Shell:
         fuser = ["--fuser", "pyramid"] if words[1] == "run" else []
         return [sys.executable, "-m", "rtfuse", *words[1:], *fuser]
 
-    def __call__(self, line, *, limit=("--frames", "90", "--duration", "30")):
+    def __call__(self, line, *, limit=("--frames", "45", "--duration", "30")):
         """Run a command to its end (`view`: of `limit`), or until it serves; returns what it has printed."""
         command = self.command(line)
         ready = READY.get(command[3])
