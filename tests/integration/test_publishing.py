@@ -57,6 +57,7 @@ def test_the_pages_examples_run_beside_the_rig_of_its_configuration(start, place
         assert [u.unit for u in units] == list(range(units[0].unit, units[0].unit + 5))
 
 
+@pytest.mark.usefixtures("usual_ports")
 @pytest.mark.parametrize("command", re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)[0].splitlines())
 def test_the_pages_commands_are_understood(rtfuse, command, placed):
     words = shlex.split(placed(command.split("   #")[0]).replace("/dev/video1", SCENE).replace("/dev/video0", SCENE))

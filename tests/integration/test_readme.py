@@ -33,6 +33,7 @@ def test_the_page_has_an_example_of_every_subcommand():
     assert CAMERAS
 
 
+@pytest.mark.usefixtures("usual_ports")
 @pytest.mark.parametrize(
     "block", [b for b in BLOCKS if set(b) - set(CAMERAS + VIEWS + BESIDE)], ids=lambda block: block[0]
 )
@@ -44,6 +45,7 @@ def test_commands_work_one_after_the_other(rtfuse, here, block):
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.usefixtures("usual_ports")
 def test_viewing_commands_work_beside_a_running_rig(start, rtfuse, here, monkeypatch):
     start("run", "--ir", "synthetic:", "--rgb", "synthetic:", "--loop").wait_for("publishing")
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
