@@ -20,8 +20,9 @@ demo: $(VENV)/.demo
 	@mkdir -p out
 	$(BIN)/rtfuse fuse '$(IR)' '$(RGB)' -o out/demo.mp4 --picture out/demo.png --fuser student --force
 
+# Two processes share the files: much of the time is waiting, for a frame, a start, a reconnection.
 test: $(VENV)/.test
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-cameras: $(VENV)/.test
 	tools/camera_vm.sh $(BIN)/python -m pytest -m camera -p no:cacheprovider tests/test_v4l2.py tests/integration/test_cameras.py tests/integration/test_view.py

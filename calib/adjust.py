@@ -176,7 +176,7 @@ def _pose_refined(points: Image, pixels: Image, lens: Lens, pose: Image) -> tupl
         error = (pixels - at).ravel()
         cost = float(error @ error)
         A = J.T @ J
-        step = np.linalg.lstsq(A + damping * np.diag(np.diag(A)), J.T @ error, rcond=None)[0]
+        step = _solved(A + damping * np.diag(np.diag(A)), J.T @ error)
         new = float(np.sum((pixels - project(points, pose + step, lens)[0]) ** 2))
         if not new < cost:
             damping *= 10
@@ -187,6 +187,14 @@ def _pose_refined(points: Image, pixels: Image, lens: Lens, pose: Image) -> tupl
         if cost - new < 1e-12 * cost:
             break
     return pose, cost
+
+
+def _solved(A: Image, b: Image) -> Image:
+    """Return the step by damped normal equations; one that is poor for want of digits does not lower the cost."""
+    try:
+        return np.linalg.solve(A, b)
+    except np.linalg.LinAlgError:
+        return np.linalg.lstsq(A, b, rcond=None)[0]
 
 
 def adjust(
@@ -212,7 +220,7 @@ def adjust(
         errors, A, b = problem.equations(state, sigma)
         cost = _cost(errors, sigma)
         for _ in range(12):
-            step = np.linalg.lstsq(A + damping * np.diag(np.diag(A) + 1e-12), b, rcond=None)[0]
+            step = _solved(A + damping * np.diag(np.diag(A) + 1e-12), b)
             candidate = problem.moved(state, step)
             found = problem.errors(candidate)
             if np.isfinite(found[0]).all() and _cost(found, sigma) < cost:
@@ -226,7 +234,7 @@ def adjust(
     _, A, _ = problem.equations(state, _scale(errors) if robust else None)
     shared, count = problem.shared, sum(e.size for e in errors)
     variance = _scale(errors) ** 2 * count / max(1, count - len(A))
-    std = np.sqrt(np.maximum(np.diag(np.linalg.pinv(A))[:shared], 0) * variance)
+    std = np.sqrt(np.maximum(np.diag(np.linalg.pinv(A, hermitian=True))[:shared], 0) * variance)
     return replace(state, errors=errors, std=std)
 
 

@@ -7,6 +7,12 @@ from pathlib import Path
 
 import pytest
 
+# Threads of a numeric library that wait for each other on small matrices cost a busy machine more than they save: each
+# test process, and what it starts, has one, and two such processes share two cores (before anything imports NumPy).
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 FOOTAGE = Path(os.environ.get("RTFUSE_FOOTAGE", Path(__file__).resolve().parents[2] / "shared" / "data"))
 
 
@@ -18,3 +24,13 @@ def footage():
             pytest.fail(f"RTFUSE_REQUIRE_FOOTAGE is set, but there is no real footage in {FOOTAGE}")
         pytest.skip("needs the real recordings in ../shared/data")
     return FOOTAGE
+
+
+def pytest_collection_modifyitems(items):
+    """Files of slow tests go first, the longest before all, so that processes that share the files end together."""
+    longest = {}
+    for item in items:
+        limit = item.get_closest_marker("timeout")
+        given_s = limit.args[0] if limit else 300 if item.get_closest_marker("slow") else 0
+        longest[item.path] = max(given_s, longest.get(item.path, 0))
+    items.sort(key=lambda item: -longest[item.path])

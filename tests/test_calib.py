@@ -364,8 +364,8 @@ def test_the_report_says_what_the_verdict_rests_on(tmp_path, stereo):
     ("query", "offset_ms"),
     [
         ("stamp_ms=12&seed=2", -12.0),
-        ("stamp_ms=-33&motion=2&ir_fps=9", 33.0),
-        ("stamp_ms=7&warp=1&ir_size=320x240&jitter_ms=4&motion=2", -7.0),
+        ("stamp_ms=-33&motion=2&ir_fps=9&size=320x240", 33.0),
+        ("stamp_ms=7&warp=1&ir_size=160x120&size=320x240&jitter_ms=4&motion=2", -7.0),
     ],
 )
 def test_the_time_offset_is_found_within_two_milliseconds(query, offset_ms):
@@ -378,10 +378,12 @@ def test_the_time_offset_is_found_within_two_milliseconds(query, offset_ms):
 
 
 def test_a_time_offset_that_cannot_be_told_is_refused():
-    still = "synthetic:?duration_s=4&motion=0&seed=5"
+    still = "synthetic:?duration_s=4&size=320x240&motion=0&seed=5"
     with pytest.raises(CalibrationError, match="back and forth"):
         time_offset(
-            open_source(still, "ir"), open_source("synthetic:?duration_s=4&motion=3&seed=9", "rgb"), limit_ms=100
+            open_source(still, "ir"),
+            open_source("synthetic:?duration_s=4&size=320x240&motion=3&seed=9", "rgb"),
+            limit_ms=100,
         )
     short = "synthetic:?duration_s=1&size=128x96"
     with pytest.raises(CalibrationError, match="at least 60 are needed"):

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
-from scenes import make_frame, picture
+from live import fused, programs, publishing
 
 from rtfuse.publish.planes import Offer
 from rtfuse.publish.zmq import Publisher
 from rtfuse.subscribe import Subscriber
-from rtfuse.types import Fused, Pair
 
 TOOL = Path(__file__).parents[1] / "tools" / "bench_publish.py"
 
@@ -55,37 +51,15 @@ def resident_mb():
 @pytest.fixture
 def playing(tmp_path):
     """A publisher on two endpoints that publishes 640x480 all the time."""
-    ir, rgb = make_frame("ir", 1), make_frame("rgb", 1)
-    shown = Fused(picture(1, (640, 480)), lambda: ir.image, Pair(ir, rgb), None, "test")
     publisher = Publisher([Offer(f"ipc://{tmp_path}/s"), Offer("tcp://127.0.0.1:*", "jpeg")])
-    over = threading.Event()
-
-    def play():
-        while not over.wait(0.01):
-            publisher.tick()
-            publisher.write(shown)
-
-    thread = threading.Thread(target=play)
-    thread.start()
-    yield publisher
-    over.set()
-    thread.join(10)
-    publisher.close()
+    with publishing(publisher, fused(1, (640, 480)), every_s=0.01):
+        yield publisher
 
 
 @pytest.fixture
 def python():
     """Run Python with arguments; whatever still runs at the end of the test is killed."""
-    running = []
-
-    def start(*args):
-        running.append(subprocess.Popen([sys.executable, *args], stdout=subprocess.PIPE, text=True))
-        return running[-1]
-
-    yield start
-    for process in running:
-        process.kill()
-        process.communicate()
+    yield from programs()
 
 
 def test_a_crowd_that_comes_and_goes_leaves_nothing_and_takes_nothing(playing, python):

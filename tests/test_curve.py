@@ -13,10 +13,12 @@ import threading
 import time
 from pathlib import Path
 
+import live
 import msgspec
 import pytest
 import zmq
-from scenes import make_frame, picture
+from live import fused, wait_until
+from scenes import picture
 
 from rtfuse import StatisticsSubscriber, Subscriber
 from rtfuse.errors import ConfigError, KeysUnusable
@@ -24,7 +26,6 @@ from rtfuse.keys import client_keys, new_client, new_rig, revoke
 from rtfuse.publish import curve
 from rtfuse.publish.curve import Gate
 from rtfuse.publish.zmq import Publisher
-from rtfuse.types import Fused, Pair
 
 ROOT = Path(__file__).parents[1]
 PERIOD_S = 0.01
@@ -45,42 +46,15 @@ def client(folder, tmp_path):
     return tmp_path / "desk.key"
 
 
-def fused(size_wh=(64, 48)):
-    ir, rgb = make_frame("ir", 0, size_wh=size_wh), make_frame("rgb", 0, size_wh=size_wh)
-    return Fused(picture(0, size_wh), lambda: ir.image, Pair(ir, rgb), None, "test")
-
-
-@contextlib.contextmanager
 def publishing(keys, endpoint="tcp://127.0.0.1:*", **options):
     """A publisher that publishes all the time, in a thread of its own."""
-    publisher, over, frame = Publisher(endpoint, keys=keys, **options), threading.Event(), fused()
-
-    def play():
-        while not over.wait(PERIOD_S):
-            publisher.tick()
-            publisher.write(frame)
-
-    thread = threading.Thread(target=play)
-    thread.start()
-    try:
-        yield publisher
-    finally:
-        over.set()
-        thread.join(10)
-        publisher.close()
+    return live.publishing(Publisher(endpoint, keys=keys, **options), fused(), every_s=PERIOD_S)
 
 
 @pytest.fixture
 def playing(folder, client):
     with publishing(folder) as publisher:
         yield publisher
-
-
-def wait_until(condition, timeout_s=20):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def address(endpoint):

@@ -12,6 +12,7 @@ import av
 import numpy as np
 import pytest
 from av.video.frame import VideoFrame
+from live import free_port
 from scenes import picture, write_video
 
 from rtfuse.capture import open_source
@@ -116,12 +117,6 @@ def test_close_ends_the_iteration(tmp_path):
             source.close()
     assert seen == 5
     assert not source.losses
-
-
-def free_port(kind=socket.SOCK_STREAM):
-    with socket.socket(socket.AF_INET, kind) as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 class _Camera(BaseHTTPRequestHandler):

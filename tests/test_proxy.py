@@ -6,11 +6,11 @@ import contextlib
 import re
 import socket
 import threading
-import time
 
 import pytest
 import zmq
-from scenes import make_frame, picture
+from live import fused, publishing, wait_until
+from scenes import picture
 
 from rtfuse import StatisticsSubscriber, Subscriber, describe
 from rtfuse.errors import ConfigError, EndpointUnavailable, KeysUnusable
@@ -18,7 +18,6 @@ from rtfuse.keys import new_client, new_rig, revoke
 from rtfuse.proxy import Proxy, ProxyConfig, RigLink, load_proxy_config
 from rtfuse.publish.about import CameraAbout
 from rtfuse.publish.zmq import About, Publisher
-from rtfuse.types import Fused, Pair
 
 PERIOD_S = 0.01
 GAP = 30
@@ -29,30 +28,10 @@ FIELDS = {
 }  # fmt: skip
 
 
-def fused(size_wh=(64, 48)):
-    ir, rgb = make_frame("ir", 0, size_wh=size_wh), make_frame("rgb", 0, size_wh=size_wh)
-    return Fused(picture(0, size_wh), lambda: ir.image, Pair(ir, rgb), None, "test")
-
-
-@contextlib.contextmanager
 def rig(name, endpoint="tcp://127.0.0.1:*", size_wh=(64, 48), **options):
     """A rig that publishes all the time under its own name."""
     publisher = Publisher(endpoint, prefix=f"{name}/", rig=name, statistics=lambda: FIELDS, **options)
-    over, frame = threading.Event(), fused(size_wh)
-
-    def play():
-        while not over.wait(PERIOD_S):
-            publisher.tick()
-            publisher.write(frame)
-
-    thread = threading.Thread(target=play)
-    thread.start()
-    try:
-        yield publisher
-    finally:
-        over.set()
-        thread.join(10)
-        publisher.close()
+    return publishing(publisher, fused(size_wh=size_wh), every_s=PERIOD_S)
 
 
 @contextlib.contextmanager
@@ -69,13 +48,6 @@ def proxy(rigs, **options):
         thread.join(10)
         assert not thread.is_alive()
         joined.close()
-
-
-def wait_until(condition, timeout_s=20):
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
 
 
 @contextlib.contextmanager

@@ -11,19 +11,14 @@ import msgspec
 import numpy as np
 import pytest
 import zmq
-from scenes import make_frame, picture
+from live import fused
+from scenes import picture
 
 import rtfuse
 from rtfuse.errors import ConfigError, EndpointUnavailable
 from rtfuse.publish.wire import Header, encode
 from rtfuse.publish.zmq import Publisher
 from rtfuse.subscribe import Subscriber
-from rtfuse.types import Fused, Pair
-
-
-def fused(k=0, size_wh=(64, 48)):
-    ir, rgb = make_frame("ir", k, size_wh=size_wh), make_frame("rgb", k, size_wh=size_wh)
-    return Fused(picture(k, size_wh), lambda: ir.image, Pair(ir, rgb, skew_ns=5), None, "test")
 
 
 @pytest.fixture

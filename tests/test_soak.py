@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from tools.soak import Sample, compressed, grown
+from tools.soak import Sample, grown
+
+TOOL = Path(__file__).parents[1] / "tools" / "soak.py"
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_faulty_frames_leave_nothing_behind():
-    samples = compressed(100_000)
-    assert samples[-1].frames > 50_000
-    assert grown(samples) == []
+def test_forty_thousand_faulty_frames_leave_nothing_behind():
+    """In a small process of its own, where 300 bytes kept of each frame show; among all tests they would not."""
+    command = [sys.executable, TOOL, "--frames", "40000"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    *samples, verdict = done.stdout.splitlines()
+    assert verdict.startswith("flat: ")
+    assert int(samples[-1].split()[0]) > 20_000
 
 
 def test_growth_is_seen():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
-import threading
 import time
 import tracemalloc
 
@@ -13,14 +12,14 @@ import msgspec
 import numpy as np
 import pytest
 import zmq
-from scenes import make_frame, picture
+from live import fused, publishing
+from scenes import picture
 
 from rtfuse import DetectionsSubscriber, Subscriber
 from rtfuse.errors import ConfigError
 from rtfuse.publish.detections import DETECTIONS_TOPIC, Box, Detections, encode_detections
 from rtfuse.publish.zmq import Publisher
 from rtfuse.reception import Arrivals, Percentiles
-from rtfuse.types import Fused, Pair
 
 FOUND = Detections(
     session="s",
@@ -38,11 +37,6 @@ FOUND = Detections(
 )
 
 
-def fused(k=0, size_wh=(64, 48)):
-    ir, rgb = make_frame("ir", k, size_wh=size_wh), make_frame("rgb", k, size_wh=size_wh)
-    return Fused(picture(k, size_wh), lambda: ir.image, Pair(ir, rgb, skew_ns=5), None, "test")
-
-
 @pytest.fixture
 def publisher(tmp_path):
     publisher = Publisher(f"ipc://{tmp_path}/s")
@@ -53,17 +47,8 @@ def publisher(tmp_path):
 @pytest.fixture
 def playing(publisher):
     """A publisher that publishes all the time."""
-    over = threading.Event()
-
-    def play():
-        while not over.wait(0.005):
-            publisher.write(fused())
-
-    thread = threading.Thread(target=play)
-    thread.start()
-    yield publisher
-    over.set()
-    thread.join(10)
+    with publishing(publisher, fused()):
+        yield publisher
 
 
 def flowing(publisher, subscriber, image):

@@ -68,6 +68,9 @@ def train(
 
     Example: trainer train --config configs/train_quick.yaml
     """
+    recipe = load_recipe(config)
+    folder = _folder(recipe, run)
+    _claim(folder, recipe)  # a mistake is said before what trains is loaded, which takes seconds
     from trainer.data import Patches
     from trainer.data import prepare as cut
     from trainer.export import export as write
@@ -76,9 +79,6 @@ def train(
     from trainer.run import Run, make_fabric
     from trainer.sensing import SensingTask, sensing_stage
 
-    recipe = load_recipe(config)
-    folder = _folder(recipe, run)
-    _claim(folder, recipe)
     fabric = make_fabric()
     if fabric.is_global_zero and not (folder / "data" / "index.json").exists():
         cut(recipe.data, folder / "data")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import subprocess
@@ -63,6 +64,14 @@ class Process:
 def endpoint(tmp_path):
     """A ZeroMQ endpoint of this test alone."""
     return f"ipc://{tmp_path}/s"
+
+
+@pytest.fixture
+def usual_ports(tmp_path_factory):
+    """The ports that rtfuse and its pages name, for this test alone among the processes that share the tests."""
+    with (tmp_path_factory.getbasetemp().parent / "usual_ports").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _starting():

@@ -193,6 +193,8 @@ def test_bad_footage_never_makes_a_file(footage_of_boards, calibrated, tmp_path)
             "synthetic:",
             "--rgb",
             "synthetic:",
+            "--publish",
+            "off",
             "--calib",
             str(calibrated / "calibration.yaml"),
         ],

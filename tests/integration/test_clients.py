@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import zmq
-from scenes import make_frame, picture
+from live import fused
+from scenes import picture
 
 from rtfuse.publish.zmq import Publisher
-from rtfuse.types import Fused, Pair
 
 ROOT = Path(__file__).parents[2]
 BAD = (b"fused\0", b"fused\0\xff\xff\xff\xff{}", b"fused\0\2\0\0\0{}", b"fused\0\2\0\0\0[]", b"fused\0\1\0\0\0{")
@@ -60,11 +60,6 @@ def javascript(tmp_path_factory):
 @pytest.fixture(params=["cpp", "javascript"])
 def client(request):
     return request.getfixturevalue(request.param)
-
-
-def fused(k):
-    ir, rgb = make_frame("ir", k, size_wh=(64, 48)), make_frame("rgb", k, size_wh=(64, 48))
-    return Fused(picture(1, (64, 48)), lambda: ir.image, Pair(ir, rgb), None, "test")
 
 
 @pytest.fixture

@@ -7,10 +7,13 @@ import re
 import shlex
 from pathlib import Path
 
+import pytest
+
 PAGE = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
 COMMANDS = [line for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
 
 
+@pytest.mark.usefixtures("usual_ports")
 def test_they_run_and_the_trace_opens(rtfuse, tmp_path):
     (tmp_path / "out").mkdir()
     assert len(COMMANDS) == 2

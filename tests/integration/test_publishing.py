@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import re
 import shlex
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
 import pytest
+from live import free_port
 
 import rtfuse
 from rtfuse import describe
 
 PAGE = (Path(__file__).parents[2] / "docs" / "publishing.md").read_text(encoding="utf-8")
 SCENE = "synthetic:?size=160x120&duration_s=120"
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @pytest.fixture
@@ -61,6 +55,7 @@ def test_the_pages_examples_run_beside_the_rig_of_its_configuration(start, place
         assert [u.unit for u in units] == list(range(units[0].unit, units[0].unit + 5))
 
 
+@pytest.mark.usefixtures("usual_ports")
 @pytest.mark.parametrize("command", re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)[0].splitlines())
 def test_the_pages_commands_are_understood(rtfuse, command, placed):
     words = shlex.split(placed(command.split("   #")[0]).replace("/dev/video1", SCENE).replace("/dev/video0", SCENE))

@@ -1,4 +1,4 @@
-"""The README's commands, taken from the page and run as they stand."""
+"""The README's commands, taken from the page and run as they stand, but that a bench takes few and small frames."""
 
 from __future__ import annotations
 
@@ -33,15 +33,19 @@ def test_the_page_has_an_example_of_every_subcommand():
     assert CAMERAS
 
 
+@pytest.mark.usefixtures("usual_ports")
 @pytest.mark.parametrize(
     "block", [b for b in BLOCKS if set(b) - set(CAMERAS + VIEWS + BESIDE)], ids=lambda block: block[0]
 )
 def test_commands_work_one_after_the_other(rtfuse, here, block):
     for command in block:
+        if command.startswith("rtfuse bench"):
+            command = re.sub(r"--frames \d+", "--frames 24 --size 320x240", command)
         done = rtfuse(*shlex.split(command)[1:], cwd=here, literally=True, timeout_s=280)
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.usefixtures("usual_ports")
 def test_viewing_commands_work_beside_a_running_rig(start, rtfuse, here, monkeypatch):
     start("run", "--ir", "synthetic:", "--rgb", "synthetic:", "--loop").wait_for("publishing")
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")

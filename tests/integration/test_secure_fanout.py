@@ -6,7 +6,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import tomllib
@@ -14,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from live import free_port
 
 ROOT = Path(__file__).parents[2]
 READY = {"run": "publishing", "proxy": "serving"}
@@ -21,11 +21,6 @@ READY = {"run": "publishing", "proxy": "serving"}
 
 def blocks(page, language):
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL)
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
 
 
 class Shell:
@@ -48,7 +43,7 @@ class Shell:
         fuser = ["--fuser", "pyramid"] if words[1] == "run" else []
         return [sys.executable, "-m", "rtfuse", *words[1:], *fuser]
 
-    def __call__(self, line, *, limit=("--frames", "90", "--duration", "30")):
+    def __call__(self, line, *, limit=("--frames", "45", "--duration", "30")):
         """Run a command to its end (`view`: of `limit`), or until it serves; returns what it has printed."""
         command = self.command(line)
         ready = READY.get(command[3])

@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
-from scenes import make_frame, picture
+from live import fused, programs, publishing
+from scenes import picture
 
 from rtfuse.publish.zmq import Publisher
 from rtfuse.subscribe import Subscriber
-from rtfuse.types import Fused, Pair
 
 DOC = Path(__file__).parents[2] / "docs" / "wire.md"
 
@@ -51,18 +50,9 @@ with Subscriber(sys.argv[1], latest=False) as stream:
 
 @pytest.fixture
 def python():
-    """Run a Python program with arguments; whatever still runs at the end of the test is killed."""
-    running = []
-
-    def start(program, *args):
-        command = [sys.executable, "-c", program, *args]
-        running.append(subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
-        return running[-1]
-
-    yield start
-    for process in running:
-        process.kill()
-        process.communicate()
+    """Start `python -c PROGRAM ARGS…`; whatever still runs at the end of the test is killed."""
+    for start in programs():
+        yield partial(start, "-c")
 
 
 @pytest.fixture
@@ -75,22 +65,8 @@ def publisher():
 @pytest.fixture
 def playing(publisher):
     """A publisher that publishes all the time."""
-    over = threading.Event()
-
-    def play():
-        while not over.wait(0.005):
-            publisher.write(fused())
-
-    thread = threading.Thread(target=play)
-    thread.start()
-    yield publisher
-    over.set()
-    thread.join(10)
-
-
-def fused(size_wh=(64, 48)):
-    ir, rgb = make_frame("ir", 1, size_wh=size_wh), make_frame("rgb", 1, size_wh=size_wh)
-    return Fused(picture(1, size_wh), lambda: ir.image, Pair(ir, rgb), None, "test")
+    with publishing(publisher, fused(1)):
+        yield publisher
 
 
 def test_the_documented_python_client_receives_what_is_published(python, playing):
@@ -139,13 +115,13 @@ def test_a_stopped_and_then_dead_subscriber_process_costs_the_others_nothing(pyt
         seen = threading.Event()
         threading.Thread(target=lambda: (stuck.stdout.readline(), seen.set()), daemon=True).start()
         while not (seen.is_set() and reader.received):
-            publisher.write(fused())
+            publisher.write(fused(1))
             reader.recv(0.01)
             assert time.monotonic() < deadline
         while reader.recv(0.1) is not None:
             pass
         stuck.send_signal(signal.SIGSTOP)
-        big, before = fused((640, 480)), reader.received
+        big, before = fused(1, (640, 480)), reader.received
         for k in range(60):
             if k == 40:
                 stuck.kill()

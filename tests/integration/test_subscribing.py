@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import socket
 import subprocess
 import sys
 import urllib.request
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import av
 import pytest
+from live import free_port
 
 ROOT = Path(__file__).parents[2]
 SUBSCRIBING = (ROOT / "docs" / "subscribing.md").read_text(encoding="utf-8")
@@ -22,12 +22,6 @@ ENV = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200", "NO_COLOR": "1"}
 
 def code(page, kind):
     return re.findall(rf"```{kind}\n(.*?)```", page, re.DOTALL)
-
-
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
 
 
 @pytest.fixture
