@@ -40,7 +40,7 @@ def test_the_page_has_an_example_of_every_subcommand():
 def test_commands_work_one_after_the_other(rtfuse, here, block):
     for command in block:
         if command.startswith("rtfuse bench"):
-            command = re.sub(r"--frames \d+", "--frames 24 --size 320x240", command)
+            command = re.sub(r"--frames \d+", "--frames 30 --size 320x240", command)
         done = rtfuse(*shlex.split(command)[1:], cwd=here, literally=True, timeout_s=280)
         assert done.returncode == 0, done.stderr
 
