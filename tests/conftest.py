@@ -34,3 +34,17 @@ def pytest_collection_modifyitems(items):
         given_s = limit.args[0] if limit else 300 if item.get_closest_marker("slow") else 0
         longest[item.path] = max(given_s, longest.get(item.path, 0))
     items.sort(key=lambda item: -longest[item.path])
+
+
+@pytest.fixture
+def open_():
+    """Open publishers and subscribers that are closed at the end."""
+    opened = []
+
+    def open_one(kind, *args, **kwargs):
+        opened.append(kind(*args, **kwargs))
+        return opened[-1]
+
+    yield open_one
+    for one in reversed(opened):
+        one.close()

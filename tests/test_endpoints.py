@@ -35,20 +35,6 @@ def fused(k=0, size_wh=(64, 48), **changes):
 
 
 @pytest.fixture
-def open_():
-    """Open publishers and subscribers that are closed at the end."""
-    opened = []
-
-    def open_one(kind, *args, **kwargs):
-        opened.append(kind(*args, **kwargs))
-        return opened[-1]
-
-    yield open_one
-    for one in reversed(opened):
-        one.close()
-
-
-@pytest.fixture
 def ipc(tmp_path):
     return [f"ipc://{tmp_path}/{name}" for name in "abc"]
 

@@ -26,20 +26,6 @@ def endpoint(tmp_path):
     return f"ipc://{tmp_path}/s"
 
 
-@pytest.fixture
-def open_():
-    """Open publishers and subscribers that are closed at the end."""
-    opened = []
-
-    def open_one(kind, *args, **kwargs):
-        opened.append(kind(*args, **kwargs))
-        return opened[-1]
-
-    yield open_one
-    for one in reversed(opened):
-        one.close()
-
-
 def connect(publisher, *subscribers):
     """Publish until every subscriber has received something; then none of it is left over."""
     deadline = time.monotonic() + 10
