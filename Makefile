@@ -25,7 +25,7 @@ test: $(VENV)/.test
 	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-cameras: $(VENV)/.test
-	tools/camera_vm.sh $(BIN)/python -m pytest -m camera -p no:cacheprovider tests/test_v4l2.py tests/integration/test_cameras.py tests/integration/test_view.py
+	tools/camera_vm.sh $(BIN)/python -m pytest -m camera -p no:cacheprovider tests/test_v4l2.py tests/integration/test_view.py tests/integration/test_cameras.py
 
 lint: $(VENV)/.lint
 	$(BIN)/ruff check

@@ -27,7 +27,12 @@ def footage():
 
 
 def pytest_collection_modifyitems(items):
-    """Files of slow tests go first, the longest before all, so that processes that share the files end together."""
+    """Files of slow tests go first, the longest before all, so that processes that share the files end together.
+
+    One process alone keeps the order that it was given: with real cameras, the last file unplugs them.
+    """
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
     longest = {}
     for item in items:
         limit = item.get_closest_marker("timeout")
