@@ -11,6 +11,7 @@ export class Link {
   #next = null;
   #heard = 0;
   #tries = 0;
+  #why = ""; // why it was lost: later attempts fail without saying so
 
   /** `on` has `said(message)`, `frame(header, images)` and `link(state, words)`; state is open, lost or away. */
   constructor(on) {
@@ -37,6 +38,7 @@ export class Link {
     this.#heard = performance.now();
     socket.onopen = () => {
       this.#tries = 0;
+      this.#why = "";
       this.#say({ want: this.#want });
       this.#on.link("open");
     };
@@ -53,7 +55,7 @@ export class Link {
     this.#socket = this.#next = null;
     socket?.close();
     const wait_s = Math.min(0.5 * 2 ** this.#tries++, 5);
-    this.#on.link("lost", why);
+    this.#on.link("lost", (this.#why = why || this.#why));
     await new Promise((done) => setTimeout(done, 1000 * wait_s));
     // A WebSocket that is refused does not say why; the same address asked plainly does.
     const answer = await fetch("/live").catch(() => null);
