@@ -102,7 +102,10 @@ class RigProcess:
         command = [sys.executable, __file__, "serve", "--size", size, *settings]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         assert self._process.stdout is not None
-        self.endpoints: list[str] = json.loads(self._process.stdout.readline())
+        said = self._process.stdout.readline()
+        if not said:
+            raise SystemExit(f"the rig did not start: {' '.join(command)}; it said why above")
+        self.endpoints: list[str] = json.loads(said)
         self.figures: dict[str, Any] = {}
 
     def held(self) -> dict[str, float]:
