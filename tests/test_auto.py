@@ -49,10 +49,10 @@ class Timed:
     def prepare(self, ir_hw, rgb_hw):
         pass
 
-    def __call__(self, ir, rgb, valid=None):
-        return self.raw(ir, rgb, None, None, valid)
+    def fuse(self, thermal, rgb):
+        return self(thermal(), rgb, thermal.valid)
 
-    def raw(self, ir, rgb, table, grid, valid):
+    def __call__(self, ir, rgb, valid=None):
         self.machine.now += round(self.machine.costs[self.name] * self.machine.slower * MS)
         return rgb
 

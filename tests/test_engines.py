@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -21,15 +23,18 @@ from rtfuse.calibration import Calibration, Camera
 from rtfuse.capture.images import read_image
 from rtfuse.config import load_config
 from rtfuse.errors import ConfigError, EngineUnavailable, WeightsMissing
-from rtfuse.fuse import open_fuser
-from rtfuse.fuse import openvino as module
+from rtfuse.fuse import STUDENT_WEIGHTS, UFUSER_WEIGHTS, convert, open_fuser
 from rtfuse.fuse.cache import cache_folder, cached, clear, entries
 from rtfuse.fuse.eager import EagerEngine
-from rtfuse.fuse.engines import check
+from rtfuse.fuse.engines import open_network
+from rtfuse.fuse.fallback import FallbackFuser
+from rtfuse.fuse.host import HostProgram
+from rtfuse.fuse.inputs import Inputs, sample
 from rtfuse.fuse.luma import LumaFuser
-from rtfuse.fuse.network import NetworkFuser
-from rtfuse.fuse.openvino import OpenVinoEngine
-from rtfuse.fuse.program import Inputs, sample
+from rtfuse.fuse.nets import load_network
+from rtfuse.fuse.network import ProgramFuser
+from rtfuse.fuse.openvino import PROGRAMS, OpenVinoEngine, program_of
+from rtfuse.fuse.student import Student
 from rtfuse.fuse.ufuser import UFuser, crop, pad_to_multiple
 from rtfuse.thermal import Agc, displayed
 from rtfuse.types import Frame, Stamp
@@ -134,9 +139,31 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def openvino(weights, cache):
+def small(tmp_path_factory):
+    """Weights that are not the shipped ones: a student's, which is converted in seconds."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "s.safetensors"
+    save_file(Student().state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def program(small, cache):
     pytest.importorskip("openvino")
-    return OpenVinoEngine(weights, cache=cache)
+    return program_of("student", small, cache=cache)
+
+
+@pytest.fixture(scope="module")
+def engine():
+    """U-Fuser by OpenVINO: luma to luma."""
+    pytest.importorskip("openvino")
+    return OpenVinoEngine(program_of("ufuser"))
+
+
+@pytest.fixture(scope="module")
+def openvino(engine):
+    """The same as a whole program: raw bytes to fused bytes."""
+    return HostProgram(LumaFuser("ufuser", engine, prepare=engine.prepare), "float32")
 
 
 def exact(weights, inputs):
@@ -144,14 +171,59 @@ def exact(weights, inputs):
     return EagerEngine(weights, "cpu", torch.float64)(inputs).astype(int)
 
 
+def pictures(shape, seed=0):
+    rng = np.random.default_rng(seed)
+    noise = [cv2.GaussianBlur(rng.integers(0, 256, shape, np.uint8), (0, 0), 1 + k) for k in range(2)]
+    return noise[0], cv2.normalize(noise[1], None, 0, 255, cv2.NORM_MINMAX)
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (16, 128), (80, 88)])
+def test_a_program_gives_what_the_network_gives_in_float64(engine, shape):
+    ir, y = pictures(shape)
+    error = np.abs(engine(ir, y).astype(int) - convert.reference(load_network(UFUSER_WEIGHTS), ir, y))
+    assert error.max() <= 1
+    assert (error > 0).mean() < 0.005
+
+
+@pytest.mark.parametrize(
+    ("name", "source"),
+    [("student", STUDENT_WEIGHTS), ("ufuser", UFUSER_WEIGHTS), ("ufuser-avx512", UFUSER_WEIGHTS)],
+)
+def test_the_shipped_programs_are_those_of_the_shipped_weights(name, source):
+    pytest.importorskip("openvino")
+    manifest = json.loads((PROGRAMS / f"{name}.xml.json").read_text())
+    assert manifest["weights_sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
+    assert manifest["sha256"] == hashlib.sha256((PROGRAMS / f"{name}.xml").read_bytes()).hexdigest()
+    ir, y = pictures((48, 64), seed=5)
+    error = np.abs(
+        OpenVinoEngine(PROGRAMS / f"{name}.xml")(ir, y) - convert.reference(load_network(source), ir, y).astype(int)
+    )
+    assert error.max() <= 1
+    assert (error > 0).mean() < 0.005
+
+
+@pytest.mark.parametrize("shape", [(48, 64), (37, 45), (1, 90), (8, 8), (50, 64)])
+def test_a_program_takes_pictures_of_any_size(engine, shape):
+    """Its border is repeated up to the next size that the network takes."""
+    ir, y = pictures(shape)
+    net = load_network(UFUSER_WEIGHTS).eval()
+    with torch.no_grad():
+        a, b = (pad_to_multiple(torch.from_numpy(x)[None, None].float() / 255) for x in (ir, y))
+        want = crop(net(a, b) * 255, *shape)[0, 0].round().to(torch.uint8).numpy()
+    assert np.abs(engine(ir, y).astype(int) - want).max() <= 1
+
+
 @pytest.mark.parametrize("sizes", [((50, 60), (48, 64)), ((17, 33), (16, 128)), ((120, 160), (80, 88))])
-def test_engines_give_the_picture_of_the_program_in_float64(openvino, weights, sizes):
+def test_engines_give_the_picture_of_the_program_in_float64(openvino, sizes):
+    """OpenCV around a network rounds the warped thermal and the fused luma to levels, and places pixels to 1/32."""
     inputs = sample(*sizes, seed=3)
-    want = exact(weights, inputs)
-    for engine in (openvino, EagerEngine(weights, "cpu")):
-        error = np.abs(engine(inputs) - want)
-        assert error.max() <= 1
-        assert (error > 0).mean() < 0.005
+    want = exact(UFUSER_WEIGHTS, inputs)
+    error = np.abs(EagerEngine(UFUSER_WEIGHTS, "cpu")(inputs) - want)
+    assert error.max() <= 1
+    assert (error > 0).mean() < 0.005
+    error = np.abs(openvino(inputs) - want)
+    assert error.max() <= 3
+    assert error.mean() < 0.6
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -170,14 +242,14 @@ def test_a_batch_is_its_frames_each(weights):
 
 
 @pytest.mark.parametrize(("ir", "rgb"), [(0, 0), (255, 255), (0, 255), (90, 90), (65535, 0)])
-def test_constant_frames(openvino, weights, ir, rgb):
+def test_constant_frames(openvino, ir, rgb):
     whole = sample((48, 64), (48, 64))
     counts = np.full((1, 48, 64), ir, "<u2").view(np.uint8).reshape(1, 48, 64, 2)
     inputs = replace(whole, ir=counts, rgb=np.full_like(whole.rgb, rgb))
-    want = exact(weights, inputs)
-    assert np.abs(openvino(inputs) - want).max() <= 1
-    for dtype in (torch.float16, torch.bfloat16):
-        assert np.abs(EagerEngine(weights, "cpu", dtype)(inputs) - want).max() <= 3
+    want = exact(UFUSER_WEIGHTS, inputs)
+    assert np.abs(openvino(inputs) - want).max() <= 2
+    for dtype in (torch.bfloat16,):
+        assert np.abs(EagerEngine(UFUSER_WEIGHTS, "cpu", dtype)(inputs) - want).max() <= 3
 
 
 def test_a_frame_s_picture_is_its_own(openvino):
@@ -210,9 +282,19 @@ def test_the_host_s_side_takes_any_size_and_equals_the_way_by_opencv(weights, sh
             return crop(net(a, b) * 255, *y.shape)[0, 0].round().to(torch.uint8).numpy()
 
     for mask in (None, valid):
-        fused = NetworkFuser("ufuser", engine)(ir, rgb, mask)
+        fused = ProgramFuser("ufuser", engine)(ir, rgb, mask)
         assert fused.shape == rgb.shape
         assert np.abs(fused.astype(int) - LumaFuser("by OpenCV", luma_alone)(ir, rgb, mask)).max() <= 3
+
+
+class Raw:
+    """Counts as they came, and where they lie; see `ThermalPicture`."""
+
+    def __init__(self, image, table, aligner):
+        self.image, self.table, self.grid, self.valid = image, table, aligner.grid, aligner.valid
+
+    def __call__(self):
+        raise AssertionError("the program warps itself")
 
 
 def test_raw_counts_warped_inside_are_the_aligned_picture(weights):
@@ -225,25 +307,92 @@ def test_raw_counts_warped_inside_are_the_aligned_picture(weights):
     calibration = Calibration(ir=Camera(size_wh=(80, 60)), rgb=Camera(size_wh=(128, 96)), H_rgb_from_ir=H)
     aligner, frame = Aligner((60, 80), (96, 128), calibration), Frame("ir", counts, 0, 0, Stamp.END, 0)
     table = Agc().table(frame)
-    fuser = NetworkFuser("ufuser", EagerEngine(weights, "cpu"))
-    inside = fuser.raw(counts, rgb, table, aligner.grid, aligner.valid)
+    fuser = ProgramFuser("ufuser", EagerEngine(weights, "cpu"))
+    inside = fuser.fuse(Raw(counts, table, aligner), rgb)
     before = fuser(aligner(displayed(counts, table)), rgb, aligner.valid)
     error = np.abs(inside.astype(int) - before)
     assert error.mean() < 1
     assert error.max() <= 8  # OpenCV places pixels to 1/32
 
 
-def test_a_kept_program_is_taken_and_a_wrong_one_noticed(openvino, weights, cache, monkeypatch):
+def test_converted_weights_are_kept(program, small, cache, monkeypatch):
     def never(*_):
         raise AssertionError("converted again")
 
-    monkeypatch.setattr(module, "convert", never)
-    kept = OpenVinoEngine(weights, cache=cache)
-    torch.manual_seed(1)
-    inputs = sample((50, 60), (48, 64))
-    check("openvino", kept, EagerEngine(weights), inputs)
-    with pytest.raises(EngineUnavailable, match="differs from torch by"):
-        check("openvino", kept, EagerEngine(UFuser()), inputs)
+    monkeypatch.setattr(convert, "convert", never)
+    assert program_of("student", small, cache=cache) == program
+
+
+def test_a_program_that_computes_another_picture_is_noticed(program, tmp_path):
+    for suffix in (".xml", ".bin", ".npz"):
+        shutil.copy(program.with_suffix(suffix), tmp_path / f"p{suffix}")
+    with np.load(program.with_suffix(".npz")) as kept:
+        np.savez(tmp_path / "p.npz", ir=kept["ir"], luma=kept["luma"], fused=255 - kept["fused"])
+    with pytest.raises(EngineUnavailable, match="differs from the reference by up to"):
+        open_fuser("ufuser", weights=tmp_path / "p.xml")
+    for name in ("p.npz", "p.bin"):
+        (tmp_path / name).unlink()
+        with pytest.raises(WeightsMissing, match=r"p\.xml"):
+            open_fuser("ufuser", weights=tmp_path / "p.xml")
+
+
+def broken(error, *, on="open"):
+    """A fuser that raises `error` when it is opened, made ready, or run."""
+
+    class Broken(LumaFuser):
+        def __init__(self):
+            if on == "open":
+                raise error
+            super().__init__("broken", self.fail)
+
+        def prepare(self, ir_hw, rgb_hw):
+            if on == "prepare":
+                raise error
+
+        def fail(self, ir, y):
+            raise error
+
+    return Broken
+
+
+ERRORS = [
+    ImportError("no packaging"),
+    RuntimeError("a\nb"),
+    OSError(30, "Read-only file system"),
+    MemoryError(),
+    KeyError("x"),
+]
+
+
+@pytest.mark.parametrize("error", [*ERRORS, EngineUnavailable("engine 'x' is gone")], ids=lambda e: type(e).__name__)
+@pytest.mark.parametrize("on", ["open", "prepare", "run"])
+def test_an_engine_that_fails_is_one_line_and_the_next_engine(error, on, caplog):
+    pyramid = lambda: open_fuser("pyramid")  # noqa: E731
+    fuser = FallbackFuser([("engine 'x'", broken(error, on=on)), ("the pyramid", pyramid)])
+    fuser.prepare((48, 64), (48, 64))
+    ir, y = pictures((48, 64))
+    rgb = cv2.merge([y, y, y])
+    assert np.array_equal(fuser(ir, rgb), pyramid()(ir, rgb))
+    assert fuser.name == "pyramid"
+    (line,) = [r.getMessage() for r in caplog.records]
+    assert "\n" not in line
+    assert line.startswith("engine 'x'")
+    assert line.endswith("; trying the pyramid")
+
+
+def test_when_no_engine_is_left_every_reason_is_said():
+    candidates = [(f"engine {k}", broken(RuntimeError(k))) for k in "xy"]
+    with pytest.raises(EngineUnavailable, match="engine x failed: RuntimeError: x; engine y failed: RuntimeError: y"):
+        FallbackFuser(candidates)
+
+
+def test_what_the_user_gave_wrongly_is_no_engines_fault(tmp_path):
+    with pytest.raises(WeightsMissing):
+        open_network("ufuser", tmp_path / "absent.safetensors", resort=True)
+    fuser = open_network("student")
+    with pytest.raises(ValueError, match="of one size, got thermal"):
+        fuser(np.zeros((48, 64), np.uint8), np.zeros((40, 64, 3), np.uint8))
+    assert str(fuser).startswith("student")
 
 
 @pytest.mark.parametrize("name", ["msrs", "roadscene"])
@@ -256,12 +405,12 @@ def test_engines_agree_on_real_pairs_with_the_shipped_weights(footage, name):
         ir = read_image(str(path), "ir")
         rgb = read_image(str(next((folder / "rgb").glob(f"{path.stem}.*"))), "rgb")
         pictures = [fuser(ir, rgb).astype(int) for fuser in shipped]
-        error = np.abs(pictures[0] - pictures[1])
-        assert error.max() <= 1
-        assert (error > 0).mean() < 0.005
+        error = np.abs(pictures[0] - pictures[1])  # the luma that goes in and comes out is rounded to levels
+        assert error.max() <= 3
+        assert error.mean() < 0.6
         if half is not None:
             error = np.abs(half(ir, rgb).astype(int) - pictures[1])
-            assert (error > 3).mean() < 0.001
+            assert (error > 4).mean() < 0.001
 
 
 def has_bfloat16():
@@ -272,12 +421,12 @@ def has_bfloat16():
 
 def test_an_engine_is_chosen_and_its_absence_explained(weights, monkeypatch, caplog, tmp_path):
     assert str(open_fuser("ufuser", weights=weights, engine="eager")).startswith("ufuser (torch")
-    monkeypatch.setitem(__import__("sys").modules, "openvino", None)
-    with pytest.raises(EngineUnavailable, match=r"pip install 'rtfuse\[openvino\]'"):
-        open_fuser("ufuser", weights=weights, engine="openvino")
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(EngineUnavailable, match="engine 'openvino' does not load"):
+        open_fuser("student", engine="openvino")
     if not torch.cuda.is_available():
-        assert str(open_fuser("ufuser", weights=weights)) == "ufuser (torch, float32)"
-        assert "trying the next fastest engine" in caplog.text
+        assert str(open_fuser("student")) == "student (torch, float32)"
+        assert "trying engine 'eager'" in caplog.text
     with pytest.raises(WeightsMissing):
         open_fuser("ufuser", weights=tmp_path / "absent.safetensors")
     with pytest.raises(ConfigError, match=r"fuse\.engine.*auto.*openvino, eager"):
@@ -291,9 +440,7 @@ def test_the_bench_measures_engines_in_turn(weights):
     for row in rows:
         assert 0 < row.ms[0] <= row.ms[1] <= row.ms[2]
         assert row.frames_per_s == pytest.approx(1000 * row.batch / row.ms[0])
-        assert row.share > 0
     assert rows[0].times == 1.0
-    assert rows[0].gflop == pytest.approx(80.85 * 64 * 48 / (640 * 480), rel=0.01)
     for names, size, words in (
         (["magic"], (64, 48), "no engine is called 'magic'"),
         (["eager:int4"], (64, 48), "name:precision"),

@@ -27,10 +27,11 @@ from rtfuse.errors import (
     SourceUnreadable,
     WeightsMissing,
 )
-from rtfuse.fuse import UFUSER_WEIGHTS
-from rtfuse.fuse.eager import EagerEngine
+from rtfuse.fuse import UFUSER_WEIGHTS, open_fuser
+from rtfuse.fuse.convert import reference
+from rtfuse.fuse.luma import luma
 from rtfuse.fuse.onnx import program_as_onnx
-from rtfuse.fuse.program import sample
+from rtfuse.fuse.student import Student
 from rtfuse.fuse.tensorrt import build_plan, folded_program
 from rtfuse.fuse.ufuser import UFuser, load_weights
 from trainer import cli
@@ -227,15 +228,19 @@ def test_what_tensorrt_does_not_take_is_named():
         build_plan(trt, empty, capability="9.0")
 
 
-def test_an_openvino_program_computes_what_the_network_does(net, tmp_path):
-    openvino = pytest.importorskip("openvino")
-    assert export(net, tmp_path / "u.xml", Manifest()).target == "openvino"
-    core, inputs = openvino.Core(), sample((50, 60), (48, 64))
-    model = core.read_model(tmp_path / "u.xml")
-    model.reshape(dict(enumerate(map(list, inputs.shapes))))
-    request = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}).create_infer_request()
-    got = request.infer(list(inputs.arrays()))[0].astype(int)
-    assert np.abs(got - EagerEngine(net, "cpu")(inputs)).max() <= 1
+def test_an_openvino_program_is_what_the_runtime_loads(tmp_path):
+    pytest.importorskip("openvino")
+    net = Student().eval()
+    made = export(net, tmp_path / "u.xml", Manifest(), Build(lanes=16))
+    assert (made.target, made.build) == ("openvino", {"lanes": 16})
+    fuser = open_fuser("student", weights=tmp_path / "u.xml")
+    assert str(fuser).startswith("student (OpenVINO")
+    ir, rgb = np.full((48, 64), 200, np.uint8), np.full((48, 64, 3), 90, np.uint8)
+    want = reference(net, ir, luma(rgb)).astype(int)
+    assert np.abs(luma(fuser(ir, rgb)) - want).max() <= 2
+    (tmp_path / "u.npz").unlink()
+    with pytest.raises(WeightsMissing, match=r"its \.npz, which it is checked with, is missing"):
+        open_fuser("student", weights=tmp_path / "u.xml")
 
 
 def test_metrics_come_from_the_csv_of_an_evaluation(tmp_path):

@@ -7,9 +7,10 @@ import torch
 
 from rtfuse.fuse import UFUSER_WEIGHTS
 from rtfuse.fuse.fold import FoldedAttention, flops, fold
+from rtfuse.fuse.inputs import sample
 from rtfuse.fuse.nets import for_gpu
 from rtfuse.fuse.processor import ProcessorUFuser
-from rtfuse.fuse.program import Program, sample
+from rtfuse.fuse.program import Program, tensors
 from rtfuse.fuse.scale import _largest, scaled
 from rtfuse.fuse.ufuser import ChannelAttention, Transformer, UFuser, load_weights
 
@@ -113,7 +114,7 @@ def test_the_shipped_network_computes_in_float16():
     """Unscaled, its features are beyond float16's largest number, and the picture is black."""
     net, inputs = load_weights(UFUSER_WEIGHTS).eval(), sample((50, 60), (48, 64))
     with torch.no_grad():
-        want = Program(net)(*inputs.tensors()).int()
-        error = (Program(for_gpu(net).half())(*inputs.tensors()).int() - want).abs()
+        want = Program(net)(*tensors(inputs)).int()
+        error = (Program(for_gpu(net).half())(*tensors(inputs)).int() - want).abs()
     assert error.max() <= 3
     assert max(_largest(net).values()) > torch.finfo(torch.float16).max

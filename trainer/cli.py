@@ -166,6 +166,7 @@ def export(
     gpu: Annotated[str | None, typer.Option(help="TensorRT-RTX: compute capability, e.g. 8.6.")] = None,
     rigs: Annotated[int, typer.Option(min=1, help="TensorRT: frames at once, at most.")] = 1,
     precision: Annotated[Literal["float16", "float32"], typer.Option(help="TensorRT: of the network.")] = "float16",
+    lanes: Annotated[int, typer.Option(help="OpenVINO: float32 in a vector register; 16 for AVX-512.")] = 8,
     metrics: Annotated[list[str] | None, typer.Option(help="[NAME=]CSV of `trainer eval`, for the manifest.")] = None,
 ) -> None:
     """Write a run's weights, or existing ones, as what rtfuse or other programs load, with a manifest beside them.
@@ -175,7 +176,7 @@ def export(
     import msgspec
 
     from rtfuse.commands import size_of
-    from rtfuse.fuse.ufuser import load_weights
+    from rtfuse.fuse.nets import load_network
     from trainer.data import Patches
     from trainer.export import TARGETS, Build, manifest_beside, manifest_of, read_metrics, trained
     from trainer.export import export as write
@@ -190,9 +191,10 @@ def export(
         rigs=rigs,
         gpu=gpu,
         precision=precision,
+        lanes=lanes,
     )
     if weights:
-        net, manifest = load_weights(weights), manifest_beside(weights)
+        net, manifest = load_network(weights), manifest_beside(weights)
         manifest = msgspec.structs.replace(manifest, metrics=manifest.metrics | read_metrics(metrics or []))
     else:
         assert config

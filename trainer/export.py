@@ -184,6 +184,7 @@ def export(
     elif target == "openvino":
         blob, more = _openvino(net.eval(), build.lanes)
         beside = {out.with_suffix(suffix): content for suffix, content in more.items()}
+        known["build"] = {"lanes": build.lanes}
     else:
         if build.size_wh is None:
             raise ConfigError("size: TensorRT's engines are for fixed sizes; give --size WIDTHxHEIGHT")
