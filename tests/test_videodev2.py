@@ -110,7 +110,7 @@ def test_a_call_that_fails_is_an_error_and_one_that_a_list_lacks_is_its_end() ->
         assert refusal.value.errno == errno.ENOTTY
         assert list(api.listed(file.fileno(), api.VIDIOC_ENUM_FMT, api.v4l2_fmtdesc())) == []
     with pytest.raises(OSError) as refusal:
-        list(api.listed(-1 & 0x7FFFFFFF, api.VIDIOC_ENUM_FMT, api.v4l2_fmtdesc()))
+        list(api.listed(2**31 - 1, api.VIDIOC_ENUM_FMT, api.v4l2_fmtdesc()))
     assert refusal.value.errno == errno.EBADF
 
 
