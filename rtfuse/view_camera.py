@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import errno
 import os
-from typing import Any
+import sys
+from ctypes import c_int
 
 import cv2
 import numpy as np
 
+from rtfuse.capture import videodev2 as api
 from rtfuse.errors import ConfigError, OutputUnwritable
 from rtfuse.types import Image
 
@@ -28,12 +29,10 @@ class CameraOutput:
     open = True
 
     def __init__(self, path: str) -> None:
-        try:
-            from linuxpy.video import device
-        except ImportError as e:
-            raise ConfigError(f"--pipe {path} needs Linux and the linuxpy package ({e})") from e
-        self._api, self._path = device, path
-        self._format: Any = None
+        if sys.platform != "linux":
+            raise ConfigError(f"--pipe {path} needs Linux; use y4m, raw or mjpeg instead")
+        self._path = path
+        self._format: api.v4l2_pix_format | None = None
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         except PermissionError as e:
@@ -52,7 +51,7 @@ class CameraOutput:
             self._format = self._agreed(image.shape[1] & ~1, image.shape[0] & ~1)
             # Tells v4l2loopback (0.12) that we are its writer, so that it takes the next one after us; others refuse.
             with contextlib.suppress(OSError):
-                self._ioctl("STREAMON", ctypes.c_int(self._api.BufferType.VIDEO_OUTPUT))
+                api.ioctl(self._fd, api.VIDIOC_STREAMON, c_int(api.V4L2_BUF_TYPE_VIDEO_OUTPUT))
         pix = self._format
         if image.shape[:2] != (pix.height, pix.width):
             image = cv2.resize(image, (pix.width, pix.height), interpolation=cv2.INTER_AREA)
@@ -73,27 +72,28 @@ class CameraOutput:
 
     def _check(self) -> None:
         try:
-            found = self._ioctl("QUERYCAP", self._api.raw.v4l2_capability())
+            found = api.ioctl(self._fd, api.VIDIOC_QUERYCAP, api.v4l2_capability())
         except OSError as e:
             raise ConfigError(f"--pipe {self._path} is no V4L2 device; {_WANTED}") from e
-        able, kinds, card = found.device_caps, self._api.Capability, found.card.decode(errors="replace")
-        if not able & kinds.VIDEO_OUTPUT and found.driver == b"v4l2 loopback":  # with exclusive_caps, while it has one
+        able, card = found.device_caps, found.card.decode(errors="replace")
+        if not able & api.V4L2_CAP_VIDEO_OUTPUT and found.driver == b"v4l2 loopback":
+            # With exclusive_caps=1 it takes no second writer.
             raise self._unwritable(OSError(errno.EBUSY, ""))
-        if not able & kinds.VIDEO_OUTPUT:
+        if not able & api.V4L2_CAP_VIDEO_OUTPUT:
             raise ConfigError(f"--pipe {self._path} ({card}) takes no pictures, it gives them; {_WANTED}")
-        if not able & kinds.READWRITE:
+        if not able & api.V4L2_CAP_READWRITE:
             raise ConfigError(f"--pipe {self._path} ({card}) takes no pictures by write(); {_WANTED}")
 
-    def _agreed(self, width: int, height: int) -> Any:
+    def _agreed(self, width: int, height: int) -> api.v4l2_pix_format:
         """Return the format that the device and we agree on, as the device has it."""
         offered = []
         for name in ("YUYV", "YU12", "RGB3"):
-            asked = self._api.raw.v4l2_format(type=self._api.BufferType.VIDEO_OUTPUT)
+            asked = api.v4l2_format(type=api.V4L2_BUF_TYPE_VIDEO_OUTPUT)
             pix = asked.fmt.pix
             pix.width, pix.height, pix.pixelformat = width, height, int.from_bytes(name.encode(), "little")
-            pix.field, pix.colorspace = self._api.raw.Field.NONE, self._api.raw.Colorspace.SMPTE170M
+            pix.field, pix.colorspace = api.V4L2_FIELD_NONE, api.V4L2_COLORSPACE_SMPTE170M
             try:
-                got = self._ioctl("S_FMT", asked).fmt.pix
+                got = api.ioctl(self._fd, api.VIDIOC_S_FMT, asked).fmt.pix
             except OSError as e:
                 if e.errno != errno.EINVAL:
                     raise self._unwritable(e) from e
@@ -109,9 +109,6 @@ class CameraOutput:
     def _unwritable(self, e: OSError) -> OutputUnwritable:
         why = "another program writes into it" if e.errno == errno.EBUSY else e.strerror or str(e)
         return OutputUnwritable(f"--pipe {self._path} cannot be written: {why}")
-
-    def _ioctl(self, request: str, value: Any) -> Any:
-        return self._api.ioctl(self._fd, getattr(self._api.IOC, request), value)
 
 
 def _name(code: int) -> str:

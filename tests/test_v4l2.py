@@ -21,11 +21,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtfuse.capture.node import Control, Identity
+from rtfuse.capture import videodev2 as api
+from rtfuse.capture.node import Control, Identity, Node
 from rtfuse.capture.pixels import Offer, Sizes, canonical, choose, decode, dtype_of, fourcc_code, fourcc_name
 from rtfuse.capture.v4l2 import CameraInfo, V4l2Source, find_again, list_cameras
-from rtfuse.errors import DeviceUnavailable, SourceLost
+from rtfuse.errors import ConfigError, DeviceUnavailable, SourceLost
 from rtfuse.types import Frame, Stamp, Stream
+from rtfuse.view_camera import CameraOutput
 
 CAMERAS = [path for path in os.environ.get("RTFUSE_TEST_CAMERAS", "").split(",") if path]
 
@@ -348,10 +350,12 @@ def test_a_folder_without_cameras_lists_none(tmp_path: Path) -> None:
     assert list_cameras(tmp_path / "absent") == []
 
 
-def test_without_linuxpy_the_error_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "linuxpy.video", None)
-    with pytest.raises(DeviceUnavailable, match="live cameras need Linux and the linuxpy package"):
+def test_on_other_systems_the_error_says_what_else_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    with pytest.raises(DeviceUnavailable, match="live cameras need Linux; use a file, a stream or synthetic: instead"):
         V4l2Source("/dev/video0", "rgb")
+    with pytest.raises(ConfigError, match="--pipe /dev/video9 needs Linux; use y4m, raw or mjpeg instead"):
+        CameraOutput("/dev/video9")
 
 
 def test_a_camera_in_one_line() -> None:
@@ -390,16 +394,11 @@ def open_small(path: str, stream: Stream, fourcc: str | None = None, stall_timeo
 
 def press(path: str, *names: str, value: int = 1) -> None:
     """Set the first control of vivid whose name starts with one of `names`; skips on a driver without it."""
-    from linuxpy.video import device
-
-    fd = os.open(path, os.O_RDWR | os.O_NONBLOCK)
-    try:
-        for control in device.iter_read_controls(fd):
+    with closing(Node(path)) as node:
+        for control in node.described_controls():
             if control.name.decode().startswith(names):
-                device.set_control(fd, control.id, value)
+                api.ioctl(node.fd, api.VIDIOC_S_CTRL, api.v4l2_control(control.id, value))
                 return
-    finally:
-        os.close(fd)
     pytest.skip(f"{path} has no control {' or '.join(names)}: not the vivid driver")
 
 
@@ -558,7 +557,7 @@ def test_a_forbidden_camera_names_the_group_and_is_still_listed() -> None:
     if os.geteuid() != 0:
         pytest.skip("only root can give up its right to open a camera")
     code = (
-        "import os, sys; from rtfuse.capture.v4l2 import V4l2Source, list_cameras; import linuxpy.video.device;"
+        "import os, sys; from rtfuse.capture.v4l2 import V4l2Source, list_cameras;"
         "os.setgroups([]); os.setuid(65534); print(*list_cameras());"
         "V4l2Source(sys.argv[1], 'ir')"
     )

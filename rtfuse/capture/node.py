@@ -5,31 +5,34 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import mmap
 import os
 import re
 import select
 import stat
+import sys
 from collections.abc import Iterator, Mapping
+from ctypes import c_int
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
+from rtfuse.capture import videodev2 as api
 from rtfuse.capture.pixels import DECODABLE, Offer, Sizes, fourcc_code, fourcc_name
 from rtfuse.errors import DeviceUnavailable
 
 _BUFFERS = 4
 _VIDEO_MAJOR = 81  # device number of every V4L2 node
 _SYS = Path("/sys/class/video4linux")
-
-
-def _linuxpy() -> Any:
-    try:
-        from linuxpy.video import device
-    except ImportError as e:
-        raise DeviceUnavailable(
-            f"live cameras need Linux and the linuxpy package ({e}); use a file, a stream or synthetic: instead"
-        ) from e
-    return device
+_CAPTURE, _MMAP = api.V4L2_BUF_TYPE_VIDEO_CAPTURE, api.V4L2_MEMORY_MMAP
+_KINDS = {
+    api.V4L2_CTRL_TYPE_INTEGER: "integer",
+    api.V4L2_CTRL_TYPE_BOOLEAN: "boolean",
+    api.V4L2_CTRL_TYPE_MENU: "menu",
+    api.V4L2_CTRL_TYPE_INTEGER_MENU: "menu",
+    api.V4L2_CTRL_TYPE_BUTTON: "button",
+    api.V4L2_CTRL_TYPE_BITMASK: "integer",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +103,13 @@ class Node:
     """An open capture node; closing it ends its streaming."""
 
     def __init__(self, path: str, mode: int = os.O_RDWR) -> None:
-        self._api = _linuxpy()
+        if sys.platform != "linux":
+            raise DeviceUnavailable("live cameras need Linux; use a file, a stream or synthetic: instead")
         path = os.path.realpath(path)
         status = os.stat(path)
         if not stat.S_ISCHR(status.st_mode) or os.major(status.st_rdev) != _VIDEO_MAJOR:
             raise OSError(errno.ENOTTY, "not a V4L2 device", path)
-        self.flags = self._api.BufferFlag
-        self.maps: list[Any] = []
-        self._type, self._memory = self._api.BufferType.VIDEO_CAPTURE, self._api.Memory.MMAP
+        self.maps: list[mmap.mmap] = []
         self.fd = os.open(path, mode | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
             self.driver, self.card, self.bus = self._capabilities(path)
@@ -118,11 +120,11 @@ class Node:
         self._poll.register(self.fd, select.POLLIN)
 
     def _capabilities(self, path: str) -> tuple[str, str, str]:
-        got, flag = self._api.read_capabilities(self.fd), self._api.Capability
-        here = got.device_caps if got.capabilities & flag.DEVICE_CAPS else got.capabilities
-        if here & flag.VIDEO_CAPTURE_MPLANE:
+        got = api.ioctl(self.fd, api.VIDIOC_QUERYCAP, api.v4l2_capability())
+        here = got.device_caps if got.capabilities & api.V4L2_CAP_DEVICE_CAPS else got.capabilities
+        if here & api.V4L2_CAP_VIDEO_CAPTURE_MPLANE:
             raise OSError(errno.EOPNOTSUPP, "multi-planar capture is not supported", path)
-        if not (here & flag.VIDEO_CAPTURE and here & flag.STREAMING):
+        if not (here & api.V4L2_CAP_VIDEO_CAPTURE and here & api.V4L2_CAP_STREAMING):
             raise OSError(errno.ENOTTY, "not a video capture device", path)
         driver, card, bus = (text.decode(errors="replace") for text in (got.driver, got.card, got.bus_info))
         return driver, card, bus
@@ -143,45 +145,60 @@ class Node:
 
     def controls(self) -> list[Control]:
         """Return the settings that are numbers, with their values."""
-        kind, flag = self._api.ControlType, self._api.ControlFlag
-        known = {
-            kind.INTEGER: "integer",
-            kind.BOOLEAN: "boolean",
-            kind.MENU: "menu",
-            kind.INTEGER_MENU: "menu",
-            kind.BUTTON: "button",
-            kind.BITMASK: "integer",
-        }
         found = []
-        for info in self._api.iter_read_controls(self.fd):
-            if info.type not in known or info.flags & flag.DISABLED:
+        for info in self.described_controls():
+            if info.type not in _KINDS or info.flags & api.V4L2_CTRL_FLAG_DISABLED:
                 continue
             value = None
-            if not info.flags & flag.WRITE_ONLY and info.type != kind.BUTTON:
+            if not info.flags & api.V4L2_CTRL_FLAG_WRITE_ONLY and info.type != api.V4L2_CTRL_TYPE_BUTTON:
                 with contextlib.suppress(OSError):
-                    value = self._api.get_control(self.fd, info.id)
+                    value = api.ioctl(self.fd, api.VIDIOC_G_CTRL, api.v4l2_control(info.id)).value
             found.append(
                 Control(
                     _slug(info.name.decode(errors="replace")),
-                    known[info.type],
+                    _KINDS[info.type],
                     value,
                     info.default_value,
                     info.minimum,
                     info.maximum,
                     info.step,
                     info.id,
-                    self._choices(info) if known[info.type] == "menu" else {},
-                    bool(info.flags & flag.READ_ONLY),
+                    self._choices(info) if _KINDS[info.type] == "menu" else {},
+                    bool(info.flags & api.V4L2_CTRL_FLAG_READ_ONLY),
                 )
             )
         return found
 
-    def _choices(self, info: Any) -> dict[str, int]:
-        query, choices = self._api.raw.v4l2_querymenu(id=info.id), {}
-        bounds = {"start": info.minimum, "stop": info.maximum + 1, "ignore_einval": True}
-        for item in self._api.iter_read(self.fd, self._api.IOC.QUERYMENU, query, **bounds):
-            numbers = info.type == self._api.ControlType.INTEGER_MENU
-            choices[str(item.value) if numbers else _slug(item.name.decode(errors="replace"))] = int(item.index)
+    def described_controls(self) -> Iterator[api.v4l2_query_ext_ctrl]:
+        """Yield what the driver says of each control, by ascending id."""
+        last = 0
+        while True:
+            after_last = last | api.V4L2_CTRL_FLAG_NEXT_CTRL | api.V4L2_CTRL_FLAG_NEXT_COMPOUND
+            try:
+                info = api.ioctl(self.fd, api.VIDIOC_QUERY_EXT_CTRL, api.v4l2_query_ext_ctrl(after_last))
+            except OSError as e:
+                if e.errno in api.END_OF_LIST:
+                    return
+                raise
+            if info.id <= last:  # a driver that begins again
+                return
+            yield info
+            last = info.id
+
+    def _choices(self, info: api.v4l2_query_ext_ctrl) -> dict[str, int]:
+        choices = {}
+        for index in range(info.minimum, info.maximum + 1):
+            try:
+                item = api.ioctl(self.fd, api.VIDIOC_QUERYMENU, api.v4l2_querymenu(info.id, index))
+            except OSError as e:
+                if e.errno in api.END_OF_LIST:  # a menu may have gaps
+                    continue
+                raise
+            text = bytes(item.name)
+            if info.type == api.V4L2_CTRL_TYPE_INTEGER_MENU:
+                choices[str(int.from_bytes(text[:8], sys.byteorder, signed=True))] = index
+            else:
+                choices[_slug(text.split(b"\0")[0].decode(errors="replace"))] = index
         return choices
 
     def set_controls(self, wanted: Mapping[str, int | bool | str]) -> None:
@@ -194,34 +211,34 @@ class Node:
                 raise ValueError(f"it has no control {name}; {hint}")
             control = known[name]
             try:
-                self._api.set_control(self.fd, control.id, control.number(value))
+                api.ioctl(self.fd, api.VIDIOC_S_CTRL, api.v4l2_control(control.id, control.number(value)))
             except OSError as e:
                 raise ValueError(f"control {control} cannot be set to {value!r}: {e.strerror}") from e
 
     def offers(self) -> tuple[Offer, ...]:
         """Return the pixel formats; with sizes and rates where the format is one that can be decoded."""
-        query = self._api.raw.v4l2_fmtdesc(type=self._type)
-        codes = [found.pixelformat for found in self._api.iter_read(self.fd, self._api.IOC.ENUM_FMT, query)]
+        query = api.v4l2_fmtdesc(type=_CAPTURE)
+        codes = [found.pixelformat for found in api.listed(self.fd, api.VIDIOC_ENUM_FMT, query)]
         named = ((code, fourcc_name(code)) for code in codes)
         return tuple(Offer(name, tuple(self._sizes(code)) if name in DECODABLE else ()) for code, name in named)
 
     def _sizes(self, code: int) -> Iterator[Sizes]:
-        query = self._api.raw.v4l2_frmsizeenum(pixel_format=code)
-        for found in self._api.iter_read(self.fd, self._api.IOC.ENUM_FRAMESIZES, query):
-            if found.type == self._api.FrameSizeType.DISCRETE:
-                wh = found.m1.discrete.width, found.m1.discrete.height
+        query = api.v4l2_frmsizeenum(pixel_format=code)
+        for found in api.listed(self.fd, api.VIDIOC_ENUM_FRAMESIZES, query):
+            if found.type == api.V4L2_FRMSIZE_TYPE_DISCRETE:
+                wh = found.discrete.width, found.discrete.height
                 yield Sizes(wh, wh, rates_hz=self._rates(code, wh))
             else:
-                grid = found.m1.stepwise
+                grid = found.stepwise
                 low, high = (grid.min_width, grid.min_height), (grid.max_width, grid.max_height)
                 yield Sizes(low, high, (grid.step_width, grid.step_height))
 
     def _rates(self, code: int, size_wh: tuple[int, int]) -> tuple[float, ...]:
         """Return the frame rates at one size, fastest first; of a range, its fastest and slowest."""
-        query = self._api.raw.v4l2_frmivalenum(pixel_format=code, width=size_wh[0], height=size_wh[1])
+        query = api.v4l2_frmivalenum(pixel_format=code, width=size_wh[0], height=size_wh[1])
         rates = set()
-        for found in self._api.iter_read(self.fd, self._api.IOC.ENUM_FRAMEINTERVALS, query):
-            discrete = found.type == self._api.FrameIntervalType.DISCRETE
+        for found in api.listed(self.fd, api.VIDIOC_ENUM_FRAMEINTERVALS, query):
+            discrete = found.type == api.V4L2_FRMIVAL_TYPE_DISCRETE
             for interval in (found.discrete,) if discrete else (found.stepwise.min, found.stepwise.max):
                 if interval.numerator:
                     rates.add(interval.denominator / interval.numerator)
@@ -229,52 +246,65 @@ class Node:
 
     def set_format(self, fourcc: str, size_wh: tuple[int, int] | None) -> tuple[str, tuple[int, int], int]:
         """Ask for a format; return the format, size and bytes per line that the driver chose."""
+        asked = api.v4l2_format(type=_CAPTURE)
+        pix = asked.fmt.pix
         if size_wh is None:
-            now = self._api.get_raw_format(self.fd, self._type).fmt.pix
+            now = self._format()
             size_wh = now.width, now.height
-        got = self._api.set_format(self.fd, self._type, *size_wh, fourcc_code(fourcc)).fmt.pix
+        pix.width, pix.height = size_wh
+        pix.pixelformat, pix.field = fourcc_code(fourcc), api.V4L2_FIELD_ANY
+        got = api.ioctl(self.fd, api.VIDIOC_S_FMT, asked).fmt.pix
         return fourcc_name(got.pixelformat), (got.width, got.height), got.bytesperline
+
+    def _format(self) -> api.v4l2_pix_format:
+        """Return the format as it is; raises OSError, ENODEV if the camera is gone."""
+        return api.ioctl(self.fd, api.VIDIOC_G_FMT, api.v4l2_format(type=_CAPTURE)).fmt.pix
 
     def set_rate(self, rate_hz: float | None) -> float | None:
         """Ask for a rate, if one is given; return the driver's, None if it has no notion of it."""
         try:
             if rate_hz is not None:
-                self._api.set_fps(self.fd, self._type, rate_hz)
-            return float(self._api.get_fps(self.fd, self._type)) or None
-        except ZeroDivisionError:
-            return None
+                asked = api.v4l2_streamparm(type=_CAPTURE)
+                asked.parm.capture.timeperframe = interval_of(rate_hz)
+                api.ioctl(self.fd, api.VIDIOC_S_PARM, asked)
+            got = api.ioctl(self.fd, api.VIDIOC_G_PARM, api.v4l2_streamparm(type=_CAPTURE)).parm.capture.timeperframe
         except OSError as e:
             if e.errno in (errno.ENOTTY, errno.EINVAL):
                 return None
             raise
+        return got.denominator / got.numerator if got.numerator and got.denominator else None
 
     def start(self) -> None:
-        for index in range(self._api.request_buffers(self.fd, self._type, self._memory, _BUFFERS).count):
-            buffer = self._api.query_buffer(self.fd, self._type, self._memory, index)
-            self.maps.append(self._api.mmap_from_buffer(self.fd, buffer))
+        wanted = api.v4l2_requestbuffers(_BUFFERS, _CAPTURE, _MMAP)
+        count = api.ioctl(self.fd, api.VIDIOC_REQBUFS, wanted).count
+        if not count:
+            raise OSError(errno.ENOMEM, "its driver gives no buffers")
+        for index in range(count):
+            buffer = api.ioctl(self.fd, api.VIDIOC_QUERYBUF, _buffer(index))
+            self.maps.append(mmap.mmap(self.fd, buffer.length, offset=buffer.m.offset))
             self.give(buffer)
-        self._api.stream_on(self.fd, self._type)
+        api.ioctl(self.fd, api.VIDIOC_STREAMON, c_int(_CAPTURE))
 
     def wait(self, timeout_ms: int) -> bool:
         """Wait for a frame; False if there is none yet. Raises OSError EIO if the driver cannot go on."""
         events = self._poll.poll(timeout_ms)
         if events and not events[0][1] & select.POLLIN:
-            self._api.get_raw_format(self.fd, self._type)  # ENODEV if the camera is gone
+            self._format()  # ENODEV if the camera is gone
             raise OSError(errno.EIO, "the driver reports an error")
         return bool(events)
 
-    def take(self) -> Any | None:
+    def take(self) -> api.v4l2_buffer | None:
         """Dequeue the oldest filled buffer, None if there is none."""
         try:
-            return self._api.dequeue_buffer(self.fd, self._type, self._memory)
+            return api.ioctl(self.fd, api.VIDIOC_DQBUF, _buffer())
         except BlockingIOError:
             return None
 
-    def give(self, buffer: Any) -> None:
+    def give(self, buffer: api.v4l2_buffer) -> None:
         """Hand a buffer back to the driver."""
-        self._api.enqueue_buffer(self.fd, self._type, self._memory, 0, buffer.index)
+        api.ioctl(self.fd, api.VIDIOC_QBUF, _buffer(buffer.index))
 
-    def bytes_of(self, buffer: Any) -> memoryview:
+    def bytes_of(self, buffer: api.v4l2_buffer) -> memoryview:
         """Return what the driver wrote into a dequeued buffer, uncopied; drop it before `give`."""
         return memoryview(self.maps[buffer.index])[: buffer.bytesused]
 
@@ -284,10 +314,20 @@ class Node:
             return
         with contextlib.suppress(OSError):  # it may be gone
             if self.maps:
-                self._api.stream_off(self.fd, self._type)
+                api.ioctl(self.fd, api.VIDIOC_STREAMOFF, c_int(_CAPTURE))
         for mapped in self.maps:
             with contextlib.suppress(BufferError):  # an exception's traceback still looks into it
                 mapped.close()
         self.maps.clear()
         os.close(self.fd)
         self.fd = -1
+
+
+def _buffer(index: int = 0) -> api.v4l2_buffer:
+    return api.v4l2_buffer(index, _CAPTURE, memory=_MMAP)
+
+
+def interval_of(rate_hz: float) -> api.v4l2_fract:
+    """Return the time between frames, in seconds, as V4L2 has it: 32 bits over 32 bits."""
+    rate = Fraction(min(max(rate_hz, 1e-4), 4e4)).limit_denominator(100_000)
+    return api.v4l2_fract(rate.denominator, rate.numerator)

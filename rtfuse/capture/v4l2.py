@@ -1,7 +1,4 @@
-"""Live cameras through V4L2 (Linux): `V4l2Source` streams one, newest frame first; `list_cameras` says which there are.
-
-Only using it needs linuxpy.
-"""
+"""Live cameras through V4L2 (Linux): `V4l2Source` streams one, newest frame first; `list_cameras` lists all."""
 
 from __future__ import annotations
 
@@ -17,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rtfuse.capture import videodev2 as api
 from rtfuse.capture.node import Control, Identity, Node
 from rtfuse.capture.pixels import DECODABLE, Offer, choose, decode, dtype_of, holds_words, is_counts
 from rtfuse.errors import DeviceUnavailable, RtfuseError, SourceLost
@@ -51,7 +49,7 @@ class CameraInfo:
 def list_cameras(dev: Path = Path("/dev")) -> list[CameraInfo]:
     """List the capture devices among the nodes `video*` in the folder `dev`, opening each read only.
 
-    One that is forbidden or fails is listed with its `problem`. Raises DeviceUnavailable if linuxpy is missing.
+    One that is forbidden or fails is listed with its `problem`. Raises DeviceUnavailable on other systems than Linux.
     """
     numbered = [(int(node.name[5:]), str(node)) for node in dev.glob("video*") if node.name[5:].isdigit()]
     cameras = (_describe(path, _stable_path(path, dev)) for _, path in sorted(numbered))
@@ -211,7 +209,7 @@ class V4l2Source:
         while (buffer := self._node.take()) is not None:
             taken += 1
             self._number(buffer.sequence)
-            if buffer.flags & self._node.flags.ERROR:
+            if buffer.flags & api.V4L2_BUF_FLAG_ERROR:
                 self._losses["corrupt"] += 1
                 self._node.give(buffer)
                 continue
@@ -238,12 +236,12 @@ class V4l2Source:
         if step > 1:
             self._losses["driver"] += step - 1
 
-    def _decoded(self, buffer: Any, frame_id: int) -> Frame | None:
+    def _decoded(self, buffer: api.v4l2_buffer, frame_id: int) -> Frame | None:
         """Decode a buffer and hand it back to the driver; None if it cannot be decoded."""
-        flag, info, t_ns, stamp = self._node.flags, self._info, self._clock(), Stamp.ARRIVAL
-        if buffer.flags & flag.TIMESTAMP_MASK == flag.TIMESTAMP_MONOTONIC:
-            t_ns = buffer.timestamp.secs * 1_000_000_000 + buffer.timestamp.usecs * 1_000
-            at_start = buffer.flags & flag.TSTAMP_SRC_MASK == flag.TSTAMP_SRC_SOE
+        info, t_ns, stamp = self._info, self._clock(), Stamp.ARRIVAL
+        if buffer.flags & api.V4L2_BUF_FLAG_TIMESTAMP_MASK == api.V4L2_BUF_FLAG_TIMESTAMP_MONOTONIC:
+            t_ns = buffer.timestamp.tv_sec * 1_000_000_000 + buffer.timestamp.tv_usec * 1_000
+            at_start = buffer.flags & api.V4L2_BUF_FLAG_TSTAMP_SRC_MASK == api.V4L2_BUF_FLAG_TSTAMP_SRC_SOE
             stamp = Stamp.EXPOSURE if at_start else Stamp.END
         try:
             data = self._node.bytes_of(buffer)
