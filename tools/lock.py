@@ -19,10 +19,8 @@ LOCKS = ROOT / "requirements"
 DEMO = ("view", "web")
 DEV = (*DEMO, "train", "export", "rtx", "test", "lint")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-SOURCES = ("tensorrt-rtx-cu13",)
-"""What is on PyPI as source only: a few lines of Python, built with the setuptools of the lock."""
 PLATFORMS = ("x86_64-manylinux_2_28", "aarch64-manylinux_2_35")
-SOURCES = ("tensorrt-rtx-cu13",)  # published as source: a few lines of Python that bring the two packages with the wheels
+SOURCES = ("tensorrt-rtx-cu13",)  # not published as wheels: a few lines of Python that bring two packages that are
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 HEADER = "# Made by `make lock` (tools/lock.py). Install with: pip install --require-hashes --no-deps -r {name}\n"
 
