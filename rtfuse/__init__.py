@@ -5,12 +5,16 @@ The parts that programs import: `Subscriber` receives fused frames, `StatisticsS
 `open_source` and `open_fuser` give single stages, `Frame`, `Pair` and `Fused` are what flows between them.
 """
 
-from rtfuse.capture import open_source
-from rtfuse.errors import RtfuseError
-from rtfuse.fuse import open_fuser
-from rtfuse.messages import DetectionsSubscriber, StateSubscriber, StatisticsSubscriber, describe
-from rtfuse.subscribe import Subscriber
-from rtfuse.types import Frame, Fused, Pair, Stamp
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rtfuse.capture import open_source
+    from rtfuse.errors import RtfuseError
+    from rtfuse.fuse import open_fuser
+    from rtfuse.messages import DetectionsSubscriber, StateSubscriber, StatisticsSubscriber, describe
+    from rtfuse.subscribe import Subscriber
+    from rtfuse.types import Frame, Fused, Pair, Stamp
 
 __all__ = [
     "DetectionsSubscriber",
@@ -27,3 +31,25 @@ __all__ = [
     "open_source",
 ]
 __version__ = "0.1.0"
+_HOMES = {
+    "capture": ["open_source"],
+    "errors": ["RtfuseError"],
+    "fuse": ["open_fuser"],
+    "messages": ["DetectionsSubscriber", "StateSubscriber", "StatisticsSubscriber", "describe"],
+    "subscribe": ["Subscriber"],
+    "types": ["Frame", "Fused", "Pair", "Stamp"],
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used: `import rtfuse` itself costs nothing."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'rtfuse' has no attribute {name!r}")
+    found = getattr(import_module(f"rtfuse.{_HOME[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,7 +1,7 @@
 """`rtfuse bench --engines`: what computes the network, from raw bytes to fused bytes, side by side.
 
 For every size and batch, the engines take turns, frame by frame, so that their ratios hold on a machine whose speed
-wanders. Peaks are measured in the same run: one large matrix product, as fast as torch has it.
+wanders.
 """
 
 from __future__ import annotations
@@ -10,24 +10,20 @@ import resource
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import numpy as np
-import torch
 from rich import box
 from rich.table import Table
 
 from rtfuse.errors import ConfigError
-from rtfuse.fuse import STUDENT_WEIGHTS, UFUSER_WEIGHTS
-from rtfuse.fuse.engines import open_engine
-from rtfuse.fuse.fold import flops, fold
-from rtfuse.fuse.nets import load_network
-from rtfuse.fuse.network import Engine
-from rtfuse.fuse.program import sample
-from rtfuse.fuse.ufuser import MULTIPLE, UFuser
+from rtfuse.fuse.engines import PROGRAM_ENGINES, open_engine, open_network, shipped, torch_gpu
+from rtfuse.fuse.host import HostProgram
+from rtfuse.fuse.inputs import MULTIPLE, sample
+from rtfuse.fuse.luma import LumaFuser
+from rtfuse.fuse.network import ProgramEngine, ProgramFuser
 
 _WARM_UP = 3
 _STUDENT = "student/"
@@ -38,8 +34,7 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One engine on frames of one size, `batch` of them at once. Times in ms of a whole batch as p50, p95, p99.
 
     `ready_s` is what a new process waits for its first fused frame: building or loading, checking, and that frame.
-    `gflop` is what the published network takes for a frame, `share` the part of the measured peak that this arithmetic
-    is done at, folded; `memory_mb` what getting ready and fusing took at its peak, of the GPU or of the process.
+    `memory_mb` is what getting ready and fusing took at its peak, of the GPU or of the process.
     `times` is how many times as fast as the first engine of the size.
     """
 
@@ -49,8 +44,6 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     ms: tuple[float, float, float]
     frames_per_s: float
     times: float
-    gflop: float
-    share: float
     memory_mb: float
     ready_s: float
 
@@ -74,7 +67,7 @@ def bench_engines(
     opened, opening = {}, {}
     for name in engines:
         start = time.perf_counter()
-        opened[name] = _open(name, weights)
+        opened[name] = open_program(name, weights)
         opening[name] = time.perf_counter() - start
     rows = []
     for w, h in sizes_wh:
@@ -86,14 +79,14 @@ def bench_engines(
 
 
 def _turns(
-    engines: dict[str, Engine],
+    engines: dict[str, ProgramEngine],
     opening: dict[str, float],
     size_wh: tuple[int, int],
     batch: int,
     frames: int,
     seconds: float,
 ) -> list[Row]:
-    (w, h), on_gpu = size_wh, torch.cuda.is_available()
+    (w, h), on_gpu = size_wh, torch_gpu()
     inputs = [sample((h, w), (h, w), batch, seed) for seed in range(2)]
     ready, memory = {}, {}
     for name, engine in engines.items():
@@ -117,7 +110,6 @@ def _turns(
     rows = []
     for name, ms in times.items():
         p50, p95, p99 = (float(x) for x in np.percentile(ms, [50, 95, 99]))
-        published, folded = _gflop(name.startswith(_STUDENT), h, w)
         rows.append(
             Row(
                 engine=("student, " if name.startswith(_STUDENT) else "") + engines[name].name,
@@ -126,8 +118,6 @@ def _turns(
                 ms=(p50, p95, p99),
                 frames_per_s=1000 * batch / p50,
                 times=first / p50,
-                gflop=published,
-                share=batch * folded / p50 / peak_gflops(engines[name].dtype),
                 memory_mb=memory[name],
                 ready_s=ready[name],
             )
@@ -135,49 +125,28 @@ def _turns(
     return rows
 
 
-@cache
-def _gflop(student: bool, height: int, width: int) -> tuple[float, float]:
-    """Return what a frame takes, as published and as engines compute it."""
-    if student:
-        cost = flops(load_network(STUDENT_WEIGHTS), height, width) / 1e9
-        return cost, cost
-    net = UFuser()
-    return flops(net, height, width) / 1e9, flops(fold(net), height, width) / 1e9
-
-
-_peaks: dict[torch.dtype, float] = {}
-
-
-def peak_gflops(dtype: torch.dtype) -> float:
-    """Return what one large matrix product reaches here, in GFLOP per millisecond; measured once."""
-    if dtype not in _peaks:
-        on_gpu = torch.cuda.is_available()
-        side = 8192 if on_gpu else 2048
-        a, b = (torch.randn(side, side, device="cuda" if on_gpu else "cpu").to(dtype) for _ in range(2))
-        best = float("inf")
-        for _ in range(6):
-            start = time.perf_counter()
-            a @ b
-            if on_gpu:
-                torch.cuda.synchronize()
-            best = min(best, 1000 * (time.perf_counter() - start))
-        _peaks[dtype] = 2 * side**3 / 1e9 / best
-    return _peaks[dtype]
-
-
-def _open(name: str, weights: str | None) -> Engine:
+def open_program(name: str, weights: str | None) -> ProgramEngine:
+    """Return an engine, given as `bench_engines` says, on raw bytes. Raises ConfigError, EngineUnavailable."""
     engine, _, precision = name.removeprefix(_STUDENT).partition(":")
-    if engine not in ("auto", "tensorrt", "cuda", "openvino", "eager"):
+    if engine not in ("auto", "openvino", *PROGRAM_ENGINES):
         raise ConfigError(f"no engine is called {engine!r}: there are auto, tensorrt, cuda, openvino, eager")
     if precision not in ("", "float32", "float16", "bfloat16"):
         raise ConfigError(f"engine {name!r}: want name:precision with float32, float16 or bfloat16")
-    shipped = STUDENT_WEIGHTS if name.startswith(_STUDENT) else UFUSER_WEIGHTS
-    return open_engine(engine, weights or shipped, precision or "auto")
+    network = "student" if name.startswith(_STUDENT) else "ufuser"
+    if engine in PROGRAM_ENGINES and precision:
+        return open_engine(engine, weights or shipped(network), precision)
+    fuser = open_network(network, weights, engine, precision or "auto").chosen
+    if isinstance(fuser, ProgramFuser):
+        return fuser.engine
+    assert isinstance(fuser, LumaFuser)
+    return HostProgram(fuser, precision or "auto")
 
 
 def _peak_mb(on_gpu: bool, *, reset: bool = False) -> float:
     """Return the most memory in use since the last reset; with `reset`, that is what is in use now."""
     if on_gpu:
+        import torch
+
         if reset:
             torch.cuda.reset_peak_memory_stats()
         return torch.cuda.max_memory_allocated() / 1e6
@@ -190,7 +159,7 @@ def _peak_mb(on_gpu: bool, *, reset: bool = False) -> float:
 def table(rows: Sequence[Row], title: str) -> Table:
     """Return the rows for people."""
     grid = Table(title=title, title_justify="left", header_style="bold", box=box.SIMPLE_HEAD)
-    for column in ("size", "engine", "batch", "p50 / p95 / p99 ms", "frames/s", "times", "of peak", "MB", "ready, s"):
+    for column in ("size", "engine", "batch", "p50 / p95 / p99 ms", "frames/s", "times", "MB", "ready, s"):
         grid.add_column(column, justify="left" if column in ("size", "engine") else "right", no_wrap=column != "engine")
     last: Any = None
     for row in rows:
@@ -202,17 +171,13 @@ def table(rows: Sequence[Row], title: str) -> Table:
             " / ".join(f"{x:.3g}" if x < 100 else f"{x:.0f}" for x in row.ms),
             f"{row.frames_per_s:.3g}",
             f"{row.times:.2f}",
-            f"{100 * row.share:.0f} %",
             f"{row.memory_mb:.0f}",
             f"{row.ready_s:.1f}",
         )
         last = size
-    net = UFuser()
-    published, folded = (flops(n, 480, 640) / 1e9 for n in (net, fold(net)))
-    grid.caption = f"640x480: {published:.1f} GFLOP a frame as published, {folded:.1f} folded"
     return grid
 
 
 def as_json(rows: Sequence[Row], machine: str) -> dict[str, Any]:
     """Return the rows for machines."""
-    return {"machine": machine, "torch": torch.__version__, "engines": msgspec.to_builtins(list(rows))}
+    return {"machine": machine, "engines": msgspec.to_builtins(list(rows))}

@@ -371,12 +371,11 @@ def clear_engines(console: Console) -> None:
 
 def build_engine(console: Console, engine: str, weights: str | None, rgb_size: str, ir_size: str | None) -> None:
     """`rtfuse engines build`: build, or load, the engine for these sizes, check it, and say how long that took."""
-    from rtfuse.fuse import RawFuser, open_fuser
+    from rtfuse.fuse import open_fuser
 
     (w, h), (iw, ih) = size_of(rgb_size), size_of(ir_size or rgb_size)
     start = time.monotonic()
     fuser = open_fuser("ufuser", weights=weights, engine=_engine(engine))
-    assert isinstance(fuser, RawFuser)
     fuser.prepare((ih, iw), (h, w))
     console.print(f"{fuser}: ready for {w}x{h} after {time.monotonic() - start:.1f} s", soft_wrap=True)
 

@@ -12,7 +12,6 @@ import numpy as np
 
 from rtfuse.align import Aligner
 from rtfuse.errors import CalibrationError
-from rtfuse.fuse import RawFuser
 from rtfuse.logs import event
 from rtfuse.mark import marked
 from rtfuse.parts import Rig
@@ -75,8 +74,7 @@ class Fusing:
             event(_log, logging.ERROR, "size", str(e), sizes=sizes)
             return False
         event(_log, logging.WARNING, "size", f"the pictures have new sizes: {sizes}")
-        if isinstance(rig.fuser, RawFuser):
-            rig.fuser.prepare(aligner.rgb_hw if aligner.stretched else aligner.ir_hw, aligner.rgb_hw)
+        rig.fuser.prepare(aligner.rgb_hw if aligner.stretched else aligner.ir_hw, aligner.rgb_hw)
         rig.aligner, self._thermal, self._unreached = aligner, None, None
         return True
 
@@ -85,16 +83,11 @@ class Fusing:
         fuser, aligner = rig.fuser, rig.aligner
         try:
             thermal = self._seen(pair.ir)
-            aligned = None if isinstance(fuser, RawFuser) and not aligner.stretched else thermal()
         except Exception as e:
             raise named("align", e) from e
         seen_ns = time.monotonic_ns()
         try:
-            if aligned is None:
-                assert isinstance(fuser, RawFuser)
-                image = fuser.raw(thermal.image, pair.rgb.image, thermal.table, aligner.grid, aligner.valid)
-            else:
-                image = fuser(aligned, pair.rgb.image, aligner.valid)
+            image = fuser.fuse(thermal, pair.rgb.image)
             if rig.steady is not None:
                 image = rig.steady(image, pair.leader.t_ns)
         except Exception as e:
@@ -146,7 +139,7 @@ class _Thermal:
 
     def __init__(self, frame: Frame, image: Image, table: Image | None, aligner: Aligner) -> None:
         self.frame, self.image, self.table = frame, image, table
-        self._aligner = aligner
+        self.grid, self.valid, self._aligner = aligner.grid, aligner.valid, aligner
         self._aligned: Image | None = None
 
     def __call__(self) -> Image:

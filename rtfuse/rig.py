@@ -18,7 +18,7 @@ from rtfuse.capture.reconnect import Absent, Reconnecting
 from rtfuse.capture.replay import Replay
 from rtfuse.config import Camera, Config, Endpoint, dump_config
 from rtfuse.errors import ConfigError, DeviceUnavailable, SourceLost, SourceNotFound
-from rtfuse.fuse import DEFAULT_FUSER, Fuser, PacedFuser, RawFuser, open_fuser
+from rtfuse.fuse import DEFAULT_FUSER, Fuser, open_fuser
 from rtfuse.health import Health
 from rtfuse.parts import Order, Rig
 from rtfuse.playback import Playback
@@ -108,10 +108,8 @@ def open_rig(
 
 def _prepare(fuser: Fuser, aligner: Aligner, rate_hz: float) -> None:
     """Let a fuser get ready for what will come, so that the first frame does not wait."""
-    if isinstance(fuser, PacedFuser):
-        fuser.aim(rate_hz)
-    if isinstance(fuser, RawFuser):
-        fuser.prepare(aligner.rgb_hw if aligner.stretched else aligner.ir_hw, aligner.rgb_hw)
+    fuser.aim(rate_hz)
+    fuser.prepare(aligner.rgb_hw if aligner.stretched else aligner.ir_hw, aligner.rgb_hw)
 
 
 @dataclass(frozen=True, slots=True)

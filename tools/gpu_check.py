@@ -18,12 +18,12 @@ import torch
 from rich.console import Console
 
 from rtfuse.bench import machine
-from rtfuse.bench_engines import bench_engines, table
+from rtfuse.bench_engines import bench_engines, open_program, table
 from rtfuse.errors import RtfuseError
 from rtfuse.fuse import UFUSER_WEIGHTS
 from rtfuse.fuse.eager import EagerEngine
-from rtfuse.fuse.engines import open_engine, tolerance
-from rtfuse.fuse.program import sample
+from rtfuse.fuse.engines import tolerance
+from rtfuse.fuse.inputs import sample
 
 ON_GPU = torch.cuda.is_available()
 ENGINES = (
@@ -52,7 +52,7 @@ def parity() -> dict[str, Any]:
         except RtfuseError as e:
             found[name] = {"works": False, "why": str(e)}
             continue
-        allowed, share = tolerance(engine)
+        allowed, share = tolerance(engine.precision)
         found[name] = {
             "works": all((e > allowed).mean() <= share for e in errors.values()),
             "engine": engine.name,
@@ -74,7 +74,7 @@ def speed(working: list[str]) -> list[dict[str, Any]]:
 def overlapped(name: str, size_wh: tuple[int, int], frames: int) -> dict[str, Any]:
     """Frames per second where the next frame is uploaded while one is computed."""
     w, h = size_wh
-    engine = _plain(name)
+    engine = _open(name)
     inputs = [sample((h, w), (h, w), seed=k) for k in range(2)]
     session = engine.session(inputs[0])
     for k in range(4):
@@ -92,7 +92,7 @@ def overlapped(name: str, size_wh: tuple[int, int], frames: int) -> dict[str, An
 def many_rigs(name: str, seconds: float, rigs: int = 30, batch: int = 10, rate_hz: float = 30.0) -> dict[str, Any]:
     """Rigs of 640×480 at 30 fps, spread evenly over a period, computed `batch` at a time: age of each when fused."""
     size = (480, 640) if ON_GPU else (48, 64)
-    engine, whole = _plain(name), sample(size, size, batch)
+    engine, whole = _open(name), sample(size, size, batch)
     engine.prepare(whole)
     engine(whole)
     period, ages, late = 1 / rate_hz, [], 0
@@ -127,14 +127,7 @@ def training() -> dict[str, Any]:
 
 
 def _open(name: str) -> Any:
-    engine, precision = name.split(":")
-    return open_engine(engine, UFUSER_WEIGHTS, precision)
-
-
-def _plain(name: str) -> Any:
-    """Return an engine without what chooses between several."""
-    chosen = _open(name)
-    return getattr(chosen, "_engine", chosen)
+    return open_program(name, None)
 
 
 def _device() -> str:

@@ -21,7 +21,7 @@ from rtfuse.capture.images import is_image, read_image
 from rtfuse.errors import ConfigError, SourceNotFound
 from rtfuse.fuse.eager import EagerEngine
 from rtfuse.fuse.luma import luma
-from rtfuse.fuse.network import NetworkFuser
+from rtfuse.fuse.network import ProgramFuser
 from rtfuse.steady import Steady
 from rtfuse.types import Frame, Image
 from trainer.metrics import Flicker, Scores, measure, stretched
@@ -33,7 +33,7 @@ FuseLuma = Callable[[Image, Image], Image]
 
 def by_network(weights: Path | nn.Module) -> FuseLuma:
     """Return the network as published, in eager torch, as what fuses thermal and luma, (H, W) uint8 each."""
-    fuser = NetworkFuser("ufuser", EagerEngine(weights))
+    fuser = ProgramFuser("ufuser", EagerEngine(weights))
 
     def fuse(ir: Image, luma: Image) -> Image:
         fused: Image = fuser(ir, cv2.cvtColor(luma, cv2.COLOR_GRAY2RGB))[..., 0]

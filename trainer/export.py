@@ -1,9 +1,9 @@
 """Weights out of a run, as what other programs load, with a manifest that says where they come from.
 
-`safetensors` are what `rtfuse` loads. `onnx` and `torch-export` are the network for other programs, with inputs `ir`
+`openvino` is the program that `rtfuse` runs on processors, without torch (`rtfuse.fuse.openvino`); `safetensors` are
+what it loads where torch is installed. `onnx` and `torch-export` are the network for other programs, with inputs `ir`
 and `luma` and output `fused`, (1, 1, H, W) float32 in [0, 1] each; H and W are fixed, or dynamic: any multiples of 8
-from 16 up. `openvino`, `tensorrt` and `tensorrt-rtx` are rtfuse's own program, from raw bytes to fused bytes
-(`rtfuse.fuse.program`), ready for its engines.
+from 16 up. `tensorrt` and `tensorrt-rtx` are whole programs, from raw bytes to fused bytes (`rtfuse.fuse.program`).
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ from torch import nn
 
 import rtfuse
 from rtfuse.errors import ConfigError, OutputUnwritable, SourceNotFound, SourceUnreadable
+from rtfuse.fuse.inputs import MULTIPLE
 from rtfuse.fuse.onnx import OPSET, OUTPUT, check_installed, quiet
-from rtfuse.fuse.ufuser import MULTIPLE, UFuser
+from rtfuse.fuse.ufuser import UFuser
 from trainer.ablation import fusion_net
 from trainer.recipe import Recipe, load_recipe
 
@@ -51,6 +52,7 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
 
     `size_wh` is RGB's size in px, `ir_size_wh` that of thermal (None: the same). For TensorRT: `rigs` is how many
     frames it takes at once, at most; `gpu` the compute capability, such as "8.6" (TensorRT-RTX; None: the one at hand).
+    For OpenVINO: `lanes` is how many float32 a vector register holds, 16 with AVX-512.
     """
 
     size_wh: Size = (640, 480)
@@ -58,6 +60,7 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
     rigs: int = 1
     gpu: str | None = None
     precision: Literal["float16", "float32"] = "float16"
+    lanes: int = 8
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -179,7 +182,8 @@ def export(
         write = _onnx if target == "onnx" else _pt2
         blob = write(net.eval(), build.size_wh, msgspec.structs.replace(manifest, **known))
     elif target == "openvino":
-        blob, beside[out.with_suffix(".bin")] = _openvino(net.eval())
+        blob, more = _openvino(net.eval(), build.lanes)
+        beside = {out.with_suffix(suffix): content for suffix, content in more.items()}
     else:
         if build.size_wh is None:
             raise ConfigError("size: TensorRT's engines are for fixed sizes; give --size WIDTHxHEIGHT")
@@ -211,14 +215,14 @@ def _check_size(size_wh: Size, multiple: int) -> None:
         raise ConfigError(f"size {size_wh[0]}x{size_wh[1]}: want multiples of {multiple}, at least {2 * multiple}")
 
 
-def _openvino(net: nn.Module) -> tuple[bytes, bytes]:
-    """Return the program for processors, of any size, as OpenVINO's two files."""
-    from rtfuse.fuse.openvino import convert
+def _openvino(net: nn.Module, lanes: int) -> tuple[bytes, dict[str, bytes]]:
+    """Return the program for processors, of any size, and what lies beside it, by suffix."""
+    from rtfuse.fuse.convert import convert
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "program.xml"
-        convert(net, path)
-        return path.read_bytes(), path.with_suffix(".bin").read_bytes()
+        convert(net, path, lanes=lanes)
+        return path.read_bytes(), {suffix: path.with_suffix(suffix).read_bytes() for suffix in (".bin", ".npz")}
 
 
 def _plan(net: nn.Module, build: Build, library_name: str) -> tuple[bytes, str]:

@@ -9,7 +9,8 @@ from statistics import median
 
 import numpy as np
 
-from rtfuse.fuse import Fuser, RawFuser
+from rtfuse.errors import EngineUnavailable
+from rtfuse.fuse import Fuser, ThermalPicture
 from rtfuse.types import Clock, Image
 
 _MARGIN, _FULL, _ROOM = 0.7, 0.95, 0.6
@@ -31,8 +32,8 @@ class AutoFuser:
 
     def __init__(
         self,
-        small: Callable[[], RawFuser],
-        large: Callable[[], RawFuser],
+        small: Callable[[], Fuser],
+        large: Callable[[], Fuser],
         *,
         likely: bool,
         clock: Clock = time.perf_counter_ns,
@@ -40,7 +41,7 @@ class AutoFuser:
         self._open_small, self._open_large, self._likely, self._clock = small, large, likely, clock
         self._period_ns = 1e9 / 30
         self._small = self._now = small()
-        self._large: RawFuser | None = None
+        self._large: Fuser | None = None
         self._costs: tuple[float, float] = (0.0, 0.0)  # of small and large at the start, ns
         self._sizes: tuple[tuple[int, int], tuple[int, int]] | None = None
         self._mean_ns, self._run, self._frames = 0.0, 0, 0
@@ -49,7 +50,7 @@ class AutoFuser:
     @property
     def name(self) -> str:
         """The name of the fuser at work."""
-        return _name(self._now)
+        return self._now.name
 
     def __str__(self) -> str:
         ms = [cost / 1e6 for cost in self._costs]
@@ -70,36 +71,42 @@ class AutoFuser:
         self._sizes, self._run = (ir_hw, rgb_hw), 0
         small_ns, large_ns, room = self._measured(self._small), 0.0, _MARGIN * self._period_ns
         if self._large is not None or self._likely or small_ns * _APART < room:
-            self._large = self._large or self._open_large()
-            large_ns = self._measured(self._large)
+            try:
+                self._large = self._large or self._open_large()
+                large_ns = self._measured(self._large)
+            except EngineUnavailable as e:
+                _log.warning("%s; on with %s", e, self._small.name)
+                self._large, self._likely = None, False
         self._costs = small_ns, large_ns
         self._now = self._large if self._large is not None and large_ns < room else self._small
 
-    def raw(self, ir: Image, rgb: Image, table: Image | None, grid: Image | None, valid: Image | None) -> Image:
-        """Fuse a thermal image as it came; see `RawFuser`."""
-        if self._sizes is None or self._sizes != (ir.shape, rgb.shape[:2]):
+    def fuse(self, thermal: ThermalPicture, rgb: Image) -> Image:
+        """Fuse; see `Fuser`."""
+        return self._timed(thermal.image, rgb, lambda: self._now.fuse(thermal, rgb))
+
+    def __call__(self, ir: Image, rgb: Image, valid: Image | None = None) -> Image:
+        """Fuse aligned thermal; see `Fuser`."""
+        return self._timed(ir, rgb, lambda: self._now(ir, rgb, valid))
+
+    def _timed(self, ir: Image, rgb: Image, job: Callable[[], Image]) -> Image:
+        if self._sizes is None or self._sizes[1] != rgb.shape[:2]:
             self.prepare((ir.shape[0], ir.shape[1]), (rgb.shape[0], rgb.shape[1]))
         self._step()
         start = self._clock()
-        fused = self._now.raw(ir, rgb, table, grid, valid)
+        fused = job()
         self._count(self._clock() - start)
         return fused
 
-    def __call__(self, ir: Image, rgb: Image, valid: Image | None = None) -> Image:
-        """Fuse thermal (H, W) uint8, on the RGB grid, with RGB (H, W, 3) uint8 into (H, W, 3) uint8."""
-        return self.raw(ir, rgb, None, None, valid)
-
-    def _measured(self, fuser: RawFuser) -> float:
+    def _measured(self, fuser: Fuser) -> float:
         """Return what a frame costs, in ns: the median of some, after one that is not counted."""
         assert self._sizes is not None
         ir_hw, rgb_hw = self._sizes
         fuser.prepare(ir_hw, rgb_hw)
         rng, spent = np.random.default_rng(0), list[float]()
-        ir, rgb = rng.integers(0, 255, ir_hw, np.uint8), rng.integers(0, 255, (*rgb_hw, 3), np.uint8)
-        grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in rgb_hw[::-1])), -1)
+        thermal, rgb = _Noise(rng, ir_hw, rgb_hw), rng.integers(0, 255, (*rgb_hw, 3), np.uint8)
         while len(spent) < 6 and sum(spent) < 10 * self._period_ns:
             start = self._clock()
-            fuser.raw(ir, rgb, None, grid, None)
+            fuser.fuse(thermal, rgb)
             spent.append(self._clock() - start)
         return median(spent[1:] or spent)
 
@@ -122,17 +129,26 @@ class AutoFuser:
         if self._now is self._large:
             _log.warning(
                 "%s takes %.0f ms a frame and %.0f are there: on with %s",
-                *(_name(self._large), self._mean_ns / 1e6, self._period_ns / 1e6, _name(self._small)),
+                *(self._large.name, self._mean_ns / 1e6, self._period_ns / 1e6, self._small.name),
             )
             self._now, self._retry_ns = self._small, now + self._wait_ns
             self._wait_ns = min(2 * self._wait_ns, _LONGEST_NS)
         elif now >= self._retry_ns:
-            _log.info("there is room for %s again", _name(self._large))
+            _log.info("there is room for %s again", self._large.name)
             self._now = self._large
         else:
             return
         self._run = self._frames = 0
 
 
-def _name(fuser: RawFuser) -> str:
-    return fuser.name if isinstance(fuser, Fuser) else str(fuser)
+class _Noise:
+    """A thermal picture of noise, to measure with; see `ThermalPicture`."""
+
+    table = valid = None
+
+    def __init__(self, rng: np.random.Generator, ir_hw: tuple[int, int], rgb_hw: tuple[int, int]) -> None:
+        self.image, self._aligned = (rng.integers(0, 255, hw, np.uint8) for hw in (ir_hw, rgb_hw))
+        self.grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in rgb_hw[::-1])), -1)
+
+    def __call__(self) -> Image:
+        return self._aligned

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from rtfuse.errors import EngineUnavailable
+from rtfuse.fuse.inputs import NAMES, Inputs, Shapes
 from rtfuse.fuse.nets import for_gpu, load_network
-from rtfuse.fuse.program import NAMES, Inputs, Program, Shapes
+from rtfuse.fuse.program import Program
 from rtfuse.types import Image
 
 Run = Callable[..., Tensor]
@@ -90,8 +91,8 @@ class CudaEngine:
             raise EngineUnavailable(
                 f"engine 'cuda' needs an NVIDIA GPU and a CUDA build of torch; this is torch {torch.__version__}"
             )
-        self.name = f"torch, compiled, {str(dtype).removeprefix('torch.')}, on {torch.cuda.get_device_name()}"
-        self.dtype = dtype
+        self.precision = str(dtype).removeprefix("torch.")
+        self.name = f"torch, compiled, {self.precision}, on {torch.cuda.get_device_name()}"
         net = for_gpu(load_network(weights)).to("cuda", dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         # The default mode is ready within a minute; autotuning every convolution took over two and was given up.
         self._program = torch.compile(Program(net), dynamic=False)

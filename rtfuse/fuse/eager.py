@@ -7,8 +7,9 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from rtfuse.fuse.inputs import Inputs
 from rtfuse.fuse.nets import load_network
-from rtfuse.fuse.program import Inputs, Program
+from rtfuse.fuse.program import Program, tensors
 from rtfuse.types import Image
 
 
@@ -24,9 +25,8 @@ class EagerEngine:
     ) -> None:
         self._device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self.on_gpu = self._device.type == "cuda"
-        self.dtype = dtype
-        kind = str(dtype).removeprefix("torch.")
-        self.name = f"torch, {kind}, on the GPU" if self.on_gpu else f"torch, {kind}"
+        self.precision = str(dtype).removeprefix("torch.")
+        self.name = f"torch, {self.precision}, on the GPU" if self.on_gpu else f"torch, {self.precision}"
         net = weights if isinstance(weights, nn.Module) else load_network(weights)
         self._program = Program(net.to(self._device, dtype).eval())
 
@@ -36,5 +36,5 @@ class EagerEngine:
     @torch.inference_mode()
     def __call__(self, inputs: Inputs) -> Image:
         """Return the fused images, (N, H, W, 3) uint8."""
-        result: Image = self._program(*inputs.tensors(self._device)).cpu().numpy()
+        result: Image = self._program(*tensors(inputs, self._device)).cpu().numpy()
         return result

@@ -1,43 +1,73 @@
-"""Which engine runs the network: the one that was asked for, or the fastest that works."""
+"""Which engine runs a network: the one that was asked for, or the fastest that works."""
 
 from __future__ import annotations
 
+import ctypes
+import importlib.util
 import logging
-from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from rtfuse.errors import EngineUnavailable
-from rtfuse.fuse.eager import EagerEngine
-from rtfuse.fuse.network import Engine
-from rtfuse.fuse.program import Inputs, sample
+from rtfuse.fuse import STUDENT_WEIGHTS, UFUSER_WEIGHTS, Fuser
+from rtfuse.fuse.fallback import Candidate, FallbackFuser
 from rtfuse.types import Image
 
-_log = logging.getLogger("rtfuse")
+if TYPE_CHECKING:
+    from rtfuse.fuse.network import ProgramEngine
+
+PROGRAM_ENGINES = ("tensorrt", "cuda", "eager")
+"""They compute everything from raw bytes to fused bytes, by torch; the others compute the network alone."""
+_log = logging.getLogger("rtfuse.fuse")
 
 
-def open_engine(name: str, weights: str | Path, precision: str = "auto", plan: str | Path | None = None) -> Engine:
-    """Return the engine of this name (see `rtfuse.fuse.open_fuser`); what it makes is checked against eager torch.
+def open_network(
+    name: str,
+    weights: str | Path | None = None,
+    engine: str = "auto",
+    precision: str = "auto",
+    plan: str | Path | None = None,
+    *,
+    resort: bool = False,
+) -> FallbackFuser:
+    """Return the fuser `ufuser` or `student` by an engine (see `rtfuse.fuse.open_fuser`).
 
-    `auto` takes the fastest that works, and says in the log why others do not. Raises EngineUnavailable if a named one
-    does not work, or WeightsMissing.
+    `auto` takes the fastest engine that works, and the log says why others do not. With `resort` the pyramid is the
+    last one. Raises EngineUnavailable if none works, or WeightsMissing.
     """
-    if name != "auto":
-        names = [name]
-    else:
-        names = ["tensorrt", "cuda", "eager"] if torch.cuda.is_available() else ["openvino", "eager"]
-    kinds = [(n, p) for n in names for p in ([precision] if precision != "auto" else _fastest_first(n))]
-    return _Chosen(kinds, weights, plan)
+    engine = "tensorrt" if plan else engine
+    kinds = [(e, p) for e in _engines(engine, weights) for p in _precisions(name, e, precision)]
+    candidates: list[Candidate] = [(f"engine {e!r}", partial(_open, name, e, p, weights, plan)) for e, p in kinds]
+    if resort:
+        from rtfuse.fuse.pyramid import open_pyramid
+
+        candidates.append(("the pyramid", open_pyramid))
+    return FallbackFuser(candidates)
 
 
-def _fastest_first(engine: str) -> list[str]:
+def _engines(engine: str, weights: str | Path | None) -> list[str]:
+    if engine != "auto":
+        return [engine]
+    if weights is not None and Path(weights).suffix == ".xml":
+        return ["openvino"]
+    if nvidia_gpus() and not has_torch():
+        _log.warning("an NVIDIA GPU is here, but torch is not installed: the processor fuses; see docs/engines.md")
+    if torch_gpu():
+        return [*PROGRAM_ENGINES, "openvino"]
+    return ["openvino", "eager"] if has_torch() else ["openvino"]
+
+
+def _precisions(name: str, engine: str, precision: str) -> list[str]:
     """Return the precisions worth trying: the picture is the same to the eye in all of them."""
+    if precision != "auto":
+        return [precision]
     if engine in ("tensorrt", "cuda"):
         return ["float16"]
-    return ["bfloat16", "float32"] if engine == "openvino" and _has_amx() else ["float32"]
+    # The student is fast enough in float32 on a processor, and exact.
+    return ["bfloat16", "float32"] if engine == "openvino" and name == "ufuser" and _has_amx() else ["float32"]
 
 
 def _has_amx() -> bool:
@@ -48,86 +78,104 @@ def _has_amx() -> bool:
         return False
 
 
-class _Chosen:
-    """The first of several engines, each of a precision, that works for the frames at hand."""
+def _open(name: str, engine: str, precision: str, weights: str | Path | None, plan: str | Path | None) -> Fuser:
+    if engine == "openvino":
+        from rtfuse.fuse.luma import LumaFuser
+        from rtfuse.fuse.openvino import OpenVinoEngine, program_of
 
-    def __init__(self, kinds: Sequence[tuple[str, str]], weights: str | Path, plan: str | Path | None) -> None:
-        self._kinds, self._weights, self._plan = list(kinds), weights, plan
-        self._reference = EagerEngine(weights)
-        self._engine = self._next()
+        opened = OpenVinoEngine(program_of(name, weights), precision)
+        return LumaFuser(name, opened, engine=opened.name, prepare=opened.prepare)
+    if not has_torch():
+        raise EngineUnavailable(f"engine {engine!r} needs torch, which is not installed")
+    from rtfuse.fuse.network import ProgramFuser
 
-    @property
-    def name(self) -> str:
-        return self._engine.name
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self._engine.dtype
-
-    def prepare(self, inputs: Inputs) -> None:
-        """Get ready for inputs of these shapes, by another engine if this one does not work for them."""
-        while True:
-            try:
-                self._engine.prepare(inputs)
-                if self._engine is not self._reference:
-                    # The reference takes a second for a frame on a processor, where engines do not depend on sizes.
-                    given = inputs if self._reference.on_gpu else sample((50, 60), (48, 64))
-                    check(self._kinds[0][0], self._engine, self._reference, given)
-                return
-            except EngineUnavailable as e:
-                self._give_up(e)
-                self._engine = self._next()
-
-    def __call__(self, inputs: Inputs) -> Image:
-        return self._engine(inputs)
-
-    def _next(self) -> Engine:
-        while True:
-            name, precision = self._kinds[0]
-            try:
-                if (name, precision) == ("eager", "float32"):
-                    return self._reference
-                return _open(name, self._weights, getattr(torch, precision), self._plan)
-            except EngineUnavailable as e:
-                self._give_up(e)
-
-    def _give_up(self, why: EngineUnavailable) -> None:
-        if len(self._kinds) == 1:
-            raise why
-        _log.warning("%s; trying the next fastest engine", why)
-        del self._kinds[0]
+    weights = weights or shipped(name)
+    return ProgramFuser(name, open_engine(engine, weights, precision, plan), partial(_check, engine, weights))
 
 
-def check(name: str, engine: Engine, reference: Engine, inputs: Inputs) -> None:
-    """Raise EngineUnavailable if an engine's picture is not the reference's, but for rounding.
+def shipped(name: str) -> Path:
+    """Return the shipped weights of a network, as safetensors."""
+    return STUDENT_WEIGHTS if name == "student" else UFUSER_WEIGHTS
 
-    The inputs hold black, white, constant and noisy parts; a number that is not finite would come out as black.
+
+def open_engine(
+    engine: str, weights: str | Path, precision: str = "float32", plan: str | Path | None = None
+) -> ProgramEngine:
+    """Return an engine of `PROGRAM_ENGINES`. Raises EngineUnavailable or WeightsMissing."""
+    import torch
+
+    dtype = getattr(torch, precision)
+    if engine == "cuda":
+        from rtfuse.fuse.cuda import CudaEngine
+
+        return CudaEngine(weights, dtype)
+    if engine == "tensorrt":
+        from rtfuse.fuse.tensorrt import TensorRtEngine
+
+        return TensorRtEngine(weights, dtype, plan=plan)
+    from rtfuse.fuse.eager import EagerEngine
+
+    return EagerEngine(weights, dtype=dtype)
+
+
+def _check(name: str, weights: str | Path, engine: ProgramEngine, ir_hw: tuple[int, int], hw: tuple[int, int]) -> None:
+    """Hold an engine on the GPU to eager torch there; raise EngineUnavailable if its picture is another one."""
+    from rtfuse.fuse.eager import EagerEngine
+    from rtfuse.fuse.inputs import sample
+
+    if isinstance(engine, EagerEngine):
+        return
+    inputs = sample(ir_hw, hw)
+    check(name, engine(inputs), EagerEngine(weights)(inputs), engine.precision)
+
+
+def check(name: str, fused: Image, reference: Image, precision: str) -> None:
+    """Raise EngineUnavailable if an engine's picture differs from the reference by more than its roundings.
+
+    Noise, gradients, black, white and constant parts are in it; a number that is not finite would come out as black.
     """
-    error = np.abs(engine(inputs).astype(int) - reference(inputs))
-    allowed, share = tolerance(engine)
+    error = np.abs(fused.astype(int) - reference)
+    allowed, share = tolerance(precision)
     if (error > allowed).mean() > share or error.max() > 8 * allowed:
         raise EngineUnavailable(
-            f"engine {name!r} differs from torch by up to {error.max()} grey levels on this machine "
+            f"engine {name!r} differs from the reference by up to {error.max()} grey levels on this machine "
             f"({100 * (error > allowed).mean():.2f} % of values by more than {allowed})"
         )
 
 
-def tolerance(engine: Engine) -> tuple[int, float]:
+def tolerance(precision: str) -> tuple[int, float]:
     """Return by how many grey levels an engine may differ, and the share of values that may differ by more."""
-    return (1, 0.0) if engine.dtype in (torch.float32, torch.float64) else (3, 1e-3)
+    return (1, 0.0) if precision in ("float32", "float64") else (3, 1e-3)
 
 
-def _open(name: str, weights: str | Path, dtype: torch.dtype, plan: str | Path | None) -> Any:
-    if name == "openvino":
-        from rtfuse.fuse.openvino import OpenVinoEngine
+@cache
+def nvidia_gpus() -> int:
+    """Return how many NVIDIA GPUs the driver has, by asking the driver itself; 0 without one."""
+    for name in ("libcuda.so.1", "nvcuda.dll"):
+        try:
+            driver = ctypes.CDLL(name)
+            count = ctypes.c_int(0)
+            if driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0:
+                return count.value
+        except (OSError, AttributeError):
+            continue
+    return 0
 
-        return OpenVinoEngine(weights, dtype)
-    if name == "cuda":
-        from rtfuse.fuse.cuda import CudaEngine
 
-        return CudaEngine(weights, dtype)
-    if name == "tensorrt":
-        from rtfuse.fuse.tensorrt import TensorRtEngine
+def has_torch() -> bool:
+    """Tell whether torch is installed, without importing it."""
+    return importlib.util.find_spec("torch") is not None
 
-        return TensorRtEngine(weights, dtype, plan=plan)
-    return EagerEngine(weights, dtype=dtype)
+
+@cache
+def torch_gpu() -> bool:
+    """Tell whether torch is a CUDA build that sees a GPU; torch is imported only where the driver has one."""
+    if not nvidia_gpus() or not has_torch():
+        return False
+    try:
+        import torch
+
+        return torch.cuda.is_available()
+    except Exception as e:  # noqa: BLE001 - a torch that is broken or of another platform raises anything
+        _log.warning("torch does not load: %s", " ".join(str(e).split())[:200])
+        return False

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
+from rtfuse.fuse import ThermalPicture
 from rtfuse.types import Image
 
 FuseLuma = Callable[[Image, Image], Image]
@@ -49,15 +50,35 @@ class LumaFuser:
 
     `fuse_luma` sees a thermal image in which the parts that thermal does not reach are filled with visible luma,
     so that no artificial edge enters it; its result counts only where thermal is valid. `engine` says what runs it.
+    `prepare` is told the RGB pictures' height and width before they come.
     """
 
-    def __init__(self, name: str, fuse_luma: FuseLuma, engine: str | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        fuse_luma: FuseLuma,
+        *,
+        engine: str | None = None,
+        prepare: Callable[[tuple[int, int]], None] | None = None,
+    ) -> None:
         self.name, self.engine = name, engine
-        self._fuse_luma = fuse_luma
+        self._fuse_luma, self._prepare = fuse_luma, prepare
         self._blend: Blend | None = None
 
     def __str__(self) -> str:
         return f"{self.name} ({self.engine})" if self.engine else self.name
+
+    def aim(self, rate_hz: float) -> None:
+        """See `Fuser`; one method does not depend on the rate."""
+
+    def prepare(self, ir_hw: tuple[int, int], rgb_hw: tuple[int, int]) -> None:
+        """Get ready for frames of these sizes. Raises EngineUnavailable."""
+        if self._prepare is not None:
+            self._prepare(rgb_hw)
+
+    def fuse(self, thermal: ThermalPicture, rgb: Image) -> Image:
+        """Fuse a thermal picture, brought onto the RGB grid."""
+        return self(thermal(), rgb, thermal.valid)
 
     def __call__(self, ir: Image, rgb: Image, valid: Image | None = None) -> Image:
         """Fuse thermal (H, W) uint8, on the RGB grid, with RGB (H, W, 3) uint8 into (H, W, 3) uint8.

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import cv2
 import numpy as np
-import torch
 
-from rtfuse.fuse.program import TABLE, Inputs, sample
-from rtfuse.fuse.ufuser import MULTIPLE
+from rtfuse.fuse import ThermalPicture
+from rtfuse.fuse.inputs import MULTIPLE, TABLE, Inputs, sample
 from rtfuse.types import Image
 
 
-class Engine(Protocol):
+class ProgramEngine(Protocol):
     """Runs the program on what it was built for."""
 
     @property
     def name(self) -> str:
-        """What it is, and where it runs."""
+        """The engine and where it runs."""
         ...
 
     @property
-    def dtype(self) -> torch.dtype:
-        """In what the network computes."""
+    def precision(self) -> str:
+        """The number format of the network: float32, float16, bfloat16 or float64."""
         ...
 
     def prepare(self, inputs: Inputs) -> None:
@@ -35,43 +35,51 @@ class Engine(Protocol):
         ...
 
 
-class NetworkFuser:
-    """Fuses one rig's frames by an engine.
+Check = Callable[[ProgramEngine, tuple[int, int], tuple[int, int]], None]
+"""Raises EngineUnavailable if an engine does not compute what it should for these sizes of thermal and RGB (h, w)."""
 
-    What belongs to the calibration is prepared once and recognised by identity: give the same arrays with every frame.
+
+class ProgramFuser:
+    """Fuses one rig's frames by an engine that takes them raw.
+
+    Arrays that belong to the calibration are prepared once and recognised by identity: give the same arrays with every
+    frame. `check` is called once for each size.
     """
 
-    def __init__(self, name: str, engine: Engine) -> None:
-        self.name, self.engine = name, engine
+    def __init__(self, name: str, engine: ProgramEngine, check: Check | None = None) -> None:
+        self.name, self.engine, self._check = name, engine, check
         self._sizes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
         self._ready: tuple[Image | None, Image | None, tuple[int, ...], Image, Image] | None = None
 
     def __str__(self) -> str:
         return f"{self.name} ({self.engine.name})"
 
+    def aim(self, rate_hz: float) -> None:
+        """See `Fuser`; one engine does not depend on the rate."""
+
     def prepare(self, ir_hw: tuple[int, int], rgb_hw: tuple[int, int]) -> None:
         """Get ready for frames of these sizes, so that the first of them does not wait. Raises EngineUnavailable."""
-        whole_hw = tuple(side + more for side, more in zip(rgb_hw, _missing(rgb_hw), strict=True))
-        self.engine.prepare(sample(ir_hw, (whole_hw[0], whole_hw[1])))
+        if self._sizes == (ir_hw, rgb_hw):
+            return
+        rows, columns = (side + more for side, more in zip(rgb_hw, _missing(rgb_hw), strict=True))
+        self.engine.prepare(sample(ir_hw, (rows, columns)))
+        if self._check is not None:
+            self._check(self.engine, ir_hw, (rows, columns))
         self._sizes = ir_hw, rgb_hw
 
     def __call__(self, ir: Image, rgb: Image, valid: Image | None = None) -> Image:
-        """Fuse thermal (H, W) uint8, on the RGB grid, with RGB (H, W, 3) uint8 into (H, W, 3) uint8.
+        """Fuse aligned thermal; see `Fuser`."""
+        return self._raw(ir, rgb, None, None, valid)
 
-        `valid` is (H, W) uint8, 255 where thermal reaches; None means everywhere.
-        """
-        return self.raw(ir, rgb, None, None, valid)
+    def fuse(self, thermal: ThermalPicture, rgb: Image) -> Image:
+        """Fuse a thermal picture as it came: the program maps and warps it."""
+        if thermal.grid is None and thermal.image.shape != rgb.shape[:2]:  # stretched, which is no part of the program
+            return self._raw(thermal(), rgb, None, None, thermal.valid)
+        return self._raw(thermal.image, rgb, thermal.table, thermal.grid, thermal.valid)
 
-    def raw(self, ir: Image, rgb: Image, table: Image | None, grid: Image | None, valid: Image | None) -> Image:
-        """Fuse a thermal image as it came, (h, w) uint8 or uint16, with RGB (H, W, 3) uint8 into (H, W, 3) uint8.
-
-        `table` is (65536,) uint8, the display luma of every count; None for uint8, which is display luma. `grid` is
-        (H, W, 2) float32: where each RGB pixel lies in the thermal image, -1 to 1; None: at the same pixel. `valid` is
-        as above.
-        """
+    def _raw(self, ir: Image, rgb: Image, table: Image | None, grid: Image | None, valid: Image | None) -> Image:
         h, w = rgb.shape[:2]
-        if self._sizes != (ir.shape, (h, w)):
-            self.prepare((ir.shape[0], ir.shape[1]), (h, w))
+        self.prepare((ir.shape[0], ir.shape[1]), (h, w))
         below, right = _missing((h, w))
         grid, mask = self._placed(rgb.shape, grid, valid, below, right)
         if below or right:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from rtfuse.errors import EngineUnavailable
-from rtfuse.fuse.program import NAMES, Program, sample
+from rtfuse.fuse.inputs import NAMES, sample
+from rtfuse.fuse.program import Program, tensors
 
 OUTPUT = "fused"
 OPSET = 20
@@ -23,7 +24,7 @@ def program_as_onnx(program: Program, ir_hw: tuple[int, int], rgb_hw: tuple[int,
     Raises EngineUnavailable if what writes ONNX is not installed.
     """
     check_installed()
-    inputs = sample(ir_hw, rgb_hw, batch=2).tensors()
+    inputs = tensors(sample(ir_hw, rgb_hw, batch=2))
     rigs = torch.export.Dim("rigs", min=1)
     shapes: Any = {name: {0: rigs} for name in NAMES}
     with quiet():

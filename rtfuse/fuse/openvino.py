@@ -1,103 +1,131 @@
 """OpenVINO: the engine for processors, in float32, or in bfloat16 where they compute in it (AMX).
 
-The program is converted once for any size and kept (`cache.py`); for each size of image it is compiled when that comes,
-in about a second. Every load is checked against eager torch.
+It runs programs: a network from two luma pictures to one, uint8 each, for any size, as OpenVINO's `.xml` and `.bin`,
+with `.npz` beside them: a pair of pictures and the picture that must come out. The shipped networks are programs; other
+weights are converted by torch, once, and kept (`cache.py`). A program is compiled for each size of picture.
 """
 
 from __future__ import annotations
 
 import importlib
 import logging
-import warnings
+import sys
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
+import cv2
+import numpy as np
 
-from rtfuse.errors import EngineUnavailable
-from rtfuse.fuse import fold, processor, program, student, ufuser
-from rtfuse.fuse.cache import cached, digest, installed
-from rtfuse.fuse.nets import for_processor, load_network
-from rtfuse.fuse.program import Inputs, Program, Shapes, exported
+from rtfuse.errors import EngineUnavailable, WeightsMissing
+from rtfuse.fuse.engines import check, has_torch
+from rtfuse.fuse.inputs import MULTIPLE
 from rtfuse.types import Image
 
-_MODEL = "program.xml"
+PROGRAMS = Path(__file__).parent / "programs"
 _KEPT = 3
-"""Sizes that stay compiled: each takes a hundred megabytes or more, and folders of stills have hundreds of sizes."""
-_SOURCES = (ufuser, student, fold, processor, program)
-"""What the converted program depends on."""
+"""Sizes that stay compiled: each takes tens of megabytes, and folders of stills have hundreds of sizes."""
+_HINTS = {"float32": ("f32", "FP32"), "bfloat16": ("bf16", "BF16"), "float16": ("f16", "FP16")}
+_log = logging.getLogger("rtfuse.fuse")
 
 
 class OpenVinoEngine:
-    """Runs the program on the processor, for frames of any size.
+    """Runs a program on the processor.
 
-    `cache` is a folder for converted programs in place of the user's. Raises WeightsMissing, or EngineUnavailable if
-    OpenVINO is not installed.
+    `program` is its `.xml`. Raises WeightsMissing if it is absent or damaged, EngineUnavailable if OpenVINO is not
+    installed, or the processor does not compute in this precision.
     """
 
-    def __init__(self, weights: str | Path, dtype: torch.dtype = torch.float32, *, cache: Path | None = None) -> None:
-        openvino = _library()
-        net = load_network(weights)
-        key = {
-            "engine": "openvino",
-            "weights": digest(Path(weights)),
-            "program": digest(*(Path(str(m.__file__)) for m in _SOURCES)),
-            "lanes": str(_lanes()),
-            "openvino": installed("openvino"),
-            "torch": installed("torch"),
-        }
-        self.dtype = dtype
-        self._hint = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "f16"}[dtype]
-        self.name = f"OpenVINO, {str(dtype).removeprefix('torch.')}, on the processor"
-        self._core = openvino.Core()
+    def __init__(self, program: Path, precision: str = "float32") -> None:
+        self.name, self.precision = f"OpenVINO, {precision}, on the processor", precision
+        self._core, self._path = openvino_library().Core(), program
+        self._hint, wanted = _HINTS[precision]
         able = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}[self._hint] not in able:
-            raise EngineUnavailable(f"engine 'openvino': this processor does not compute in {dtype}; it can {able}")
-        self._path = cached(key, lambda folder: convert(net, folder / _MODEL, lanes=_lanes()), folder=cache) / _MODEL
-        self._requests: dict[Shapes, Any] = {}
+        if wanted not in able:
+            raise EngineUnavailable(f"engine 'openvino': this processor does not compute in {precision}; it can {able}")
+        self._requests: dict[tuple[int, int], Any] = {}
+        self._check()
 
-    def prepare(self, inputs: Inputs) -> None:
-        """Compile the program for inputs of these shapes."""
-        self._request(inputs)
+    def prepare(self, hw: tuple[int, int]) -> None:
+        """Compile the program for pictures of this height and width."""
+        self._request(_whole(hw))
 
-    def __call__(self, inputs: Inputs) -> Image:
-        """Return the fused images, (N, H, W, 3) uint8."""
-        fused: Image = self._request(inputs).infer(list(inputs.arrays()), share_inputs=True)[0]
-        return fused
+    def __call__(self, ir: Image, luma: Image) -> Image:
+        """Fuse thermal and visible luma, (H, W) uint8 each, into (H, W) uint8."""
+        h, w = luma.shape
+        rows, columns = _whole((h, w))
+        if (rows, columns) != (h, w):
+            below, right = rows - h, columns - w
+            ir, luma = (cv2.copyMakeBorder(x, 0, below, 0, right, cv2.BORDER_REPLICATE) for x in (ir, luma))
+        given = [np.ascontiguousarray(x)[None, None] for x in (ir, luma)]
+        fused: Image = self._request((rows, columns)).infer(given, share_inputs=True)[0][0, 0]
+        return np.ascontiguousarray(fused[:h, :w])
 
-    def _request(self, inputs: Inputs) -> Any:
-        shapes = inputs.shapes
-        if shapes not in self._requests:
+    def _request(self, hw: tuple[int, int]) -> Any:
+        if hw not in self._requests:
             if len(self._requests) == _KEPT:
                 del self._requests[next(iter(self._requests))]
             model = self._core.read_model(self._path)
-            model.reshape(dict(enumerate(map(list, shapes))))
+            model.reshape({k: [1, 1, *hw] for k in range(2)})
             options = {"INFERENCE_PRECISION_HINT": self._hint, "PERFORMANCE_HINT": "LATENCY"}
-            self._requests[shapes] = self._core.compile_model(model, "CPU", options).create_infer_request()
-        return self._requests[shapes]
+            self._requests[hw] = self._core.compile_model(model, "CPU", options).create_infer_request()
+        return self._requests[hw]
+
+    def _check(self) -> None:
+        """Raise EngineUnavailable if this machine computes another picture than the one that is kept beside it."""
+        try:
+            with np.load(self._path.with_suffix(".npz"), allow_pickle=False) as kept:
+                ir, luma, fused = (kept[name] for name in ("ir", "luma", "fused"))
+        except (OSError, ValueError, KeyError, EOFError) as e:
+            raise WeightsMissing(f"program {self._path}: its .npz, which it is checked with, is missing: {e}") from e
+        if not self._path.is_file() or not self._path.with_suffix(".bin").is_file():
+            raise WeightsMissing(f"program {self._path}: want .xml and .bin of one name; write them by trainer export")
+        check("openvino", self(ir, luma), fused, self.precision)
+        self._requests.clear()
 
 
-def convert(net: nn.Module, path: Path, *, lanes: int = 8) -> None:
-    """Write the program as OpenVINO's `.xml` and `.bin`, for frames of any size (`lanes`: see `processor`).
+def program_of(name: str, weights: str | Path | None = None, *, cache: Path | None = None) -> Path:
+    """Return the program of a network: the shipped one, the one that `weights` is (`.xml`), or that of such weights.
 
-    Raises EngineUnavailable if OpenVINO is not installed.
+    `cache` is a folder for converted weights in place of the user's. Raises WeightsMissing, or EngineUnavailable if
+    weights must be converted and torch is not installed.
     """
-    openvino = _library()
-    logging.getLogger("rtfuse").info("converting the network for OpenVINO: once for these weights, some 20 s")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        model = openvino.convert_model(exported(Program(for_processor(net, lanes))))
-    openvino.save_model(model, path, compress_to_fp16=False)
+    if weights is None:
+        return PROGRAMS / f"{name}{'-avx512' if name == 'ufuser' and _has_avx512() else ''}.xml"
+    path = Path(weights)
+    if path.suffix == ".xml":
+        return path
+    if not has_torch():
+        raise EngineUnavailable(
+            f"weights {path} must be converted for engine 'openvino', which needs torch, and torch is not installed: "
+            "write a program (.xml) where it is, by trainer export, and name that"
+        )
+    from rtfuse.fuse.convert import converted
+
+    return converted(path, lanes=16 if _has_avx512() else 8, cache=cache)
 
 
-def _library() -> Any:
+def openvino_library() -> Any:
+    """Return OpenVINO's module, without its telemetry: importing it would ask an analytics host for its address.
+
+    Raises EngineUnavailable if it is not installed or does not load.
+    """
+    if "openvino" not in sys.modules:
+        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # its own stub takes the place
     try:
         return importlib.import_module("openvino")
     except ImportError as e:
-        raise EngineUnavailable("engine 'openvino' needs OpenVINO: pip install 'rtfuse[openvino]'") from e
+        raise EngineUnavailable(f"engine 'openvino' does not load: {' '.join(str(e).split())[:200]}") from e
 
 
-def _lanes() -> int:
-    """Return how many float32 a vector register of this processor holds."""
-    return {"AVX512": 16, "AVX2": 8}.get(torch.backends.cpu.get_cpu_capability(), 4)
+def _whole(hw: tuple[int, int]) -> tuple[int, int]:
+    """Return the smallest size that a network takes and that this one fits into."""
+    rows, columns = (max(-(-side // MULTIPLE), 2) * MULTIPLE for side in hw)
+    return rows, columns
+
+
+def _has_avx512() -> bool:
+    """Tell whether vector registers hold 16 float32."""
+    try:
+        return "avx512f" in Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return False

@@ -12,10 +12,16 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
+from rtfuse.fuse.luma import LumaFuser
 from rtfuse.types import Image
 
 _BASE_PX = 12
 """The pyramid ends before the base's shorter side falls below this."""
+
+
+def open_pyramid() -> LumaFuser:
+    """Return the fuser `pyramid`."""
+    return LumaFuser("pyramid", fuse_pyramid)
 
 
 def fuse_pyramid(ir: Image, luma: Image, max_levels: int = 6) -> Image:

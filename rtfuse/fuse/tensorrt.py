@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from rtfuse.errors import EngineUnavailable
-from rtfuse.fuse import fold, onnx, program, scale, student, ufuser
+from rtfuse.fuse import fold, inputs, onnx, program, scale, student, ufuser
 from rtfuse.fuse.cache import cached, digest, installed
 from rtfuse.fuse.cuda import Session
+from rtfuse.fuse.inputs import NAMES, Inputs, Shapes
 from rtfuse.fuse.nets import for_gpu, load_network
 from rtfuse.fuse.onnx import OUTPUT, program_as_onnx
-from rtfuse.fuse.program import NAMES, Inputs, Program, Shapes
+from rtfuse.fuse.program import Program
 from rtfuse.types import Image
 
 LIBRARIES = ("tensorrt", "tensorrt_rtx")
@@ -28,7 +29,7 @@ RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 """Compute capabilities that TensorRT-RTX builds for."""
 
 _PLAN = "program.plan"
-_SOURCES = (ufuser, student, scale, fold, program, onnx)
+_SOURCES = (ufuser, student, scale, fold, program, inputs, onnx)
 
 
 def library(name: str | None = None) -> Any:
@@ -105,11 +106,10 @@ class TensorRtEngine:
             raise EngineUnavailable(
                 f"engine 'tensorrt' needs an NVIDIA GPU and a CUDA build of torch; this is torch {torch.__version__}"
             )
-        self.dtype = dtype
+        self.precision = str(dtype).removeprefix("torch.")
         self._weights, self._dtype, self._cache = Path(weights), dtype, cache
         self._plan = None if plan is None else Path(plan)
-        kind = str(dtype).removeprefix("torch.")
-        self.name = f"{self._trt.__name__} {self._trt.__version__}, {kind}, on {torch.cuda.get_device_name()}"
+        self.name = f"{self._trt.__name__} {self._trt.__version__}, {self.precision}, on {torch.cuda.get_device_name()}"
         self._sessions: dict[Shapes, Session] = {}
 
     def session(self, inputs: Inputs) -> Session:

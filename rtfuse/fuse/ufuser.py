@@ -24,11 +24,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rtfuse.errors import WeightsMissing
+from rtfuse.fuse.inputs import MULTIPLE
 
 CHANNELS = (8, 16, 32, 32)
 HEADS = 8
-MULTIPLE = 8
-"""Height and width must be multiples of this: three halvings."""
 
 
 def _conv(inputs: int, outputs: int, *, stride: int = 1, bias: bool = False, groups: int = 1) -> nn.Conv2d:
