@@ -1,33 +1,45 @@
-# make demo   fuse the synthetic scene, or IR=thermal.mp4 RGB=rgb.mp4, into out/
-# make test   run every test (needs no camera and no GPU)
-# make lint   linters and the type checker
-# make test-cameras  test with real V4L2 cameras: the kernel's virtual ones, in an emulated machine (Debian, root once)
+# make demo      fuse the synthetic scene, or IR=thermal.mp4 RGB=rgb.mp4, into out/
+# make test      run every test that needs no camera and no GPU
+# make lint      linters and the type checker
+# make test-packaging  install the wheel, with each extra alone, and run what it is for (minutes)
+# make test-cameras    test with real V4L2 cameras: the kernel's virtual ones, in an emulated machine (Debian, root once)
+# make newest    the demo and a short set of tests with the newest versions that pyproject.toml allows
+# make lock      renew requirements/*.txt, the versions that all of the above but `newest` install
 #
-# Everything is installed into .venv, from pyproject.toml. PYTHON chooses the interpreter (3.11 or newer), PIP_FLAGS
-# is passed to pip, for example an index that has the CPU build of torch.
+# Everything is installed into .venv, from the locks, checked by hash. PYTHON chooses the interpreter (3.11 or newer).
+# TORCH=cpu or TORCH=cuda chooses torch's build; without it, a machine where nvidia-smi finds a GPU gets CUDA's.
 
 PYTHON ?= python3
-PIP_FLAGS ?=
+TORCH ?= $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo cuda || echo cpu)
 VENV := .venv
 BIN := $(VENV)/bin
+LOCKED := -m pip install --quiet --require-hashes --no-deps --no-build-isolation
+# PyTorch's own index has the CPU build; a machine that does not reach it, but has the wheel elsewhere, loses seconds.
+TORCH_INDEX_cpu := --extra-index-url https://download.pytorch.org/whl/cpu --retries 1 --timeout 5
+WHY_cpu := nvidia-smi finds no GPU, or TORCH=cpu
+WHY_cuda := nvidia-smi finds a GPU, or TORCH=cuda
 
 IR ?= synthetic:?duration_s=2
 RGB ?= synthetic:?duration_s=2
+export DEMO = fuse '$(IR)' '$(RGB)' -o out/demo.mp4 --picture out/demo.png --fuser student --force
 
-.PHONY: demo test test-cameras lint clean
+.PHONY: demo test test-packaging test-cameras lint newest lock clean
 
 demo: $(VENV)/.demo
 	@mkdir -p out
-	$(BIN)/rtfuse fuse '$(IR)' '$(RGB)' -o out/demo.mp4 --picture out/demo.png --fuser student --force
+	$(BIN)/rtfuse $(DEMO)
 
 # Two processes share the files: much of the time is waiting, for a frame, a start, a reconnection.
 test: $(VENV)/.test
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not packaging'
+
+test-packaging: $(VENV)/.test
+	$(BIN)/pytest -m packaging tests/test_packaging.py
 
 test-cameras: $(VENV)/.test
 	tools/camera_vm.sh $(BIN)/python -m pytest -m camera -p no:cacheprovider tests/test_v4l2.py tests/integration/test_view.py tests/integration/test_cameras.py
 
-lint: $(VENV)/.lint
+lint: $(VENV)/.test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -37,17 +49,31 @@ $(VENV)/.python:
 	$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.demo: $(VENV)/.python pyproject.toml
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e '.[view,web,openvino]'
+$(VENV)/.demo: $(VENV)/.python requirements/demo.txt pyproject.toml
+	$(BIN)/python $(LOCKED) -r requirements/demo.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.demo
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e '.[view,web,openvino,train,export,test]'
+$(VENV)/.test: $(VENV)/.demo requirements/dev.txt requirements/torch-$(TORCH).txt
+	@echo 'torch: the $(TORCH) build ($(WHY_$(TORCH)))'
+	$(BIN)/python $(LOCKED) $(TORCH_INDEX_$(TORCH)) -r requirements/torch-$(TORCH).txt
+	$(BIN)/python $(LOCKED) -r requirements/dev.txt
 	@touch $@
 
-$(VENV)/.lint: $(VENV)/.demo
-	$(BIN)/python -m pip install --quiet $(PIP_FLAGS) -e '.[view,web,openvino,train,export,test,lint]'
-	@touch $@
+# A new environment each time: what is newest changes without a change here. torch stays at the version of the lock.
+newest:
+	rm -rf $(VENV)-newest
+	$(PYTHON) -m venv $(VENV)-newest
+	$(VENV)-newest/bin/python -m pip install --quiet setuptools
+	@echo 'torch: the $(TORCH) build ($(WHY_$(TORCH)))'
+	$(VENV)-newest/bin/python $(LOCKED) $(TORCH_INDEX_$(TORCH)) -r requirements/torch-$(TORCH).txt
+	$(VENV)-newest/bin/python -m pip install --quiet --no-build-isolation -e '.[view,web,train,export,test]'
+	$(VENV)-newest/bin/python tools/newest.py
+
+lock:
+	$(PYTHON) -m venv $(VENV)-lock
+	$(VENV)-lock/bin/python -m pip install --quiet --upgrade uv
+	PATH=$(abspath $(VENV)-lock/bin):$$PATH $(VENV)-lock/bin/python tools/lock.py
 
 clean:
-	rm -rf $(VENV) out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-newest $(VENV)-lock out build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
