@@ -10,14 +10,10 @@
 # TORCH=cpu or TORCH=cuda chooses torch's build; without it, a machine where nvidia-smi finds a GPU gets CUDA's.
 
 PYTHON ?= python3
-TORCH ?= $(shell nvidia-smi -L 2>/dev/null | grep -q GPU && echo cuda || echo cpu)
+TORCH ?=
 VENV := .venv
 BIN := $(VENV)/bin
 LOCKED := -m pip install --quiet --require-hashes --no-deps --no-build-isolation
-# PyTorch's own index has the CPU build; a machine that does not reach it, but has the wheel elsewhere, loses seconds.
-TORCH_INDEX_cpu := --extra-index-url https://download.pytorch.org/whl/cpu --retries 1 --timeout 5
-WHY_cpu := nvidia-smi finds no GPU, or TORCH=cpu
-WHY_cuda := nvidia-smi finds a GPU, or TORCH=cuda
 
 IR ?= synthetic:?duration_s=2
 RGB ?= synthetic:?duration_s=2
@@ -54,9 +50,8 @@ $(VENV)/.demo: $(VENV)/.python requirements/demo.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.test: $(VENV)/.demo requirements/dev.txt requirements/torch-$(TORCH).txt
-	@echo 'torch: the $(TORCH) build ($(WHY_$(TORCH)))'
-	$(BIN)/python $(LOCKED) $(TORCH_INDEX_$(TORCH)) -r requirements/torch-$(TORCH).txt
+$(VENV)/.test: $(VENV)/.demo requirements/dev.txt requirements/torch-cpu.txt requirements/torch-cuda.txt
+	@tools/install_torch.sh $(BIN)/python $(TORCH)
 	$(BIN)/python $(LOCKED) -r requirements/dev.txt
 	@touch $@
 
@@ -65,14 +60,13 @@ newest:
 	rm -rf $(VENV)-newest
 	$(PYTHON) -m venv $(VENV)-newest
 	$(VENV)-newest/bin/python -m pip install --quiet setuptools
-	@echo 'torch: the $(TORCH) build ($(WHY_$(TORCH)))'
-	$(VENV)-newest/bin/python $(LOCKED) $(TORCH_INDEX_$(TORCH)) -r requirements/torch-$(TORCH).txt
+	@tools/install_torch.sh $(VENV)-newest/bin/python $(TORCH)
 	$(VENV)-newest/bin/python -m pip install --quiet --no-build-isolation -e '.[view,web,train,export,test]'
 	$(VENV)-newest/bin/python tools/newest.py
 
 lock:
 	$(PYTHON) -m venv $(VENV)-lock
-	$(VENV)-lock/bin/python -m pip install --quiet --upgrade uv
+	$(VENV)-lock/bin/python -m pip install --quiet uv==0.13.9
 	PATH=$(abspath $(VENV)-lock/bin):$$PATH $(VENV)-lock/bin/python tools/lock.py
 
 clean:

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,12 +22,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from live import free_port
+from live import free_port, wait_until
 
 ROOT = Path(__file__).parents[1]
 STREET = "synthetic:?duration_s=1"
 LIVE = ("--ir", "synthetic:?live=1", "--rgb", "synthetic:?live=1", "--fuser", "student")
-TORCH_INDEX = ("--extra-index-url", "https://download.pytorch.org/whl/cpu", "--retries", "1", "--timeout", "5")
 # What tests each extra of pyproject.toml; None: the environment that runs these tests has it.
 TESTED = {
     "view": "test_view_opens_its_window",
@@ -104,6 +104,12 @@ class Environment:
         assert "Traceback" not in "".join(lines)
 
 
+def listening(port):
+    """Tell whether a server of this machine takes connections at a port."""
+    with socket.socket() as s:
+        return s.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.fixture(scope="module")
 def workshop(tmp_path_factory):
     """A folder with the wheel, and the locks' versions as constraints for pip."""
@@ -143,8 +149,8 @@ def with_extra(workshop, wheel, base):
         if not made.exists():
             subprocess.run(["cp", "-al", like.folder, made], check=True)  # the same files, by name
             if torch:
-                lock = ROOT / "requirements" / "torch-cpu.txt"
-                Environment(made).pip("install", "--no-deps", "--require-hashes", *TORCH_INDEX, "-r", lock)
+                script = ROOT / "tools" / "install_torch.sh"
+                subprocess.run([script, Environment(made).python, "cpu"], check=True)
             Environment(made).pip("install", "--constraint", workshop / "locked.txt", f"{wheel}[{extra}]")
             Environment(made).pip("check")
         return Environment(made)
@@ -238,6 +244,7 @@ def test_web_serves_the_page(with_extra):
     files = [p.name for p in (ROOT / "rtfuse" / "web" / "static").iterdir() if p.suffix in {".js", ".css"}]
     assert files
     with web.running("run", *live, until="publishing"):
+        wait_until(lambda: listening(page), 60)  # the page opens beside the rig, after its first line
         for path in ("healthz", "", "metrics", *(f"static/{name}" for name in files)):
             with urllib.request.urlopen(f"http://127.0.0.1:{page}/{path}", timeout=20) as answer:
                 assert answer.status == 200
