@@ -1,5 +1,12 @@
-"""`python -m calib` is the command line."""
+"""`calib`, and `python -m calib`, is the command line."""
 
-from calib.cli import main
+from rtfuse.failures import run
 
-main()
+
+def main() -> None:
+    """Run `calib`."""
+    run("calib.cli")
+
+
+if __name__ == "__main__":
+    main()

@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from calib.session import NAMES, Session, load_camera, load_session, save_camera
+from rtfuse.app import add_version, run_app
 from rtfuse.calibration import Calibration, Camera, load_calibration, save_calibration
-from rtfuse.cli import run_app
 from rtfuse.errors import CalibrationError, ConfigError, NoDisplay, OutputExists
 from rtfuse.queues import STREAMS
 from rtfuse.types import Stream
@@ -31,6 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="From two cameras on a bracket to pixels that lie on each other: the calibration file that rtfuse loads.",
 )
+add_version(app, "calib")
 out = Console(highlight=False)
 
 Ir = Annotated[str | None, typer.Option(help="Thermal source: stills, a recording, a camera.")]

@@ -1,5 +1,12 @@
-"""`python -m rtfuse` is the command line."""
+"""`rtfuse`, and `python -m rtfuse`, is the command line."""
 
-from rtfuse.cli import main
+from rtfuse.failures import run
 
-main()
+
+def main() -> None:
+    """Run `rtfuse`."""
+    run("rtfuse.cli")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,23 +1,17 @@
-"""The command line: `rtfuse run | fuse | record | probe | view | bench | engines | keys | proxy`."""
+"""The command line: `rtfuse run | fuse | record | probe | view | detect | bench | engines | keys | proxy`."""
 
 from __future__ import annotations
 
 import json
-import logging
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.logging import RichHandler
 
-from rtfuse import cli_keys, cli_proxy
+from rtfuse import cli_detect, cli_keys, cli_proxy
+from rtfuse.app import add_version, err, log_to, out, run_app
 from rtfuse.config import dump_config, load_config
-from rtfuse.errors import RtfuseError
-from rtfuse.logs import JsonFormatter, RateLimit, TextFormatter
 from rtfuse.stats import Snapshot
-from rtfuse.web import DEFAULT_ADDRESS
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Real-time fusion of a thermal and an RGB stream: capture, sync, align, fuse, publish.",
 )
-out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+add_version(app, "rtfuse")
 
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. sync.tolerance_ms=15")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; the command line wins over it.")]
@@ -38,52 +32,6 @@ Force = Annotated[bool, typer.Option("--force", help="Overwrite existing outputs
 def main() -> None:
     """Run `rtfuse`."""
     run_app(app)
-
-
-def run_app(app: typer.Typer) -> None:
-    """Run a command line; errors become one line and an exit status."""
-    log_to(err, "text")
-    try:
-        status = app(_completed(sys.argv[1:]), standalone_mode=False)
-        sys.exit(status if isinstance(status, int) else 0)
-    except RtfuseError as e:
-        err.print(f"[bold red]error:[/] {_escape(str(e))}", soft_wrap=True)
-        sys.exit(e.exit_status)
-    except Exception as e:
-        if not hasattr(e, "format_message"):  # not a usage error
-            raise
-        err.print(f"[bold red]error:[/] {_escape(e.format_message())}", soft_wrap=True)
-        sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
-        sys.exit(130)
-
-
-def _completed(arguments: list[str]) -> list[str]:
-    """Give `--web` the default address where none follows it: options of the parser always take a value."""
-    whole = list(arguments)
-    for k in (k for k, argument in enumerate(arguments) if argument == "--web"):
-        if k + 1 == len(arguments) or arguments[k + 1].startswith("-") or "=" in arguments[k + 1]:
-            whole[k] = f"--web={DEFAULT_ADDRESS}"
-    return whole
-
-
-def _escape(text: str) -> str:
-    return " ".join(text.split()).replace("[", r"\[")
-
-
-def log_to(console: Console, style: str) -> None:
-    """Send the log to the console: lines for people (`text`), or JSON objects (`json`); never too many of one kind."""
-    log = logging.getLogger("rtfuse")
-    log.setLevel(logging.INFO)
-    for handler in list(log.handlers):
-        log.removeHandler(handler)
-    made: logging.Handler = RichHandler(console=console, show_path=False, log_time_format="[%X]", rich_tracebacks=False)
-    made.setFormatter(TextFormatter())
-    if style == "json":
-        made = logging.StreamHandler(sys.stderr)
-        made.setFormatter(JsonFormatter())
-    made.addFilter(RateLimit())
-    log.addHandler(made)
 
 
 @app.command()
@@ -146,7 +94,8 @@ def run(
     }
     settings = load_config(config, [*(overrides or []), *_endpoints(publish)], options)
     out.print(f"[dim]{_escape_lines(dump_config(settings))}[/]", soft_wrap=True)
-    from rtfuse.commands import interruptible, run_live
+    from rtfuse.commands import run_live
+    from rtfuse.signals import interruptible
 
     log_to(err, settings.log)
     result = interruptible(lambda signals: run_live(settings, signals, out, replay))
@@ -184,7 +133,8 @@ def record(
         "duration_s": duration,
     }
     settings = load_config(config, overrides or [], options)
-    from rtfuse.commands import interruptible, record_raw
+    from rtfuse.commands import record_raw
+    from rtfuse.signals import interruptible
 
     log_to(err, settings.log)
     out.print(interruptible(lambda signals: record_raw(settings, signals, out)).table())
@@ -253,7 +203,8 @@ def fuse(
         "playback.loop": False,
     }
     settings = load_config(config, overrides or [], options)
-    from rtfuse.commands import fuse_recordings, interruptible
+    from rtfuse.commands import fuse_recordings
+    from rtfuse.signals import interruptible
 
     result = interruptible(
         lambda signals: fuse_recordings(
@@ -295,7 +246,7 @@ def view(
 
     Example: rtfuse view tcp://127.0.0.1:5555 --stats
     """
-    from rtfuse.commands import Signals
+    from rtfuse.signals import Signals
     from rtfuse.view import view
 
     say = err if pipe and "/" not in pipe else out
@@ -355,6 +306,7 @@ def bench(
 
 app.add_typer(cli_keys.app, name="keys")
 app.command(name="proxy")(cli_proxy.proxy)
+app.command(name="detect")(cli_detect.detect)
 
 engines_app = typer.Typer(no_args_is_help=True, help="What computes the network: kept, built, removed.")
 app.add_typer(engines_app, name="engines")

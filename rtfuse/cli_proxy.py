@@ -29,7 +29,7 @@ def proxy(
 
     Example: rtfuse proxy --rig truck-1=tcp://10.0.0.11:5555 --rig truck-2=tcp://10.0.0.12:5555
     """
-    from rtfuse.cli import err, log_to
+    from rtfuse.app import err, log_to
     from rtfuse.proxy import Proxy, load_proxy_config
 
     options = {"bind": bind, "keys": keys, "insecure": insecure, "log": log}

@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+import rtfuse
 from rtfuse.config import Config, Detector, Web
 from rtfuse.drift import DriftMonitor
 from rtfuse.errors import ConfigError, Interrupted
 from rtfuse.fuse import DEFAULT_FUSER, Engine
+from rtfuse.hints import install_hint
 from rtfuse.pipeline import Pipeline
 from rtfuse.publish.record import PictureWriter, Writer, open_writer
 from rtfuse.publish.zmq import Publisher
@@ -31,67 +29,11 @@ from rtfuse.queues import STREAMS
 from rtfuse.raw import RawRecorder
 from rtfuse.recording import RecordSummary, record
 from rtfuse.rig import introduce, open_lasting, open_publisher, open_raw, open_rig
+from rtfuse.signals import Signals
 from rtfuse.stats import Snapshot
-from rtfuse.status import CAUSES, one_line, sources_line, watching
+from rtfuse.status import CAUSES, one_line, slow_fuser, sources_line, watching
 from rtfuse.trace import Trace
 from rtfuse.types import Frame, Source, Stream
-
-T = TypeVar("T")
-
-_GRACE_S = 1.7
-"""After Ctrl-C or SIGTERM, what has not ended after this time is left behind."""
-
-
-class Signals:
-    """Ctrl-C and SIGTERM as an event to wait for and a fact to ask for."""
-
-    def __init__(self) -> None:
-        self.stop = threading.Event()
-        self.fired = False
-
-    def __call__(self, *_: object) -> None:
-        self.fired = True
-        self.stop.set()
-
-    @contextmanager
-    def caught(self) -> Iterator[Signals]:
-        """Catch both signals while the block runs."""
-        before = {number: signal.signal(number, self) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield self
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def interruptible(job: Callable[[Signals], T]) -> T:
-    """Run `job` in a thread and return its result, or raise its error.
-
-    The main thread stays free for signals: a job that hangs inside a driver or a socket, where Python's handlers
-    do not run, still ends within 2 s of Ctrl-C.
-    """
-    signals, results, errors = Signals(), list[T](), list[BaseException]()
-
-    def work() -> None:
-        try:
-            results.append(job(signals))
-        except BaseException as e:  # noqa: BLE001 - raised again in the main thread
-            errors.append(e)
-
-    thread = threading.Thread(target=work, name="rtfuse-main", daemon=True)
-    deadline = None
-    with signals.caught():
-        thread.start()
-        while thread.is_alive():
-            thread.join(0.05)
-            if signals.fired and deadline is None:
-                deadline = time.monotonic() + _GRACE_S
-            if deadline is not None and time.monotonic() > deadline:
-                sys.stdout.flush()
-                os._exit(0)
-    if errors:
-        raise errors[0]
-    return results[0]
 
 
 def run_live(settings: Config, signals: Signals, console: Console, replay: str | None = None) -> Snapshot:
@@ -131,7 +73,10 @@ def run_live(settings: Config, signals: Signals, console: Console, replay: str |
         if publisher is not None:
             publisher.statistics = lambda: pipeline.snapshot().fields()
         with _answering(settings, pipeline, console, publisher), watching(console, pipeline.snapshot):
-            return pipeline.run(frames=settings.frames, duration_s=settings.duration_s)
+            result = pipeline.run(frames=settings.frames, duration_s=settings.duration_s)
+        if any(cause == "busy" for _, cause in result.drops):
+            console.print(f"note: {slow_fuser(str(rig.fuser))}", style="yellow", soft_wrap=True, markup=False)
+        return result
     finally:
         if publisher is not None:
             publisher.close()
@@ -163,8 +108,8 @@ def _answering(settings: Config, pipeline: Pipeline, console: Console, publisher
         from rtfuse.web.qr import qr_code
         from rtfuse.web.server import RigView, WebServer
     except ImportError as e:
-        raise ConfigError(f"--web needs {e.name}, which is not installed: pip install 'rtfuse[web]'") from e
-    rig, how, software = pipeline.rig, settings.web, version("rtfuse")
+        raise ConfigError(f"--web needs {e.name}, which is not installed: {install_hint('web')}") from e
+    rig, how, software = pipeline.rig, settings.web, rtfuse.__version__
 
     def about() -> dict[str, str]:
         return {"rig": settings.rig, "fuser": str(rig.fuser), "version": software}

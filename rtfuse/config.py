@@ -289,7 +289,7 @@ def load_config(
 
 def dump_config(config: Config) -> str:
     """Return the configuration as YAML, without credentials in URIs and without the token."""
-    from rtfuse.capture import redact
+    from rtfuse.errors import redact
 
     tree = msgspec.to_builtins(config)
     for camera in (tree["ir"], tree["rgb"]):

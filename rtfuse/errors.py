@@ -5,6 +5,13 @@ A message is one line and says what was asked, what was found and what to do. It
 
 from __future__ import annotations
 
+import re
+
+
+def redact(text: str) -> str:
+    """Return a text, or the URI of a source, with every user name and password in a URI replaced by `***`."""
+    return re.sub(r"(?<=://)[^/\n]*@", "***@", text)
+
 
 class RtfuseError(Exception):
     """Base of all errors of this package; `exit_status` is what the command line returns for it."""

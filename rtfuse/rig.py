@@ -7,17 +7,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 
+import rtfuse
 from rtfuse.align import Aligner
 from rtfuse.calibration import Calibration, load_calibration
-from rtfuse.capture import is_live, open_source, redact
+from rtfuse.capture import is_live, open_source
 from rtfuse.capture.prepared import Prepared, Step
 from rtfuse.capture.reconnect import Absent, Reconnecting
 from rtfuse.capture.replay import Replay
 from rtfuse.config import Camera, Config, Endpoint, dump_config
-from rtfuse.errors import ConfigError, DeviceUnavailable, SourceLost, SourceNotFound
+from rtfuse.errors import ConfigError, DeviceUnavailable, SourceLost, SourceNotFound, redact
 from rtfuse.fuse import DEFAULT_FUSER, Fuser, open_fuser
 from rtfuse.health import Health
 from rtfuse.parts import Order, Rig
@@ -334,7 +334,7 @@ def _offers(config: Config) -> list[Offer]:
 def introduce(publisher: Publisher, config: Config, rig: Rig) -> None:
     """Let the publisher say what the rig is, and what its streams are doing."""
     calibration = Path(config.align.calib).read_text(encoding="utf-8") if config.align.calib else ""
-    software = version("rtfuse")
+    software = rtfuse.__version__
 
     def camera(info: SourceInfo) -> CameraAbout:
         w, h = info.size_wh

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -13,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rtfuse.health import State
+from rtfuse.hints import install_hint
 from rtfuse.parts import Rig
 from rtfuse.stats import Snapshot
 
@@ -25,7 +27,7 @@ CAUSES = {
     "frozen": "repeats an older picture (shutter, or a frozen camera)",
     "size": "the calibration does not hold for its size",
     "lost": "times that the source was lost",
-    "busy": "skipped for a newer one, the fuser is slow (--fuser student is fast)",
+    "busy": "skipped for a newer one, the fuser is slow",
     "slow": "the output did not keep up",
     "encoder": "the encoder was still at one before",
     "corrupt": "could not be decoded",
@@ -51,6 +53,23 @@ def sources_line(rig: Rig) -> str:
     if rig.aligner.stretched:
         return "; ".join([*parts, "no calibration: thermal is stretched over the RGB picture (see --calib)"])
     return "; ".join([*parts, f"thermal reaches {rig.aligner.reach:.0%} of the picture"])
+
+
+def slow_fuser(fuser: str) -> str:
+    """Return why a fuser is too slow for the frames that came, and what to do; `fuser` is its text, engine included."""
+    what = fuser.partition(": ")[0]
+    if "(torch" in what and "GPU" not in what:
+        why = "the log says why"
+        if find_spec("openvino") is None:
+            why = f"it is not installed: {install_hint('openvino')}"
+        return f"{what} is many times slower than OpenVINO, which does not run here: {why}"
+    if what.startswith("ufuser"):
+        return f"{what} is too slow for these pictures: --fuser student is some 30 times as fast, auto chooses"
+    if what.startswith("student"):
+        return (
+            f"{what} is the fastest network and engine here: smaller pictures, fewer a second, or --fuser pyramid help"
+        )
+    return f"{what} is too slow for these pictures on this machine: take smaller ones, or fewer a second"
 
 
 def drops_line(s: Snapshot) -> str:

@@ -15,6 +15,7 @@ import numpy as np
 from rich.console import Console
 
 from rtfuse.errors import ConfigError, NoDisplay, OutputUnwritable
+from rtfuse.hints import install_hint
 from rtfuse.publish.wire import Header, Spot
 from rtfuse.stats import Histogram
 from rtfuse.subscribe import Received, Subscriber
@@ -42,7 +43,7 @@ class Window:
         try:
             import pygame
         except ImportError as e:
-            raise NoDisplay("a window needs the `view` extra: pip install 'rtfuse[view]'; or use --stats") from e
+            raise NoDisplay(f"a window needs {e.name}: {install_hint('view')}; or use --stats") from e
         self._pygame: Any = pygame
         try:
             pygame.display.init()

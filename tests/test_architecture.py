@@ -27,11 +27,19 @@ MAY_IMPORT = {
     "mark": BASE | {"health"},
     "steady": {"types"},
     "capture": BASE | {"clockmap"},
-    "fuse": BASE,
+    "fuse": BASE | {"hints", "libraries"},
     "keys": BASE,
     "cli_keys": {"keys"},
     "proxy": BASE | {"config", "keys", "logs", "publish"},
-    "cli_proxy": {"cli", "proxy"},
+    "cli_proxy": {"app", "proxy"},
+    "cli_detect": {"app", "detect", "signals", "yolo"},
+    "app": {"failures", "logs", "web"},
+    "failures": {"errors", "hints", "logs"},
+    "hints": {"errors"},
+    "libraries": set(),
+    "signals": set(),
+    "detect": BASE | {"publish", "reception", "subscribe"},
+    "yolo": BASE | {"hints", "libraries", "publish"},
     "publish": BASE | {"keys", "logs"},
     "reception": {"types"},
     "subscribe": BASE | {"keys", "publish", "reception"},
@@ -50,19 +58,19 @@ MAY_IMPORT = {
     | {"align", "calibration", "capture", "config", "fuse", "health", "parts", "playback", "publish", "queues"}
     | {"raw", "steady", "supervise", "sync", "thermal"},
     "web": BASE | {"health", "logs", "publish", "stats", "thermal"},
-    "status": BASE | {"health", "parts", "stats"},
+    "status": BASE | {"health", "hints", "parts", "stats"},
     "commands": BASE
     | {"bench", "bench_engines", "config", "drift", "fuse", "pipeline", "publish", "queues", "raw", "recording", "rig"}
-    | {"stats", "status", "trace", "web"},
+    | {"hints", "signals", "stats", "status", "trace", "web"},
     "probe": BASE | {"capture", "publish", "thermal"},
-    "view": BASE | {"publish", "stats", "subscribe", "thermal", "view_camera", "view_pipe"},
+    "view": BASE | {"hints", "publish", "stats", "subscribe", "thermal", "view_camera", "view_pipe"},
     "view_camera": BASE | {"capture"},
     "view_pipe": BASE,
     "bench": None,
     "bench_engines": BASE | {"fuse"},
     "cli": None,
     "__init__": None,
-    "__main__": {"cli"},
+    "__main__": {"failures"},
 }
 """Module or package of `rtfuse` → the others that it may import; None: any."""
 
@@ -110,4 +118,4 @@ def test_importing_the_package_loads_nothing_heavy():
 
 
 def test_the_command_line_starts_without_torch():
-    assert "torch" not in loaded_by("import rtfuse.cli, rtfuse.commands")
+    assert "torch" not in loaded_by("import rtfuse.cli, rtfuse.commands, rtfuse.detect, trainer.cli, calib.cli")

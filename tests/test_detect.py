@@ -1,4 +1,4 @@
-"""The detector tool: what networks of every layout say, in pixels of the frame; warm spots; the whole as a process."""
+"""`rtfuse detect`: what networks of every layout say, in pixels of the frame; warm spots; the whole as a process."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 
 from rtfuse import DetectionsSubscriber, Subscriber
+from rtfuse.detect import Warm
 from rtfuse.errors import ConfigError
 from rtfuse.publish.boxes import DetectionsPublisher
 from rtfuse.publish.detections import Box
 from rtfuse.publish.planes import Offer
 from rtfuse.publish.zmq import Publisher
 from rtfuse.types import Frame, Fused, Pair, Stamp
-from tools.detect import Warm, Yolo, layout_of, letterboxed
+from rtfuse.yolo import Yolo, layout_of, letterboxed
 
-TOOL = Path(__file__).parents[1] / "tools" / "detect.py"
+ROOT = Path(__file__).parents[1]
 SIDE = 64
 CELL = 8
 
@@ -153,7 +154,7 @@ def test_names_come_from_the_model_or_from_the_command_line(tmp_path, engine, wr
 
 
 def test_of_boxes_that_overlap_the_better_one_stays_in_each_class():
-    from tools.detect import decoded
+    from rtfuse.yolo import decoded
 
     rows = np.zeros((1, 4, 7), np.float32)
     rows[0, :, :4] = [[50, 50, 20, 20], [52, 50, 20, 20], [50, 50, 20, 20], [90, 50, 20, 20]]
@@ -285,11 +286,11 @@ def tool(tmp_path):
     def start(*args):
         running.append(
             subprocess.Popen(
-                [sys.executable, TOOL, *map(str, args)],
+                [sys.executable, "-m", "rtfuse", "detect", *map(str, args)],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "PYTHONPATH": str(TOOL.parents[1])},
+                env=os.environ | {"COLUMNS": "200", "NO_COLOR": "1", "PYTHONPATH": str(ROOT)},
             )
         )
         return running[-1]
@@ -302,7 +303,7 @@ def tool(tmp_path):
 
 @pytest.mark.parametrize("model", [None, "v8"])
 def test_the_tool_publishes_what_it_finds_until_ctrl_c(tmp_path, playing, tool, model):
-    chosen = ["--model", network(tmp_path / "cells.onnx", model), "--engine", "openvino"] if model else []
+    chosen = ["--model", network(tmp_path / "cells.onnx", model)] if model else []
     process = tool(playing.endpoint, "--publish", f"ipc://{tmp_path}/boxes", "--print", *chosen)
     with DetectionsSubscriber(f"ipc://{tmp_path}/boxes") as boxes:
         said = boxes.recv(60)

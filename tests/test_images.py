@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from rtfuse.capture import open_source, redact
-from rtfuse.errors import SourceNotFound, SourceUnreadable
+from rtfuse.capture import open_source
+from rtfuse.errors import SourceNotFound, SourceUnreadable, redact
 
 COUNTS = (np.arange(48 * 64, dtype=np.uint16) * 20).reshape(48, 64)
 

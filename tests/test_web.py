@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from scenes import make_frame
 
-from rtfuse.cli import _completed
+from rtfuse.app import _completed
 from rtfuse.errors import ConfigError, EndpointUnavailable
 from rtfuse.health import Condition, State
 from rtfuse.stats import Histogram, Stats

@@ -1,5 +1,12 @@
-"""`python -m trainer` is the command line."""
+"""`trainer`, and `python -m trainer`, is the command line."""
 
-from trainer.cli import main
+from rtfuse.failures import run
 
-main()
+
+def main() -> None:
+    """Run `trainer`."""
+    run("trainer.cli")
+
+
+if __name__ == "__main__":
+    main()

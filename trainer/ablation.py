@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import nn
 
 from rtfuse.fuse.ufuser import Block, Residual, Transformer, UFuser
-
-Branch = Literal["restormer", "residual"]
+from trainer.recipe import Branch
 
 
 def fusion_net(without: Branch | None = None) -> UFuser:

@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from rtfuse.cli import run_app
+from rtfuse.app import add_version, run_app
 from rtfuse.errors import ConfigError, OutputUnwritable
+from rtfuse.hints import need
 from trainer.recipe import Recipe, dump_recipe, load_recipe
 
 app = typer.Typer(
@@ -20,9 +21,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train the fusion network on your own footage: EMMA's two stages.",
 )
+add_version(app, "trainer")
 out = Console(highlight=False)
 
 RecipeFile = Annotated[Path, typer.Option("--config", help="Recipe (YAML).")]
+_TRAIN = ("torch", "lightning_fabric", "tensorboard")
 RunFolder = Annotated[Path | None, typer.Option("--run", help="Run folder; runs/NAME by default.")]
 
 
@@ -47,6 +50,7 @@ def prepare(config: RecipeFile, run: RunFolder = None) -> None:
 
     Example: trainer prepare --config configs/train_quick.yaml
     """
+    need("trainer prepare", ("torch",), "train")
     from trainer.data import prepare as cut
 
     recipe = load_recipe(config)
@@ -68,6 +72,7 @@ def train(
 
     Example: trainer train --config configs/train_quick.yaml
     """
+    need("trainer train", _TRAIN, "train")
     recipe = load_recipe(config)
     folder = _folder(recipe, run)
     _claim(folder, recipe)  # a mistake is said before what trains is loaded, which takes seconds
@@ -111,6 +116,7 @@ def distill(config: RecipeFile, run: RunFolder = None) -> None:
 
     Example: trainer distill --config configs/distill.yaml
     """
+    need("trainer distill", _TRAIN, "train")
     from trainer.distill import DistillTask, distill_stage, taught
     from trainer.export import export as write
     from trainer.export import manifest_of
@@ -173,6 +179,8 @@ def export(
 
     Example: trainer export --weights ufuser.safetensors --target tensorrt-rtx --gpu 8.6 -o ufuser.plan
     """
+    onnx = ("onnx", "onnxscript") if (target or output.suffix) in ("onnx", ".onnx", "tensorrt", "tensorrt-rtx") else ()
+    need("trainer export", ("torch", *onnx), "export")
     import msgspec
 
     from rtfuse.commands import size_of
@@ -220,6 +228,7 @@ def bench(
 
     Example: trainer bench --config configs/train_cpu.yaml
     """
+    need("trainer bench", _TRAIN, "train")
     import msgspec
 
     from trainer.bench import bench as measure_steps
@@ -266,6 +275,7 @@ def evaluate(
 
     Example: trainer eval --ir pairs/ir --rgb pairs/rgb --weights ufuser.safetensors --pyramid --sheet sheet.png
     """
+    need("trainer eval", ("torch",), "train")
     import cv2
 
     from rtfuse.fuse.pyramid import fuse_pyramid

@@ -10,7 +10,6 @@ import yaml
 
 from rtfuse.config import read_yaml, to_struct
 from rtfuse.errors import ConfigError
-from trainer.ablation import Branch
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
@@ -18,6 +17,8 @@ Count = Annotated[int, msgspec.Meta(ge=1)]
 Multiple16 = Annotated[int, msgspec.Meta(ge=32, multiple_of=16)]
 
 Classical = Literal["pyramid", "guided", "wavelet", "additive"]
+Branch = Literal["restormer", "residual"]
+"""A branch of the network's blocks that an ablation leaves out."""
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

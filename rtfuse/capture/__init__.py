@@ -75,8 +75,3 @@ def open_source(
 def is_live(uri: str) -> bool:
     """Whether `uri` names a camera or a network stream, which may come and go."""
     return uri.startswith("/dev/") or _NETWORK.match(uri) is not None
-
-
-def redact(uri: str) -> str:
-    """Return `uri` without user name and password."""
-    return re.sub(r"(?<=://)[^/]*@", "***@", uri)

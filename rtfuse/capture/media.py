@@ -13,8 +13,7 @@ import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 
-from rtfuse.capture import redact
-from rtfuse.errors import RtfuseError, SourceNotFound, SourceUnreadable
+from rtfuse.errors import RtfuseError, SourceNotFound, SourceUnreadable, redact
 from rtfuse.types import Clock, Frame, Image, SourceInfo, Stamp, Stream
 
 _NS = 1_000_000_000

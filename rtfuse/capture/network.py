@@ -12,10 +12,9 @@ from typing import Literal
 import av
 from av.video.frame import VideoFrame
 
-from rtfuse.capture import redact
 from rtfuse.capture.media import first_frame, reason, to_ns
 from rtfuse.clockmap import ClockMap, ClockState
-from rtfuse.errors import DeviceUnavailable, SourceLost
+from rtfuse.errors import DeviceUnavailable, SourceLost, redact
 from rtfuse.types import Clock, Frame, SourceInfo, Stamp, Stream
 
 _MS = 1_000_000

@@ -70,7 +70,7 @@ def test_the_way_from_a_rig_to_boxes_on_the_page(start, place):
     page = place("127.0.0.1:8080")
     ports = f"--publish {place('tcp://127.0.0.1:5555')} --web {page}"
     start(*shlex.split(rig.replace("--web", ports).replace("live=1", "live=1&size=320x240"))[1:]).wait_for("publishing")
-    command = [sys.executable, *shlex.split(detector)[1:], place("tcp://127.0.0.1:5555")]
+    command = [sys.executable, "-m", *shlex.split(detector), place("tcp://127.0.0.1:5555")]
     command += ["--publish", place("tcp://127.0.0.1:5556")]
     process = subprocess.Popen(command, cwd=ROOT, env=ENV, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     try:
@@ -101,7 +101,7 @@ def test_links_lead_somewhere(page):
 
 def test_every_option_of_the_page_is_one_of_the_tool():
     listed = subprocess.run(
-        [sys.executable, ROOT / "tools" / "detect.py", "--help"], capture_output=True, text=True, env=ENV, timeout=60
+        [sys.executable, "-m", "rtfuse", "detect", "--help"], capture_output=True, text=True, env=ENV, timeout=60
     ).stdout
     tool = "\n".join(line for line in DETECTORS.splitlines() if "rtfuse run" not in line)
     for option in set(re.findall(r"--[a-z][a-z-]*", tool)):

@@ -1,19 +1,9 @@
-"""A detector beside the rig: finds things in the newest frame and publishes their boxes on an endpoint of its own.
-
-    python tools/detect.py                              # what is warm, without a model: watches the topic `ir`
-    python tools/detect.py --model yolo11n.onnx         # any ONNX detector of the YOLO family: watches `fused`
-    rtfuse run … --web --boxes tcp://127.0.0.1:5556     # draws them on the page
-
-Ctrl-C ends it. docs/detectors.md tells which models it reads and how to write a detector of your own.
-"""
+"""Detectors of the YOLO family: an ONNX network in, boxes in pixels of the frame out."""
 
 from __future__ import annotations
 
-import argparse
 import ast
 import re
-import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +12,12 @@ from typing import Any
 import cv2
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
 
-from rtfuse.commands import Signals
-from rtfuse.errors import ConfigError, RtfuseError
-from rtfuse.publish.boxes import MAX_BOXES, DetectionsPublisher
+from rtfuse.errors import ConfigError
+from rtfuse.hints import install_hint, pip_install
+from rtfuse.libraries import onnxruntime_library, openvino_library
+from rtfuse.publish.boxes import MAX_BOXES
 from rtfuse.publish.detections import Box
-from rtfuse.subscribe import Reception, Subscriber
 from rtfuse.types import Image
 
 Floats = npt.NDArray[np.float32]
@@ -76,8 +65,7 @@ def _made_for(text: str | None) -> tuple[int, int] | None:
 
 def open_onnxruntime(path: Path) -> Network:
     """Open a network with ONNX Runtime, on the CPU or what else it finds."""
-    import onnxruntime
-
+    onnxruntime = onnxruntime_library()
     usable = [p for p in onnxruntime.get_available_providers() if not p.startswith("Azure")]
     session = onnxruntime.InferenceSession(str(path), providers=usable)
     (entry,) = session.get_inputs()
@@ -94,8 +82,7 @@ def open_onnxruntime(path: Path) -> Network:
 
 def open_openvino(path: Path) -> Network:
     """Open a network with OpenVINO on the CPU, for the shortest time per frame."""
-    import openvino
-
+    openvino = openvino_library()
     core = openvino.Core()
     model = core.read_model(path)
     compiled = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
@@ -129,7 +116,7 @@ def letterboxed(image: Image, size_wh: tuple[int, int]) -> tuple[Image, Floats, 
         image = cv2.merge([image] * 3)
     boxed = np.full((height, width, 3), PADDING, np.uint8)
     boxed[top : top + fitted[1], left : left + fitted[0]] = cv2.resize(image, fitted, interpolation=cv2.INTER_LINEAR)
-    return boxed, np.array(fitted, np.float32) / (w, h), np.array((left, top), np.float32)
+    return boxed, np.divide(fitted, (w, h), dtype=np.float32), np.array((left, top), np.float32)
 
 
 def layout_of(shape: Sequence[int], size_wh: tuple[int, int]) -> str:
@@ -159,10 +146,9 @@ def decoded(output: Floats, layout: str, confidence: float, iou: float) -> tuple
     good = best >= confidence
     rows, best, classes = rows[good], best[good], classes[good]
     corners, sizes = rows[:, :2] - rows[:, 2:4] / 2, rows[:, 2:4]
-    kept = cv2.dnn.NMSBoxesBatched(
-        np.hstack([corners, sizes]).astype(np.float64).tolist(), best.tolist(), classes.tolist(), confidence, iou
-    )
-    kept = np.asarray(kept, int).reshape(-1)[:MAX_BOXES]
+    boxes = np.hstack([corners, sizes]).astype(np.float64).tolist()
+    left = cv2.dnn.NMSBoxesBatched(boxes, best.tolist(), classes.tolist(), confidence, iou)
+    kept = np.asarray(left, int).reshape(-1)[:MAX_BOXES]
     return np.hstack([corners, corners + sizes])[kept], best[kept], classes[kept]
 
 
@@ -175,7 +161,7 @@ class Yolo:
         self,
         path: Path,
         *,
-        engine: str = "onnxruntime",
+        engine: str = "openvino",
         names: Sequence[str] = (),
         layout: str | None = None,
         confidence: float = 0.25,
@@ -187,7 +173,10 @@ class Yolo:
         try:
             self._network = ENGINES[engine](path)
         except ImportError as e:
-            raise ConfigError(f"{engine} is not installed: pip install {engine}") from e
+            hint = install_hint() if engine == "openvino" else pip_install(engine)
+            raise ConfigError(
+                f"--engine {engine}: {e.name or engine} is not installed or cannot be loaded: {hint}"
+            ) from e
         except Exception as e:  # engines raise what they like
             raise ConfigError(f"{engine} cannot open {path}: {' '.join(str(e).split())[:200]}") from e
         if self._network.outputs != 1 and layout is None:
@@ -218,124 +207,3 @@ class Yolo:
             if x1 > x0 and y1 > y0
         ]  # fmt: skip
         return found[:MAX_BOXES]
-
-
-class Warm:
-    """Finds what is warmer than its surroundings, in thermal pictures where warm is bright; knows no people from cars.
-
-    A spot counts if it stands out by `contrast` grey levels, and by three times the picture's usual deviation.
-    """
-
-    name, topic = "warm", "ir"
-
-    def __init__(self, contrast: float = 25.0) -> None:
-        self._contrast = contrast
-
-    def __call__(self, image: Image) -> list[Box]:
-        """Return the warm spots of an image, (H, W) uint8, in its pixels. Raises ConfigError for another one."""
-        if image.ndim != 2:
-            raise ConfigError("without a model warm spots are looked for in thermal: --topic ir, or give a --model")
-        h, w = image.shape
-        smooth = cv2.GaussianBlur(image, (5, 5), 0).astype(np.float32)
-        around = cv2.blur(smooth, (max(3, w // 4) | 1, max(3, h // 3) | 1), borderType=cv2.BORDER_REFLECT)
-        above = smooth - around
-        limit = max(self._contrast, 3 * float(above.std()))
-        spots = (above > limit).astype(np.uint8)
-        spots = cv2.morphologyEx(spots, cv2.MORPH_CLOSE, np.ones((max(3, h // 60) | 1, 3), np.uint8))
-        _, labels, stats, _ = cv2.connectedComponentsWithStats(spots, connectivity=8)
-        found = []
-        for k, (x, y, width, height, area) in enumerate(stats.tolist()):
-            if k == 0 or height < h / 40 or width < w / 160 or area < h * w / 5000 or area > h * w / 8:
-                continue
-            inside = labels[y : y + height, x : x + width] == k
-            out = float(above[y : y + height, x : x + width][inside].mean()) / limit
-            found.append(Box(x=x, y=y, width=width, height=height, label="warm", score=round(1 - 0.5 / out**2, 3)))
-        return sorted(found, key=lambda box: -box.score)[:MAX_BOXES]
-
-
-def told(boxes: Sequence[Box]) -> str:
-    """Return boxes as one line of text."""
-    return "; ".join(f"{b.label} {b.score:.2f} at {b.x:.0f},{b.y:.0f} {b.width:.0f}x{b.height:.0f}" for b in boxes)
-
-
-def pace(name: str, reception: Reception, spent_ms: Sequence[float]) -> str:
-    """Return rate and latency as one line of text."""
-    p50, p95 = np.percentile(spent_ms, (50, 95))
-    age = f", frames {reception.age_ms.p50:.0f} ms old when taken" if reception.age_ms else ""
-    return f"{name}: {reception.rate_hz:.1f} frames/s, {p50:.1f} ms each (p95 {p95:.1f}){age}, {reception.lost} skipped"
-
-
-def detect(args: argparse.Namespace, out: Console, err: Console) -> int:
-    """Detect until Ctrl-C, `--frames` or `--duration`; returns how many frames were looked at."""
-    detector: Yolo | Warm = Warm()
-    if args.model:
-        detector = Yolo(
-            args.model, engine=args.engine, names=args.names, layout=args.layout,
-            confidence=args.confidence, iou=args.iou, size=args.size,
-        )  # fmt: skip
-    topic = args.topic or detector.topic
-    end = time.monotonic() + (args.duration or float("inf"))
-    with (
-        Signals().caught() as signals,
-        DetectionsPublisher(
-            args.publish, detector=detector.name, keys=args.publish_keys, allow_remote=args.insecure
-        ) as boxes,
-        Subscriber(args.endpoint, topic=topic, keys=args.keys) as frames,
-    ):
-        err.print(f"{detector.name}: watching {topic} of {args.endpoint}, boxes on {boxes.endpoint}", soft_wrap=True)
-        spent, say_at = [], time.monotonic() + 1
-        while not signals.stop.is_set() and time.monotonic() < end and boxes.sent != args.frames:
-            received = frames.recv(0.1)
-            if received is not None:
-                if received.image.dtype != np.uint8:
-                    raise ConfigError(f"{topic} has counts, on the thermal camera's own grid; want ir, rgb or fused")
-                began = time.perf_counter()
-                found = detector(received.image)
-                spent.append(1000 * (time.perf_counter() - began))
-                boxes.write(received.header, found, spent[-1])
-                if args.print:
-                    out.print(f"{received.header.seq}: {told(found) or 'nothing'}", soft_wrap=True, highlight=False)
-            if time.monotonic() >= say_at:
-                said = pace(detector.name, frames.reception(), spent) if spent else f"no frames of {topic} yet"
-                err.print(said, soft_wrap=True, highlight=False)
-                spent, say_at = [], time.monotonic() + 1
-        return boxes.sent
-
-
-def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """Return the parsed command line."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])  # type: ignore[union-attr]
-    add = parser.add_argument
-    add("endpoint", nargs="?", default="tcp://127.0.0.1:5555", help="where rtfuse run publishes")
-    add("--model", type=Path, help="an ONNX detector; without one, what is warm")
-    add("--engine", choices=sorted(ENGINES), default="onnxruntime")
-    add("--names", type=lambda text: text.split(","), default=(), help="class names: person,bicycle,car")
-    add("--layout", choices=LAYOUTS, help="how the output is written, where its shape does not tell")
-    add("--confidence", type=float, default=0.25, help="lowest score")
-    add("--iou", type=float, default=0.45, help="of two boxes of one class that overlap more, the better one stays")
-    add("--size", type=int, help="side of the input, where the model takes any; else what it was made for, or 640")
-    add("--topic", help="plane to watch: fused, or ir without a model")
-    add("--publish", default="tcp://127.0.0.1:5556", help="where the boxes go")
-    add("--keys", type=Path, help="the file of rtfuse keys new client, if the rig encrypts")
-    add("--publish-keys", type=Path, help="encrypt the boxes with this folder of keys")
-    add("--insecure", action="store_true", help="allow boxes in plain text beyond this machine")
-    add("--print", action="store_true", help="print the boxes")
-    add("--frames", type=int, help="end after this many frames")
-    add("--duration", type=float, help="end after this many seconds")
-    return parser.parse_args(argv)
-
-
-def main() -> int:
-    """Run it; returns the exit status."""
-    out, err = Console(), Console(stderr=True)
-    try:
-        seen = detect(arguments(), out, err)
-    except RtfuseError as e:
-        err.print(f"[red]error:[/] {e}", soft_wrap=True)
-        return e.exit_status
-    err.print(f"{seen} frames looked at")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
