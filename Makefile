@@ -2,6 +2,7 @@
 # make test      run every test that needs no camera and no GPU
 # make lint      linters and the type checker
 # make test-packaging  install the wheel, with each extra alone, and run what it is for (minutes)
+# make test-container  build the container and run it (needs podman and mmdebstrap, as root)
 # make test-cameras    test with real V4L2 cameras: the kernel's virtual ones, in an emulated machine (Debian, root once)
 # make newest    the demo and a short set of tests with the newest versions that pyproject.toml allows
 # make lock      renew requirements/*.txt, the versions that all of the above but `newest` install
@@ -19,7 +20,7 @@ IR ?= synthetic:?duration_s=2
 RGB ?= synthetic:?duration_s=2
 export DEMO = fuse '$(IR)' '$(RGB)' -o out/demo.mp4 --picture out/demo.png --fuser student --force
 
-.PHONY: demo test test-packaging test-cameras lint newest lock clean
+.PHONY: demo test test-packaging test-container test-cameras lint newest lock clean
 
 demo: $(VENV)/.demo
 	@mkdir -p out
@@ -27,10 +28,13 @@ demo: $(VENV)/.demo
 
 # Two processes share the files: much of the time is waiting, for a frame, a start, a reconnection.
 test: $(VENV)/.test
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not packaging'
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not packaging and not container'
 
 test-packaging: $(VENV)/.test
 	$(BIN)/pytest -m packaging tests/test_packaging.py
+
+test-container: $(VENV)/.test
+	$(BIN)/pytest -m container tests/integration/test_container.py
 
 test-cameras: $(VENV)/.test
 	tools/camera_vm.sh $(BIN)/python -m pytest -m camera -p no:cacheprovider tests/test_v4l2.py tests/integration/test_view.py tests/integration/test_cameras.py

@@ -182,7 +182,7 @@ def test_what_cannot_be_written_is_refused_by_name(net, tmp_path):
 
 def test_what_writes_onnx_is_named_where_it_is_not_installed(net, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(EngineUnavailable, match=r"needs onnxscript: pip install 'rtfuse\[export\]'"):
+    with pytest.raises(EngineUnavailable, match=r"needs onnxscript: .*-m pip install"):
         export(net, tmp_path / "u.onnx", Manifest(), Build(size_wh=SIZE))
 
 

@@ -15,7 +15,7 @@ from rtfuse.fuse import fold, inputs, processor, student, ufuser
 from rtfuse.fuse.cache import cached, digest, installed
 from rtfuse.fuse.inputs import MULTIPLE
 from rtfuse.fuse.nets import for_processor, load_network
-from rtfuse.fuse.openvino import openvino_library
+from rtfuse.fuse.openvino import openvino_module
 from rtfuse.fuse.program import Program, tensors
 from rtfuse.types import Image
 
@@ -65,7 +65,7 @@ def convert(net: nn.Module, path: Path, *, lanes: int = 8) -> None:
 
     Raises EngineUnavailable if OpenVINO is not installed.
     """
-    openvino = openvino_library()
+    openvino = openvino_module()
     rows, columns = (MULTIPLE * torch.export.Dim(name, min=2) for name in ("rows", "columns"))
     free = {0: torch.export.Dim("rigs", min=1), 2: rows, 3: columns}
     given = tuple(torch.zeros(2, 1, 48, 64, dtype=torch.uint8) + k for k in range(2))

@@ -14,6 +14,7 @@ import numpy as np
 from rtfuse.errors import EngineUnavailable
 from rtfuse.fuse import STUDENT_WEIGHTS, UFUSER_WEIGHTS, Fuser
 from rtfuse.fuse.fallback import Candidate, FallbackFuser
+from rtfuse.hints import install_hint
 from rtfuse.types import Image
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _engines(engine: str, weights: str | Path | None) -> list[str]:
     if weights is not None and Path(weights).suffix == ".xml":
         return ["openvino"]
     if nvidia_gpus() and not has_torch():
-        _log.warning("an NVIDIA GPU is here, but torch is not installed: the processor fuses; see docs/engines.md")
+        _log.warning("an NVIDIA GPU is here, but torch is not installed: the processor fuses; %s", install_hint("cuda"))
     if torch_gpu():
         return [*PROGRAM_ENGINES, "openvino"]
     return ["openvino", "eager"] if has_torch() else ["openvino"]
@@ -86,7 +87,7 @@ def _open(name: str, engine: str, precision: str, weights: str | Path | None, pl
         opened = OpenVinoEngine(program_of(name, weights), precision)
         return LumaFuser(name, opened, engine=opened.name, prepare=opened.prepare)
     if not has_torch():
-        raise EngineUnavailable(f"engine {engine!r} needs torch, which is not installed")
+        raise EngineUnavailable(f"engine {engine!r} needs torch, which is not installed: {install_hint('torch')}")
     from rtfuse.fuse.network import ProgramFuser
 
     weights = weights or shipped(name)

@@ -13,6 +13,7 @@ import torch
 from rtfuse.errors import EngineUnavailable
 from rtfuse.fuse.inputs import NAMES, sample
 from rtfuse.fuse.program import Program, tensors
+from rtfuse.hints import install_hint
 
 OUTPUT = "fused"
 OPSET = 20
@@ -47,7 +48,7 @@ def check_installed() -> None:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as e:
-        raise EngineUnavailable(f"writing ONNX needs {e.name}: pip install 'rtfuse[export]'") from e
+        raise EngineUnavailable(f"writing ONNX needs {e.name}: {install_hint('export')}") from e
 
 
 @contextmanager

@@ -7,9 +7,7 @@ weights are converted by torch, once, and kept (`cache.py`). A program is compil
 
 from __future__ import annotations
 
-import importlib
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,8 @@ import numpy as np
 from rtfuse.errors import EngineUnavailable, WeightsMissing
 from rtfuse.fuse.engines import check, has_torch
 from rtfuse.fuse.inputs import MULTIPLE
+from rtfuse.hints import install_hint
+from rtfuse.libraries import openvino_library
 from rtfuse.types import Image
 
 PROGRAMS = Path(__file__).parent / "programs"
@@ -37,7 +37,7 @@ class OpenVinoEngine:
 
     def __init__(self, program: Path, precision: str = "float32") -> None:
         self.name, self.precision = f"OpenVINO, {precision}, on the processor", precision
-        self._core, self._path = openvino_library().Core(), program
+        self._core, self._path = openvino_module().Core(), program
         self._hint, wanted = _HINTS[precision]
         able = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if wanted not in able:
@@ -97,24 +97,20 @@ def program_of(name: str, weights: str | Path | None = None, *, cache: Path | No
     if not has_torch():
         raise EngineUnavailable(
             f"weights {path} must be converted for engine 'openvino', which needs torch, and torch is not installed: "
-            "write a program (.xml) where it is, by trainer export, and name that"
+            f"write a program (.xml) where it is, by trainer export, or install it: {install_hint('torch')}"
         )
     from rtfuse.fuse.convert import converted
 
     return converted(path, lanes=16 if _has_avx512() else 8, cache=cache)
 
 
-def openvino_library() -> Any:
-    """Return OpenVINO's module, without its telemetry: importing it would ask an analytics host for its address.
-
-    Raises EngineUnavailable if it is not installed or does not load.
-    """
-    if "openvino" not in sys.modules:
-        sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # its own stub takes the place
+def openvino_module() -> Any:
+    """Return OpenVINO's module. Raises EngineUnavailable if it is not installed or does not load."""
     try:
-        return importlib.import_module("openvino")
+        return openvino_library()
     except ImportError as e:
-        raise EngineUnavailable(f"engine 'openvino' does not load: {' '.join(str(e).split())[:200]}") from e
+        why = " ".join(str(e).split())[:200]
+        raise EngineUnavailable(f"engine 'openvino' does not load: {why}; {install_hint()}") from e
 
 
 def _whole(hw: tuple[int, int]) -> tuple[int, int]:

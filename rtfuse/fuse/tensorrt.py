@@ -22,6 +22,7 @@ from rtfuse.fuse.inputs import NAMES, Inputs, Shapes
 from rtfuse.fuse.nets import for_gpu, load_network
 from rtfuse.fuse.onnx import OUTPUT, program_as_onnx
 from rtfuse.fuse.program import Program
+from rtfuse.hints import install_hint
 from rtfuse.types import Image
 
 LIBRARIES = ("tensorrt", "tensorrt_rtx")
@@ -40,8 +41,8 @@ def library(name: str | None = None) -> Any:
         except ImportError:
             continue
     raise EngineUnavailable(
-        "engine 'tensorrt' needs TensorRT: pip install 'rtfuse[tensorrt]' on a data-centre GPU or 'rtfuse[rtx]' on an "
-        "RTX card; a Jetson has it in JetPack"
+        f"engine 'tensorrt' needs TensorRT: on a data-centre GPU {install_hint('tensorrt')}, on an RTX card "
+        f"{install_hint('rtx')}; a Jetson has it in JetPack"
     )
 
 

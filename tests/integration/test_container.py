@@ -184,7 +184,7 @@ def test_frames_and_the_page_leave_by_published_ports(podman, started):
 
 
 def services(**environment):
-    """Read compose.yaml with `${NAME:-default}` replaced, on free ports, with the synthetic street; returns the ports too."""
+    """Read compose.yaml with `${NAME:-default}` replaced, on free ports, with the synthetic street; and the ports."""
     text = (ROOT / "compose.yaml").read_text()
     text = re.sub(r"\$\{(\w+):-([^}]*)\}", lambda m: environment.get(m[1], m[2]), text).replace("$$", "$")
     text = re.sub(r"(--(?:ir|rgb)) /dev/video\d", rf"\1 '{SYNTHETIC}'", text)
