@@ -145,5 +145,8 @@ class _Thermal:
     def __call__(self) -> Image:
         """Return it on the RGB grid, (H, W) uint8."""
         if self._aligned is None:
-            self._aligned = self._aligner(displayed(self.image, self.table))
+            try:
+                self._aligned = self._aligner(displayed(self.image, self.table))
+            except Exception as e:
+                raise named("align", e) from e
         return self._aligned

@@ -46,7 +46,7 @@ class Slow:
     def __init__(self, seconds):
         self.seconds = seconds
 
-    def __call__(self, ir, rgb, valid=None):
+    def fuse(self, thermal, rgb):
         time.sleep(self.seconds)
         return rgb
 
@@ -126,7 +126,7 @@ def test_a_slow_fuser_drops_frames_at_the_front_and_the_age_stays_flat():
 
 def test_a_hiccup_is_caught_up_with_not_dropped():
     class Hiccup(Slow):
-        def __call__(self, ir, rgb, valid=None):
+        def fuse(self, thermal, rgb):
             self.seconds, wait = 0.0, self.seconds
             time.sleep(wait)
             return rgb
@@ -175,10 +175,12 @@ def test_a_failing_stage_ends_the_run_with_its_name(stage, live):
 
     class BrokenStage:
         name = "broken"
-        valid = None
+        valid = grid = None
 
         def __call__(self, *_):
             raise ZeroDivisionError("boom")
+
+        fuse = __call__
 
     broken = ZeroDivisionError("boom")
     ir, rgb = (list_source(s, 60, fail=broken if stage == s else None) for s in ("ir", "rgb"))

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 
 from rtfuse.align import Aligner
+from rtfuse.fuse.luma import LumaFuser
 from rtfuse.parts import Rig
 from rtfuse.pipeline import Pipeline
 from rtfuse.playback import Playback
@@ -138,8 +139,11 @@ class Compressed:
         self._closed = True
 
 
-class _Through:
-    name = "through"
+class _Through(LumaFuser):
+    """A fuser that costs nothing: the output is RGB."""
+
+    def __init__(self) -> None:
+        super().__init__("through", lambda ir, luma: luma)
 
     def __call__(self, ir: Image, rgb: Image, valid: Image | None = None) -> Image:
         return rgb

@@ -29,7 +29,7 @@ def here(tmp_path):
 
 
 def test_the_page_has_an_example_of_every_subcommand():
-    assert {c.split()[1] for c in COMMANDS} == {"run", "record", "fuse", "view", "bench", "engines", "keys"}
+    assert {c.split()[1] for c in COMMANDS} == {"run", "record", "fuse", "view", "detect", "bench", "engines", "keys"}
     assert CAMERAS
 
 
