@@ -1,6 +1,6 @@
 """`calib`, and `python -m calib`, is the command line."""
 
-from rtfuse.failures import run
+from rtfuse.start import run
 
 
 def main() -> None:

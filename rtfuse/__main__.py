@@ -1,6 +1,6 @@
 """`rtfuse`, and `python -m rtfuse`, is the command line."""
 
-from rtfuse.failures import run
+from rtfuse.start import run
 
 
 def main() -> None:

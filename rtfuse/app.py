@@ -30,7 +30,7 @@ def run_app(app: typer.Typer) -> None:
     log_to(err, "text")
     try:
         status = app(_completed(sys.argv[1:]), standalone_mode=False)
-        sys.stdout.flush()
+        _flush()
         sys.exit(status if isinstance(status, int) else 0)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
@@ -43,16 +43,17 @@ def run_app(app: typer.Typer) -> None:
             raise
         line, ends = (usage(), 2) if usage else failures.explained(e)
         err.print(f"[bold red]error:[/] {_escape(line)}", soft_wrap=True)
-        _flush()
+        try:
+            _flush()
+        except OSError:  # a full disk, for example: it would be a second error at the end of Python
+            failures.let_go_of_output()
         sys.exit(ends)
 
 
 def _flush() -> None:
-    """Write what standard output still holds; what it cannot take would be a second error at the end of Python."""
-    try:
+    """Write what standard output still holds. Raises OSError if it cannot take that."""
+    if sys.stdout is not None:  # closed from the start
         sys.stdout.flush()
-    except OSError:
-        failures.let_go_of_output()
 
 
 def _completed(arguments: list[str]) -> list[str]:

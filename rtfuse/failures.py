@@ -1,6 +1,7 @@
 """What a user sees of an exception that nobody foresaw: one line; the traceback goes into a file.
 
-`RTFUSE_TRACEBACK=1` shows tracebacks instead, for developers. Nothing here is imported that could itself be missing.
+`RTFUSE_TRACEBACK=1` shows tracebacks instead, for developers.
+Nothing is imported here that could itself be missing.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import sys
 import tempfile
 import threading
 import traceback
-from importlib import import_module
 from typing import Any
 
 import rtfuse
@@ -38,21 +38,6 @@ _NO_MEMORY = ("not enough memory", "insufficient memory", "bad_alloc", "out of m
 _log = logging.getLogger("rtfuse")
 _written: dict[tuple[str, str, int], str] = {}
 """The file of every traceback so far, by the exception's type and place: what happens again writes no second one."""
-
-
-def run(module: str) -> None:
-    """Import a command line and run its `main`; an import that fails, or Ctrl-C meanwhile, ends in one line too."""
-    try:
-        main = import_module(module).main
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except Exception as e:
-        if shown():
-            raise
-        line, status = explained(e)
-        print(f"error: {line}", file=sys.stderr)
-        sys.exit(status)
-    main()
 
 
 def shown() -> bool:
@@ -96,9 +81,9 @@ def _of_environment(e: BaseException) -> str | None:
     return None
 
 
-def internal(e: BaseException, where: str = "") -> str:
+def internal(e: BaseException) -> str:
     """Write the traceback to a private file, once for each place, and return one line that names error and file."""
-    what = f"internal error{where}: {': '.join(part for part in (type(e).__name__, _one_line(e)) if part)}"
+    what = f"internal error: {': '.join(part for part in (type(e).__name__, _one_line(e)) if part)}"
     last = traceback.extract_tb(e.__traceback__)[-1:]
     place = (type(e).__name__, last[0].filename if last else "", (last[0].lineno or 0) if last else 0)
     text = redact("".join(traceback.format_exception(e)))
@@ -136,17 +121,17 @@ def let_go_of_output() -> None:
 
 
 def _in_thread(args: Any) -> None:
-    _log_exception(args.exc_value or args.exc_type(), f" in thread {args.thread.name}" if args.thread else "")
+    _log_exception(args.exc_value or args.exc_type(), args.thread.name if args.thread else "a thread")
 
 
 def _unraisable(args: Any) -> None:
-    _log_exception(args.exc_value or args.exc_type(), f" in {args.object!r:.80}" if args.object is not None else "")
+    _log_exception(args.exc_value or args.exc_type(), getattr(args.object, "__qualname__", type(args.object).__name__))
 
 
-def _log_exception(e: BaseException, where: str) -> None:
-    """Log an exception that nobody can catch any more; the program goes on."""
+def _log_exception(e: BaseException, stage: str) -> None:
+    """Log an exception that nobody can catch any more, with the thread or function; the program goes on."""
     if not isinstance(e, (SystemExit, KeyboardInterrupt)):
-        event(_log, logging.ERROR, "unexpected", _of_environment(e) or internal(e, where))
+        event(_log, logging.ERROR, "unexpected", _of_environment(e) or internal(e), stage=stage)
 
 
 class _Foreign(logging.Handler):
@@ -156,7 +141,7 @@ class _Foreign(logging.Handler):
         line = " ".join(record.getMessage().split())
         if record.exc_info and record.exc_info[1]:
             line += f": {_of_environment(record.exc_info[1]) or internal(record.exc_info[1])}"
-        event(_log, record.levelno, "foreign", f"{record.name}: {line}")
+        event(_log, record.levelno, "foreign", f"{record.name}: {line}", stage=record.name)
 
 
 def _one_line(e: BaseException) -> str:

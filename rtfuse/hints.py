@@ -27,14 +27,16 @@ _OURS = re.compile(r"rtfuse\s*\[([\w.,\s-]+)\]")
 _PLATFORM = re.compile(r"""sys_platform\s*==\s*['"](\w+)""")
 
 
-def install_hint(*extras: str) -> str:
+def install_hint(*extras: str, broken: str | None = None) -> str:
     """Return the command that installs what rtfuse with these extras lacks in this environment.
 
-    Where nothing is missing, but a package is broken, it installs those of the extras again.
+    Where nothing is missing it installs the packages of the extras again, or the one that is `broken`.
     """
     if missing := missing_packages(*extras):
         return pip_install(*missing)
-    return pip_install("--force-reinstall", "--no-deps", *_wanted(extras) or _wanted((None,)))
+    again = _wanted(extras) or _wanted((None,))
+    one = [requirement for requirement in _wanted((None, *extras)) if _name(requirement) == broken]
+    return pip_install("--force-reinstall", "--no-deps", *one or again)
 
 
 def missing_packages(*extras: str) -> list[str]:
@@ -102,17 +104,21 @@ def _of_extra(requirement: str, extra: str) -> str:
     return f'{name}; ({marker.strip()}) and extra == "{extra}"' if marker else f'{name}; extra == "{extra}"'
 
 
+def _name(requirement: str) -> str:
+    return re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
+
+
 def _installed(requirement: str) -> bool:
-    name = re.match(r"[\w.-]+", requirement)
     try:
-        return name is not None and distribution(name[0]) is not None
+        distribution(_name(requirement))
     except PackageNotFoundError:
         return False
+    return True
 
 
 def _torch_index(arguments: tuple[str, ...]) -> list[str]:
     """Return the option that makes pip take the CPU build of torch, gigabytes smaller, where there is no NVIDIA GPU."""
-    torch = any(re.match(r"torch\b(?!-)", argument) for argument in arguments)
+    torch = any(_name(argument) == "torch" for argument in arguments)
     cpu = sys.platform == "linux" and platform.machine() == "x86_64" and not Path("/proc/driver/nvidia").exists()
     return ["--extra-index-url", _CPU_TORCH] if torch and cpu else []
 

@@ -173,10 +173,8 @@ class Yolo:
         try:
             self._network = ENGINES[engine](path)
         except ImportError as e:
-            hint = install_hint() if engine == "openvino" else pip_install(engine)
-            raise ConfigError(
-                f"--engine {engine}: {e.name or engine} is not installed or cannot be loaded: {hint}"
-            ) from e
+            hint = install_hint(broken=engine) if engine == "openvino" else pip_install(engine)
+            raise ConfigError(f"--engine {engine} cannot be loaded ({' '.join(str(e).split())[:200]}): {hint}") from e
         except Exception as e:  # engines raise what they like
             raise ConfigError(f"{engine} cannot open {path}: {' '.join(str(e).split())[:200]}") from e
         if self._network.outputs != 1 and layout is None:

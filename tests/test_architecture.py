@@ -34,6 +34,7 @@ MAY_IMPORT = {
     "cli_proxy": {"app", "proxy"},
     "cli_detect": {"app", "detect", "signals", "yolo"},
     "app": {"failures", "logs", "web"},
+    "start": {"failures"},
     "failures": {"errors", "hints", "logs"},
     "hints": {"errors"},
     "libraries": set(),
@@ -70,7 +71,7 @@ MAY_IMPORT = {
     "bench_engines": BASE | {"fuse"},
     "cli": None,
     "__init__": None,
-    "__main__": {"failures"},
+    "__main__": {"start"},
 }
 """Module or package of `rtfuse` → the others that it may import; None: any."""
 

@@ -1,6 +1,6 @@
 """`trainer`, and `python -m trainer`, is the command line."""
 
-from rtfuse.failures import run
+from rtfuse.start import run
 
 
 def main() -> None:

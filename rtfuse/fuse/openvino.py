@@ -110,7 +110,7 @@ def openvino_module() -> Any:
         return openvino_library()
     except ImportError as e:
         why = " ".join(str(e).split())[:200]
-        raise EngineUnavailable(f"engine 'openvino' does not load: {why}; {install_hint()}") from e
+        raise EngineUnavailable(f"engine 'openvino' does not load: {why}; {install_hint(broken='openvino')}") from e
 
 
 def _whole(hw: tuple[int, int]) -> tuple[int, int]:

@@ -43,7 +43,8 @@ def test_metrics_agree_with_the_statistics_on_the_stream(start, endpoint):
 
 
 def test_an_address_in_use_ends_the_run_before_it_begins(start, endpoint):
-    first = start("run", "--ir", "synthetic:", "--rgb", "synthetic:", "--web", "127.0.0.1:0", "--publish", "off")
+    live = "synthetic:?live=1"
+    first = start("run", "--ir", live, "--rgb", live, "--web", "127.0.0.1:0", "--publish", "off")
     port = re.search(r"http://127.0.0.1:(\d+)", first.wait_for("answering on"))[1]
     second = start("run", "--ir", "synthetic:", "--rgb", "synthetic:", "--web", port, "--publish", "off")
     assert second.end() == 2
