@@ -7,7 +7,6 @@ weights are converted by torch, once, and kept (`cache.py`). A program is compil
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,6 @@ PROGRAMS = Path(__file__).parent / "programs"
 _KEPT = 3
 """Sizes that stay compiled: each takes tens of megabytes, and folders of stills have hundreds of sizes."""
 _HINTS = {"float32": ("f32", "FP32"), "bfloat16": ("bf16", "BF16"), "float16": ("f16", "FP16")}
-_log = logging.getLogger("rtfuse.fuse")
 
 
 class OpenVinoEngine:
