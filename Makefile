@@ -63,7 +63,7 @@ $(VENV)/.test: $(VENV)/.demo requirements/dev.txt requirements/torch-cpu.txt req
 newest:
 	rm -rf $(VENV)-newest
 	$(PYTHON) -m venv $(VENV)-newest
-	$(VENV)-newest/bin/python -m pip install --quiet setuptools
+	$(VENV)-newest/bin/python -m pip install --quiet --upgrade setuptools wheel
 	@tools/install_torch.sh $(VENV)-newest/bin/python $(TORCH)
 	$(VENV)-newest/bin/python -m pip install --quiet --no-build-isolation -e '.[view,web,train,export,test]'
 	$(VENV)-newest/bin/python tools/newest.py
