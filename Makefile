@@ -37,7 +37,7 @@ test-container: $(VENV)/.test
 	$(BIN)/pytest -m container tests/integration/test_container.py
 
 test-cameras: $(VENV)/.test
-	tools/camera_vm.sh $(BIN)/python -m pytest -m camera -p no:cacheprovider tests/test_v4l2.py tests/integration/test_view.py tests/integration/test_cameras.py
+	tools/camera_vm.sh $(BIN)/python -m pytest -m camera -p no:cacheprovider tests/capture/test_v4l2.py tests/integration/test_view.py tests/integration/test_cameras.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check

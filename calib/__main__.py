@@ -1,6 +1,6 @@
 """`calib`, and `python -m calib`, is the command line."""
 
-from rtfuse.start import run
+from rtfuse.cli.start import run
 
 
 def main() -> None:

@@ -14,7 +14,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from rtfuse.calibration import Camera, matrix3, undistorted
+from rtfuse.align.calibration import Camera, matrix3, undistorted
 from rtfuse.errors import CalibrationError
 from rtfuse.types import Image
 

@@ -14,10 +14,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from calib.session import NAMES, Session, load_camera, load_session, save_camera
-from rtfuse.app import add_version, run_app
-from rtfuse.calibration import Calibration, Camera, load_calibration, save_calibration
+from rtfuse.align.calibration import Calibration, Camera, load_calibration, save_calibration
+from rtfuse.cli.app import add_version, run_app
 from rtfuse.errors import CalibrationError, ConfigError, NoDisplay, OutputExists
-from rtfuse.queues import STREAMS
+from rtfuse.pipeline.queues import STREAMS
 from rtfuse.types import Stream
 
 if TYPE_CHECKING:
@@ -96,8 +96,8 @@ def boards(
     from calib.guide import contact_sheet, find_views, save_views
     from calib.session import BOARDS
     from calib.targets import parse_board
-    from rtfuse.capture.images import is_stills
-    from rtfuse.publish.record import write_image
+    from rtfuse.capture.stills import is_stills
+    from rtfuse.record.video import write_image
 
     target = parse_board(board)
     _free(output / BOARDS, force)
@@ -133,7 +133,7 @@ class _Watch:
         self._task = self._bar.add_task("looking", total=count)
         self._window = None
         if live:
-            from rtfuse.view import Window
+            from rtfuse.view.viewer import Window
 
             try:
                 self._window = Window("calib boards")
@@ -380,7 +380,7 @@ def register(
     from calib.footage import Footage, sampled
     from calib.overlay import before_and_after
     from calib.registered import calibration_of
-    from rtfuse.publish.record import write_image
+    from rtfuse.record.video import write_image
 
     _free(output, force)
     with Footage(ir, rgb) as footage:
@@ -464,7 +464,7 @@ def convert(
     calib convert calibration.yaml --to ros --camera ir -o ir_info.yaml
     """
     from calib.interchange import read_kalibr, read_ros, write_kalibr, write_ros
-    from rtfuse.config import read_yaml
+    from rtfuse.settings import read_yaml
 
     _free(output, force)
     tree = read_yaml(source)

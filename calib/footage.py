@@ -13,8 +13,8 @@ import numpy as np
 
 from rtfuse.capture import open_source
 from rtfuse.errors import CalibrationError, ConfigError, SourceLost
-from rtfuse.queues import Inbox, LiveInbox, OrderedInbox
-from rtfuse.sync import Pairer
+from rtfuse.pipeline.queues import Inbox, LiveInbox, OrderedInbox
+from rtfuse.sync.pairer import Pairer
 from rtfuse.types import Frame, Image, Pair, Source, Stream
 
 

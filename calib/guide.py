@@ -14,8 +14,8 @@ from calib.session import NAMES, VIEWS, Session, View, save_session
 from calib.targets import Board, describe
 from calib.views import Chooser, Kept, sighting
 from rtfuse.errors import CalibrationError, OutputUnwritable
-from rtfuse.publish.record import write_image
-from rtfuse.queues import STREAMS
+from rtfuse.pipeline.queues import STREAMS
+from rtfuse.record.video import write_image
 from rtfuse.types import Image, Stream
 
 _HEIGHT, _STRIP = 480, 28

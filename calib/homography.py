@@ -9,14 +9,7 @@ import cv2
 import msgspec
 import numpy as np
 
-from rtfuse.calibration import (
-    Calibration,
-    Camera,
-    Quality,
-    flattened,
-    matrix3,
-    rgb_pixels_of_ir,
-)
+from rtfuse.align.calibration import Calibration, Camera, Quality, flattened, matrix3, rgb_pixels_of_ir
 from rtfuse.errors import CalibrationError
 from rtfuse.types import Image
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from rtfuse.calibration import Calibration, Camera, fault_of, fault_of_camera, matrix3, vector3, write_yaml
-from rtfuse.config import read_yaml
+from rtfuse.align.calibration import Calibration, Camera, fault_of, fault_of_camera, matrix3, vector3, write_yaml
 from rtfuse.errors import CalibrationError
+from rtfuse.settings import read_yaml
 
 _ROS = {"plumb_bob": "pinhole", "rational_polynomial": "pinhole", "equidistant": "fisheye"}
 _KALIBR = {"radtan": "pinhole", "equidistant": "fisheye", "none": "pinhole"}

@@ -11,7 +11,7 @@ import numpy as np
 from calib.adjust import TERMS, Adjusted, Kind, Lens, Sight, adjust, pose_of, project, rms, without_bias
 from calib.session import Sighting, diameter_m
 from calib.targets import Board
-from rtfuse.calibration import Camera
+from rtfuse.align.calibration import Camera
 from rtfuse.errors import CalibrationError
 from rtfuse.types import Image
 

@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 
 from calib.footage import as_grey
-from rtfuse.align import Aligner
-from rtfuse.calibration import Calibration
+from rtfuse.align.aligner import Aligner
+from rtfuse.align.calibration import Calibration
 from rtfuse.types import Image
 
 _EDGE = (255, 120, 0)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from rtfuse.calibration import Calibration, ir_pixels_of_rgb, rgb_pixels_of_ir
+from rtfuse.align.calibration import Calibration, ir_pixels_of_rgb, rgb_pixels_of_ir
 from rtfuse.errors import CalibrationError
 
 DISTANCES_M = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0, 1000.0)

@@ -19,8 +19,8 @@ import numpy as np
 
 from calib.field import Messages, Model, Spline, least_area, messages, model_basis, model_matrix, solve
 from calib.structure import CELL, Comparison, framed, luma_of_counts
+from rtfuse.align.structure import structure
 from rtfuse.errors import CalibrationError
-from rtfuse.structure import structure
 from rtfuse.types import Image
 
 WORK_PX = 640

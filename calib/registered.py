@@ -9,7 +9,7 @@ import numpy as np
 
 from calib.field import Model
 from calib.register import Registration, register
-from rtfuse.calibration import Calibration, Camera, Quality, ir_pixels_of_rgb, matrix3
+from rtfuse.align.calibration import Calibration, Camera, Quality, ir_pixels_of_rgb, matrix3
 from rtfuse.errors import CalibrationError
 from rtfuse.types import Image
 

@@ -16,9 +16,9 @@ from calib.footage import Footage, sampled
 from calib.overlay import aligned, checkerboard, edges_on
 from calib.parallax import in_register, parallax_table
 from calib.session import NAMES, VIEWS, Session, diameter_m, load_session
-from rtfuse.calibration import Calibration, Camera, lifted, projected, rgb_pixels_of_ir, undistorted
+from rtfuse.align.calibration import Calibration, Camera, lifted, projected, rgb_pixels_of_ir, undistorted
 from rtfuse.errors import CalibrationError, OutputUnwritable
-from rtfuse.queues import STREAMS
+from rtfuse.pipeline.queues import STREAMS
 from rtfuse.types import Image, Stream
 
 _MAGNIFIED = 50

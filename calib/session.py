@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from calib.targets import Board, parse_board
-from rtfuse.calibration import Camera, fault_of_camera, write_yaml
+from rtfuse.align.calibration import Camera, fault_of_camera, write_yaml
 from rtfuse.errors import CalibrationError, OutputUnwritable
 from rtfuse.types import Image, Stream
 

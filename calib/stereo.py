@@ -11,7 +11,7 @@ import numpy as np
 from calib.adjust import Adjusted, Lens, Sight, adjust, compose, lens_of, pose_of, rms, typical, without_bias
 from calib.session import Sighting, diameter_m
 from calib.targets import Board
-from rtfuse.calibration import Calibration, Camera, Quality, lifted, matrix3, projected, undistorted, vector3
+from rtfuse.align.calibration import Calibration, Camera, Quality, lifted, matrix3, projected, undistorted, vector3
 from rtfuse.errors import CalibrationError
 from rtfuse.types import Image
 

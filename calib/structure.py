@@ -1,4 +1,4 @@
-"""Maps of what thermal and RGB share (`rtfuse.structure`), compared under every small displacement, cell by cell."""
+"""Maps of what thermal and RGB share (`rtfuse.align.structure`), compared under every small shift, cell by cell."""
 
 from __future__ import annotations
 

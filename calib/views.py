@@ -11,7 +11,7 @@ from calib.boards import Finding, find_board
 from calib.footage import Moment, is_colourless
 from calib.session import NAMES, Sighting
 from calib.targets import Board
-from rtfuse.queues import STREAMS
+from rtfuse.pipeline.queues import STREAMS
 from rtfuse.types import Image, Stream
 
 _STILL = 2.5e-3

@@ -9,11 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rtfuse.capture import open_source
+    from rtfuse.capture.sources import open_source
+    from rtfuse.client.messages import DetectionsSubscriber, StateSubscriber, StatisticsSubscriber, describe
+    from rtfuse.client.subscriber import Subscriber
     from rtfuse.errors import RtfuseError
-    from rtfuse.fuse import open_fuser
-    from rtfuse.messages import DetectionsSubscriber, StateSubscriber, StatisticsSubscriber, describe
-    from rtfuse.subscribe import Subscriber
+    from rtfuse.fuse.registry import open_fuser
     from rtfuse.types import Frame, Fused, Pair, Stamp
 
 __all__ = [
@@ -32,11 +32,11 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 _HOMES = {
-    "capture": ["open_source"],
+    "capture.sources": ["open_source"],
+    "client.messages": ["DetectionsSubscriber", "StateSubscriber", "StatisticsSubscriber", "describe"],
+    "client.subscriber": ["Subscriber"],
     "errors": ["RtfuseError"],
-    "fuse": ["open_fuser"],
-    "messages": ["DetectionsSubscriber", "StateSubscriber", "StatisticsSubscriber", "describe"],
-    "subscribe": ["Subscriber"],
+    "fuse.registry": ["open_fuser"],
     "types": ["Frame", "Fused", "Pair", "Stamp"],
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

@@ -1,11 +1,11 @@
 """`rtfuse`, and `python -m rtfuse`, is the command line."""
 
-from rtfuse.start import run
+from rtfuse.cli.start import run
 
 
 def main() -> None:
     """Run `rtfuse`."""
-    run("rtfuse.cli")
+    run("rtfuse.cli.main")
 
 
 if __name__ == "__main__":

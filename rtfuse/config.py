@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal
 
 import msgspec
 import yaml
 
 from rtfuse.errors import ConfigError
 from rtfuse.fuse import Engine, Precision
-from rtfuse.publish.planes import Encoding, Plane
-from rtfuse.sync import Policy
-
-S = TypeVar("S", bound=msgspec.Struct)
-
-Positive = Annotated[float, msgspec.Meta(gt=0)]
-NotNegative = Annotated[float, msgspec.Meta(ge=0)]
-Count = Annotated[int, msgspec.Meta(ge=1)]
-Quality = Annotated[int, msgspec.Meta(ge=1, le=100)]
-Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+from rtfuse.settings import Count, NotNegative, Positive, Quality, Share, read_yaml, to_struct
+from rtfuse.sync.pairer import Policy
+from rtfuse.wire.names import Encoding, Plane
 
 
 class _Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -48,7 +40,7 @@ class Camera(_Section, frozen=True):
 
 
 class Sync(_Section, frozen=True):
-    """How frames become pairs; see `rtfuse.sync.Pairer`. `queue` is the frames kept per camera when fusing lags.
+    """How frames become pairs; see `rtfuse.sync.pairer.Pairer`. `queue` is the frames kept per camera when fusing lags.
 
     `tolerance_ms: null` takes half a frame period of the slower stream, or 20 ms where no rate is known.
     """
@@ -136,7 +128,7 @@ class Fuse(_Section, frozen=True):
     `auto` is `ufuser` where it holds the camera's rate, else `student`; for recordings that are fused completely it is
     `ufuser`.
     `plan` is a TensorRT engine that `trainer export` wrote for this GPU and these sizes; null builds one where needed.
-    `steady` holds pixels that change by one level, against flicker (`rtfuse.steady`).
+    `steady` holds pixels that change by one level, against flicker (`rtfuse.fuse.deflicker`).
     """
 
     fuser: str = "auto"
@@ -217,7 +209,7 @@ class Record(_Section, frozen=True):
 
 
 class Raw(_Section, frozen=True):
-    """A file to record both streams to as the cameras send them, for `--replay`; see `rtfuse.raw.RawRecorder`.
+    """A file to record both streams to as the cameras send them, for `--replay`; see `rtfuse.record.raw.RawRecorder`.
 
     Thermal is lossless; `rgb_codec` is RGB's. A new part is begun after `split_s` or `split_mb`; recording ends when
     less than `reserve_mb` is free on the disk.
@@ -298,21 +290,6 @@ def dump_config(config: Config) -> str:
     return yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=100)
 
 
-def read_yaml(file: str | Path) -> dict[str, Any]:
-    """Read a YAML file of keys and values. Raises ConfigError naming the file and the fault."""
-    try:
-        tree = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except OSError as e:
-        raise ConfigError(f"config {file}: {e.strerror or e}") from e
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigError(f"config {file} is not valid YAML: {' '.join(str(e).split())}") from e
-    if tree is None:
-        return {}
-    if not isinstance(tree, dict):
-        raise ConfigError(f"config {file}: want keys and values at the top, found {type(tree).__name__}")
-    return tree
-
-
 def _parse(text: str, item: str) -> Any:
     try:
         value = yaml.safe_load(text)
@@ -331,37 +308,3 @@ def _assign(tree: dict[str, Any], key: str, value: Any, where: str) -> None:
         if not isinstance(tree, dict):
             raise ConfigError(f"{where}: {name} is a value, not a section")
     tree[last] = value
-
-
-def to_struct(tree: Mapping[str, Any], kind: type[S], where: str) -> S:
-    """Turn plain values into the struct `kind`. Raises ConfigError naming `where`, the key's path and the fault."""
-    _refuse_unknown(tree, kind, where, "")
-    try:
-        return msgspec.convert(tree, kind)
-    except msgspec.ValidationError as e:
-        fault, _, path = str(e).partition(" - at `$")
-        path = path.strip(".`")
-        fault = f"{fault[:1].lower()}{fault[1:]}{_choices(kind, path) if 'enum' in fault else ''}"
-        raise ConfigError(f"{where}: {path or 'value'}: {fault}") from e
-
-
-def _choices(kind: Any, path: str) -> str:
-    """Say what a key that takes words takes, from its type."""
-    for name in path.split("."):
-        fields = msgspec.structs.fields(kind) if hasattr(kind, "__struct_fields__") else ()
-        kind = next((f.type for f in fields if f.name == name), str)
-    words = [w for part in (kind, *get_args(kind)) for w in get_args(part) if isinstance(w, str)]
-    numbers = " or a number" if float in get_args(kind) or Positive in get_args(kind) else ""
-    return f"; want {', '.join(words)}{numbers}" if words else ""
-
-
-def _refuse_unknown(tree: Mapping[str, Any], kind: type[msgspec.Struct], where: str, path: str) -> None:
-    fields = {f.name: f.type for f in msgspec.structs.fields(kind)}
-    for key, value in tree.items():
-        if key not in fields:
-            near = difflib.get_close_matches(str(key), fields, 1)
-            hint = f"did you mean {path}{near[0]}?" if near else f"there are {', '.join(fields)}"
-            raise ConfigError(f"{where}: unknown key {path}{key}; {hint}")
-        section = fields[key]
-        if isinstance(section, type) and issubclass(section, msgspec.Struct) and isinstance(value, Mapping):
-            _refuse_unknown(value, section, where, f"{path}{key}.")

@@ -161,8 +161,8 @@ class Fused:
     `image` is (H, W, 3) uint8 RGB on the RGB camera's grid. `aligned` gives the thermal image on the same grid, which
     not every fuser needs and not every consumer asks for. `valid` is (H, W) uint8, 255 where thermal reaches, 0 where
     the output is RGB alone, between them on the seam; None means thermal reaches everywhere. `fuser` names the method,
-    `mode` what was done; `states` what each stream is doing (see `rtfuse.health`). `spots` are the hottest and coldest
-    pixel of a radiometric thermal frame, their places in pixels of `image`, possibly outside of it.
+    `mode` what was done; `states` what each stream is doing (see `rtfuse.observe.health`). `spots` are the hottest and
+    coldest pixel of a radiometric thermal frame, their places in pixels of `image`, possibly outside of it.
     """
 
     image: Image

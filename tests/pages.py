@@ -15,11 +15,12 @@ import cv2
 import numpy as np
 from scenes import make_frame
 
-from rtfuse.health import Condition, State
-from rtfuse.stats import Stats
+from rtfuse.observe.health import Condition, State
+from rtfuse.observe.stats import Stats
 from rtfuse.thermal.agc import Agc
 from rtfuse.types import Alone, Fused, Pair
-from rtfuse.web.server import RigView, WebServer
+from rtfuse.web.rig_view import RigView
+from rtfuse.web.server import WebServer
 
 TOKEN = "correct horse battery"
 SIZE = (640, 480)

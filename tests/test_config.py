@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from rtfuse.align import Aligner
-from rtfuse.calibration import load_calibration
-from rtfuse.config import Config, dump_config, load_config, read_yaml
+from rtfuse.align.aligner import Aligner
+from rtfuse.align.calibration import load_calibration
+from rtfuse.config import Config, dump_config, load_config
 from rtfuse.errors import ConfigError
-from rtfuse.proxy import load_proxy_config
+from rtfuse.publish.proxy import load_proxy_config
+from rtfuse.settings import read_yaml
 from trainer.recipe import load_recipe
 
 

@@ -177,7 +177,7 @@ def test_the_wheel_carries_what_is_read_at_run_time(wheel):
     ]
     missing = {str(p.relative_to(ROOT)) for p in files if p.is_file()} - names
     assert not missing
-    assert {"rtfuse/py.typed", "rtfuse/detect.py"} <= names
+    assert {"rtfuse/py.typed", "rtfuse/detect/detector.py"} <= names
     data = f"rtfuse-{importlib.metadata.version('rtfuse')}.data/data/share/rtfuse"
     configs = {f"{data}/{p.relative_to(ROOT)}" for p in (ROOT / "configs").rglob("*") if p.is_file()}
     assert configs

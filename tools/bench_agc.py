@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rtfuse.capture import open_source
-from rtfuse.publish.record import write_image
+from rtfuse.record.video import write_image
 from rtfuse.thermal import Agc
 from rtfuse.types import Frame
 

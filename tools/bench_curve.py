@@ -20,11 +20,11 @@ import numpy as np
 import zmq
 
 from rtfuse.capture import open_source
-from rtfuse.keys import client_keys, curve_client, new_client, new_rig
-from rtfuse.publish.curve import Gate
-from rtfuse.publish.zmq import Publisher
-from rtfuse.subscribe import Subscriber
+from rtfuse.client.subscriber import Subscriber
+from rtfuse.publish.auth import Gate
+from rtfuse.publish.publisher import Publisher
 from rtfuse.types import Fused, Pair
+from rtfuse.wire.keys import client_keys, curve_client, new_client, new_rig
 
 SIZES = {"1080p JPEG": 400_000, "640x480 raw": 921_600, "1080p raw": 6_220_800}
 

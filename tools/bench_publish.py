@@ -31,16 +31,16 @@ from typing import Any
 
 import numpy as np
 
-from rtfuse.bench import machine
+from rtfuse.bench.stages import machine
 from rtfuse.capture import open_source
+from rtfuse.client.subscriber import Subscriber
 from rtfuse.config import load_config
-from rtfuse.keys import new_client, new_rig
-from rtfuse.pipeline import Pipeline
-from rtfuse.publish.images import compress
-from rtfuse.publish.planes import Encoding
-from rtfuse.rig import introduce, open_publisher, open_rig
-from rtfuse.subscribe import Subscriber
+from rtfuse.pipeline.build import introduce, open_publisher, open_rig
+from rtfuse.pipeline.run import Pipeline
 from rtfuse.types import Frame, Image, SourceInfo, Stamp, Stream
+from rtfuse.wire.images import compress
+from rtfuse.wire.keys import new_client, new_rig
+from rtfuse.wire.names import Encoding
 
 _RATE_HZ = 30.0
 
@@ -261,7 +261,7 @@ def encodings(options: argparse.Namespace) -> None:
     """One thread's milliseconds and the bytes of each encoding, in turn."""
     import cv2
 
-    from rtfuse.publish.h264 import H264Encoder
+    from rtfuse.wire.h264 import H264Encoder
 
     cv2.setNumThreads(1)
     images = pictures("rgb", options.size) if not options.images else _read(options.images)

@@ -6,7 +6,7 @@ usage() {
   cat <<'USAGE'
 usage: tools/camera_vm.sh COMMAND [ARGUMENT...]
 
-  tools/camera_vm.sh .venv/bin/python -m pytest -m camera tests/test_v4l2.py
+  tools/camera_vm.sh .venv/bin/python -m pytest -m camera tests/capture/test_v4l2.py
   tools/camera_vm.sh .venv/bin/rtfuse probe
 
 Boots a stock Debian kernel over this machine's own file system (read only, /tmp is fresh) and runs COMMAND there in

@@ -23,9 +23,9 @@ from rich.table import Table
 
 from rtfuse.config import Camera, Config, Degraded, Fuse, Publish
 from rtfuse.errors import DeviceUnavailable, SourceLost
-from rtfuse.pipeline import Pipeline
-from rtfuse.rig import open_rig
-from rtfuse.stats import Snapshot
+from rtfuse.observe.stats import Snapshot
+from rtfuse.pipeline.build import open_rig
+from rtfuse.pipeline.run import Pipeline
 from rtfuse.types import Frame, Fused, Image, Pair, Source, SourceInfo, Stamp, Stream
 
 SIZE_WH = (96, 72)

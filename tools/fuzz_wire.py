@@ -24,12 +24,13 @@ from typing import Any
 import msgspec
 import numpy as np
 
+from rtfuse.client.subscriber import Subscriber
 from rtfuse.errors import WireError
-from rtfuse.publish import about, detections, wire
-from rtfuse.publish.h264 import H264Decoder, H264Encoder
-from rtfuse.publish.zmq import Publisher
-from rtfuse.subscribe import Subscriber
+from rtfuse.publish.publisher import Publisher
 from rtfuse.types import Frame, Fused, Pair, Stamp
+from rtfuse.wire import description, detections
+from rtfuse.wire import message as wire
+from rtfuse.wire.h264 import H264Decoder, H264Encoder
 
 _SIZE_WH = (34, 26)
 _GREETING = b"\xff" + bytes(8) + b"\x7f\x03\0NULL" + bytes(16) + b"\0" + bytes(31)
@@ -106,13 +107,15 @@ def seeds() -> list[bytes]:
             ),
         )
     )
-    camera = about.CameraAbout(uri="synthetic:", width=34, height=26, dtype="uint8", live=True)
-    plane = about.PlaneAbout(topic="fused", plane="fused", pixel_format="rgb24", encoding="raw")
-    described = about.Description(software="0", fuser="x", streams={"ir": camera}, planes=[plane], **of_us)  # type: ignore[arg-type]
-    found.append(about.encode_description("about", described, "plane_m: 5\n"))
-    state = about.StreamState(state="lost", why="gone")
+    camera = description.CameraAbout(uri="synthetic:", width=34, height=26, dtype="uint8", live=True)
+    plane = description.PlaneAbout(topic="fused", plane="fused", pixel_format="rgb24", encoding="raw")
+    described = description.Description(software="0", fuser="x", streams={"ir": camera}, planes=[plane], **of_us)  # type: ignore[arg-type]
+    found.append(description.encode_description("about", described, "plane_m: 5\n"))
+    state = description.StreamState(state="lost", why="gone")
     found.append(
-        about.encode_state("state", about.StateChange(stream="ir", before="live", streams={"ir": state}, **of_us))
+        description.encode_state(
+            "state", description.StateChange(stream="ir", before="live", streams={"ir": state}, **of_us)
+        )
     )  # type: ignore[arg-type]
     return found
 
@@ -132,8 +135,8 @@ def decoders() -> dict[str, Callable[[bytes], object]]:
         "h264": unit,
         "statistics": wire.decode_statistics,
         "detections": detections.decode_detections,
-        "description": about.decode_description,
-        "state": about.decode_state,
+        "description": description.decode_description,
+        "state": description.decode_state,
     }
 
 

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from rtfuse.bench import machine
-from rtfuse.bench_engines import bench_engines, open_program, table
+from rtfuse.bench.engines import bench_engines, open_program, table
+from rtfuse.bench.stages import machine
 from rtfuse.errors import RtfuseError
 from rtfuse.fuse import UFUSER_WEIGHTS
-from rtfuse.fuse.eager import EagerEngine
-from rtfuse.fuse.engines import tolerance
+from rtfuse.fuse.engines.eager import EagerEngine
+from rtfuse.fuse.engines.parity import tolerance
 from rtfuse.fuse.inputs import sample
 
 ON_GPU = torch.cuda.is_available()

@@ -15,7 +15,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 # They touch every package that rtfuse runs with; the demo brings openvino, av and cv2 in as well.
-TESTS = ("wire", "config", "publish", "media", "page", "student", "export")
+TESTS = (
+    "wire/test_wire",
+    "test_config",
+    "publish/test_publisher",
+    "capture/test_recordings",
+    "web/test_page",
+    "fuse/test_student",
+    "trainer/test_export",
+)
 
 
 def main() -> None:
@@ -23,7 +31,7 @@ def main() -> None:
     checks = {
         "pip check": ["-m", "pip", "check"],
         "the demo": ["-m", "rtfuse", *shlex.split(os.environ["DEMO"])],
-        "the tests": ["-m", "pytest", "-n", "2", "--dist", "loadfile", "-q", *(f"tests/test_{t}.py" for t in TESTS)],
+        "the tests": ["-m", "pytest", "-n", "2", "--dist", "loadfile", "-q", *(f"tests/{t}.py" for t in TESTS)],
     }
     (ROOT / "out").mkdir(exist_ok=True)
     failed = [name for name, args in checks.items() if subprocess.run([sys.executable, *args], cwd=ROOT).returncode]

@@ -23,7 +23,7 @@ from av.video.frame import VideoFrame
 
 from calib.pattern import disc_mm
 from calib.targets import Board, parse_board
-from rtfuse.calibration import (
+from rtfuse.align.calibration import (
     Calibration,
     Camera,
     load_calibration,
@@ -32,7 +32,7 @@ from rtfuse.calibration import (
     save_calibration,
     undistorted,
 )
-from rtfuse.capture.synthetic import PLANE_M, SyntheticScene
+from rtfuse.capture.synthetic.scene import PLANE_M, SyntheticScene
 from rtfuse.types import Image, Stream
 
 FPS = 30

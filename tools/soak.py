@@ -22,13 +22,13 @@ from pathlib import Path
 
 import numpy as np
 
-from rtfuse.align import Aligner
+from rtfuse.align.aligner import Aligner
+from rtfuse.capture.pacing import Playback
+from rtfuse.client.subscriber import Subscriber
 from rtfuse.fuse.luma import LumaFuser
-from rtfuse.parts import Rig
-from rtfuse.pipeline import Pipeline
-from rtfuse.playback import Playback
-from rtfuse.subscribe import Subscriber
-from rtfuse.sync import Pairer
+from rtfuse.pipeline.parts import Rig
+from rtfuse.pipeline.run import Pipeline
+from rtfuse.sync.pairer import Pairer
 from rtfuse.types import Frame, Fused, Image, SourceInfo, Stamp, Stream
 
 _MS = 1_000_000

@@ -1,6 +1,6 @@
 """`trainer`, and `python -m trainer`, is the command line."""
 
-from rtfuse.start import run
+from rtfuse.cli.start import run
 
 
 def main() -> None:

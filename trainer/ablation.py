@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from rtfuse.fuse.ufuser import Block, Residual, Transformer, UFuser
+from rtfuse.fuse.networks.ufuser import Block, Residual, Transformer, UFuser
 from trainer.recipe import Branch
 
 

@@ -94,7 +94,7 @@ def bench(recipe: Recipe, patches: Patches, run: Run, steps: int) -> Report:
 
 
 def _processor() -> str:
-    from rtfuse.bench import machine
+    from rtfuse.bench.stages import machine
 
     return machine()
 

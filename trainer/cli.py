@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from rtfuse.app import add_version, run_app
+from rtfuse.cli.app import add_version, run_app
 from rtfuse.errors import ConfigError, OutputUnwritable
 from rtfuse.hints import need
 from trainer.recipe import Recipe, dump_recipe, load_recipe
@@ -183,8 +183,8 @@ def export(
     need("trainer export", ("torch", *onnx), "export")
     import msgspec
 
-    from rtfuse.commands import size_of
-    from rtfuse.fuse.nets import load_network
+    from rtfuse.cli.commands import size_of
+    from rtfuse.fuse.networks.loading import load_network
     from trainer.data import Patches
     from trainer.export import TARGETS, Build, manifest_beside, manifest_of, read_metrics, trained
     from trainer.export import export as write

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rtfuse.capture.images import is_image, read_image
+from rtfuse.capture.stills import is_image, read_image
 from rtfuse.errors import ConfigError, OutputUnwritable, SourceNotFound, SourceUnreadable
 from rtfuse.fuse.luma import luma
 from rtfuse.types import Image

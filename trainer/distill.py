@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from rtfuse.errors import ConfigError
 from rtfuse.fuse import UFUSER_WEIGHTS, open_fuser
-from rtfuse.fuse.nets import load_network
-from rtfuse.fuse.student import Student
+from rtfuse.fuse.networks.loading import load_network
+from rtfuse.fuse.networks.student import Student
 from rtfuse.types import Image
 from trainer.fusion import drawn
 from trainer.losses import fusion_loss, sobel

@@ -17,12 +17,12 @@ from rich.table import Table
 from torch import nn
 
 from rtfuse.capture import open_source
-from rtfuse.capture.images import is_image, read_image
+from rtfuse.capture.stills import is_image, read_image
 from rtfuse.errors import ConfigError, SourceNotFound
-from rtfuse.fuse.eager import EagerEngine
+from rtfuse.fuse.deflicker import Steady
+from rtfuse.fuse.engines.eager import EagerEngine
 from rtfuse.fuse.luma import luma
-from rtfuse.fuse.network import ProgramFuser
-from rtfuse.steady import Steady
+from rtfuse.fuse.program_fuser import ProgramFuser
 from rtfuse.types import Frame, Image
 from trainer.metrics import Flicker, Scores, measure, stretched
 from trainer.published import COLUMNS, PUBLISHED
@@ -49,7 +49,7 @@ MEASURES = [f.name for f in msgspec.structs.fields(Scores)]
 class Result:
     """Scores by method and pair name; what was skipped, with the reason.
 
-    For recordings also flicker by method: as fused, and `shown` as a rig shows it (`rtfuse.steady`).
+    For recordings also flicker by method: as fused, and `shown` as a rig shows it (`rtfuse.fuse.deflicker`).
     """
 
     scores: dict[str, dict[str, Scores]]

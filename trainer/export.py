@@ -1,9 +1,10 @@
 """Weights out of a run, as what other programs load, with a manifest that says where they come from.
 
-`openvino` is the program that `rtfuse` runs on processors, without torch (`rtfuse.fuse.openvino`); `safetensors` are
-what it loads where torch is installed. `onnx` and `torch-export` are the network for other programs, with inputs `ir`
-and `luma` and output `fused`, (1, 1, H, W) float32 in [0, 1] each; H and W are fixed, or dynamic: any multiples of 8
-from 16 up. `tensorrt` and `tensorrt-rtx` are whole programs, from raw bytes to fused bytes (`rtfuse.fuse.program`).
+`openvino` is the program that `rtfuse` runs on processors, without torch (`rtfuse.fuse.engines.openvino`);
+`safetensors` are what it loads where torch is installed. `onnx` and `torch-export` are the network for other programs,
+with inputs `ir` and `luma` and output `fused`, (1, 1, H, W) float32 in [0, 1] each; H and W are fixed, or dynamic: any
+multiples of 8 from 16 up. `tensorrt` and `tensorrt-rtx` are whole programs, from raw bytes to fused bytes
+(`rtfuse.fuse.engines.program`).
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from torch import nn
 
 import rtfuse
 from rtfuse.errors import ConfigError, OutputUnwritable, SourceNotFound, SourceUnreadable
+from rtfuse.fuse.engines.onnx import OPSET, OUTPUT, check_installed, quiet
 from rtfuse.fuse.inputs import MULTIPLE
-from rtfuse.fuse.onnx import OPSET, OUTPUT, check_installed, quiet
-from rtfuse.fuse.ufuser import UFuser
+from rtfuse.fuse.networks.ufuser import UFuser
 from trainer.ablation import fusion_net
 from trainer.recipe import Recipe, load_recipe
 
@@ -218,7 +219,7 @@ def _check_size(size_wh: Size, multiple: int) -> None:
 
 def _openvino(net: nn.Module, lanes: int) -> tuple[bytes, dict[str, bytes]]:
     """Return the program for processors, of any size, and what lies beside it, by suffix."""
-    from rtfuse.fuse.convert import convert
+    from rtfuse.fuse.engines.convert import convert
 
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "program.xml"
@@ -228,10 +229,10 @@ def _openvino(net: nn.Module, lanes: int) -> tuple[bytes, dict[str, bytes]]:
 
 def _plan(net: nn.Module, build: Build, library_name: str) -> tuple[bytes, str]:
     """Return an engine of the program, and the version of the library that built it."""
-    from rtfuse.fuse.nets import for_gpu
-    from rtfuse.fuse.onnx import program_as_onnx
-    from rtfuse.fuse.program import Program
-    from rtfuse.fuse.tensorrt import build_plan, library
+    from rtfuse.fuse.engines.onnx import program_as_onnx
+    from rtfuse.fuse.engines.program import Program
+    from rtfuse.fuse.engines.tensorrt import build_plan, library
+    from rtfuse.fuse.networks.loading import for_gpu
 
     trt = library(library_name)
     (w, h), (iw, ih) = build.size_wh or (0, 0), build.ir_size_wh or build.size_wh or (0, 0)

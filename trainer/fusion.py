@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from rtfuse.fuse import UFUSER_WEIGHTS
-from rtfuse.fuse.ufuser import load_weights
+from rtfuse.fuse.networks.ufuser import load_weights
 from trainer.ablation import fusion_net
 from trainer.data import Patches
 from trainer.losses import distance, fusion_loss

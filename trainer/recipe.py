@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 import yaml
 
-from rtfuse.config import read_yaml, to_struct
 from rtfuse.errors import ConfigError
+from rtfuse.settings import read_yaml, to_struct
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
@@ -116,7 +116,7 @@ class Fusion(_Part, frozen=True):
 
 
 class Distill(_Part, frozen=True):
-    """The student: a small network that learns to make what the teacher makes (`rtfuse.fuse.student`).
+    """The student: a small network that learns to make what the teacher makes (`rtfuse.fuse.networks.student`).
 
     `teacher` is a weights file, or `shipped`. `channels`, `layers` and `context` are the student's sizes. Each pair is
     shown to the teacher as it is, and `variants` more times as another exposure would have it. `crop` is the width and

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from heapq import merge
 
 from rtfuse.config import Align, Camera, Config, Fuse, Playback
-from rtfuse.parts import Rig
-from rtfuse.rig import open_rig
+from rtfuse.pipeline.build import open_rig
+from rtfuse.pipeline.parts import Rig
 from rtfuse.types import Image, Pair
 
 

@@ -1,77 +1,8 @@
-"""Frame sources, behind `open_source(uri, stream)`.
+"""Open sources of frames: cameras, network streams, recordings, stills, the synthetic street.
 
-| uri                                              | source                                              |
-|--------------------------------------------------|-----------------------------------------------------|
-| `/dev/video0`, `/dev/v4l/by-id/…`                | a V4L2 camera                                       |
-| `rtsp://…`, `http://…`, `udp://…`                | a network stream                                    |
-| `clip.mp4`, any other file                       | a recording                                         |
-| `stills/`, `stills/*.png`, `one.png`             | images: a folder, a pattern, or a single one        |
-| `synthetic:`, `synthetic:?seed=3&ir_fps=9`       | the synthetic street scene                          |
+`sources` has `open_source(uri, stream)`; `clocks`, `pacing`, `prepared` and `reconnect` are common to the sources.
 """
 
-from __future__ import annotations
+from rtfuse.capture.sources import is_live, open_source
 
-import re
-import time
-from collections.abc import Mapping
-from typing import Literal
-
-from rtfuse.types import Clock, Source, Stream
-
-_NETWORK = re.compile(r"(rtsps?|https?|udp|rtp|srt|tcp|rtmps?)://", re.IGNORECASE)
-
-
-def open_source(
-    uri: str,
-    stream: Stream,
-    *,
-    fps: float | None = None,
-    size_wh: tuple[int, int] | None = None,
-    pixel_format: str | None = None,
-    controls: Mapping[str, int | bool | str] | None = None,
-    words: bool | None = None,
-    timeout_s: float = 5.0,
-    transport: Literal["tcp", "udp"] = "tcp",
-    clock: Clock = time.monotonic_ns,
-) -> Source:
-    """Open the source that `uri` names, as the thermal (`ir`) or visible (`rgb`) stream.
-
-    `fps` is the rate of stills and the rate asked of a camera; `size_wh`, `pixel_format` (V4L2 fourcc), `controls` and
-    `words` are a camera's, see `V4l2Source`; `transport` is RTSP's. A live source that gives nothing for `timeout_s` is
-    lost. Raises SourceNotFound, SourceUnreadable, DeviceUnavailable or ConfigError, before any frame
-    is read.
-    """
-    if uri.startswith("synthetic:"):
-        from rtfuse.capture.synthetic import SyntheticScene, SyntheticSource
-
-        return SyntheticSource(SyntheticScene.from_uri(uri), stream, clock=clock)
-    if uri.startswith("/dev/"):
-        from rtfuse.capture.v4l2 import V4l2Source
-
-        return V4l2Source(
-            uri,
-            stream,
-            size_wh=size_wh,
-            rate_hz=fps,
-            pixel_format=pixel_format,
-            controls=controls,
-            words=words,
-            stall_timeout_s=timeout_s,
-            clock=clock,
-        )
-    if _NETWORK.match(uri):
-        from rtfuse.capture.network import NetworkStream
-
-        return NetworkStream(uri, stream, read_timeout_s=timeout_s, transport=transport, clock=clock)
-    from rtfuse.capture.images import Stills, is_stills
-
-    if is_stills(uri):
-        return Stills(uri, stream, fps=fps, clock=clock)
-    from rtfuse.capture.media import Recording
-
-    return Recording(uri, stream, clock=clock)
-
-
-def is_live(uri: str) -> bool:
-    """Whether `uri` names a camera or a network stream, which may come and go."""
-    return uri.startswith("/dev/") or _NETWORK.match(uri) is not None
+__all__ = ["is_live", "open_source"]

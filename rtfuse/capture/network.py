@@ -12,8 +12,8 @@ from typing import Literal
 import av
 from av.video.frame import VideoFrame
 
-from rtfuse.capture.media import first_frame, reason, to_ns
-from rtfuse.clockmap import ClockMap, ClockState
+from rtfuse.capture.clocks import ClockMap, ClockState
+from rtfuse.capture.recordings import first_frame, reason, to_ns
 from rtfuse.errors import DeviceUnavailable, SourceLost, redact
 from rtfuse.types import Clock, Frame, SourceInfo, Stamp, Stream
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from rtfuse.clockmap import ClockGuard, ClockState
+from rtfuse.capture.clocks import ClockGuard, ClockState
 from rtfuse.types import Frame, Source, SourceInfo
 
 Step = Callable[[Frame], Frame]

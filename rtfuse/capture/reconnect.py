@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Protocol
 
-from rtfuse.clockmap import ClockState
+from rtfuse.capture.clocks import ClockState
 from rtfuse.errors import RtfuseError, SourceLost
 from rtfuse.types import Frame, Source, SourceInfo
 
@@ -17,7 +17,7 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 0.5
 
 
 class Watcher(Protocol):
-    """Who wants to know: `rtfuse.health.Health`."""
+    """Who wants to know: `rtfuse.observe.health.Health`."""
 
     def lost(self, why: str) -> None: ...
 

@@ -1,7 +1,7 @@
 """The V4L2 calls of the Linux kernel: structures, numbers and flags under the names that linux/videodev2.h gives them.
 
-Only what rtfuse uses. Layouts and numbers are those of x86-64 and ARM64; `tests/test_videodev2.py` compares each with
-what a C compiler makes of the header. Importing works on every system, calling only on Linux.
+Only what rtfuse uses. Layouts and numbers are those of x86-64 and ARM64; `tests/capture/test_videodev2.py` compares
+each with what a C compiler makes of the header. Importing works on every system, calling only on Linux.
 """
 
 from __future__ import annotations

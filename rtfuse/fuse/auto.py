@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 
 from rtfuse.errors import EngineUnavailable
-from rtfuse.fuse import Fuser, ThermalPicture
+from rtfuse.fuse.fuser import Fuser, ThermalPicture
 from rtfuse.types import Clock, Image
 
 _MARGIN, _FULL, _ROOM = 0.7, 0.95, 0.6

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from rtfuse.errors import EngineUnavailable, RtfuseError
-from rtfuse.fuse import Fuser, ThermalPicture
+from rtfuse.fuse.fuser import Fuser, ThermalPicture
 from rtfuse.types import Image
 
 T = TypeVar("T")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from rtfuse.fuse import ThermalPicture
+from rtfuse.fuse.fuser import ThermalPicture
 from rtfuse.types import Image
 
 FuseLuma = Callable[[Image, Image], Image]

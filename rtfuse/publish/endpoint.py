@@ -14,9 +14,9 @@ from typing import Any
 import zmq
 
 from rtfuse.errors import ConfigError, EndpointUnavailable
-from rtfuse.publish import check_endpoint, check_reach
-from rtfuse.publish.alive import keep_alive
-from rtfuse.publish.curve import Gate
+from rtfuse.publish.auth import Gate
+from rtfuse.wire.addresses import check_endpoint, check_reach
+from rtfuse.wire.keepalive import keep_alive
 
 _LINGER_MS = 200
 _NONSENSE = "publish.endpoint: {!r} is no endpoint; want for example tcp://127.0.0.1:5555 or ipc:///run/rtfuse"

@@ -6,18 +6,14 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 
 from rtfuse.errors import ConfigError
 from rtfuse.types import Frame, Fused, Image, Pair, Stream
+from rtfuse.wire.names import ABOUT_TOPIC, STATE_TOPIC, STATISTICS_TOPIC, Encoding, PixelFormat, Plane
 
-Plane = Literal["fused", "ir", "rgb", "counts", "mask"]
-Encoding = Literal["raw", "jpeg", "png", "h264"]
-PixelFormat = Literal["rgb24", "gray8", "gray16le"]
-
-STATISTICS_TOPIC, STATE_TOPIC, ABOUT_TOPIC = "stats", "state", "about"
 _OWN_TOPICS = (STATISTICS_TOPIC, STATE_TOPIC, ABOUT_TOPIC)
 PIXELS: dict[Plane, PixelFormat] = {
     "fused": "rgb24",

@@ -1,23 +1,10 @@
-"""The rig over HTTP: a page with the live picture, numbers for Prometheus, and whether it is healthy.
+"""Serve the rig over HTTP: a page with the live picture, numbers for Prometheus, and whether it is healthy.
 
 `server` listens, `guard` says who may, `page` answers; `live` shows the newest frame, `encode` makes it a JPEG once,
 `boxes` are what detectors say of it, `state` the rig in words and numbers, `controls` what may be changed. What the
 browser runs is in `static`.
 """
 
-from __future__ import annotations
+from rtfuse.web.addresses import DEFAULT_ADDRESS, address_of
 
-import re
-
-from rtfuse.errors import ConfigError
-
-DEFAULT_ADDRESS = "127.0.0.1:8080"
-_ADDRESS = re.compile(r"(?:(\[[0-9a-fA-F:.%\w]+\]|[\w.-]+):)?(\d{1,5})")
-
-
-def address_of(text: str) -> tuple[str, int]:
-    """Return host and port of `ADDR:PORT`, or of a port on the loopback device. Raises ConfigError."""
-    found = _ADDRESS.fullmatch(text)
-    if found is None or int(found[2]) > 65535:
-        raise ConfigError(f"web.address: {text!r} is no address; want for example {DEFAULT_ADDRESS}, or a port")
-    return (found[1] or "127.0.0.1").strip("[]"), int(found[2])
+__all__ = ["DEFAULT_ADDRESS", "address_of"]

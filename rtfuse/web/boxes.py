@@ -9,10 +9,10 @@ from typing import Any
 
 import zmq
 
+from rtfuse.client.connection import Keys, connected
 from rtfuse.errors import ConfigError, KeysUnusable, WireError
-from rtfuse.publish.connect import Keys, connected
-from rtfuse.publish.detections import DETECTIONS_TOPIC, MAX_DETECTIONS_BYTES, Detections, decode_detections
 from rtfuse.types import Clock
+from rtfuse.wire.detections import DETECTIONS_TOPIC, MAX_DETECTIONS_BYTES, Detections, decode_detections
 
 _DETECTORS = 8
 _SHOWN = 100

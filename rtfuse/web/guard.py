@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from rtfuse.logs import event
+from rtfuse.observe.logs import event
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

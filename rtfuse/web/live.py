@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from aiohttp import WSMsgType, web
 
-from rtfuse.logs import event
+from rtfuse.observe.logs import event
 from rtfuse.types import Clock, Fused, Pair, PlacedSpot
 from rtfuse.web.encode import Encoded, Encoder, Plane, QualityName, Shot
 

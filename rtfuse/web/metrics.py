@@ -11,14 +11,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from rtfuse.health import State
-from rtfuse.stats import Snapshot, Spread
+from rtfuse.observe.health import State
+from rtfuse.observe.stats import Snapshot, Spread
 
 _Labels = tuple[str, ...]
 
 
 class Audience(Protocol):
-    """Who listens: `rtfuse.publish.zmq.Publisher`. Both may be asked from any thread."""
+    """Who listens: `rtfuse.publish.publisher.Publisher`. Both may be asked from any thread."""
 
     @property
     def refused(self) -> Mapping[str, int]:

@@ -9,13 +9,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 import msgspec
 from aiohttp import web
 
-from rtfuse.logs import event
-from rtfuse.stats import Snapshot
+from rtfuse.observe.logs import event
+from rtfuse.observe.stats import Snapshot
 from rtfuse.thermal.palettes import PALETTES, palette
 from rtfuse.types import Fused, Pair
 from rtfuse.web.boxes import BoxFeed
@@ -23,10 +23,8 @@ from rtfuse.web.controls import Controls
 from rtfuse.web.encode import Plane, QualityName
 from rtfuse.web.guard import Guard, TooManyTries
 from rtfuse.web.live import MAX_SAID_BYTES, Live, spots_of
+from rtfuse.web.rig_view import RigView
 from rtfuse.web.state import Chronicle, plain_causes, state_of
-
-if TYPE_CHECKING:
-    from rtfuse.web.server import RigView
 
 _STATIC = Path(__file__).parent / "static"
 _KINDS = {

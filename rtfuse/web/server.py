@@ -10,47 +10,28 @@ import socket
 import ssl
 import stat
 import threading
-import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from aiohttp import web
 
+from rtfuse.client.connection import Keys
 from rtfuse.errors import ConfigError, EndpointUnavailable
-from rtfuse.health import State
-from rtfuse.logs import event
-from rtfuse.publish.connect import Keys
-from rtfuse.stats import Snapshot
-from rtfuse.types import Clock
-from rtfuse.web import address_of
+from rtfuse.observe.health import State
+from rtfuse.observe.logs import event
+from rtfuse.observe.stats import Snapshot
+from rtfuse.web.addresses import address_of
 from rtfuse.web.boxes import BoxFeed
-from rtfuse.web.controls import Adjustable
 from rtfuse.web.guard import HEADERS, Guard
-from rtfuse.web.metrics import Audience, exposition
+from rtfuse.web.metrics import exposition
 from rtfuse.web.page import Page
+from rtfuse.web.rig_view import RigView
 
 _FRESH_S = 2.0
 """A rig whose newest frame is older is not ready."""
 _START_S = 10.0
 _MAX_ASKED_BYTES = 4096
 _log = logging.getLogger("rtfuse.web")
-
-
-@dataclass(frozen=True, slots=True)
-class RigView:
-    """What the server may ask of the rig: its counts now, and what it is (the labels of `rtfuse_info`).
-
-    `causes` says in words why frames are dropped; `adjustable` is what the page may change (None: nothing); `audience`
-    is who listens elsewhere.
-    """
-
-    snapshot: Callable[[], Snapshot]
-    about: Callable[[], Mapping[str, str]]
-    clock: Clock = time.monotonic_ns
-    causes: Mapping[str, str] = field(default_factory=dict)
-    adjustable: Adjustable | None = None
-    audience: Audience | None = None
 
 
 class WebServer:

@@ -6,8 +6,8 @@ from collections import Counter, deque
 from collections.abc import Mapping
 from typing import Any
 
-from rtfuse.health import Condition, State
-from rtfuse.stats import Snapshot, Spread
+from rtfuse.observe.health import Condition, State
+from rtfuse.observe.stats import Snapshot, Spread
 
 NAMES = {"ir": "Thermal", "rgb": "RGB"}
 _OUTPUTS = {"publish": "Publishing", "record": "Recording", "web": "This page", "drift": "Watching the bracket"}

@@ -21,7 +21,7 @@ import pytest
 import zmq
 
 from rtfuse import StatisticsSubscriber
-from rtfuse.publish.detections import Box, Detections, encode_detections
+from rtfuse.wire.detections import Box, Detections, encode_detections
 
 pytestmark = pytest.mark.browser
 STILL = "synthetic:?live=1&noise=0"

@@ -18,10 +18,10 @@ from calib.guide import guide_picture
 from calib.session import load_session
 from calib.targets import parse_board
 from calib.views import Chooser
-from rtfuse.align import ir_pixels_of_rgb_grid
-from rtfuse.calibration import load_calibration, save_calibration
-from rtfuse.capture.media import Recording
-from rtfuse.capture.synthetic import SyntheticScene
+from rtfuse.align.aligner import ir_pixels_of_rgb_grid
+from rtfuse.align.calibration import load_calibration, save_calibration
+from rtfuse.capture.recordings import Recording
+from rtfuse.capture.synthetic.scene import SyntheticScene
 from tools.render_boards import BoardScene, record, rig_of_scene, waved
 
 SCENE = "synthetic:?warp=1&ir_size=320x240&stamp_ms=9&seed=2&baseline_m=0.04&motion=2&duration_s=8"

@@ -16,8 +16,8 @@ import pytest
 from rtfuse import StatisticsSubscriber, Subscriber
 from rtfuse.capture.v4l2 import V4l2Source, list_cameras
 from rtfuse.errors import DeviceUnavailable
+from tests.capture.test_v4l2 import CAMERAS, press
 from tests.integration.conftest import Process
-from tests.test_v4l2 import CAMERAS, press
 
 pytestmark = [
     pytest.mark.camera,

@@ -15,7 +15,7 @@ import zmq
 from live import fused
 from scenes import picture
 
-from rtfuse.publish.zmq import Publisher
+from rtfuse.publish.publisher import Publisher
 
 ROOT = Path(__file__).parents[2]
 BAD = (b"fused\0", b"fused\0\xff\xff\xff\xff{}", b"fused\0\2\0\0\0{}", b"fused\0\2\0\0\0[]", b"fused\0\1\0\0\0{")

@@ -18,7 +18,7 @@ EXAMPLE = ROOT / "configs" / "calibration_example.yaml"
 OUR_OWN = """
 import sys, threading
 import typer
-from rtfuse.app import run_app
+from rtfuse.cli.app import run_app
 app = typer.Typer()
 @app.command()
 def command():
@@ -82,7 +82,7 @@ def test_a_traceback_without_a_place_for_it_is_shown_and_developers_may_ask_for_
 
 
 def test_a_stage_that_fails_says_which_and_why(ended):
-    body = "from rtfuse.queues import named; e = {}; raise named('record', e) from e"
+    body = "from rtfuse.pipeline.queues import named; e = {}; raise named('record', e) from e"
     status, _, said = ended(*own(body.format("OSError(28, 'No space left on device', 'o.mp4')")))
     assert (status, said) == (
         1,
@@ -169,7 +169,10 @@ def test_a_home_folder_is_not_needed_to_fuse_and_to_watch(ended, tmp_path):
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to become a user without a name")
 def test_a_user_without_a_home_folder_is_told_so(ended):
     """Such as one that a container was started with; it becomes that user once Python has loaded the program."""
-    code = "import os, sys, zoneinfo, rtfuse.cli; os.setuid(9999); sys.argv[1:] = ['keys', 'list']; rtfuse.cli.main()"
+    code = (
+        "import os, sys, zoneinfo; from rtfuse.cli.main import main; "
+        "os.setuid(9999); sys.argv[1:] = ['keys', 'list']; main()"
+    )
     status, _, said = ended("-c", code, without=("HOME",))
     assert (status, said) == (2, "error: there is no home folder: set HOME\n")
 

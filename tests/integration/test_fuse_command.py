@@ -11,7 +11,7 @@ import pytest
 from scenes import video_times, write_video
 
 from rtfuse.capture import open_source
-from rtfuse.capture.media import Recording
+from rtfuse.capture.recordings import Recording
 from rtfuse.fuse import open_fuser
 
 

@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from rtfuse import StatisticsSubscriber, Subscriber
-from tests.test_network import Server, server_possible
+from tests.capture.test_network import Server, server_possible
 
 RGB = "synthetic:?live=1&size=160x120&fps=15"
 IR = "synthetic:?live=1&size=160x120&ir_size=80x60&bits=16&fps=15"
@@ -150,7 +150,7 @@ def test_recording_beside_fusing_and_ctrl_c(start, tmp_path):
     run.wait_for("rate=")
     run.signal(signal.SIGINT)
     assert run.end(10) == 0
-    from rtfuse.capture.replay import Replay
+    from rtfuse.record.replay import Replay
 
     assert len(list(Replay(str(path), "ir"))) > 10
     assert len(list(Replay(str(path), "rgb"))) > 10

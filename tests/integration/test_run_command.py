@@ -19,7 +19,7 @@ import pytest
 from scenes import video_times, write_video
 
 import rtfuse
-from rtfuse.capture.media import Recording
+from rtfuse.capture.recordings import Recording
 
 SCENE = "synthetic:?size=160x120&duration_s=60"
 
@@ -214,7 +214,7 @@ def test_bench_prints_every_stage_and_writes_json(rtfuse, tmp_path):
 def test_memory_is_flat_over_thousands_of_frames(start, tmp_path):
     """The resident size after 6,000 frames is within 5 % of that after 2,000, which 3 kB kept of each would not be.
 
-    Less than that shows in tests/test_soak.py.
+    Less than that shows in tests/tools/test_soak.py.
     """
     scene = "synthetic:?size=128x96&duration_s=1000&noise=0"
     process = start("run", "--ir", scene, "--rgb", scene, "--publish", f"ipc://{tmp_path}/s", "--speed", "max",

@@ -150,7 +150,7 @@ def test_the_proxy_needs_little():
     assert set(installed) <= names
     modules = {"opencv-python-headless": "cv2", "pyyaml": "yaml", "pyzmq": "zmq"}
     absent = {modules.get(name, name) for name in names - set(installed)}
-    code = "import sys; import rtfuse.cli, rtfuse.cli_proxy, rtfuse.proxy; print(*sys.modules)"
+    code = "import sys; import rtfuse.cli.main, rtfuse.cli.proxy, rtfuse.publish.proxy; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "zmq" in done.stdout.split()
     assert not absent & set(done.stdout.split())

@@ -15,15 +15,15 @@ import pytest
 from live import fused, programs, publishing
 from scenes import picture
 
-from rtfuse.publish.zmq import Publisher
-from rtfuse.subscribe import Subscriber
+from rtfuse.client.subscriber import Subscriber
+from rtfuse.publish.publisher import Publisher
 
 DOC = Path(__file__).parents[2] / "docs" / "wire.md"
 
 PUBLISH = """
 import sys, time
 import numpy as np
-from rtfuse.publish.zmq import Publisher
+from rtfuse.publish.publisher import Publisher
 from rtfuse.types import Frame, Fused, Pair, Stamp
 
 image = np.zeros((48, 64, 3), np.uint8)
@@ -38,7 +38,7 @@ while True:
 
 SUBSCRIBE = """
 import signal, sys
-from rtfuse.subscribe import Subscriber
+from rtfuse.client.subscriber import Subscriber
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell has it ignored
 with Subscriber(sys.argv[1], latest=False) as stream:
@@ -147,7 +147,7 @@ def test_a_subscriber_that_nobody_closes_does_not_hold_its_process(python, playi
 
 def test_receiving_raw_frames_loads_no_image_library(python, playing):
     code = (
-        "import sys; from rtfuse.subscribe import Subscriber; s = Subscriber(sys.argv[1]); "
+        "import sys; from rtfuse.client.subscriber import Subscriber; s = Subscriber(sys.argv[1]); "
         "print(s.recv(20).image.shape, {'cv2', 'torch', 'av', 'typer', 'rich'} & set(sys.modules)); s.close()"
     )
     output, errors = python(code, playing.endpoint).communicate(timeout=30)

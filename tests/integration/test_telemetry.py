@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 import yaml
 from live import free_port
-from test_detect import SIDE, network
-from test_training import RECIPE
+
+from tests.detect.test_detect import SIDE, network
+from tests.trainer.test_training import RECIPE
 
 ROOT = Path(__file__).parents[2]
 STREET = "synthetic:?size=160x120&duration_s=0.3"

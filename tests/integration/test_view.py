@@ -21,9 +21,9 @@ from scenes import make_frame
 from rtfuse.capture.v4l2 import V4l2Source
 from rtfuse.errors import ConfigError, DeviceUnavailable, OutputUnwritable
 from rtfuse.publish.planes import Offer
-from rtfuse.publish.zmq import Publisher
+from rtfuse.publish.publisher import Publisher
 from rtfuse.types import Frame, Fused, Pair, Stamp
-from rtfuse.view_camera import CameraOutput, _encoded
+from rtfuse.view.camera import CameraOutput, _encoded
 
 ENV = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
 

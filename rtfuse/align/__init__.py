@@ -1,0 +1,9 @@
+"""Lay thermal on the RGB pixel grid by a calibration file, and watch that it stays there.
+
+`aligner` warps, `calibration` is the file, `drift` warns when a camera was moved, `structure` is what it compares.
+"""
+
+from rtfuse.align.aligner import Aligner
+from rtfuse.align.calibration import Calibration, load_calibration
+
+__all__ = ["Aligner", "Calibration", "load_calibration"]

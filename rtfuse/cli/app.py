@@ -1,0 +1,116 @@
+"""What all command lines share: the log, `--version`, and one line and an exit status for whatever goes wrong."""
+
+from __future__ import annotations
+
+import logging
+import platform
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.logging import RichHandler
+
+import rtfuse
+from rtfuse.cli import failures
+from rtfuse.observe.logs import JsonFormatter, RateLimit, TextFormatter
+from rtfuse.web import DEFAULT_ADDRESS
+
+out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+_LIBRARIES = ("openvino", "torch", "tensorrt-cu13", "tensorrt-rtx-cu13", "onnxruntime")
+
+
+def run_app(app: typer.Typer) -> None:
+    """Run a command line; errors become one line and an exit status.
+
+    What the statuses mean is in docs/live.md.
+    """
+    failures.watch()
+    log_to(err, "text")
+    try:
+        status = app(_completed(sys.argv[1:]), standalone_mode=False)
+        _flush()
+        sys.exit(status if isinstance(status, int) else 0)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.exit(130)
+    except BrokenPipeError:  # whoever read the output has gone
+        failures.let_go_of_output()
+        sys.exit(1)
+    except Exception as e:
+        usage = getattr(e, "format_message", None)
+        if failures.shown() and usage is None:
+            raise
+        line, ends = (usage(), 2) if usage else failures.explained(e)
+        err.print(f"[bold red]error:[/] {_escape(line)}", soft_wrap=True)
+        try:
+            _flush()
+        except OSError:  # a full disk, for example: it would be a second error at the end of Python
+            failures.let_go_of_output()
+        sys.exit(ends)
+
+
+def _flush() -> None:
+    """Write what standard output still holds. Raises OSError if it cannot take that."""
+    if sys.stdout is not None:  # closed from the start
+        sys.stdout.flush()
+
+
+def _completed(arguments: list[str]) -> list[str]:
+    """Give `--web` the default address where none follows it: options of the parser always take a value."""
+    whole = list(arguments)
+    for k in (k for k, argument in enumerate(arguments) if argument == "--web"):
+        if k + 1 == len(arguments) or arguments[k + 1].startswith("-") or "=" in arguments[k + 1]:
+            whole[k] = f"--web={DEFAULT_ADDRESS}"
+    return whole
+
+
+def _escape(text: str) -> str:
+    return " ".join(text.split()).replace("[", r"\[")
+
+
+def add_version(app: typer.Typer, name: str) -> None:
+    """Give a command line the option `--version`."""
+
+    def told(wanted: bool) -> None:
+        if wanted:
+            out.print(version_line(name), soft_wrap=True)
+            raise typer.Exit
+
+    option = typer.Option("--version", callback=told, is_eager=True, help="Print the versions and end.")
+
+    def top(version: bool = False) -> None:
+        """Take what comes before a subcommand."""
+
+    top.__annotations__["version"] = Annotated[bool, option]
+    app.callback()(top)
+
+
+def version_line(name: str) -> str:
+    """Return the versions of a program, of Python, and of the libraries that compute, and the platform, in one line."""
+    parts = [f"{name} {rtfuse.__version__}", f"Python {platform.python_version()}"]
+    parts += [f"{library} {found}" for library in _LIBRARIES if (found := installed(library))]
+    return ", ".join([*parts, platform.platform()])
+
+
+def installed(package: str) -> str | None:
+    """Return the version of an installed package, without importing it; None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def log_to(console: Console, style: str) -> None:
+    """Send the log to the console: lines for people (`text`), or JSON objects (`json`); never too many of one kind."""
+    log = logging.getLogger("rtfuse")
+    log.setLevel(logging.INFO)
+    for handler in list(log.handlers):
+        log.removeHandler(handler)
+    made: logging.Handler = RichHandler(console=console, show_path=False, log_time_format="[%X]", rich_tracebacks=False)
+    made.setFormatter(TextFormatter())
+    if style == "json":
+        made = logging.StreamHandler(sys.stderr)
+        made.setFormatter(JsonFormatter())
+    made.addFilter(RateLimit())
+    log.addHandler(made)

@@ -1,0 +1,27 @@
+"""Start a command line: what goes wrong while its modules are imported ends in one line too."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from importlib import import_module
+
+
+def run(module: str) -> None:
+    """Import a module and run its `main`; Ctrl-C meanwhile ends the process at once, without a word."""
+    usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if usual:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        main = import_module(module).main
+    except Exception as e:
+        from rtfuse.cli.failures import explained, shown
+
+        if shown():
+            raise
+        line, status = explained(e)
+        print(f"error: {line}", file=sys.stderr)
+        sys.exit(status)
+    if usual:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    main()

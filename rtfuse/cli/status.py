@@ -1,0 +1,171 @@
+"""What the terminal shows while a pipeline runs, and when it has ended."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from rtfuse.hints import install_hint
+from rtfuse.observe.health import State
+from rtfuse.observe.stats import Snapshot
+from rtfuse.pipeline.parts import Rig
+
+CAUSES = {
+    "no_ir": "no thermal frame near enough",
+    "no_rgb": "no RGB frame near enough",
+    "superseded": "another frame was nearer",
+    "late": "arrived after its moment",
+    "queue": "waited too long for the fuser",
+    "frozen": "repeats an older picture (shutter, or a frozen camera)",
+    "size": "the calibration does not hold for its size",
+    "lost": "times that the source was lost",
+    "busy": "skipped for a newer one, the fuser is slow",
+    "slow": "the output did not keep up",
+    "encoder": "the encoder was still at one before",
+    "corrupt": "could not be decoded",
+    "truncated": "missing at the end of the file",
+    "driver": "lost by the camera driver",
+    "stale": "skipped for a newer one, capture is slow",
+    "dropped": "lost by the (synthetic) camera",
+}
+
+
+_MODES = {"rgb": "of RGB alone", "ir": "of thermal alone", "held": "that repeat the one before"}
+
+
+def sources_line(rig: Rig) -> str:
+    """Return what was opened: coding, size, depth, rate of both, the fuser, the tolerance, how far thermal reaches."""
+    parts = []
+    for stream, source in rig.sources.items():
+        info = source.info
+        rate = f"{info.rate_hz:.4g} Hz" if info.rate_hz else "unknown rate"
+        coding = f" {info.coding}" if info.coding else ""
+        parts.append(f"{stream}{coding} {info.size_wh[0]}x{info.size_wh[1]} {info.dtype} {rate}")
+    parts.append(f"fused by {rig.fuser}; paired within {rig.pairer.tolerance_ns / 1e6:.1f} ms")
+    if rig.aligner.stretched:
+        return "; ".join([*parts, "no calibration: thermal is stretched over the RGB picture (see --calib)"])
+    return "; ".join([*parts, f"thermal reaches {rig.aligner.reach:.0%} of the picture"])
+
+
+def slow_fuser(fuser: str) -> str:
+    """Return why a fuser is too slow for the frames that came, and what to do; `fuser` is its text, engine included."""
+    what = fuser.partition(": ")[0]
+    if "(torch" in what and "GPU" not in what:
+        why = "the log says why"
+        if find_spec("openvino") is None:
+            why = f"it is not installed: {install_hint('openvino')}"
+        return f"{what} is many times slower than OpenVINO, which does not run here: {why}"
+    if what.startswith("ufuser"):
+        return f"{what} is too slow for these pictures: --fuser student is some 30 times as fast, auto chooses"
+    if what.startswith("student"):
+        return (
+            f"{what} is the fastest network and engine here: smaller pictures, fewer a second, or --fuser pyramid help"
+        )
+    return f"{what} is too slow for these pictures on this machine: take smaller ones, or fewer a second"
+
+
+def drops_line(s: Snapshot) -> str:
+    """Return the drops by stream and cause in one line, or `none`."""
+    return ", ".join(f"{where} {cause} {n}" for (where, cause), n in sorted(s.drops.items())) or "none"
+
+
+def one_line(s: Snapshot) -> str:
+    """Return the state as one log line."""
+    return (
+        f"frames={s.frames} rate={s.recent_hz:.1f}Hz age_ms={_triple(s.age_ms)} "
+        f"skew_ms={_triple(s.skew_ms)} {streams_line(s)} drops: {drops_line(s)}"
+    )
+
+
+def streams_line(s: Snapshot) -> str:
+    """Return what each stream is doing, at what rate, and how its clock drifts, in one line."""
+    parts = []
+    for name, c in s.streams.items():
+        detail = [c.state.value + (f" {c.for_s:.1f} s" if c.state not in (State.LIVE, State.ENDED) else "")]
+        if c.rate_hz and c.state is State.LIVE:
+            detail.append(f"{c.rate_hz:.1f} Hz")
+        if c.drift_ppm is not None:
+            detail.append(f"{c.drift_ppm:+.0f} ppm")
+        if c.reconnects:
+            detail.append(f"back {c.reconnects}x")
+        parts.append(f"{name}={','.join(detail)}".replace(" ", ""))
+    return " ".join(parts)
+
+
+def _triple(values: tuple[float, ...]) -> str:
+    return "/".join("-" if v != v else f"{v:.1f}" for v in values)
+
+
+def live_table(s: Snapshot) -> Table:
+    """Return the state as a table with one row."""
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for name in ("frames", "rate", "age p50/95/99", "skew p50/95/99", "drops"):
+        table.add_column(name)
+    table.add_row(
+        str(s.frames),
+        f"[bold]{s.recent_hz:.1f}[/] Hz",
+        f"{_triple(s.age_ms)} ms",
+        f"{_triple(s.skew_ms)} ms",
+        Text(drops_line(s), style="yellow" if s.drops else "green"),
+    )
+    return table
+
+
+def live_view(s: Snapshot) -> Group:
+    """Return the state as a table, and a line for each stream that shows nothing new."""
+    lines = [
+        Text(f"  {name}: {c.state.value} for {c.for_s:.1f} s" + (f", {c.why}" if c.why else ""), style="bold red")
+        for name, c in s.streams.items()
+        if c.state not in (State.LIVE, State.ENDED)
+    ]
+    return Group(live_table(s), *lines)
+
+
+def summary(s: Snapshot, paths: dict[str, str] | None = None) -> Table:
+    """Return the closing table: frames, rate, age, skew, drops by cause, and where the results are."""
+    table = Table.grid(padding=(0, 2))
+    reused = f" ({s.reused} with a thermal frame used before)" if s.reused else ""
+    table.add_row("frames", f"{s.frames} in {s.elapsed_s:.1f} s{reused}")
+    alone = [f"{n} {_MODES[mode]}" for mode, n in s.modes.items() if mode in _MODES]
+    if alone:
+        table.add_row("", ", ".join(alone))
+    table.add_row("rate", f"{s.rate_hz:.1f} frames/s")
+    table.add_row("age", "p50 {:.1f}  p95 {:.1f}  p99 {:.1f} ms".format(*s.age_ms))
+    table.add_row("skew", "p50 {:.1f}  p95 {:.1f}  p99 {:.1f} ms".format(*s.skew_ms))
+    if not s.drops:
+        table.add_row("drops", "none")
+    for k, ((where, cause), n) in enumerate(sorted(s.drops.items())):
+        table.add_row("" if k else "drops", f"{n} {where}: {CAUSES.get(cause, cause)} ({cause})")
+    for name, path in (paths or {}).items():
+        table.add_row(name, Text(path, style="bold"))
+    return table
+
+
+@contextmanager
+def watching(console: Console, snapshot: Callable[[], Snapshot], every_s: float = 5.0) -> Iterator[None]:
+    """Show the state while the block runs: a live table on a terminal, else a log line every `every_s`."""
+    if console.is_terminal:
+        with Live(get_renderable=lambda: live_view(snapshot()), console=console, refresh_per_second=4):
+            yield
+        return
+    over = threading.Event()
+
+    def log() -> None:
+        while not over.wait(every_s):
+            console.print(f"{time.strftime('%H:%M:%S')} {one_line(snapshot())}", soft_wrap=True, highlight=False)
+
+    thread = threading.Thread(target=log, name="rtfuse-status", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(1.0)

@@ -1,0 +1,27 @@
+"""Compare the picture of an engine with the reference."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rtfuse.errors import EngineUnavailable
+from rtfuse.types import Image
+
+
+def check(name: str, fused: Image, reference: Image, precision: str) -> None:
+    """Raise EngineUnavailable if an engine's picture differs from the reference by more than its roundings.
+
+    Noise, gradients, black, white and constant parts are in it; a number that is not finite would come out as black.
+    """
+    error = np.abs(fused.astype(int) - reference)
+    allowed, share = tolerance(precision)
+    if (error > allowed).mean() > share or error.max() > 8 * allowed:
+        raise EngineUnavailable(
+            f"engine {name!r} differs from the reference by up to {error.max()} grey levels on this machine "
+            f"({100 * (error > allowed).mean():.2f} % of values by more than {allowed})"
+        )
+
+
+def tolerance(precision: str) -> tuple[int, float]:
+    """Return by how many grey levels an engine may differ, and the share of values that may differ by more."""
+    return (1, 0.0) if precision in ("float32", "float64") else (3, 1e-3)

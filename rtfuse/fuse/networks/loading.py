@@ -1,0 +1,37 @@
+"""The networks, and the form of each that an engine computes fastest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from rtfuse.errors import WeightsMissing
+from rtfuse.fuse.networks import student
+from rtfuse.fuse.networks.folding import fold
+from rtfuse.fuse.networks.processor import ProcessorUFuser
+from rtfuse.fuse.networks.scaling import scaled
+from rtfuse.fuse.networks.ufuser import UFuser, load_weights, read_tensors
+
+
+def load_network(path: str | Path) -> nn.Module:
+    """Return the network whose weights a file holds, a U-Fuser or a student, on the processor, in float32.
+
+    Raises WeightsMissing if the file is absent, unreadable, or its tensors fit neither.
+    """
+    if Path(path).suffix != ".pth" and student.fits(state := read_tensors(path)):
+        try:
+            return student.student_of(state)
+        except (RuntimeError, KeyError, ValueError) as e:
+            raise WeightsMissing(f"weights {path} do not fit the student: {' '.join(str(e).split())[:200]}") from e
+    return load_weights(path)
+
+
+def for_gpu(net: nn.Module) -> nn.Module:
+    """Return a network in the form that is fastest on GPUs, and that float16 holds."""
+    return fold(scaled(net)) if isinstance(net, UFuser) else net
+
+
+def for_processor(net: nn.Module, lanes: int) -> nn.Module:
+    """Return a network in the form that is fastest on processors; `lanes`: see `processor`."""
+    return ProcessorUFuser(net, lanes=lanes) if isinstance(net, UFuser) else net

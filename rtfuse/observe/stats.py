@@ -1,0 +1,207 @@
+"""Running counts of a pipeline: rate, age, skew, drops by cause; constant in memory, safe to read while it runs."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import Counter, deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from rtfuse.observe.health import Condition
+from rtfuse.types import Clock, Fused, Pair, PlacedSpot
+
+_BIN_NS = 100_000
+_BINS = 200_000
+_INF = float("inf")
+_SKEW_EDGES_MS = (
+    -100.0,
+    -50.0,
+    -33.0,
+    -20.0,
+    -10.0,
+    -5.0,
+    -2.0,
+    -1.0,
+    0.0,
+    1.0,
+    2.0,
+    5.0,
+    10.0,
+    20.0,
+    33.0,
+    50.0,
+    100.0,
+)
+_AGE_EDGES_MS = (1.0, 2.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0, 75.0, 100.0, 150.0, 200.0, 300.0, 500.0, 1000.0, 5000.0)
+_STAGE_EDGES_MS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 33.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 5000.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """A histogram at one moment: the upper edge of each bin in ms (the last: inf) with its count, and the sum in ms."""
+
+    bins: tuple[tuple[float, int], ...] = ()
+    sum_ms: float = 0.0
+
+
+class Histogram:
+    """Counts of durations, exact to 0.1 ms from -10 s to 10 s; durations beyond count as the limit."""
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(_BINS, np.int64)
+        self._low, self._high = _BINS, 0  # what was ever counted lies in [low, high): all that is ever looked at
+        self.total, self.sum_ns = 0, 0
+
+    def add(self, duration_ns: int) -> None:
+        """Count one duration in nanoseconds."""
+        nearest = min(max((duration_ns + _BIN_NS // 2) // _BIN_NS + _BINS // 2, 0), _BINS - 1)
+        self._counts[nearest] += 1
+        self._low, self._high = min(self._low, nearest), max(self._high, nearest + 1)
+        self.total += 1
+        self.sum_ns += duration_ns
+
+    def percentiles_ms(self, *percents: float) -> tuple[float, ...]:
+        """Return these percentiles in milliseconds; NaN where nothing was counted."""
+        if not self.total:
+            return (float("nan"),) * len(percents)
+        below = np.cumsum(self._counts[self._low : self._high])
+        at = self._low + np.searchsorted(below, [max(1.0, p / 100 * self.total) for p in percents])
+        return tuple(float((i - _BINS // 2) * _BIN_NS / 1e6) for i in at)
+
+    def spread(self, edges_ms: Sequence[float]) -> Spread:
+        """Return how many durations lie up to each of these rising edges (ms) and above the one before."""
+        below = np.concatenate([[0], np.cumsum(self._counts[self._low : self._high])])
+        at = [*(round(edge * 1e6 / _BIN_NS) + _BINS // 2 + 1 for edge in edges_ms), _BINS]
+        counts = np.diff(below[np.clip(np.array(at) - self._low, 0, len(below) - 1)], prepend=0)
+        bins = tuple((edge, int(n)) for edge, n in zip([*edges_ms, _INF], counts, strict=True))
+        return Spread(bins, self.sum_ns / 1e6)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a status line shows: whole-run percentiles (p50, p95, p99) in milliseconds, drops by (where, cause)."""
+
+    frames: int
+    elapsed_s: float
+    rate_hz: float
+    recent_hz: float
+    age_ms: tuple[float, ...]
+    skew_ms: tuple[float, ...]
+    reused: int
+    drops: Mapping[tuple[str, str], int]
+    modes: Mapping[str, int] = field(default_factory=dict)
+    """Frames by what they showed: `fused`, `rgb` or `ir` alone, `held`."""
+    age: Spread = Spread()
+    skew: Spread = Spread()
+    stages: Mapping[str, Spread] = field(default_factory=dict)
+    """How long frames were in each stage: `fuse` (gain, warp and fusion), and writing to each sink."""
+    queues: Mapping[str, int] = field(default_factory=dict)
+    """What waits now, before each stage."""
+    streams: Mapping[str, Condition] = field(default_factory=dict)
+    spots: tuple[PlacedSpot, PlacedSpot] | None = None
+    """The hottest and the coldest point of the newest frame of a radiometric camera."""
+    quiet_s: float | None = None
+    """How long ago the newest frame was delivered; None before the first."""
+
+    def fields(self) -> dict[str, Any]:
+        """Return what the statistics message carries (`rtfuse.wire.message.Statistics`)."""
+        return {
+            "frames": self.frames,
+            "pair_rate_hz": self.recent_hz,
+            "reused": self.reused,
+            "age_ms": [_known(n) for n in self.age_ms],
+            "skew_ms": [_known(n) for n in self.skew_ms],
+            "skew_histogram": [(_known(edge), n) for edge, n in self.skew.bins],
+            "modes": dict(self.modes),
+            "drops": {f"{where}.{cause}": n for (where, cause), n in self.drops.items()},
+            "streams": {
+                name: {
+                    "state": c.state.value,
+                    "for_s": c.for_s,
+                    "rate_hz": c.rate_hz,
+                    "latency_ms": c.latency_ms,
+                    "drift_ppm": c.drift_ppm,
+                    "clock_steps": c.clock_steps,
+                    "reconnects": c.reconnects,
+                }
+                for name, c in self.streams.items()
+            },
+        }
+
+
+def _known(n: float) -> float | None:
+    return n if math.isfinite(n) else None
+
+
+class Stats:
+    """Collects what `Snapshot` shows. `delivered` may be called from one thread, `snapshot` from another."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock, self._lock = clock, threading.Lock()
+        self._start_ns = clock()
+        self._recent: deque[int] = deque(maxlen=60)
+        self._age, self._skew = Histogram(), Histogram()
+        self._frames = self._reused = 0
+        self._modes: Counter[str] = Counter()
+        self._stages: dict[str, Histogram] = {}
+        self._spots: tuple[PlacedSpot, PlacedSpot] | None = None
+        self.drops: Counter[tuple[str, str]] = Counter()
+
+    def delivered(self, fused: Fused) -> None:
+        """Count a fused frame that has reached its first sink."""
+        now = self._clock()
+        with self._lock:
+            if not self._frames:
+                self._start_ns = now
+            self._frames += 1
+            self._modes[fused.mode] += 1
+            self._recent.append(now)
+            if fused.mode == "held":
+                return
+            self._spots = fused.spots
+            self._age.add(fused.pair.leader.age_ns(now))
+            if isinstance(fused.pair, Pair):
+                self._reused += fused.pair.reused
+                self._skew.add(fused.pair.skew_ns)
+
+    def took(self, stage: str, duration_ns: int) -> None:
+        """Count how long one frame was in a stage."""
+        with self._lock:
+            self._stages.setdefault(stage, Histogram()).add(duration_ns)
+
+    def snapshot(
+        self,
+        *others: Mapping[Any, int],
+        streams: Mapping[str, Condition] | None = None,
+        queues: Mapping[str, int] | None = None,
+    ) -> Snapshot:
+        """Return the state now, with what other parts of the pipeline know."""
+        now = self._clock()
+        with self._lock:
+            drops = Counter(self.drops)
+            for other in others:
+                drops.update(dict(other))
+            elapsed_ns, recent = max(now - self._start_ns, 1), self._recent
+            quiet_ns = max(now - recent[0], 1) if recent else 1
+            return Snapshot(
+                frames=self._frames,
+                elapsed_s=elapsed_ns / 1e9,
+                rate_hz=self._frames / (elapsed_ns / 1e9) if self._frames else 0.0,
+                recent_hz=(len(recent) - 1) / (quiet_ns / 1e9) if len(recent) > 1 else 0.0,
+                age_ms=self._age.percentiles_ms(50, 95, 99),
+                skew_ms=self._skew.percentiles_ms(50, 95, 99),
+                reused=self._reused,
+                drops=+drops,
+                modes=dict(self._modes),
+                age=self._age.spread(_AGE_EDGES_MS),
+                skew=self._skew.spread(_SKEW_EDGES_MS),
+                stages={name: spent.spread(_STAGE_EDGES_MS) for name, spent in self._stages.items()},
+                queues=queues or {},
+                streams=streams or {},
+                spots=self._spots,
+                quiet_s=(now - recent[-1]) / 1e9 if recent else None,
+            )

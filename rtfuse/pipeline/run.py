@@ -1,0 +1,262 @@
+"""capture → sync → align → fuse → publish: the threads and what passes between them.
+
+    source thread (ir)  ─┐                                              ┌─ outlet thread: publish
+                         ├─ Inbox with its Pairer ─ run(): align, fuse ─┤
+    source thread (rgb) ─┘                                              └─ outlet thread: record
+
+Live, the inbox and the outlets drop their oldest and count it, so the age of what comes out stays flat; a stream that
+is lost, stalled or frozen does not stop the other. Lossless (recordings as fast as possible), every queue waits
+instead, and frames are taken in order of their time. A replay takes them in the order, and at the pace, in which they
+arrived then.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from rtfuse.capture.pacing import paced, timeline
+from rtfuse.errors import NoOverlap, SourceLost, StageFailed
+from rtfuse.observe.health import Health, State
+from rtfuse.observe.logs import event
+from rtfuse.observe.stats import Snapshot, Stats
+from rtfuse.pipeline.fusing import Fusing
+from rtfuse.pipeline.parts import Rig
+from rtfuse.pipeline.queues import STREAMS, Dropping, Inbox, LiveInbox, Moment, OrderedInbox, Outlet, named
+from rtfuse.types import Frame, Fused, Source, Stream
+
+_JOIN_S = 0.8
+"""How long a stopping pipeline waits for threads (live)."""
+_DRAIN_S = 60.0
+"""How long it waits for the outputs to take the last frames (lossless)."""
+_HOLD_PERIOD_NS = 100_000_000
+"""How often the last picture is published again under the policy `hold`."""
+_log = logging.getLogger("rtfuse.pipeline")
+_NAMES: dict[Stream, str] = {"ir": "thermal", "rgb": "RGB"}
+
+
+class Pipeline:
+    """Runs a `Rig` until a source ends, a limit is reached, or `stop` is set."""
+
+    def __init__(self, rig: Rig, stop: threading.Event | None = None) -> None:
+        self.rig, self.stop = rig, stop or threading.Event()
+        self.stats = Stats(rig.clock)
+        self._fusing = Fusing(rig, self.stats)
+        self._inbox = _inbox(rig)
+        self._outlets: list[Outlet] = []
+        self._states: dict[Stream, State] = dict.fromkeys(STREAMS, State.STARTING)
+        self._last: Fused | None = None
+        self._last_ns = 0
+
+    def snapshot(self) -> Snapshot:
+        """Return the counts so far; callable from any thread."""
+        rig = self.rig
+        streams = {str(s): rig.health[s].condition(**_clock_of(source)) for s, source in rig.sources.items()}
+        queues = {"fuse": self._inbox.waiting} | {outlet.name: outlet.waiting for outlet in self._outlets}
+        return self.stats.snapshot(*self._drops(), streams=streams, queues=queues)
+
+    def _drops(self) -> list[Mapping[Any, int]]:
+        """Return what every part but `stats` has dropped, by where and cause."""
+        rig = self.rig
+        losses = {(str(s), cause): n for s, source in rig.sources.items() for cause, n in source.losses.items()}
+        slow = {(o.name, "slow"): o.dropped for o in self._outlets}
+        lost = [sink.drops for sink in rig.sinks.values() if isinstance(sink, Dropping)]
+        return [rig.pairer.drops, self._inbox.drops, losses, slow, *lost]
+
+    def run(self, *, frames: int | None = None, duration_s: float | None = None) -> Snapshot:
+        """Fuse until the end and return the counts. Ends early after `frames` or `duration_s`.
+
+        Raises the `RtfuseError` of the stage that failed, or StageFailed if it failed in another way, NoOverlap if
+        recordings ended without one pair, and SourceLost if a stream is missing for too long under the policy `stop`.
+        Sources are closed; sinks are left to their owner.
+        """
+        self.rig.check_overlap()
+        names = list(self.rig.sinks)
+        for name, sink in self.rig.sinks.items():
+            written = partial(self._written, name, first=name == names[0])
+            heart = self.rig.supervisor.heart(name)
+            self._outlets.append(
+                Outlet(name, sink, lossless=self.rig.lossless, inbox=self._inbox, written=written, heart=heart)
+            )
+        threads = self._start_sources()
+        complete = False
+        try:
+            with self.rig.supervisor if self.rig.order == "live" and self.rig.live else nullcontext():
+                complete = self._loop(frames, duration_s)
+        finally:
+            self.stop.set()
+            self._inbox.stop()
+            for source in self.rig.sources.values():
+                source.close()
+            drained = self._join(threads)
+        self._inbox.take(0)  # raises what an outlet reported last
+        if not drained:
+            raise StageFailed("an output did not take its last frames in time")
+        result = self.snapshot()
+        if complete and not result.frames:
+            raise NoOverlap(f"no RGB frame had a thermal frame near it: {self.rig.spans()}; see sync.tolerance_ms")
+        return result
+
+    def _join(self, sources: list[threading.Thread]) -> bool:
+        """Let the outlets take what waits, and the sources end; returns whether the outlets did in time."""
+        for outlet in self._outlets:
+            outlet.finish()
+        deadline = time.monotonic() + (_DRAIN_S if self.rig.lossless else _JOIN_S)
+        drained = [o.joined(max(0.0, deadline - time.monotonic())) for o in self._outlets]
+        deadline = time.monotonic() + _JOIN_S / 2
+        for thread in sources:  # one that hangs in a driver or a socket is left behind: it is a daemon
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return all(drained)
+
+    def _start_sources(self) -> list[threading.Thread]:
+        rig = self.rig
+        start_ns, (origin_ns, period_ns) = rig.clock(), timeline(s.info for s in rig.sources.values())
+        threads = []
+        for stream in STREAMS:
+            frames = rig.frames(stream, period_ns)
+            if rig.order == "live" and not rig.sources[stream].info.live:
+                frames = paced(frames, rig.clock, self.stop, start_ns, origin_ns, rig.playback.speed or 1.0)
+            thread = threading.Thread(
+                target=self._pump, args=(stream, frames), name=f"rtfuse-capture-{stream}", daemon=True
+            )
+            thread.start()
+            threads.append(thread)
+        return threads
+
+    def _pump(self, stream: Stream, frames: Iterator[Frame]) -> None:
+        health, heart = self.rig.health[stream], self.rig.hearts.get(stream)
+        try:
+            for frame in frames:
+                if heart is not None:
+                    heart.beat()
+                put = self._inbox.put(frame)
+                if put is None or self.stop.is_set():
+                    return
+                health.frame(put)
+                if self.rig.trace is not None:
+                    self.rig.trace.captured(put)
+                for tap in self.rig.taps:
+                    tap(put)
+        except Exception as e:  # noqa: BLE001 - raised again in the fusing thread
+            self._inbox.fail(named(f"capture of {stream}", e))
+        finally:
+            if heart is not None:
+                heart.rest()
+            health.ended()
+            self._inbox.end(stream)
+
+    def _loop(self, frames: int | None, duration_s: float | None) -> bool:
+        """Fuse what is paired until the streams end (returns True), or a limit or the stop event comes first."""
+        rig, inbox = self.rig, self._inbox
+        end_ns = rig.clock() + round(duration_s * 1e9) if duration_s else None
+        heart, done = rig.supervisor.heart("fuse"), 0
+        while not self.stop.is_set():
+            moments = inbox.take(self._patience_s(end_ns))
+            if end_ns is not None and rig.clock() >= end_ns:
+                return False
+            if rig.live:
+                self._follow()
+            if rig.trace is not None:
+                rig.trace.drops(self.stats.drops, *self._drops())
+            with heart.busy():
+                for moment in self._newest(moments):
+                    if (fused := self._fusing(moment, self._states if rig.live else {})) is None:
+                        continue
+                    done += 1
+                    self._deliver(fused)
+                    if done == frames:
+                        return False
+            if not moments and inbox.over:
+                rig.pairer.finish()
+                return True
+        return False
+
+    def _patience_s(self, end_ns: int | None) -> float:
+        """How long to wait for something to fuse: until the run must end, 0.2 s, or the next look at the streams."""
+        left_s = 0.2 if end_ns is None else min(0.2, max(0.0, (end_ns - self.rig.clock()) / 1e9))
+        return min(left_s, 0.05) if self.rig.live else left_s
+
+    def _newest(self, moments: list[Moment]) -> list[Moment]:
+        """Skip to the newest when fusing takes longer than a frame; after a mere hiccup, catch up instead."""
+        rate_hz = self.rig.sources["rgb"].info.rate_hz or 30
+        if self.rig.lossless or len(moments) < 2 or self._fusing.cost_ns < 1e9 / rate_hz:
+            return moments
+        for moment in moments[:-1]:
+            self.stats.drops[moment.leader.stream, "busy"] += 1
+        return moments[-1:]
+
+    def _written(self, name: str, fused: Fused, spent_ns: int, *, first: bool) -> None:
+        """Count a frame that a sink has taken; the first sink is where its age is measured."""
+        self.stats.took(name, spent_ns)
+        if self.rig.trace is not None:
+            self.rig.trace.written(name, fused, spent_ns)
+        if first:
+            self.stats.delivered(fused)
+
+    def _deliver(self, fused: Fused) -> None:
+        for outlet in self._outlets:
+            outlet.offer(fused)
+        if not self._outlets:
+            self.stats.delivered(fused)
+        self._last, self._last_ns = fused, self.rig.clock()
+
+    def _follow(self) -> None:
+        """Look at what the streams are doing: log what has changed, hold the picture, or stop, as the policy says."""
+        rig, now = self.rig, {stream: self.rig.health[stream].state() for stream in STREAMS}
+        for stream in STREAMS:
+            if now[stream] is not self._states[stream]:
+                _log_change(stream, self._states[stream], rig.health[stream])
+        self._states = now
+        if rig.policy == "stop":
+            for stream in STREAMS:
+                if rig.health[stream].missing_ns() > rig.limit_ns:
+                    raise SourceLost(
+                        f"{_NAMES[stream]} has shown nothing new for {rig.limit_ns / 1e9:g} s ({now[stream]}), and "
+                        "degraded.policy is stop"
+                    )
+        missing = any(state not in (State.LIVE, State.ENDED) for state in now.values())
+        due = rig.clock() - self._last_ns >= _HOLD_PERIOD_NS
+        if rig.policy == "hold" and self._last is not None and missing and due:
+            self._deliver(replace(self._last, mode="held", states=dict(now)))
+
+
+def _inbox(rig: Rig) -> Inbox:
+    if rig.order == "live":
+        return LiveInbox(rig.pairer, rig.queue, clock=rig.clock)
+    if rig.order == "replay":
+        speed = rig.playback.speed
+        due = None if speed is None else rig.clock
+        return OrderedInbox(rig.pairer, when=lambda frame: frame.arrival_ns, replay=True, due=due, speed=speed or 1.0)
+    offset_ns = rig.pairer.offset_ns
+    return OrderedInbox(rig.pairer, when=lambda frame: frame.t_ns + offset_ns[frame.stream])
+
+
+def _clock_of(source: Source) -> dict[str, Any]:
+    """Return what a live source knows of its own clock (`rtfuse.capture.clocks.ClockState`)."""
+    clock = getattr(source, "clock", None)
+    return {} if clock is None else {"drift_ppm": clock.drift_ppm, "clock_steps": clock.steps}
+
+
+def _log_change(stream: Stream, before: State, health: Health) -> None:
+    """Log what a stream has begun to do."""
+    now, name = health.condition(), _NAMES[stream]
+    if now.state is State.LIVE:
+        if before is not State.STARTING:
+            event(_log, logging.INFO, "back", f"{name} is back", stream=stream, rate_hz=now.rate_hz, was=before.value)
+        return
+    said = {
+        State.SHUTTER: "the shutter is closed",
+        State.FROZEN: "the picture is frozen",
+        State.STALLED: "no frame comes",
+        State.LOST: now.why or "lost",
+        State.ENDED: "has ended",
+        State.STARTING: "starting",
+    }[now.state]
+    level = logging.INFO if now.state in (State.SHUTTER, State.ENDED, State.STARTING) else logging.WARNING
+    event(_log, level, now.state.value, f"{name}: {said}", stream=stream)

@@ -1,0 +1,190 @@
+"""From a picture to the messages of one kind (plane, encoding, setting), made once for all endpoints that want them."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+import zmq
+
+from rtfuse.publish.endpoint import Endpoint
+from rtfuse.publish.planes import LASTING, PIXELS, Offer, Picture
+from rtfuse.types import Image
+from rtfuse.wire.images import compress
+from rtfuse.wire.message import Header, check_image, encode, message
+from rtfuse.wire.names import Encoding, Plane
+
+Finish = Callable[[Header], Header]
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What an encoder makes: two endpoints that want the same kind share it."""
+
+    plane: Plane
+    encoding: Encoding
+    setting: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """Where the messages of a lane go to: an endpoint, and the topic there."""
+
+    endpoint: Endpoint
+    topic: str
+
+    @property
+    def wanted(self) -> bool:
+        """Whether somebody listens."""
+        return self.endpoint.subscribers().get(self.topic, 0) > 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    header: Header
+    picture: Picture
+    finish: Finish
+    to: Sequence[Outgoing]
+
+
+class Coder(Protocol):
+    """Turns a picture into a payload; the second value: whether it is a key frame."""
+
+    def __call__(self, image: Image, now_s: float) -> tuple[bytes, bool]: ...
+
+    def want_key(self) -> None: ...
+
+
+def kind_of(offer: Offer, plane: Plane) -> Kind:
+    """Return the kind in which an endpoint sends a plane."""
+    encoding = offer.encoding_of(plane)
+    setting = {"jpeg": offer.jpeg_quality, "h264": offer.h264_kbps}.get(encoding)
+    return Kind(plane, encoding, setting)
+
+
+class Lane:
+    """Encodes and sends the messages of one kind, if somebody listens.
+
+    Raw pictures are sent by the caller of `offer` (`direct`); the others by a thread of the lane's own, before which
+    one picture waits: a newer one takes its place, and is counted in `drops` for each endpoint that misses the older.
+    """
+
+    def __init__(self, kind: Kind) -> None:
+        self.kind = kind
+        self.to: list[Outgoing] = []
+        self._drops: Counter[tuple[str, str]] = Counter()
+        self.direct = kind.encoding == "raw" and kind.plane != "ir"
+        self._coder: Coder | None = None
+        self._unit = 0
+        self._last: tuple[Image, Image] | None = None
+        self._changed = threading.Condition()
+        self._waiting: _Job | None = None
+        self._over = False
+        self._error: Exception | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def drops(self) -> dict[tuple[str, str], int]:
+        """What the encoder could not take, by endpoint and topic, and cause; from any thread."""
+        with self._changed:
+            return dict(self._drops)
+
+    def offer(self, header: Header, picture: Picture, finish: Finish) -> None:
+        """Take a picture; never waits. Raises what the lane's thread has failed with."""
+        to = [one for one in self.to if one.wanted]
+        if not to:
+            return
+        job = _Job(header, picture, finish, to)
+        if self.direct:
+            self._send(job)
+            return
+        with self._changed:
+            if self._error is not None:
+                raise self._error
+            if self._waiting is not None:
+                self._drops.update((f"{one.endpoint.name} {one.topic}", "encoder") for one in self._waiting.to)
+            self._waiting = job
+            if self._thread is None:
+                name = f"rtfuse-{self.kind.plane}-{self.kind.encoding}"
+                self._thread = threading.Thread(target=self._work, name=name, daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def joined(self, topic: str, endpoint: Endpoint) -> None:
+        """Say that somebody has subscribed."""
+        if self._coder is not None and any(one.topic == topic and one.endpoint is endpoint for one in self.to):
+            self._coder.want_key()
+
+    def finish(self) -> None:
+        """Say that no picture will follow; what waits is still sent."""
+        with self._changed:
+            self._over = True
+            self._changed.notify()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the last picture to be sent."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    def _work(self) -> None:
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._waiting is not None or self._over)
+                    job, self._waiting = self._waiting, None
+                if job is None:
+                    return
+                self._send(job)
+        except Exception as e:  # noqa: BLE001 - raised again by `offer`
+            with self._changed:
+                self._error = e
+
+    def _send(self, job: _Job) -> None:
+        """Encode and send, one message for all endpoints with the same topic."""
+        kind, image = self.kind, job.picture(self.kind.plane)
+        if image is None:
+            return
+        header: Header = msgspec.structs.replace(
+            job.header,
+            plane=kind.plane,
+            pixel_format=PIXELS[kind.plane],
+            encoding=kind.encoding,
+            width=image.shape[1],
+            height=image.shape[0],
+        )
+        made: dict[str, zmq.Frame] = {}
+        header, payload = self._coded(header, image, job)
+        for one in job.to:
+            if one.topic not in made:
+                whole: Any = (
+                    encode(one.topic, header, image) if payload is None else message(one.topic, header, payload)
+                )
+                made[one.topic] = zmq.Frame(whole, copy=False)
+            one.endpoint.send(made[one.topic])
+
+    def _coded(self, header: Header, image: Image, job: _Job) -> tuple[Header, Image | None]:
+        """Return the final header and the payload, None for raw pixels, which are copied into the message only."""
+        kind = self.kind
+        if kind.encoding == "raw":
+            return job.finish(header), None
+        check_image(header, image)
+        if kind.encoding == "h264":
+            if self._coder is None:
+                from rtfuse.wire.h264 import H264Encoder
+
+                self._coder = H264Encoder(kind.setting)
+            data, key = self._coder(image, header.published_ns / 1e9)
+            header = msgspec.structs.replace(job.finish(header), key_frame=key, unit=self._unit)
+            self._unit += 1
+            return header, np.frombuffer(data, np.uint8)
+        lasting = kind.plane in LASTING
+        if lasting and self._last is not None and self._last[0] is image:
+            return job.finish(header), self._last[1]
+        payload = compress(image, kind.encoding, kind.setting or 0)
+        self._last = (image, payload) if lasting else None
+        return job.finish(header), payload

@@ -1,0 +1,284 @@
+"""Fused frames, their planes, and what the rig says of itself onto ZeroMQ sockets."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import zmq
+
+from rtfuse.publish.auth import Gate
+from rtfuse.publish.encoders import Kind, Lane, Outgoing, kind_of
+from rtfuse.publish.endpoint import Endpoint, check
+from rtfuse.publish.planes import PIXELS, Offer, Picture
+from rtfuse.types import Clock, Fused, Pair, Stream
+from rtfuse.wire.description import (
+    CameraAbout,
+    Description,
+    PlaneAbout,
+    StateChange,
+    StreamState,
+    encode_description,
+    encode_state,
+)
+from rtfuse.wire.message import Header, Spot, Statistics, check_names, encode_statistics
+from rtfuse.wire.names import ABOUT_TOPIC, STATE_TOPIC, STATISTICS_TOPIC, Encoding
+
+_SECOND_NS = 1_000_000_000
+_LAST_S = 1.0
+"""How long encoders may take for the last pictures."""
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a rig is: `software` its version, `fuser` the method, its cameras, the text of its calibration file."""
+
+    software: str
+    fuser: str
+    streams: Mapping[str, CameraAbout]
+    calibration: str = ""
+
+
+class Publisher:
+    """A sink that publishes every frame, each plane as one message part; see `rtfuse.wire.message`.
+
+    A slow, stuck or dead subscriber loses frames and delays nothing: a few frames wait for each, no more. `endpoint` is
+    one endpoint, published as `encoding` says, or several offers. Nothing is encoded that nobody listens to, and
+    nothing twice; what an encoder could not take in time is counted in `drops`. With `keys`, a folder of
+    `rtfuse.wire.keys`, TCP is encrypted and for authorised clients alone; without, a bind beyond this machine needs
+    `allow_remote`. `refused` counts by cause the peers that were not let in. Offers have one `prefix`. `endpoint` is
+    the first real one, also after a bind to port 0 or `*`, and `endpoints` all of them. Callables say what the
+    publisher does not know itself: `statistics` the fields of `wire.Statistics`, which `tick` publishes once a second;
+    `states` what each stream is doing and why, published when it changes; `about` what the rig is, published to whoever
+    subscribes and when it changes. `sent` counts frames, whether anyone listens or not. Use it from one thread;
+    `subscribers` and `drops` may be read from any. Raises ConfigError for an argument that makes no sense,
+    EndpointUnavailable for an endpoint that cannot be bound.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | Sequence[Offer],
+        *,
+        topic: str = "fused",
+        prefix: str = "",
+        encoding: Encoding = "raw",
+        jpeg_quality: int = 90,
+        rig: str = "rig",
+        statistics: Callable[[], Mapping[str, Any]] | None = None,
+        allow_remote: bool = False,
+        keys: str | Path | None = None,
+        clock: Clock = time.monotonic_ns,
+    ) -> None:
+        if isinstance(endpoint, str):
+            endpoint = [Offer(endpoint, encoding, topic=topic, jpeg_quality=jpeg_quality, prefix=prefix)]
+        for offer in endpoint:
+            check(offer.endpoint, encrypted=keys is not None, allow_remote=allow_remote)
+            check_names(offer.topic_of("fused"), offer.encoding, rig)
+        self.sent = 0
+        self.clock, self._rig, self._session = clock, rig, secrets.token_hex(8)
+        self.statistics, self._next_statistics_ns = statistics, 0
+        self.states: Callable[[], Mapping[str, tuple[str, str | None]]] | None = None
+        self.about: Callable[[], About] | None = None
+        self._told_states: Mapping[str, tuple[str, str | None]] = {}
+        self._told_about: About | None = None
+        self._next_about_ns = 0
+        self._shown: dict[Stream, tuple[int, int]] = {}
+        self._offers = list(endpoint)
+        self._endpoints: list[Endpoint] = []
+        self._lanes: dict[Kind, Lane] = {}
+        self._own = {topic: endpoint[0].prefix + topic for topic in (STATISTICS_TOPIC, STATE_TOPIC, ABOUT_TOPIC)}
+        self._context: zmq.Context[Any] = zmq.Context()
+        self._gate = Gate(self._context, keys)
+        self.refused = self._gate.refused
+        try:
+            for offer in self._offers:
+                self._add(offer)
+        except Exception:
+            self.close()
+            raise
+        self._ordered = sorted(self._lanes.values(), key=lambda lane: lane.direct)
+
+    def _add(self, offer: Offer) -> None:
+        topics = [offer.topic_of(plane) for plane in offer.planes]
+        bound = Endpoint(self._context, self._gate, offer.endpoint, [*topics, *self._own.values()])
+        self._endpoints.append(bound)
+        for plane in dict.fromkeys(offer.planes):
+            kind = kind_of(offer, plane)
+            self._lanes.setdefault(kind, Lane(kind)).to.append(Outgoing(bound, offer.topic_of(plane)))
+
+    @property
+    def endpoint(self) -> str:
+        """The first endpoint."""
+        return self._endpoints[0].name
+
+    @property
+    def endpoints(self) -> list[str]:
+        """All endpoints."""
+        return [bound.name for bound in self._endpoints]
+
+    def lines(self) -> list[str]:
+        """Return what is published where, a line for each endpoint."""
+        said = []
+        for offer, bound in zip(self._offers, self._endpoints, strict=True):
+            kinds = {offer.topic_of(plane): offer.encoding_of(plane) for plane in offer.planes}
+            topics = [topic if how == "raw" else f"{topic} ({how})" for topic, how in kinds.items()]
+            said.append(f"{', '.join(topics)} on {bound.name}")
+        return said
+
+    @property
+    def sent_bytes(self) -> int:
+        """How many bytes were handed to ZeroMQ."""
+        return sum(bound.sent_bytes for bound in self._endpoints)
+
+    @property
+    def drops(self) -> Mapping[tuple[str, str], int]:
+        """What encoders could not take, by endpoint and topic, and cause."""
+        drops: Counter[tuple[str, str]] = Counter()
+        for lane in self._lanes.values():
+            drops.update(lane.drops)
+        return drops
+
+    def subscribers(self) -> dict[tuple[str, str], int]:
+        """Return how many subscribers each endpoint and topic has."""
+        return {(bound.name, topic): n for bound in self._endpoints for topic, n in bound.subscribers().items()}
+
+    def write(self, fused: Fused) -> None:
+        """Publish one frame; never waits for a subscriber or an encoder. Raises ConfigError if it is too large."""
+        self._listen()
+        header, picture, leader = self.header(fused), Picture(fused), fused.pair.leader
+
+        def finish(header: Header) -> Header:
+            now = self.clock()
+            return msgspec.structs.replace(header, age_ns=leader.age_ns(now), **_published(now))
+
+        for lane in self._ordered:  # those with threads of their own first: they begin while raw is copied
+            lane.offer(header, picture, finish)
+        self.sent += 1
+
+    def tick(self) -> None:
+        """Publish what is due of statistics, states and the description, also while no frame comes."""
+        now = self.clock()
+        self._listen()
+        if self.statistics is not None and now >= self._next_statistics_ns:
+            self._next_statistics_ns = now + _SECOND_NS
+            told = msgspec.convert({**self.statistics(), **self._of_us(now)}, Statistics)
+            self._say(encode_statistics(self._own[STATISTICS_TOPIC], told), self._endpoints)
+        if self.states is not None:
+            self._follow(self.states())
+        if self.about is not None and now >= self._next_about_ns:
+            self._next_about_ns = now + _SECOND_NS
+            about = self.about()
+            if about != self._told_about:
+                self._told_about = about
+                for offer, bound in zip(self._offers, self._endpoints, strict=True):
+                    self._describe(offer, bound)
+
+    def _listen(self) -> None:
+        """Look who has come, and tell them what they cannot wait for."""
+        for offer, bound in zip(self._offers, self._endpoints, strict=True):
+            joined = bound.joined()
+            if self._own[ABOUT_TOPIC] in joined:
+                self._describe(offer, bound)
+            if self._own[STATE_TOPIC] in joined and self._told_states:
+                self._say(self._state(None, None), [bound])
+            for topic in joined:
+                for lane in self._lanes.values():
+                    lane.joined(topic, bound)
+
+    def _follow(self, states: Mapping[str, tuple[str, str | None]]) -> None:
+        before, self._told_states = self._told_states, dict(states)
+        for stream, (state, _) in states.items():
+            was = before[stream][0] if stream in before else None
+            if state != was:
+                self._say(self._state(stream, was), self._endpoints)
+
+    def _state(self, stream: str | None, before: str | None) -> bytes:
+        streams = {name: StreamState(state=state, why=why) for name, (state, why) in self._told_states.items()}
+        change = StateChange(stream=stream, before=before, streams=streams, **self._of_us(self.clock()))
+        return encode_state(self._own[STATE_TOPIC], change)
+
+    def _describe(self, offer: Offer, bound: Endpoint) -> None:
+        about = self._told_about
+        if about is None:
+            return
+        kinds = {plane: kind_of(offer, plane) for plane in offer.planes}
+        planes = [
+            PlaneAbout(
+                topic=offer.topic_of(plane),
+                plane=plane,
+                pixel_format=PIXELS[plane],
+                encoding=kind.encoding,
+                jpeg_quality=kind.setting if kind.encoding == "jpeg" else None,
+                h264_kbps=kind.setting if kind.encoding == "h264" else None,
+            )
+            for plane, kind in kinds.items()
+        ]
+        description = Description(
+            software=about.software,
+            fuser=about.fuser,
+            streams=dict(about.streams),
+            planes=planes,
+            **self._of_us(self.clock()),
+        )
+        self._say(encode_description(self._own[ABOUT_TOPIC], description, about.calibration), [bound])
+
+    def _of_us(self, now: int) -> dict[str, Any]:
+        return {"session": self._session, "rig": self._rig, **_published(now)}
+
+    def _say(self, message: bytes, to: Sequence[Endpoint]) -> None:
+        for bound in to:
+            bound.send(zmq.Frame(message))
+
+    def header(self, fused: Fused) -> Header:
+        """Return the header that the fused plane would be published with now."""
+        pair, now = fused.pair, self.clock()
+        for frame in (pair.ir, pair.rgb) if isinstance(pair, Pair) else (pair.frame,):
+            self._shown[frame.stream] = frame.frame_id, frame.t_ns
+        (ir_id, ir_t_ns), (rgb_id, rgb_t_ns) = (self._shown.get(stream, (0, 0)) for stream in ("ir", "rgb"))
+        hot, cold = [Spot(round(s.x, 1), round(s.y, 1), round(s.k, 2)) for s in fused.spots or ()] or (None, None)
+        return Header(
+            session=self._session,
+            seq=self.sent,
+            rig=self._rig,
+            mode=fused.mode,
+            fuser=fused.fuser,
+            ir_id=ir_id,
+            rgb_id=rgb_id,
+            ir_t_ns=ir_t_ns,
+            rgb_t_ns=rgb_t_ns,
+            stamp=pair.leader.stamp.value,
+            ir_reused=isinstance(pair, Pair) and pair.reused,
+            skew_ns=pair.skew_ns if isinstance(pair, Pair) else ir_t_ns - rgb_t_ns,
+            ir_state=fused.states.get("ir", "live"),
+            rgb_state=fused.states.get("rgb", "live"),
+            hot=hot,
+            cold=cold,
+            age_ns=pair.leader.age_ns(now),
+            published_ns=now,
+            published_unix_ms=time.time_ns() // 1_000_000,
+            width=fused.image.shape[1],
+            height=fused.image.shape[0],
+            encoding=self._offers[0].encoding,
+        )
+
+    def close(self) -> None:
+        """Give the last frames a moment to leave, then close."""
+        until = time.monotonic() + _LAST_S
+        for lane in self._lanes.values():
+            lane.finish()
+        for lane in self._lanes.values():
+            lane.join(max(0.0, until - time.monotonic()))
+        for bound in self._endpoints:
+            bound.close()
+        self._gate.close()
+        self._context.term()
+
+
+def _published(now: int) -> dict[str, int]:
+    return {"published_ns": now, "published_unix_ms": time.time_ns() // 1_000_000}

@@ -1,0 +1,8 @@
+"""Pair two streams by capture time.
+
+`pairer` decides from the times of the frames and of their arrival alone, so that a replay decides the same.
+"""
+
+from rtfuse.sync.pairer import Pairer, Policy
+
+__all__ = ["Pairer", "Policy"]

@@ -1,0 +1,8 @@
+"""Encode, decode and address what goes over the network: shared by publishers and clients.
+
+`message` is the format (`docs/wire.md`), `names` its topics and planes; `keys` are the files of keys.
+"""
+
+from rtfuse.wire.message import Header, Statistics, decode, encode, split
+
+__all__ = ["Header", "Statistics", "decode", "encode", "split"]

@@ -1,0 +1,297 @@
+"""The wire format: one picture as one ZeroMQ message part. `docs/wire.md` describes it byte by byte.
+
+    topic (UTF-8) | 0x00 | header length, uint32 little-endian | header, JSON | payload
+
+Encoding and decoding are pure functions. Decoding checks every length before it touches the bytes behind it, and
+raises WireError for anything that is not a valid message.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Annotated, Literal, TypeVar, get_args
+
+import msgspec
+import numpy as np
+
+from rtfuse.errors import ConfigError, WireError
+from rtfuse.types import Image
+from rtfuse.wire.images import compress, decompress
+from rtfuse.wire.names import Encoding, PixelFormat
+
+VERSION = 1
+MAX_TOPIC_BYTES = 255
+MAX_HEADER_BYTES = 65_536
+MAX_SIDE_PX = 16_384
+_MAX_RIG_BYTES = 1024
+MAX_MESSAGE_BYTES = 64 << 20
+"""Of a whole message, and of the decoded image: a small file may not become a huge image either."""
+MAX_H264_PX = 4096 * 2304
+"""Of a picture that is sent as H.264: what its level 5.1 allows."""
+
+Buffer = bytes | bytearray | memoryview
+Side = Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE_PX)]
+NotNegative = Annotated[int, msgspec.Meta(ge=0)]
+S = TypeVar("S")
+
+_LENGTH = struct.Struct("<I")
+_PIXELS: dict[PixelFormat, tuple[str, int]] = {"rgb24": ("u1", 3), "gray8": ("u1", 1), "gray16le": ("<u2", 1)}
+"""Type and number of a pixel's values."""
+
+
+class Spot(msgspec.Struct, frozen=True):
+    """A point of the picture, x right and y down in pixels (possibly outside of it), and its temperature in kelvin."""
+
+    x: float
+    y: float
+    k: float
+
+
+class Header(msgspec.Struct, frozen=True, kw_only=True):
+    """What comes with every image. Times are integer nanoseconds on the publisher's monotonic clock.
+
+    `seq` counts this publisher's frames from 0, `session` is a random name that it chose when it started. `mode` is
+    what the picture shows: `fused`, one stream alone (`rgb`, `ir`), or an older picture again (`held`); `ir_state` and
+    `rgb_state` are what the streams are doing. `ir_t_ns` and `rgb_t_ns` are capture times and `stamp` says what they
+    mean, `skew_ns` is thermal minus RGB; of a stream that is not in the picture they are those of its last frame that
+    was, 0 before the first. `age_ns` runs from the capture of the RGB frame (in `ir` mode: the thermal frame) to
+    `published_ns`. `published_unix_ms` is the wall clock then. `hot`
+    and `cold` are the extremes of a radiometric thermal camera. `plane` is what the picture is of (see
+    `rtfuse.publish.planes`); all planes of one frame have the same `seq`. `unit` counts the access units of an H.264
+    stream one by one, and `key_frame` says whether decoding may begin with this one. What has a default may be missing
+    in a message.
+    """
+
+    version: int = VERSION
+    session: str
+    seq: NotNegative
+    rig: str
+    mode: str
+    fuser: str
+    ir_id: NotNegative
+    rgb_id: NotNegative
+    ir_t_ns: int
+    rgb_t_ns: int
+    stamp: str
+    ir_reused: bool = False
+    skew_ns: int
+    ir_state: str = "live"
+    rgb_state: str = "live"
+    hot: Spot | None = None
+    cold: Spot | None = None
+    age_ns: int
+    published_ns: int
+    published_unix_ms: int
+    width: Side
+    height: Side
+    pixel_format: PixelFormat = "rgb24"
+    encoding: Encoding
+    plane: str = "fused"
+    key_frame: bool = True
+    unit: NotNegative = 0
+
+    @property
+    def image_bytes(self) -> int:
+        """The size of the decoded image."""
+        kind, values = _PIXELS[self.pixel_format]
+        return self.width * self.height * values * np.dtype(kind).itemsize
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the decoded image: (H, W, 3), or (H, W) where a pixel is one value."""
+        return (self.height, self.width, 3) if self.pixel_format == "rgb24" else (self.height, self.width)
+
+
+class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """One stream, now: what it is doing and for how long, its measured rate, the delay from capture to arrival, how
+    much faster than the publisher's its clock runs, how often that jumped, and how often the source came back."""
+
+    state: str
+    for_s: float
+    rate_hz: float | None = None
+    latency_ms: float | None = None
+    drift_ppm: float | None = None
+    clock_steps: NotNegative = 0
+    reconnects: NotNegative = 0
+
+
+class Statistics(msgspec.Struct, frozen=True, kw_only=True):
+    """What a publisher says of itself once a second, under a topic of its own.
+
+    `age_ms` and `skew_ms` are p50, p95 and p99 of the session (null where nothing was counted). `skew_histogram` lists
+    the upper edge of each bin in ms (null: no edge) and its count. `drops` counts by `where.cause`, `modes` frames by
+    what they showed. `pair_rate_hz` counts frames of any mode, over the last seconds.
+    """
+
+    version: int = VERSION
+    kind: Literal["statistics"] = "statistics"
+    session: str
+    rig: str
+    published_ns: int
+    published_unix_ms: int
+    frames: NotNegative
+    pair_rate_hz: float
+    reused: NotNegative
+    age_ms: list[float | None]
+    skew_ms: list[float | None]
+    skew_histogram: list[tuple[float | None, int]]
+    modes: dict[str, int]
+    drops: dict[str, int]
+    streams: dict[str, StreamStatistics]
+
+
+class _Version(msgspec.Struct, frozen=True):
+    version: int
+
+
+_header_decoder = msgspec.json.Decoder(Header)
+_statistics_decoder = msgspec.json.Decoder(Statistics)
+_version_decoder = msgspec.json.Decoder(_Version)
+
+
+def check_names(topic: str, encoding: str, rig: str) -> None:
+    """Refuse what no message could carry. Raises ConfigError."""
+    for what, text, limit in (("topic", topic, MAX_TOPIC_BYTES), ("name of the rig", rig, _MAX_RIG_BYTES)):
+        data = text.encode(errors="replace")
+        if b"\0" in data or len(data) > limit or data.decode() != text:
+            raise ConfigError(
+                f"the {what}, {text[:40]!r}, cannot be sent; want UTF-8, at most {limit} bytes, none zero"
+            )
+    if encoding not in get_args(Encoding):
+        raise ConfigError(f"there is no encoding {encoding!r}; choose {', '.join(get_args(Encoding))}")
+
+
+def encode(topic: str, header: Header, image: Image, *, jpeg_quality: int = 90) -> memoryview:
+    """Encode one image as a raw, JPEG or PNG message. Copies raw pixels exactly once.
+
+    `image` is as the header's `pixel_format` says: (H, W, 3) uint8 RGB, (H, W) uint8 or (H, W) uint16.
+    Raises ValueError if the image does not fit the header, ConfigError if the topic or the size cannot be sent.
+    """
+    check_image(header, image)
+    check_names(topic, header.encoding, header.rig)
+    if header.encoding != "raw":
+        return message(topic, header, compress(image, header.encoding, jpeg_quality))
+    return message(topic, header, image.astype("<u2", copy=False) if image.dtype == np.uint16 else image)
+
+
+def check_image(header: Header, image: Image) -> None:
+    """Raise ValueError if the image does not fit the header, ConfigError if it is too large to be sent."""
+    kind = _PIXELS[header.pixel_format][0]
+    if image.shape != header.shape or image.dtype != np.dtype(kind).newbyteorder("="):
+        raise ValueError(
+            f"header says {header.width}x{header.height} {header.pixel_format}, image is {image.shape} {image.dtype}"
+        )
+    if max(image.shape) > MAX_SIDE_PX or MAX_HEADER_BYTES + header.image_bytes > MAX_MESSAGE_BYTES:
+        raise ConfigError(
+            f"an image of {header.width}x{header.height} cannot be published; at most {MAX_SIDE_PX} px a side and "
+            f"{MAX_MESSAGE_BYTES >> 20} MiB are allowed"
+        )
+
+
+def message(topic: str, header: Header, payload: Image) -> memoryview:
+    """Return the whole message of a payload that is encoded; copies it once. Raises ConfigError if it is too large."""
+    head = framed(topic, msgspec.json.encode(header))
+    if len(head) + payload.nbytes > MAX_MESSAGE_BYTES:
+        raise ConfigError(f"a message of {len(head) + payload.nbytes} bytes cannot be published")
+    data = np.empty(len(head) + payload.nbytes, np.uint8)
+    data[: len(head)] = np.frombuffer(head, np.uint8)
+    np.copyto(data[len(head) :].view(payload.dtype).reshape(payload.shape), payload)
+    return data.data
+
+
+def encode_statistics(topic: str, statistics: Statistics) -> bytes:
+    """Encode a publisher's statistics as a message without payload."""
+    return framed(topic, msgspec.json.encode(statistics))
+
+
+def framed(topic: str, text: bytes) -> bytes:
+    """Return what comes before the payload: topic, a zero byte, the length of the JSON text, and that text."""
+    return b"".join((topic.encode(), b"\0", _LENGTH.pack(len(text)), text))
+
+
+def decode_statistics(message: Buffer) -> tuple[str, Statistics]:
+    """Decode a statistics message into topic and content. Raises WireError."""
+    return alone(message, _statistics_decoder, "statistics")
+
+
+def decode(message: Buffer, *, max_bytes: int = MAX_MESSAGE_BYTES) -> tuple[str, Header, Image]:
+    """Decode a raw, JPEG or PNG message into topic, header and image; see `pixels`. Raises WireError.
+
+    Also raises it where the message or the decoded image is larger than `max_bytes`.
+    """
+    topic, header, payload = split(message, max_bytes=max_bytes)
+    return topic, header, pixels(header, payload)
+
+
+def pixels(header: Header, payload: memoryview) -> Image:
+    """Return the image of a payload that `split` has checked, read-only: (H, W, 3) uint8 RGB, (H, W) uint8 or uint16.
+
+    A raw image is a view of the payload, not a copy. Raises WireError, also for H.264, whose pictures depend on those
+    before them (`rtfuse.wire.h264.H264Decoder`).
+    """
+    if header.encoding == "h264":
+        raise WireError("h264 is decoded by a decoder that has seen the frames before")
+    if header.encoding == "raw":
+        image = np.frombuffer(payload, _PIXELS[header.pixel_format][0]).reshape(header.shape)
+        image.flags.writeable = False
+        return image
+    return decompress(payload, header.encoding, header.pixel_format, (header.width, header.height))
+
+
+def split(message: Buffer, *, max_bytes: int = MAX_MESSAGE_BYTES) -> tuple[str, Header, memoryview]:
+    """Take a message apart into topic, header and payload, all checked, without decoding the image.
+
+    Raises WireError.
+    """
+    topic, text, payload = parts(message, max_bytes)
+    header = checked(text, _header_decoder)
+    expected = header.image_bytes
+    if expected > max_bytes:
+        raise WireError(f"image of {header.width}x{header.height}, {expected} bytes; at most {max_bytes} are allowed")
+    if header.encoding == "raw" and len(payload) != expected:
+        raise WireError(
+            f"payload of {len(payload)} bytes; {header.width}x{header.height} {header.pixel_format} has {expected}"
+        )
+    return topic, header, payload
+
+
+def parts(message: Buffer, max_bytes: int) -> tuple[str, bytes, memoryview]:
+    """Take a message apart into topic, JSON text and payload. Raises WireError."""
+    view = memoryview(message).cast("B")
+    if len(view) > max_bytes:
+        raise WireError(f"message of {len(view)} bytes; at most {max_bytes} are allowed")
+    end = bytes(view[: MAX_TOPIC_BYTES + 1]).find(b"\0")
+    if end < 0:
+        raise WireError(f"no topic: no zero byte in the first {MAX_TOPIC_BYTES + 1} bytes")
+    try:
+        topic = str(view[:end], "utf-8")
+    except UnicodeDecodeError as e:
+        raise WireError("the topic is not UTF-8") from e
+    start = end + 1 + _LENGTH.size
+    if len(view) < start:
+        raise WireError(f"message ends after {len(view)} bytes, inside the header's length")
+    (length,) = _LENGTH.unpack_from(view, end + 1)
+    if length > MAX_HEADER_BYTES:
+        raise WireError(f"header of {length} bytes; at most {MAX_HEADER_BYTES} are allowed")
+    if len(view) < start + length:
+        raise WireError(f"header of {length} bytes, but only {len(view) - start} follow")
+    return topic, bytes(view[start : start + length]), view[start + length :]
+
+
+def alone(message: Buffer, decoder: msgspec.json.Decoder[S], what: str) -> tuple[str, S]:
+    """Decode a message without payload into topic and content; `what` is what it is about. Raises WireError."""
+    topic, text, payload = parts(message, MAX_MESSAGE_BYTES)
+    if len(payload):
+        raise WireError(f"{len(payload)} bytes follow the {what}")
+    return topic, checked(text, decoder)
+
+
+def checked(text: bytes, decoder: msgspec.json.Decoder[S]) -> S:
+    """Decode JSON text of this version of the format. Raises WireError."""
+    try:
+        version = _version_decoder.decode(text).version
+        if version != VERSION:
+            raise WireError(f"wire format version {version}; this client reads version {VERSION}")
+        return decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
+        raise WireError(f"header: {e}") from e

@@ -1,0 +1,141 @@
+"""A source that is lost and comes back: numbers go on, losses add up, and closing always ends it."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+from scenes import ListSource, make_frame
+
+from rtfuse.capture.reconnect import Reconnecting
+from rtfuse.errors import DeviceUnavailable, SourceLost
+from rtfuse.observe.health import Health, State
+
+
+def camera(count, *, fail=None):
+    return ListSource("rgb", [make_frame("rgb", k) for k in range(count)], live=True, fail=fail)
+
+
+class Watch:
+    def __init__(self):
+        self.events = []
+
+    def lost(self, why):
+        self.events.append(("lost", why))
+
+    def found(self):
+        self.events.append("found")
+
+
+def test_it_opens_again_until_the_source_is_there_and_numbers_rise():
+    tries = iter([DeviceUnavailable("not yet"), DeviceUnavailable("not yet"), camera(3, fail=SourceLost("gone again"))])
+    watch, beats = Watch(), []
+
+    def reopen():
+        step = next(tries, None) or camera(2)
+        if isinstance(step, Exception):
+            raise step
+        return step
+
+    source = Reconnecting(
+        camera(4, fail=SourceLost("the cable is out")), reopen, watcher=watch, alive=lambda: beats.append(1)
+    )
+    ids = []
+    for frame in source:
+        ids.append(frame.frame_id)
+        if len(ids) == 9:
+            source.close()
+    assert ids == list(range(9))
+    assert watch.events[:3] == [("lost", "the cable is out"), "found", ("lost", "gone again")]
+    assert len(beats) >= 4
+    assert source.losses["lost"] == 2
+
+
+def test_losses_of_every_life_add_up():
+    first, second = camera(1, fail=SourceLost("x")), camera(1)
+    first.losses, second.losses = {"driver": 2}, {"driver": 3, "corrupt": 1}
+    source = Reconnecting(first, lambda: second)
+    frames = iter(source)
+    next(frames)
+    next(frames)
+    assert source.losses == {"driver": 5, "corrupt": 1, "lost": 1}
+    source.close()
+
+
+def test_a_source_that_merely_ends_is_opened_again_too():
+    watch = Watch()
+    source = Reconnecting(camera(2), lambda: camera(2), watcher=watch)
+    frames = iter(source)
+    assert [next(frames).frame_id for _ in range(4)] == [0, 1, 2, 3]
+    assert watch.events == [("lost", "list:rgb ended"), "found"]
+    source.close()
+
+
+def test_closing_ends_the_search():
+    def never():
+        raise DeviceUnavailable("not there")
+
+    source = Reconnecting(camera(1, fail=SourceLost("x")), never)
+    frames = []
+    thread = threading.Thread(target=lambda: frames.extend(source))
+    thread.start()
+    start = time.monotonic()
+    threading.Timer(0.3, source.close).start()
+    thread.join(5)
+    assert not thread.is_alive()
+    assert time.monotonic() - start < 3
+    assert len(frames) == 1
+
+
+def test_other_errors_are_not_swallowed():
+    source = Reconnecting(camera(1, fail=ZeroDivisionError("a bug")), lambda: camera(1))
+    with pytest.raises(ZeroDivisionError):
+        list(source)
+
+
+class Ticks:
+    """A clock that stands still until it is moved, in milliseconds."""
+
+    def __init__(self):
+        self.ms = 0
+
+    def __call__(self):
+        return self.ms * 1_000_000
+
+
+def test_health_tells_the_states_apart():
+    clock = Ticks()
+    health = Health("ir", quiet_ns=150_000_000, clock=clock)
+    assert health.state() is State.STARTING
+    clock.ms = 500
+    assert health.missing_ns() == 500_000_000
+    still = make_frame("ir", 1)
+
+    def come(ms, *, frozen=False):
+        clock.ms = ms
+        health.frame(type(still)("ir", still.image, ms // 10, ms * 1_000_000, still.stamp, 0, frozen=frozen))
+
+    for ms in range(1000, 1500, 10):
+        come(ms)
+    assert health.state() is State.LIVE
+    assert health.missing_ns() == 0
+    assert health.condition().rate_hz == pytest.approx(100)
+    clock.ms = 1700
+    assert health.state() is State.STALLED
+    assert health.condition().for_s == pytest.approx(0.21)
+    for ms in range(1700, 2100, 10):
+        come(ms, frozen=True)
+    assert health.state() is State.FROZEN
+    health.lost("unplugged")
+    assert health.state() is State.LOST
+    clock.ms = 3100
+    assert health.condition().for_s == pytest.approx(1.01)
+    assert health.condition().why == "unplugged"
+    health.found()
+    come(3200)
+    assert health.state() is State.LIVE
+    assert health.condition().for_s == 0
+    assert health.reconnects == 1
+    health.ended()
+    assert health.state() is State.ENDED

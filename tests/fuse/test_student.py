@@ -1,0 +1,82 @@
+"""The student: its form, its weights, and what it makes beside its teacher."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from rtfuse.capture import open_source
+from rtfuse.errors import WeightsMissing
+from rtfuse.fuse import STUDENT_WEIGHTS, UFUSER_WEIGHTS, open_fuser
+from rtfuse.fuse.engines.eager import EagerEngine
+from rtfuse.fuse.engines.program import Program, tensors
+from rtfuse.fuse.inputs import sample
+from rtfuse.fuse.networks.loading import for_gpu, load_network
+from rtfuse.fuse.networks.student import Student
+from rtfuse.fuse.networks.ufuser import UFuser
+
+SIZES = [(16, 16), (40, 24), (72, 104)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_any_multiple_of_eight_and_a_batch_is_its_images(size):
+    torch.manual_seed(0)
+    net = Student(8, 2, 8).eval()
+    ir, luma = torch.rand(2, 2, 1, *size)
+    with torch.no_grad():
+        both = net(ir, luma)
+        alone = torch.cat([net(ir[k : k + 1], luma[k : k + 1]) for k in range(2)])
+    assert both.shape == ir.shape
+    assert torch.allclose(both, alone, atol=1e-6)
+
+
+def test_it_begins_near_the_mean_of_both_and_details_are_never_resampled():
+    """A pixel alone in one source is a pixel alone in the picture: nothing smears it over the coarse grid."""
+    torch.manual_seed(0)
+    net = Student().eval()
+    ir, luma = torch.full((1, 1, 48, 64), 0.6), torch.full((1, 1, 48, 64), 0.2)
+    with torch.no_grad():
+        flat = net(ir, luma)
+        assert (flat - 0.4).abs().max() < 0.15
+        ir[..., 21, 30] = 1.0
+        dot = net(ir, luma) - flat
+    beside = dot[0, 0, 20:23, 29:32].abs()
+    assert dot[0, 0, 21, 30] > 0.15
+    assert beside.sum() - beside[1, 1] < 0.1 * beside[1, 1]
+
+
+def test_the_file_says_which_network_it_holds(tmp_path):
+    assert isinstance(load_network(STUDENT_WEIGHTS), Student)
+    assert isinstance(load_network(UFUSER_WEIGHTS), UFuser)
+    state = load_file(STUDENT_WEIGHTS)
+    state.pop("head.weight")
+    save_file(state, tmp_path / "less.safetensors")
+    with pytest.raises(WeightsMissing, match=r"do not fit the student.*head\.weight"):
+        load_network(tmp_path / "less.safetensors")
+
+
+def test_half_precision_makes_the_same_picture():
+    inputs = sample((50, 60), (48, 64), 2)
+    want = EagerEngine(STUDENT_WEIGHTS, "cpu", torch.float64)(inputs).astype(int)
+    half = Program(for_gpu(load_network(STUDENT_WEIGHTS)).half()).eval()
+    with torch.inference_mode():
+        assert np.abs(half(*tensors(inputs)).numpy() - want).max() <= 3
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_constant_frames(level):
+    fuser = open_fuser("student", engine="eager")
+    fused = fuser(np.full((40, 50), level, np.uint8), np.full((40, 50, 3), level, np.uint8))
+    assert fused.std() < 12
+    assert abs(float(fused.mean()) - level) < 60
+
+
+def test_it_shows_what_its_teacher_shows():
+    ir, rgb = (next(iter(open_source("synthetic:?seed=3&size=320x240", s))).image for s in ("ir", "rgb"))
+    student, teacher = (open_fuser(name, engine="eager")(ir, rgb).astype(float) for name in ("student", "ufuser"))
+    pyramid = open_fuser("pyramid")(ir, rgb).astype(float)
+    off = np.abs(student - teacher).mean()
+    assert off < 12
+    assert off < np.abs(pyramid - teacher).mean()

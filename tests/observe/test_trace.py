@@ -1,0 +1,106 @@
+"""Traces: every frame's stages, in order, and in agreement with what the statistics count."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections import defaultdict
+
+import pytest
+
+from rtfuse.config import Camera, Config, Fuse, Playback
+from rtfuse.errors import OutputExists, OutputUnwritable
+from rtfuse.observe.trace import Trace
+from rtfuse.pipeline.build import open_rig
+from rtfuse.pipeline.run import Pipeline
+
+SCENE = "synthetic:?size=160x120&duration_s=1"
+
+
+class Nowhere:
+    def write(self, fused):
+        pass
+
+    def close(self):
+        pass
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory):
+    """A run of 30 pairs: its events, and what it counted."""
+    path = tmp_path_factory.mktemp("trace") / "t.json"
+    rig = open_rig(
+        Config(ir=Camera(uri=SCENE), rgb=Camera(uri=SCENE), fuse=Fuse(fuser="pyramid"), playback=Playback(speed="max"))
+    )
+    rig.trace = Trace(path)
+    rig.sinks["publish"] = Nowhere()
+    snapshot = Pipeline(rig).run()
+    rig.trace.close()
+    return json.loads(path.read_text()), snapshot
+
+
+def spans(events, name=None):
+    return [e for e in events if e["ph"] == "X" and (name is None or e["name"].startswith(name))]
+
+
+def test_every_frame_is_there_in_every_stage_and_in_order(traced):
+    events, snapshot = traced
+    assert len(spans(events, "capture")) == 2 * snapshot.frames == 60
+    at = {
+        stage: {e["args"]["rgb"]: (e["ts"], e["ts"] + e["dur"]) for e in spans(events, stage)}
+        for stage in ("pair", "thermal", "fuse", "publish")
+    }
+    arrived = {e["args"]["id"]: e["ts"] + e["dur"] for e in spans(events, "capture") if e["tid"] == tid(events, "rgb")}
+    for frame, (begun, ended) in at["fuse"].items():
+        assert arrived[frame] <= at["pair"][frame][1] + 1
+        assert at["thermal"][frame][1] <= begun + 1
+        assert begun < ended <= at["publish"][frame][0] + 1
+    assert set(at["publish"]) == set(at["fuse"]) == set(range(30))
+
+
+def tid(events, stream):
+    (found,) = [e["tid"] for e in events if e["ph"] == "M" and e["args"]["name"] == f"capture {stream}"]
+    return found
+
+
+def test_within_a_thread_nothing_overlaps(traced):
+    threads = defaultdict(list)
+    for e in spans(traced[0]):
+        threads[e["tid"]].append((e["ts"], e["ts"] + e["dur"]))
+    names = {e["tid"]: e["args"]["name"] for e in traced[0] if e["ph"] == "M" and e["name"] == "thread_name"}
+    assert set(names.values()) >= {"capture ir", "capture rgb", "pair", "fuse", "publish"}
+    for number, parts in threads.items():
+        if names[number] in ("fuse", "publish"):
+            ordered = sorted(parts)
+            assert all(a[1] <= b[0] + 1 for a, b in itertools.pairwise(ordered))
+
+
+def test_the_sums_are_those_of_the_statistics(traced):
+    events, snapshot = traced
+    fuse = sum(e["dur"] for e in [*spans(events, "fuse"), *spans(events, "thermal")]) / 1e3
+    assert fuse == pytest.approx(snapshot.stages["fuse"].sum_ms, rel=0.02)
+    assert sum(e["dur"] for e in spans(events, "publish")) / 1e3 == pytest.approx(
+        snapshot.stages["publish"].sum_ms, rel=0.05, abs=0.5
+    )
+
+
+def test_drops_are_told_once_and_a_cut_file_still_holds_its_events(tmp_path):
+    trace = Trace(tmp_path / "t.json")
+    trace.drops({("rgb", "busy"): 2}, {("rgb", "busy"): 1, ("ir", "late"): 0})
+    trace.drops({("rgb", "busy"): 3})
+    trace.drops({("rgb", "busy"): 4})
+    trace._file.flush()
+    cut = json.loads((tmp_path / "t.json").read_text() + "]")  # as the viewers read it
+    assert [e["args"]["frames"] for e in cut if e["ph"] == "i"] == [3, 1]
+    trace.close()
+    trace.close()
+    assert len(json.loads((tmp_path / "t.json").read_text())) == len(cut)
+
+
+def test_a_file_that_is_there_and_one_that_cannot_be(tmp_path):
+    (tmp_path / "t.json").write_text("mine")
+    with pytest.raises(OutputExists, match=r"t\.json is already there"):
+        Trace(tmp_path / "t.json")
+    with pytest.raises(OutputUnwritable, match="cannot be written"):
+        Trace(tmp_path / "no" / "t.json")
+    assert (tmp_path / "t.json").read_text() == "mine"

@@ -1,0 +1,425 @@
+"""The trainer as a tool: what it takes, what it refuses, and that a killed run goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import msgspec
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from lightning_fabric import Fabric
+from safetensors.torch import save_file
+from scenes import write_video
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+
+from rtfuse.bench.stages import example_calibration
+from rtfuse.capture import open_source
+from rtfuse.errors import CalibrationError, ConfigError, OutputUnwritable, SourceNotFound, SourceUnreadable
+from rtfuse.fuse import open_fuser
+from rtfuse.fuse.luma import luma
+from rtfuse.fuse.networks.ufuser import UFuser, load_weights
+from trainer.classical import CLASSICAL, fuse_wavelet
+from trainer.data import Patches, low_contrast, prepare
+from trainer.recipe import Data, Root, load_recipe
+from trainer.recordings import registered
+from trainer.run import Run, Stage, TrainingDiverged
+
+SCENE = "synthetic:?seed=2&size=128x96&duration_s=4"
+STREET = Root(name="street", ir=SCENE, rgb=SCENE, every=30)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Pairs in folders: three good ones and one of every fault."""
+    rng = np.random.default_rng(0)
+    for name in ("ir", "rgb", "method"):
+        (tmp_path / name).mkdir()
+    for stem in ("a", "b", "c"):
+        cv2.imwrite(str(tmp_path / "ir" / f"{stem}.png"), rng.integers(0, 255, (96, 128), np.uint8))
+        cv2.imwrite(str(tmp_path / "rgb" / f"{stem}.jpg"), rng.integers(0, 255, (96, 128, 3), np.uint8))
+        cv2.imwrite(str(tmp_path / "method" / f"{stem}.png"), rng.integers(0, 255, (96, 128), np.uint8))
+    (tmp_path / "method" / "b.png").unlink()
+    cv2.imwrite(str(tmp_path / "ir" / "alone.png"), np.zeros((96, 128), np.uint8))
+    cv2.imwrite(str(tmp_path / "ir" / "sizes.png"), np.zeros((96, 128), np.uint8))
+    cv2.imwrite(str(tmp_path / "rgb" / "sizes.png"), np.zeros((96, 120, 3), np.uint8))
+    (tmp_path / "ir" / "broken.png").write_bytes(b"nothing")
+    cv2.imwrite(str(tmp_path / "rgb" / "broken.png"), np.zeros((96, 128, 3), np.uint8))
+    return tmp_path
+
+
+def data(tmp_path, **changes):
+    root = Root(name="r", ir=str(tmp_path / "ir"), rgb=str(tmp_path / "rgb"), pseudo=(str(tmp_path / "method"),))
+    return Data(**({"roots": (root,), "patch_px": 64, "stride_px": 32, "min_patches": 1} | changes))
+
+
+def test_good_pairs_are_cut_and_every_fault_is_counted(folders):
+    index = prepare(data(folders), folders / "out")
+    assert set(index.scenes) == {"r/a", "r/b", "r/c"}
+    assert len(index.scenes) == 3 * 2 * 3
+    assert index.methods == ["pyramid", "guided", "wavelet", "additive", "method"]
+    assert index.refused == {
+        "no partner of this name": 1,
+        "two sizes in one pair": 1,
+        "unreadable, or not 8 bits": 1,
+        "pseudo ground truth missing or of another size": 1,
+    }
+    patches, pseudo = np.load(folders / "out" / "patches.npy"), np.load(folders / "out" / "pseudo.npy")
+    top, left = index.places[1]
+    whole = cv2.imread(str(folders / "ir" / "a.png"), cv2.IMREAD_GRAYSCALE)
+    assert np.array_equal(patches[1, 0], whole[top : top + 64, left : left + 64])
+    assert pseudo.shape == (18, 5, 64, 64)
+
+
+def test_the_validation_split_is_kept_out_and_too_little_data_is_an_error(folders):
+    (folders / "split.txt").write_text("# held out\nr/a\nr/b\n")
+    index = prepare(data(folders, validation=str(folders / "split.txt")), folders / "out")
+    assert set(index.scenes) == {"r/c"}
+    with pytest.raises(ConfigError, match=r"18 patches, at least 100 .* no partner of this name \(e\.g\. r/alone\)"):
+        prepare(data(folders, min_patches=100), folders / "out")
+    with pytest.raises(SourceNotFound, match=r"absent\.txt"):
+        prepare(data(folders, validation=str(folders / "absent.txt")), folders / "out")
+    with pytest.raises(SourceNotFound, match="data root gone"):
+        prepare(data(folders, roots=(Root(name="gone", ir="nowhere", rgb="nowhere"),)), folders / "out")
+    with pytest.raises(SourceUnreadable, match="trainer prepare"):
+        Patches(folders / "nothing", seed=0)
+
+
+def test_recordings_are_paired_by_time_and_aligned_by_their_calibration(tmp_path):
+    slow, scene = "synthetic:?seed=2&size=128x96&duration_s=2&ir_fps=9", "synthetic:?seed=2&size=128x96&duration_s=2"
+    pairs = list(registered(slow, scene))
+    assert [p.frame_id for p in pairs] == list(range(60))  # every RGB frame, though thermal has 18
+    assert len({p.ir.tobytes() for p in pairs}) == 18
+    (tmp_path / "calib.yaml").write_bytes(msgspec.yaml.encode(example_calibration((128, 96))))
+    plain, aligned = (
+        prepare(Data(roots=(Root(name="r", ir=scene, rgb=scene, every=20, calib=calib),), patch_px=32, stride_px=16,
+                     min_contrast=0, min_patches=1), tmp_path / name)
+        for name, calib in (("plain", None), ("aligned", str(tmp_path / "calib.yaml")))
+    )  # fmt: skip
+    assert aligned.refused["patch beyond the thermal picture"] == len(plain.scenes) - len(aligned.scenes) > 0
+    (tmp_path / "small.yaml").write_bytes(msgspec.yaml.encode(example_calibration((64, 48))))
+    with pytest.raises(CalibrationError, match="64x48"):
+        next(registered(scene, scene, str(tmp_path / "small.yaml")))
+
+
+def test_recordings_and_the_synthetic_scene_give_patches(tmp_path):
+    ir = write_video(tmp_path / "ir.mp4", 20, gray=True, size_wh=(128, 96))
+    rgb = write_video(tmp_path / "rgb.mp4", 20, size_wh=(128, 96))
+    clip = Root(name="clip", ir=str(ir), rgb=str(rgb), every=10)
+    index = prepare(Data(roots=(clip, STREET), patch_px=64, stride_px=64, min_patches=1), tmp_path / "out")
+    assert {"clip/000000", "clip/000010", "street/000030"} <= set(index.scenes)
+
+
+def test_patches_without_contrast_are_left_out():
+    flat = np.full((64, 64), 200, np.uint8)
+    assert low_contrast(flat, 0.1)
+    half = flat.copy()
+    half[:, :32] = 100
+    assert not low_contrast(half, 0.1)
+
+
+def test_batches_depend_on_seed_and_step_alone(folders):
+    prepare(data(folders), folders / "out")
+    first, again, other = (Patches(folders / "out", seed=s) for s in (1, 1, 2))
+    epoch = [row for step in range(first.steps(4)) for row in first.rows(step, 4)]
+    assert len(set(epoch)) == len(epoch) == 16
+    assert first.rows(7, 4) == again.rows(7, 4)
+    assert [first.rows(k, 4) for k in range(4)] != [other.rows(k, 4) for k in range(4)]
+    a, b = (p.sources(p.rows(3, 4), 32, p.dice(3)) for p in (first, again))
+    assert torch.equal(a[0], b[0])
+    assert a[0].shape == (4, 1, 32, 32)
+    fused, ir, luma = first.fused([0, 1], None, first.dice(0))
+    assert fused.shape == ir.shape == luma.shape == (2, 1, 64, 64)
+    with pytest.raises(ConfigError, match="'magic'; there are pyramid"):
+        first.imitated([0], "magic", None, first.dice(0))
+
+
+@settings(deadline=None, max_examples=25)
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 60), st.integers(1, 60))))
+def test_wavelets_reconstruct_an_image_fused_with_itself(image):
+    assert np.abs(fuse_wavelet(image, image).astype(int) - image).max() <= 1
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_classical_fusions_carry_both_sources(name):
+    rng = np.random.default_rng(0)
+    luma = np.full((96, 128), 20, np.uint8)
+    luma[:, 64:] = rng.integers(60, 180, (96, 64), np.uint8)
+    ir = np.full((96, 128), 30, np.uint8)
+    ir[30:60, 16:40] = 220
+    fused = CLASSICAL[name](ir, luma)
+    assert fused.shape == ir.shape
+    assert fused.dtype == np.uint8
+    assert fused[35:55, 20:36].mean() > fused[70:, 4:50].mean() + 50
+    assert np.corrcoef(fused[:, 70:].ravel(), luma[:, 70:].ravel())[0, 1] > 0.8
+
+
+RECIPE = {
+    "name": "tiny",
+    "data": {
+        "roots": [{"name": "street", "ir": SCENE, "rgb": SCENE, "every": 20}],
+        "patch_px": 64,
+        "stride_px": 32,
+        "min_patches": 8,
+    },
+    "sensing": {
+        "width": 2,
+        "epochs": 3,
+        "batch": 4,
+        "crop_px": 32,
+        "learning_rate": 0.01,
+        "optics": True,
+        "noise": 0.01,
+    },
+    "fusion": {"epochs": 5, "warm_up_epochs": 3, "batch": 4, "crop_px": 32, "transforms": "one"},
+    "checkpoint_every_s": 0.01,
+}
+
+
+def recipe(tmp_path, **changes):
+    path = tmp_path / "recipe.yaml"
+    path.write_text(yaml.safe_dump(RECIPE | changes))
+    return path
+
+
+ENV = os.environ | {"OMP_NUM_THREADS": "1"}
+
+
+def trainer(*args):
+    return [sys.executable, "-m", "trainer", *map(str, args)]
+
+
+def curve(folder):
+    with (folder / "log.csv").open() as file:
+        return {(r["stage"], int(r["step"]), r["name"]): float(r["value"]) for r in csv.DictReader(file)}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a run that nothing disturbed."""
+    folder = tmp_path_factory.mktemp("whole")
+    command = trainer("train", "--config", recipe(folder), "--run", folder / "run")
+    subprocess.run(command, check=True, timeout=200, env=ENV)
+    return folder / "run"
+
+
+def wait_for(path, process):
+    """Wait until the process has written the file."""
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.01)
+
+
+def test_a_run_leaves_weights_a_manifest_pictures_and_curves(whole):
+    manifest = json.loads((whole / "ufuser.json").read_text())
+    assert manifest["recipe"]["name"] == "tiny"
+    assert "synthetic" not in json.dumps(manifest)
+    samples = list((whole / "samples").glob("fusion-*.jpg"))
+    assert all(cv2.imread(str(path)) is not None for path in samples)
+    assert len(samples) > 1
+    board = EventAccumulator(str(whole / "tensorboard")).Reload()
+    shown = {(*tag.split("/"), e.step): e.value for tag in board.Tags()["scalars"] for e in board.Scalars(tag)}
+    assert {(stage, step, name): v for (stage, name, step), v in shown.items()} == pytest.approx(curve(whole), rel=1e-4)
+    image = np.zeros((40, 50), np.uint8)
+    fuser = open_fuser("ufuser", weights=whole / "ufuser.safetensors")
+    assert fuser(image, np.zeros((40, 50, 3), np.uint8)).shape == (40, 50, 3)
+
+
+def test_a_killed_run_goes_on_along_the_same_curve(tmp_path, whole):
+    command = trainer("train", "--config", recipe(tmp_path), "--run", tmp_path / "cut")
+    process = subprocess.Popen(command, env=ENV)
+    wait_for(tmp_path / "cut" / "fusion.ckpt", process)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "cut" / "ufuser.safetensors").exists()
+    subprocess.run(command, check=True, timeout=200, env=ENV)
+    assert ("fusion", 20, "imitation") in curve(whole)
+    assert curve(tmp_path / "cut") == pytest.approx(curve(whole), rel=1e-3, abs=1e-5)
+    nets = [load_weights(run / "ufuser.safetensors").state_dict() for run in (whole, tmp_path / "cut")]
+    assert all(torch.allclose(a, nets[1][k], atol=1e-4) for k, a in nets[0].items())
+
+
+@pytest.mark.parametrize(("limit", "where"), [(100, "run folder"), (4000, "data")])
+def test_a_full_disk_before_the_first_step_is_one_line(tmp_path, limit, where):
+    def small_files():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    command = trainer("train", "--config", recipe(tmp_path), "--run", tmp_path / "run")
+    done = subprocess.run(command, env=ENV, capture_output=True, text=True, timeout=100, preexec_fn=small_files)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert done.stderr.startswith("error: ")
+    assert where in done.stderr
+    assert "cannot be written: " in done.stderr
+    assert not (tmp_path / "run" / "data" / "index.json").exists()
+    subprocess.run([*command[:3], "prepare", *command[4:]], env=ENV, check=True, timeout=100)  # with room again
+
+
+def test_a_full_disk_costs_what_came_after_the_last_checkpoint(tmp_path, whole):
+    """A limit on the size of files makes writes fail in the middle, as a full disk does."""
+    run = tmp_path / "run"
+    shutil.copytree(whole, run, ignore=shutil.ignore_patterns("fusion*", "ufuser.*", "log.csv"))
+    command = trainer("train", "--config", recipe(tmp_path), "--run", run)
+
+    def start():
+        return subprocess.Popen(command, env=ENV, stderr=subprocess.PIPE, text=True)
+
+    def fails_beyond(size, process):
+        resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size, resource.RLIM_INFINITY))
+        _, errors = process.communicate(timeout=100)
+        assert process.returncode == 2
+        assert "Traceback" not in errors
+        line = errors.strip().splitlines()[-1]
+        assert line.startswith("error: fusion, step ")
+        assert os.strerror(errno.EFBIG) in line
+        kept = torch.load(run / "fusion.ckpt", weights_only=True)["step"]
+        assert line.endswith(f"last good checkpoint: {run / 'fusion.ckpt'}, step {kept}")
+        assert not list(run.rglob("*.partial"))
+        return line, kept
+
+    process = start()
+    wait_for(run / "samples" / "fusion-0000010.jpg", process)  # drawn after the checkpoint
+    limit = (run / "log.csv").stat().st_size + 60
+    line, first = fails_beyond(limit, process)
+    assert f"step {first + 10}: {run}: " in line
+    assert (run / "log.csv").stat().st_size == limit  # in the middle of a line
+    line, again = fails_beyond(1 << 20, start())
+    assert f"{run / 'fusion.ckpt'}: " in line
+    assert again == first
+    subprocess.run(command, check=True, timeout=200, env=ENV)
+    fusion = {k: v for k, v in curve(whole).items() if k[0] == "fusion"}
+    assert curve(run) == pytest.approx(fusion, rel=1e-3, abs=1e-5)
+
+
+def test_training_may_start_from_weights_and_compute_in_half_precision(tmp_path):
+    torch.manual_seed(3)
+    begun = UFuser()
+    save_file(begun.state_dict(), tmp_path / "w.safetensors")
+    changes = {"epochs": 1, "start": str(tmp_path / "w.safetensors"), "warm_up_epochs": 0, "anchor": 0.5}
+    path = recipe(tmp_path, precision="bf16-mixed", sensing={"width": 2, "epochs": 1, "batch": 4, "crop_px": 32},
+                  fusion=RECIPE["fusion"] | changes | {"learning_rate": 1e-9})  # fmt: skip
+    subprocess.run(trainer("train", "--config", path, "--run", tmp_path / "run"), check=True, timeout=200, env=ENV)
+    assert ("fusion", 9, "imitation") in curve(tmp_path / "run")
+    trained = load_weights(tmp_path / "run" / "ufuser.safetensors").state_dict()
+    assert all(torch.allclose(v, trained[k], atol=1e-6) for k, v in begun.state_dict().items())
+    assert str(tmp_path) not in (tmp_path / "run" / "ufuser.json").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_the_quick_recipe_ends_in_weights_that_show_what_either_camera_sees(tmp_path):
+    """The three minutes of `configs/train_quick.yaml`, judged on a street that it has not seen."""
+    config = Path(__file__).parents[2] / "configs" / "train_quick.yaml"
+    subprocess.run(trainer("train", "--config", config, "--run", tmp_path), check=True, timeout=1100)
+    losses = curve(tmp_path)
+    assert losses["fusion", 240, "imitation"] < 0.5 * losses["fusion", 10, "imitation"]
+    fuser = open_fuser("ufuser", weights=tmp_path / "ufuser.safetensors")
+    ir, rgb = (next(iter(open_source("synthetic:?seed=3&size=320x240", s))).image for s in ("ir", "rgb"))
+    fused, y = luma(fuser(ir, rgb)), luma(rgb)
+    details = [cv2.Laplacian(cv2.GaussianBlur(x, (0, 0), 1), cv2.CV_32F) for x in (fused, ir, y)]
+    for source, other in ((1, 2), (2, 1)):
+        there = np.abs(details[source]) > 4 * np.abs(details[other]) + 8
+        assert np.corrcoef(details[0][there], details[source][there])[0, 1] > 0.6
+
+
+def test_two_processes_follow_the_curve_of_one(tmp_path):
+    # Each process draws its own noise, so a batch would not be the same split in two.
+    short = RECIPE["fusion"] | {"epochs": 2, "warm_up_epochs": 1}
+    path = recipe(tmp_path, fusion=short, sensing=RECIPE["sensing"] | {"noise": 0.0})
+    subprocess.run(trainer("train", "--config", path, "--run", tmp_path / "one"), check=True, timeout=200, env=ENV)
+    shutil.copytree(tmp_path / "one", tmp_path / "two", ignore=shutil.ignore_patterns("fusion.ckpt", "log.csv"))
+    launch = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "trainer",
+        "--",
+    ]
+    command = [*launch, "train", "--config", path, "--run", tmp_path / "two", "--stage", "fusion"]
+    subprocess.run(list(map(str, command)), check=True, timeout=200, env=ENV)
+    one = {k: v for k, v in curve(tmp_path / "one").items() if k[0] == "fusion"}
+    assert curve(tmp_path / "two") == pytest.approx(one, rel=1e-3)
+
+
+def test_mistakes_are_one_line(tmp_path):
+    def refused(*args):
+        done = subprocess.run(trainer(*args), capture_output=True, text=True, timeout=100, env=ENV)
+        assert done.returncode == 2
+        assert len(done.stderr.strip().splitlines()) == 1
+        return done.stderr
+
+    assert "did you mean sensing.width" in refused("train", "--config", recipe(tmp_path, sensing={"widht": 4}))
+    assert "absent.yaml" in refused("train", "--config", tmp_path / "absent.yaml")
+    path = recipe(tmp_path)
+    assert "--stage sensing first" in refused("train", "--config", path, "--run", tmp_path / "r", "--stage", "fusion")
+    other = recipe(tmp_path, seed=5)
+    assert "another recipe" in refused("train", "--config", other, "--run", tmp_path / "r")
+    assert "fusion.ckpt not found" in refused("export", "--config", path, "--run", tmp_path / "r")
+
+
+class Diverging(nn.Module):
+    """A task whose loss is not a number at step 25."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, step):
+        value = self.weight.sum() * (float("nan") if step == 25 else 1.0)
+        return value, {"value": value}
+
+
+def diverging(**changes):
+    return Stage(
+        name="fusion",
+        task=Diverging(),
+        steps_per_epoch=100,
+        epochs=1,
+        learning_rate=1e-3,
+        halve_every=1,
+        batch=lambda step: (step,),
+        names=lambda step: [f"street/{step:06d}"],
+        **changes,
+    )
+
+
+def test_a_loss_that_is_no_number_stops_with_step_scenes_and_checkpoint(tmp_path):
+    stage = diverging()
+    settings = load_recipe(recipe(tmp_path, checkpoint_every_s=1e-9))
+    run = Run(tmp_path, settings, Fabric(accelerator="cpu"))
+    with pytest.raises(TrainingDiverged, match=r"step 25 is nan.*street/000025.*fusion\.ckpt"):
+        run.train(stage)
+    assert torch.load(run.checkpoint("fusion"), weights_only=True)["step"] == 20
+    run.checkpoint("fusion").write_bytes(b"damaged")
+    with pytest.raises(SourceUnreadable, match="damaged"):
+        run.train(stage)
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_checkpoint_just_made(tmp_path):
+    (tmp_path / "samples" / "fusion-0000010.jpg").mkdir(parents=True)
+    run = Run(tmp_path, load_recipe(recipe(tmp_path, checkpoint_every_s=1e-9)), Fabric(accelerator="cpu"))
+    with pytest.raises(OutputUnwritable, match=r"samples/fusion-0000010\.jpg: .*fusion\.ckpt, step 10$"):
+        run.train(diverging(sample=lambda _: np.zeros((8, 8, 3), np.uint8)))
+    assert torch.load(run.checkpoint("fusion"), weights_only=True)["step"] == 10
+    assert not list(tmp_path.rglob("*.partial"))
