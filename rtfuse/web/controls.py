@@ -26,7 +26,7 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Adjustable(Protocol):
-    """What can be changed while it runs: `rtfuse.pipeline.run.Rig`."""
+    """What can be changed while it runs: `rtfuse.pipeline.parts.Rig`."""
 
     agc: Agc
     mark: bool

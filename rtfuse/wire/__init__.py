@@ -3,6 +3,7 @@
 `message` is the format (`docs/wire.md`), `names` its topics and planes; `keys` are the files of keys.
 """
 
+from rtfuse.wire.detections import Box
 from rtfuse.wire.message import Header, Statistics, decode, encode, split
 
-__all__ = ["Header", "Statistics", "decode", "encode", "split"]
+__all__ = ["Box", "Header", "Statistics", "decode", "encode", "split"]

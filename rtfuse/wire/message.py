@@ -57,7 +57,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     was, 0 before the first. `age_ns` runs from the capture of the RGB frame (in `ir` mode: the thermal frame) to
     `published_ns`. `published_unix_ms` is the wall clock then. `hot`
     and `cold` are the extremes of a radiometric thermal camera. `plane` is what the picture is of (see
-    `rtfuse.publish.planes`); all planes of one frame have the same `seq`. `unit` counts the access units of an H.264
+    `rtfuse.wire.names`); all planes of one frame have the same `seq`. `unit` counts the access units of an H.264
     stream one by one, and `key_frame` says whether decoding may begin with this one. What has a default may be missing
     in a message.
     """
