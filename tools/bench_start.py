@@ -1,4 +1,4 @@
-"""Measure how long `rtfuse run` takes to its first fused frame, and how much memory it holds, with an empty home folder.
+"""Measure how long `rtfuse run` takes to its first fused frame and how much memory it holds, with an empty home folder.
 
     python tools/bench_start.py                                        # the synthetic street
     python tools/bench_start.py --runs 10 -- --ir ir.mp4 --rgb rgb.mp4 --fuser student
