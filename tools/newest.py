@@ -46,7 +46,7 @@ def moved() -> list[str]:
     lock = "".join((ROOT / "requirements" / f"{name}.txt").read_text("utf-8") for name in ("dev", "torch-cpu"))
     pins = dict(re.findall(r"^([\w.-]+)==([^\s;\\]+)", lock, re.MULTILINE))
     here = {re.sub(r"[-_.]+", "-", d.name).lower(): d.version for d in distributions()}
-    here = {k: v for k, v in here.items() if k not in {"rtfuse", "pip"}}
+    here = {k: v for k, v in here.items() if k not in {"rtfuse", "pip", "wheel"}}
     return [
         f"{k} {pins.get(k, '(none)')} -> {v}" for k, v in sorted(here.items()) if _public(pins.get(k)) != _public(v)
     ]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from importlib import import_module
 
 
 def run(module: str) -> None:
-    """Import a module and run its `main`; Ctrl-C meanwhile ends the process at once, without a word."""
+    """Import a module and run its `main`; Ctrl-C or SIGTERM meanwhile ends the process at once, without a word."""
+    if os.getpid() == 1:  # the first process of a container: the kernel drops signals that it has no handler for
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if usual:
         signal.signal(signal.SIGINT, signal.SIG_DFL)

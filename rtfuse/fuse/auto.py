@@ -75,8 +75,7 @@ class AutoFuser:
                 self._large = self._large or self._open_large()
                 large_ns = self._measured(self._large)
             except EngineUnavailable as e:
-                _log.warning("%s; on with %s", e, self._small.name)
-                self._large, self._likely = None, False
+                self._give_up_large(e)
         self._costs = small_ns, large_ns
         self._now = self._large if self._large is not None and large_ns < room else self._small
 
@@ -93,9 +92,19 @@ class AutoFuser:
             self.prepare((ir.shape[0], ir.shape[1]), (rgb.shape[0], rgb.shape[1]))
         self._step()
         start = self._clock()
-        fused = job()
+        try:
+            fused = job()
+        except EngineUnavailable as e:
+            if self._now is not self._large:
+                raise
+            self._give_up_large(e)
+            return job()
         self._count(self._clock() - start)
         return fused
+
+    def _give_up_large(self, why: EngineUnavailable) -> None:
+        _log.warning("%s; on with %s", why, self._small.name)
+        self._large, self._likely, self._now, self._run, self._frames = None, False, self._small, 0, 0
 
     def _measured(self, fuser: Fuser) -> float:
         """Return what a frame costs, in ns: the median of some, after one that is not counted."""

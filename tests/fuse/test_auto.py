@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rtfuse.errors import EngineUnavailable
 from rtfuse.fuse import open_fuser
 from rtfuse.fuse.auto import AutoFuser
 
@@ -16,7 +17,7 @@ class Machine:
     """A clock, and two fusers that take their time by it; `slower` makes both slower."""
 
     def __init__(self, small_ms, large_ms):
-        self.now, self.slower, self.opened = 0, 1.0, []
+        self.now, self.slower, self.opened, self.broken = 0, 1.0, [], set()
         self.costs = {"student": small_ms, "ufuser": large_ms}
 
     def open(self, name):
@@ -53,6 +54,8 @@ class Timed:
         return self(thermal(), rgb, thermal.valid)
 
     def __call__(self, ir, rgb, valid=None):
+        if self.name in self.machine.broken:
+            raise EngineUnavailable(f"{self.name}: the device is gone")
         self.machine.now += round(self.machine.costs[self.name] * self.machine.slower * MS)
         return rgb
 
@@ -63,6 +66,18 @@ class Timed:
 )
 def test_the_best_that_holds_the_rate_with_a_margin(small_ms, large_ms, rate_hz, name):
     assert Machine(small_ms, large_ms).auto(rate_hz).name == name
+
+
+def test_when_the_large_one_breaks_in_the_middle_the_small_one_fuses_that_frame_and_goes_on(caplog):
+    machine = Machine(1, 12)
+    fuser = machine.auto()
+    assert machine.run(fuser, 3) == ["ufuser"] * 3
+    machine.broken.add("ufuser")
+    assert machine.run(fuser, 200) == ["student"] * 200
+    assert [r.message for r in caplog.records] == ["ufuser: the device is gone; on with student"]
+    machine.broken.add("student")
+    with pytest.raises(EngineUnavailable):
+        fuser(IR, RGB)
 
 
 def test_what_cannot_hold_it_is_not_even_opened_but_where_it_is_likely_to():

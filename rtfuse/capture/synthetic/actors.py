@@ -50,14 +50,16 @@ class _Canvas:
         self.colour = np.zeros((*shape, 3), np.float32)
         self.alpha = np.zeros(shape, np.float32)
         self.heat = np.zeros(shape, np.float32)
-        self.shine = np.zeros((*shape, 3), np.float32)
+        self.shine: Image | None = None
 
     def paint(self, colour: Colour, celsius: float, shape: Callable[[Image], object]) -> None:
         """Lay a shape, drawn white by `shape`, over what is there."""
         mask = np.zeros(self.alpha.shape, np.uint8)
         shape(mask)
-        inside = mask > 127
-        self.colour[inside], self.heat[inside], self.alpha[inside] = colour, celsius, 1.0
+        x, y, w, h = cv2.boundingRect(mask)
+        part = np.s_[y : y + h, x : x + w]
+        inside = mask[part] > 127
+        self.colour[part][inside], self.heat[part][inside], self.alpha[part][inside] = colour, celsius, 1.0
 
     def oval(self, colour: Colour, celsius: float, x: float, y: float, rx: float, ry: float) -> None:
         """Paint an upright ellipse."""
@@ -78,25 +80,29 @@ class _Canvas:
         """Add a glowing point."""
         rows, columns = np.ogrid[: self.alpha.shape[0], : self.alpha.shape[1]]
         r2 = ((columns / _SUPER - x) ** 2 + (rows / _SUPER - y) ** 2) / radius**2
-        self.shine += (strength * (np.exp(-2 * r2) + 0.10 * np.exp(-r2 / 6)))[..., None] * np.array(colour, np.float32)
+        glow = (strength * (np.exp(-2 * r2) + 0.10 * np.exp(-r2 / 6)))[..., None] * np.array(colour, np.float32)
+        self.shine = glow.astype(np.float32) if self.shine is None else self.shine + glow.astype(np.float32)
 
     def sprite(self, height_m: float) -> Sprite:
         """Finish: shrink, premultiply, and make the smaller copies."""
         shape = (self.alpha.shape[1] // _SUPER, self.alpha.shape[0] // _SUPER)
-        layers = [self.colour * self.alpha[..., None], self.alpha, self.heat * self.alpha, self._fading_shine()]
-        colour, alpha, heat, shine = (cv2.resize(x, shape, interpolation=cv2.INTER_AREA) for x in layers)
-        light = _bytes(np.dstack([colour, alpha]))
-        made = Sprite(height_m, [light], [np.dstack([heat, alpha])], [_bytes(shine)] if shine.max() > 0.02 else None)
+        layers = [self.colour * self.alpha[..., None], self.alpha, self.heat * self.alpha]
+        colour, alpha, heat = (cv2.resize(x, shape, interpolation=cv2.INTER_AREA) for x in layers)
+        shine = None
+        if self.shine is not None:
+            shine = [_bytes(cv2.resize(_fading(self.shine), shape, interpolation=cv2.INTER_AREA))]
+        made = Sprite(height_m, [_bytes(np.dstack([colour, alpha]))], [np.dstack([heat, alpha])], shine)
         while min(made.heat[-1].shape[:2]) > 12:
             for copies in filter(None, (made.colour, made.heat, made.shine)):
                 copies.append(cv2.resize(copies[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
         return made
 
-    def _fading_shine(self) -> Image:
-        """Let the glow end before the picture does: it would show the picture's edge."""
-        fades = [np.minimum(np.arange(n), np.arange(n)[::-1]) / (0.2 * n) for n in self.alpha.shape]
-        fade = np.minimum(1, fades[0])[:, None] * np.minimum(1, fades[1])
-        return (self.shine * fade[..., None] ** 1.5).astype(np.float32)
+
+def _fading(shine: Image) -> Image:
+    """Let a glow end before its picture does: it would show the picture's edge."""
+    fades = [np.minimum(np.arange(n), np.arange(n)[::-1]) / (0.2 * n) for n in shine.shape[:2]]
+    fade = np.minimum(1, fades[0])[:, None] * np.minimum(1, fades[1])
+    return (shine * fade[..., None] ** 1.5).astype(np.float32)
 
 
 def _at(point: tuple[float, float]) -> tuple[int, int]:

@@ -6,6 +6,8 @@ sky. World coordinates are metres: X to the right, Y up from the ground, Z along
 
 from __future__ import annotations
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -25,6 +27,10 @@ LAMPS = tuple((side * (CURB_M + 0.4), z) for z in (9.0, 23.0, 37.0, 51.0, 65.0) 
 LAMP_M = 5.2
 _LAMP_COLOUR = np.array([1.0, 0.74, 0.42], np.float32)
 _AMBIENT = np.array([0.034, 0.044, 0.072], np.float32)
+_TOWERS = ((-0.11, -0.05, -0.10), (-0.055, 0.02, -0.075), (0.015, 0.07, -0.125), (0.06, 0.12, -0.085))
+"""Left, right and top edge of each far tower, as tangents of the ray."""
+_STRIP_ROWS = 32
+"""Rows that are drawn at a time: small arrays stay in the processor's cache, and each core draws strips of its own."""
 _SIGNS = ("HOTEL", "CAFE", "METRO", "BAKERY", "OPEN", "TAXI", "BOOKS", "24H")
 
 
@@ -58,20 +64,51 @@ def lamplight(x: Image | float, y: Image | float, z: Image | float) -> Image:
     for lamp_x, lamp_z in LAMPS:
         reach_x = lamp_x - 0.9 * np.sign(lamp_x)
         distance2 = (x - reach_x) ** 2 + (z - lamp_z) ** 2 + 0.5 * (np.asarray(y) - LAMP_M) ** 2
-        light += 15.0 / (15.0 + 1.6 * distance2) ** 1.25 * 15**0.25 * 1.9
+        falloff = 15.0 + 1.6 * distance2
+        light += 15.0 / (falloff * np.sqrt(np.sqrt(falloff))) * 15**0.25 * 1.9  # falloff to the power of -1.25
     return light
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Textures:
+    """What is random in a street: tileable noise for each surface, and the brightness of each far tower's windows."""
+
+    sky: Image
+    towers: tuple[float, ...]
+    plaster: Image
+    road: Image
+    grain: Image
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> _Textures:
+        sky, towers = _texture(rng), tuple(rng.uniform(0.7, 1) for _ in _TOWERS)
+        return cls(sky, towers, _texture(rng), _texture(rng), _texture(rng, octaves=7))
 
 
 def draw_street(view: View, rng: np.random.Generator) -> tuple[Image, Image]:
     """Return the empty street: (H, W, 3) uint8 RGB, and temperatures (H, W) float32 in °C."""
     w, h = view.size_wh
-    u, v = np.meshgrid(np.arange(w, dtype=np.float32), np.arange(h, dtype=np.float32))
+    textures, colour, celsius = _Textures.draw(rng), np.empty((h, w, 3), np.uint8), np.empty((h, w), np.float32)
+
+    def draw(top: int) -> None:
+        rows = slice(top, min(top + _STRIP_ROWS, h))
+        colour[rows], celsius[rows] = _strip(view, textures, rows.start, rows.stop)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(draw, range(0, h, _STRIP_ROWS)))
+    return colour, celsius
+
+
+def _strip(view: View, textures: _Textures, top: int, bottom: int) -> tuple[Image, Image]:
+    """Return the rows `top` to `bottom` of the street, as `draw_street` does."""
+    columns, rows = np.arange(view.size_wh[0], dtype=np.float32), np.arange(top, bottom, dtype=np.float32)
+    u, v = np.meshgrid(columns, rows)
     dx = (u - view.vanish_px[0]) / view.focal_px
     dy = (v - view.vanish_px[1]) / view.focal_px
-    colour, celsius = _sky(dx, dy, rng)
-    _far_block(colour, celsius, dx, dy, rng)
-    _facades(colour, celsius, dx, dy, rng)
-    _ground(colour, celsius, dx, dy, rng)
+    colour, celsius = _sky(dx, dy, textures.sky)
+    _far_block(colour, celsius, dx, dy, textures.towers)
+    _facades(colour, celsius, dx, dy, textures.plaster)
+    _ground(colour, celsius, dx, dy, textures)
     _halos(colour, view, u, v)
     return (colour.clip(0, 1) ** (1 / 1.5) * 255).astype(np.uint8), celsius
 
@@ -94,29 +131,26 @@ def _look_up(texture: Image, a: Image, b: Image, per_m: float) -> Image:
     return texture[(b * per_m).astype(np.int32) % size, (a * per_m).astype(np.int32) % size]
 
 
-def _sky(dx: Image, dy: Image, rng: np.random.Generator) -> tuple[Image, Image]:
+def _sky(dx: Image, dy: Image, texture: Image) -> tuple[Image, Image]:
     up = np.clip(-dy / 0.5, 0, 1)[..., None]
     glow, night = np.array([0.085, 0.060, 0.055], np.float32), np.array([0.008, 0.011, 0.024], np.float32)
     colour = glow * (1 - up) ** 2 + night * (1 - (1 - up) ** 2)
-    clouds = _look_up(_texture(rng), dx, dy * 3, 160)
+    clouds = _look_up(texture, dx, dy * 3, 160)
     colour = colour * (1 + 0.18 * clouds[..., None])
     celsius = 2 - 34 * np.clip(-dy / 0.6, 0, 1) ** 0.5 + 1.2 * clouds
     return colour.astype(np.float32), celsius.astype(np.float32)
 
 
-def _far_block(colour: Image, celsius: Image, dx: Image, dy: Image, rng: np.random.Generator) -> None:
+def _far_block(colour: Image, celsius: Image, dx: Image, dy: Image, brightness: tuple[float, ...]) -> None:
     """Close the street at its end with a few towers."""
-    for left, right, top in (
-        (-0.11, -0.05, -0.10),
-        (-0.055, 0.02, -0.075),
-        (0.015, 0.07, -0.125),
-        (0.06, 0.12, -0.085),
-    ):
+    for (left, right, top), bright in zip(_TOWERS, brightness, strict=True):
         inside = (dx > left) & (dx < right) & (dy > top) & (dy < 0.03)
+        if not inside.any():
+            continue
         columns, rows = np.floor(dx / 0.0075), np.floor(dy / 0.009)
         lit = (_hash(columns, rows) < 0.22) & (np.mod(dx, 0.0075) > 0.002) & (np.mod(dy, 0.009) > 0.004)
         colour[inside] = (0.020, 0.021, 0.030)
-        colour[inside & lit] = np.array([0.42, 0.31, 0.16]) * rng.uniform(0.7, 1)
+        colour[inside & lit] = np.array([0.42, 0.31, 0.16]) * bright
         celsius[inside] = 5.5
         celsius[inside & lit] = 9.0
 
@@ -127,19 +161,20 @@ def _hash(a: Image, b: Image) -> Image:
     return x - np.floor(x)
 
 
-def _facades(colour: Image, celsius: Image, dx: Image, dy: Image, rng: np.random.Generator) -> None:
+def _facades(colour: Image, celsius: Image, dx: Image, dy: Image, texture: Image) -> None:
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         z = np.where(np.abs(dx) > 1e-6, FACADE_M / np.abs(dx), np.inf)
         y = EYE_M - dy * z
     side = np.sign(dx)
     house = np.floor(np.minimum(z, 1e4) / 9.0) * side + 0.5 * side
+    names = {float(x) for x in np.unique(house[0][z[0] < END_M])}  # the same in every row
     height = 7.0 + 6.5 * _hash(house, house + 3)
     wall = (z < END_M) & (y > 0) & (y < height)
     if not wall.any():
         return
     z, y, house, height = z[wall], y[wall], house[wall], height[wall]
     tone = np.stack([0.24 + 0.11 * _hash(house, np.full_like(house, k)) for k in (1, 1.3, 2)], -1)
-    plaster = _look_up(_texture(rng), z, y, 60)
+    plaster = _look_up(texture, z, y, 60)
     near = np.clip(9 / z, 0, 1)
     courses = 1 - 0.25 * near * ((np.mod(y, 0.35) < 0.05) | (np.mod(z + 0.5 * np.floor(y / 0.35), 1.0) < 0.04))
     albedo = tone * (courses * (1 + 0.10 * plaster))[:, None]
@@ -170,14 +205,14 @@ def _facades(colour: Image, celsius: Image, dx: Image, dy: Image, rng: np.random
     warmth[frame] += 0.7
     vent = (floor > 0) & (np.abs(across - 0.9) < 0.22) & (np.abs(up + 0.4) < 0.2) & (_hash(column, house) < 0.25)
     warmth[vent] = 21.0
-    _signs(seen, z, y, house)
+    _signs(seen, z, y, house, names)
     colour[wall], celsius[wall] = seen, warmth
 
 
-def _signs(seen: Image, z: Image, y: Image, house: Image) -> None:
+def _signs(seen: Image, z: Image, y: Image, house: Image, names: set[float]) -> None:
     """Put a lit name on every second house: there for the eye, not for the thermal camera."""
     hues = ((1.0, 0.25, 0.3), (0.35, 0.95, 0.6), (0.4, 0.7, 1.0), (1.0, 0.8, 0.35))
-    for k, name in enumerate(sorted({float(x) for x in np.unique(house)}, key=abs)):
+    for k, name in enumerate(sorted(names, key=abs)):
         if k % 3 == 2:
             continue
         text = _SIGNS[k % len(_SIGNS)]
@@ -195,14 +230,15 @@ def _signs(seen: Image, z: Image, y: Image, house: Image) -> None:
         seen[mine] = part
 
 
-def _ground(colour: Image, celsius: Image, dx: Image, dy: Image, rng: np.random.Generator) -> None:
+def _ground(colour: Image, celsius: Image, dx: Image, dy: Image, textures: _Textures) -> None:
     below = (dy > EYE_M / END_M) & (np.abs(dx) * EYE_M / np.maximum(dy, 1e-6) < FACADE_M)
+    if not below.any():
+        return
     z = EYE_M / dy[below]
     x = dx[below] * z
     near = np.clip(7 / z, 0, 1)
-    cloud, grain = _texture(rng), _texture(rng, 512, 7)
-    patches = _look_up(cloud, x, z, 30)
-    fine = _look_up(grain, x, z, 160) * near
+    patches = _look_up(textures.road, x, z, 30)
+    fine = _look_up(textures.grain, x, z, 160) * near
     road = np.abs(x) < CURB_M
     curb = np.abs(np.abs(x) - CURB_M - 0.08) < 0.09
     joint = ~road & ((np.mod(z, 0.8) < 0.035) | (np.mod(x, 0.8) < 0.035))
@@ -227,11 +263,12 @@ def _ground(colour: Image, celsius: Image, dx: Image, dy: Image, rng: np.random.
 
 def _halos(colour: Image, view: View, u: Image, v: Image) -> None:
     """Add the lamps' glow in the air."""
+    top, bottom = int(v[0, 0]), int(v[-1, 0]) + 1
     for x, z in LAMPS:
         cx, cy = view.pixel(x - 0.9 * np.sign(x), LAMP_M, z)
         radius = 1.1 * view.focal_px / z + 2
         lo_u, hi_u = (int(np.clip(cx + s * 5 * radius, 0, u.shape[1])) for s in (-1, 1))
-        lo_v, hi_v = (int(np.clip(cy + s * 5 * radius, 0, u.shape[0])) for s in (-1, 1))
+        lo_v, hi_v = (int(np.clip(cy + s * 5 * radius, top, bottom)) - top for s in (-1, 1))
         part = np.s_[lo_v:hi_v, lo_u:hi_u]
         r2 = ((u[part] - cx) ** 2 + (v[part] - cy) ** 2) / radius**2
         colour[part] += (0.16 * np.exp(-r2 * 0.7) + 0.05 / (1 + 3 * r2) * np.exp(-r2 / 12))[..., None] * _LAMP_COLOUR
