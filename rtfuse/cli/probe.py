@@ -15,7 +15,7 @@ from rtfuse.capture.v4l2 import CameraInfo, V4l2Source, list_cameras
 from rtfuse.errors import RtfuseError
 from rtfuse.record.video import write_image
 from rtfuse.thermal import Agc
-from rtfuse.thermal.front import ThermalFront
+from rtfuse.thermal.preprocessing import ThermalFront
 from rtfuse.types import Image, Stream
 
 _NAMES = ("boson", "lepton", "purethermal", "flir", "seek", "infiray", "topdon", "tc001", "tc002", "p2 pro", "thermal")

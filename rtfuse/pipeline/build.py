@@ -31,7 +31,7 @@ from rtfuse.record.replay import Replay
 from rtfuse.sync.pairer import Pairer
 from rtfuse.thermal.agc import Agc
 from rtfuse.thermal.cameras import camera_named
-from rtfuse.thermal.front import FreezeWatch, ThermalFront
+from rtfuse.thermal.preprocessing import FreezeWatch, ThermalFront
 from rtfuse.types import Clock, Frame, Source, SourceInfo, Stream
 from rtfuse.wire.description import CameraAbout
 

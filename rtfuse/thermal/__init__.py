@@ -1,4 +1,7 @@
-"""The thermal stream: what its cameras send (`cameras`, `front`), how counts become brightness (`agc`), and colours."""
+"""Read the thermal stream: what its cameras send, how counts become brightness, and colours.
+
+`cameras` are frame layouts, `preprocessing` cuts out and repairs the picture, `agc` maps counts, `palettes` colour it.
+"""
 
 from rtfuse.thermal.agc import Agc, displayed
 

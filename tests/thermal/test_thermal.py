@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from rtfuse.errors import ConfigError
 from rtfuse.thermal import Agc
 from rtfuse.thermal.cameras import CAMERAS, layout_of
-from rtfuse.thermal.front import DeadPixels, FreezeWatch, ThermalFront
 from rtfuse.thermal.palettes import PALETTES, colourise, palette
+from rtfuse.thermal.preprocessing import DeadPixels, FreezeWatch, ThermalFront
 from rtfuse.types import Frame, Stamp
 
 METHODS = ("plateau", "linear", "clahe")
