@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -62,6 +63,10 @@ class Podman:
         done = subprocess.run([*self._base, *map(str, args)], capture_output=True, text=True, timeout=timeout_s)
         assert done.returncode == 0, f"{args}: {done.stdout[-3000:]}{done.stderr[-3000:]}"
         return done.stdout
+
+    def succeeds(self, *args):
+        """Tell whether `podman ARGS…` ends with status 0."""
+        return subprocess.run([*self._base, *map(str, args)], capture_output=True, timeout=60).returncode == 0
 
     def run(self, *args, **kwargs):
         return self("run", *self._ulimits, *args, **kwargs)
@@ -227,7 +232,7 @@ def test_compose_runs_a_rig_with_its_detector(podman, started, tmp_path):
         podman.run("-d", "--name", name, *command)
         if name == "rig":
             podman.waits_for(name, "publishing")
-            podman("exec", name, *health)
+            wait_until(partial(podman.succeeds, "exec", "rig", *health), timeout_s=30)
     can_open = "import os; os.close(os.open('/dev/video0', os.O_RDWR)); os.close(os.open('/dev/video1', os.O_RDWR))"
     podman("exec", "rig", "python", "-c", can_open)
     with rtfuse.Subscriber(f"tcp://127.0.0.1:{ports['5555']}") as frames:
@@ -241,7 +246,8 @@ def test_compose_runs_a_rig_with_its_detector(podman, started, tmp_path):
     assert podman.stops("rig") == 0
     volume = Path(podman("volume", "inspect", "recordings", "--format", "{{.Mountpoint}}").strip())
     podman("start", "rig")
-    wait_until(lambda: len(list(volume.glob("*Z.mkv"))) == 2, timeout_s=30)
+    with rtfuse.Subscriber(f"tcp://127.0.0.1:{ports['5555']}") as frames:
+        assert frames.recv(timeout_s=30) is not None
     assert podman.stops("rig") == 0
     # While it loads, when nothing listens for signals yet, it ends as quickly.
     podman("start", "detector")
