@@ -56,10 +56,12 @@ def start(options: list[str], hold_s: float) -> tuple[float, float]:
             began = time.monotonic()
             with subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as rig:
                 try:
-                    received = stream.recv(60)
+                    received = None
+                    while received is None and rig.poll() is None and time.monotonic() < began + 60:
+                        received = stream.recv(1)
                     taken = time.monotonic() - began
-                    time.sleep(hold_s)
-                    status = Path(f"/proc/{rig.pid}/status").read_text("ascii")
+                    time.sleep(hold_s if received else 0)
+                    status = Path(f"/proc/{rig.pid}/status").read_text("ascii") if rig.poll() is None else ""
                 finally:
                     rig.terminate()
                     said = rig.communicate()[1].decode()

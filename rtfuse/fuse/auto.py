@@ -42,6 +42,7 @@ class AutoFuser:
         self._period_ns = 1e9 / 30
         self._small = self._now = small()
         self._large: Fuser | None = None
+        self._failed = False
         self._costs: tuple[float, float] = (0.0, 0.0)  # of small and large at the start, ns
         self._sizes: tuple[tuple[int, int], tuple[int, int]] | None = None
         self._mean_ns, self._run, self._frames = 0.0, 0, 0
@@ -57,7 +58,9 @@ class AutoFuser:
         there = f"{self._period_ns / 1e6:.0f} ms are there"
         if self._now is self._large:
             return f"{self._now}: {ms[1]:.1f} ms a frame, {there}"
-        why = f"ufuser takes {ms[1]:.0f}" if self._large is not None else "ufuser is too slow here"
+        why = "ufuser failed" if self._failed else "ufuser is too slow here"
+        if self._large is not None:
+            why = f"ufuser takes {ms[1]:.0f}"
         return f"{self._now}: {ms[0]:.1f} ms a frame, {there}; {why}" if ms[0] else str(self._now)
 
     def aim(self, rate_hz: float) -> None:
@@ -104,7 +107,8 @@ class AutoFuser:
 
     def _give_up_large(self, why: EngineUnavailable) -> None:
         _log.warning("%s; on with %s", why, self._small.name)
-        self._large, self._likely, self._now, self._run, self._frames = None, False, self._small, 0, 0
+        self._large, self._likely, self._failed = None, False, True
+        self._now, self._run, self._frames = self._small, 0, 0
 
     def _measured(self, fuser: Fuser) -> float:
         """Return what a frame costs, in ns: the median of some, after one that is not counted."""

@@ -75,6 +75,7 @@ def test_when_the_large_one_breaks_in_the_middle_the_small_one_fuses_that_frame_
     machine.broken.add("ufuser")
     assert machine.run(fuser, 200) == ["student"] * 200
     assert [r.message for r in caplog.records] == ["ufuser: the device is gone; on with student"]
+    assert str(fuser).endswith("ufuser failed")
     machine.broken.add("student")
     with pytest.raises(EngineUnavailable):
         fuser(IR, RGB)

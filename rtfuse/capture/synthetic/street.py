@@ -71,7 +71,7 @@ def lamplight(x: Image | float, y: Image | float, z: Image | float) -> Image:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Textures:
-    """What is random in a street: tileable noise for each surface, and the brightness of each far tower's windows."""
+    """Hold the random parts of a street: tileable noise of each surface, brightness of each far tower's windows."""
 
     sky: Image
     towers: tuple[float, ...]
@@ -81,6 +81,7 @@ class _Textures:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> _Textures:
+        """Draw all of them, always in the same order: a seed is a street."""
         sky, towers = _texture(rng), tuple(rng.uniform(0.7, 1) for _ in _TOWERS)
         return cls(sky, towers, _texture(rng), _texture(rng), _texture(rng, octaves=7))
 
