@@ -20,11 +20,13 @@ export class Link {
     this.#open();
   }
 
+  /** Ask for these planes; returns whether that is something else than before. */
   want(planes, quality) {
     const now = { planes, quality };
-    if (JSON.stringify(now) === JSON.stringify(this.#want)) return;
+    if (JSON.stringify(now) === JSON.stringify(this.#want)) return false;
     this.#want = now;
     this.#say({ want: now });
+    return true;
   }
 
   #say(words) {

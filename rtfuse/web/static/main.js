@@ -9,6 +9,7 @@ import { Plots } from "./plots.js";
 const by = (id) => document.getElementById(id);
 const NAMES = ["RGB", "fused", "thermal"];
 const STALE_MS = 1500;
+const ON_ITS_WAY_MS = 2000;
 
 const chosen = {
   mix: 1, split: false, boxes: true, spots: true, light: false, palette: "white-hot", quality: "medium",
@@ -26,6 +27,8 @@ let seen = [];
 let connection = "Connecting";
 let said = "";
 let saidUntil = 0;
+let asked = 0; // when other planes or another quality were asked for
+let saving = false; // a snapshot that waits for them
 
 const link = new Link({
   said(message) {
@@ -46,6 +49,7 @@ const link = new Link({
     [header, images, arrived] = [now, decoded, performance.now()];
     seen = [...seen.filter((t) => arrived - t < 2000), arrived];
     picture.take(images);
+    if (saving && !onItsWay()) snapshot();
     document.documentElement.style.setProperty("--aspect", header.size[0] / header.size[1]);
     draw();
     showFrame();
@@ -62,13 +66,18 @@ const bytes = (hex) => Uint8Array.from(hex.match(/../g), (two) => parseInt(two, 
 const mixes = () => (chosen.split ? [0, 1, 2] : [chosen.mix]);
 const number = (n, digits = 1) => (n == null ? "–" : n.toFixed(digits));
 
+// A view that was just chosen may need planes that the newest frame was made without: they come with the next ones,
+// unless their stream is missing.
+const missing = () => mixes().flatMap(planesAt).filter((name) => !images[name]);
+const onItsWay = () => missing().length > 0 && performance.now() - asked < ON_ITS_WAY_MS;
+
 function draw() {
   const scale = Math.min(devicePixelRatio || 1, 2);
   const [w, h] = [Math.round(by("view").clientWidth * scale), Math.round(by("view").clientHeight * scale)];
   for (const canvas of [by("picture"), by("marks")]) {
     if (canvas.width !== w || canvas.height !== h) Object.assign(canvas, { width: w, height: h });
   }
-  if (!header || !palettes[chosen.palette]) return;
+  if (!header || !palettes[chosen.palette] || onItsWay()) return;
   const panes = panesIn(w, h, header.size[0] / header.size[1], mixes());
   picture.draw(panes, images, palettes[chosen.palette]);
   drawMarks(by("marks"), panes, header, { ...chosen, scale, since_ms: performance.now() - arrived });
@@ -164,7 +173,7 @@ function choose(some) {
 
 function show() {
   const planes = [...new Set(mixes().flatMap(planesAt))];
-  link.want(document.hidden ? [] : planes, chosen.quality);
+  if (link.want(document.hidden ? [] : planes, chosen.quality)) asked = performance.now();
   by("mix").value = chosen.mix;
   by("mix").setAttribute("aria-valuetext", inWords(chosen.mix));
   for (const button of document.querySelectorAll("[data-mix]")) pressed(button, !chosen.split && Number(button.dataset.mix) === chosen.mix);
@@ -191,7 +200,9 @@ function blend(mix) {
 
 function snapshot() {
   if (!header) return say("There is no picture yet.");
+  if ((saving = onItsWay())) return;
   const columns = mixes();
+  if (!columns.some((mix) => planesAt(mix).some((name) => images[name]))) return say("There is no picture to save.");
   const canvas = document.createElement("canvas");
   [canvas.width, canvas.height] = [header.size[0] * columns.length, header.size[1]];
   const panes = columns.map((mix, k) => ({ mix, x: k * header.size[0], y: 0, w: header.size[0], h: header.size[1] }));
