@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 from rtfuse.capture.clocks import ClockMap, ClockState
 from rtfuse.capture.recordings import first_frame, reason, to_ns
 from rtfuse.errors import DeviceUnavailable, SourceLost, redact
-from rtfuse.types import Clock, Frame, SourceInfo, Stamp, Stream
+from rtfuse.types import LABELS, Clock, Frame, SourceInfo, Stamp, Stream
 
 _MS = 1_000_000
 _LOW_LATENCY = {
@@ -54,7 +54,7 @@ class NetworkStream:
         clock: Clock = time.monotonic_ns,
     ) -> None:
         self._clock, self._closed, self._read_timeout_s = clock, False, read_timeout_s
-        self._name = f"{'thermal' if stream == 'ir' else 'RGB'} stream {redact(uri)}"
+        self._name = f"{LABELS[stream]} stream {redact(uri)}"
         options = _LOW_LATENCY | (_RTSP | {"rtsp_transport": transport} if uri.lower().startswith("rtsp") else {})
         try:
             container = av.open(uri, options=options, timeout=(open_timeout_s, read_timeout_s))

@@ -14,7 +14,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 
 from rtfuse.errors import RtfuseError, SourceNotFound, SourceUnreadable, redact
-from rtfuse.types import Clock, Frame, Image, SourceInfo, Stamp, Stream
+from rtfuse.types import LABELS, Clock, Frame, Image, SourceInfo, Stamp, Stream
 
 _NS = 1_000_000_000
 
@@ -153,7 +153,7 @@ class Recording:
 
 
 def _open_file(path: str, stream: Stream) -> Decoder:
-    name = {"ir": "thermal", "rgb": "RGB"}[stream]
+    name = LABELS[stream]
     file = Path(path)
     if not file.exists():
         raise SourceNotFound(f"{name} recording not found: {path}")

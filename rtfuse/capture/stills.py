@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from rtfuse.errors import SourceNotFound, SourceUnreadable
-from rtfuse.types import Clock, Frame, Image, SourceInfo, Stamp, Stream
+from rtfuse.types import LABELS, Clock, Frame, Image, SourceInfo, Stamp, Stream
 
 SUFFIXES = frozenset(
     [".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm", ".pnm", ".jp2"]
@@ -41,7 +41,7 @@ class Stills:
 
     def __init__(self, uri: str, stream: Stream, *, fps: float | None = None, clock: Clock = time.monotonic_ns) -> None:
         self._clock, self._closed = clock, False
-        self._name = "thermal" if stream == "ir" else "RGB"
+        self._name = LABELS[stream]
         self._paths = self._find(uri)
         fps = fps or DEFAULT_FPS
         self._period_ns = round(1e9 / fps)

@@ -18,7 +18,7 @@ from rtfuse.capture import videodev2 as api
 from rtfuse.capture.node import Control, Identity, Node
 from rtfuse.capture.pixels import DECODABLE, Offer, choose, decode, dtype_of, holds_words, is_counts
 from rtfuse.errors import DeviceUnavailable, RtfuseError, SourceLost
-from rtfuse.types import Clock, Frame, SourceInfo, Stamp, Stream
+from rtfuse.types import LABELS, Clock, Frame, SourceInfo, Stamp, Stream
 
 _SLICE_MS = 100  # close() takes effect within this
 
@@ -114,7 +114,7 @@ class V4l2Source:
             "stall_timeout_s": stall_timeout_s,
             "clock": clock,
         }
-        self._name = f"{'thermal' if stream == 'ir' else 'RGB'} camera {path}"
+        self._name = f"{LABELS[stream]} camera {path}"
         self._losses: Counter[str] = Counter()
         self._frame_id, self._starved = -1, False
         self._sequence: int | None = None

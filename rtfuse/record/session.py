@@ -14,7 +14,7 @@ from rich.table import Table
 from rtfuse.capture.pacing import paced, timeline
 from rtfuse.errors import RtfuseError
 from rtfuse.record.raw import RawRecorder
-from rtfuse.types import Source, Stream
+from rtfuse.types import LABELS, Source, Stream
 
 _JOIN_S = 2.0
 
@@ -32,7 +32,7 @@ class RecordSummary:
     def table(self) -> Table:
         """Return the summary to print."""
         grid = Table(box=None, show_header=False, padding=(0, 2))
-        for stream, name in (("ir", "thermal"), ("rgb", "RGB")):
+        for stream, name in LABELS.items():
             lost = self.losses.get(stream, 0)
             rate = self.frames.get(stream, 0) / self.seconds if self.seconds else 0.0
             grid.add_row(
