@@ -50,7 +50,7 @@ class CameraInfo:
 def list_cameras(dev: Path = Path("/dev")) -> list[CameraInfo]:
     """List the capture devices among the nodes `video*` in the folder `dev`, opening each read only.
 
-    A camera that is forbidden or fails is listed with its `problem`. Raises DeviceUnavailable on other systems than Linux.
+    A camera that is forbidden or fails is listed with its `problem`. Raises DeviceUnavailable without Linux.
     """
     numbered = [(int(node.name[5:]), str(node)) for node in dev.glob("video*") if node.name[5:].isdigit()]
     cameras = (_describe(path, _stable_path(path, dev)) for _, path in sorted(numbered))

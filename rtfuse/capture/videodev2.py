@@ -1,7 +1,8 @@
 """Call V4L2 of the Linux kernel: structures, numbers and flags under their names in linux/videodev2.h.
 
-It holds only the part that rtfuse uses. Layouts and numbers are those of x86-64 and ARM64; `tests/capture/test_videodev2.py` compares
-each with the header, by a C compiler. Importing works on every system, calling only on Linux.
+It holds only the part that rtfuse uses. Layouts and numbers are those of x86-64 and ARM64;
+`tests/capture/test_videodev2.py` compares them with the header, by a C compiler. Importing works on every system,
+calling only on Linux.
 """
 
 from __future__ import annotations

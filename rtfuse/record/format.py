@@ -84,9 +84,10 @@ class FrameTimes:
     @classmethod
     def decode(cls, data: bytes) -> FrameTimes:
         """Return the times in a line of text. Raises ValueError for another text."""
-        stream, number, t_ns, arrival_ns, frame_id, stamp, frozen = data.decode("ascii", errors="replace").split()
-        if stream != "ir" and stream != "rgb":
-            raise ValueError(f"there is no stream {stream!r}")
+        name, number, t_ns, arrival_ns, frame_id, stamp, frozen = data.decode("ascii", errors="replace").split()
+        stream = next((stream for stream in VIDEO_TITLES if stream == name), None)
+        if stream is None:
+            raise ValueError(f"stream {name!r} is unknown; want ir or rgb")
         return cls(stream, int(number), int(t_ns), int(arrival_ns), int(frame_id), Stamp(stamp), frozen == "1")
 
 

@@ -14,6 +14,7 @@ from scenes import picture
 
 from rtfuse import StatisticsSubscriber, Subscriber, describe
 from rtfuse.errors import ConfigError, EndpointUnavailable, KeysUnusable
+from rtfuse.publish.planes import Offer
 from rtfuse.publish.proxy import Proxy, ProxyConfig, RigLink, load_proxy_config
 from rtfuse.publish.publisher import About, Publisher
 from rtfuse.wire.description import CameraAbout
@@ -30,7 +31,7 @@ FIELDS = {
 
 def rig(name, endpoint="tcp://127.0.0.1:*", size_wh=(64, 48), **options):
     """A rig that publishes all the time under its own name."""
-    publisher = Publisher(endpoint, prefix=f"{name}/", rig=name, statistics=lambda: FIELDS, **options)
+    publisher = Publisher([Offer(endpoint, prefix=f"{name}/")], rig=name, statistics=lambda: FIELDS, **options)
     return publishing(publisher, fused(size_wh=size_wh), every_s=PERIOD_S)
 
 
