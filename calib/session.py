@@ -16,12 +16,11 @@ import numpy as np
 from calib.targets import Board, parse_board
 from rtfuse.align.calibration import Camera, fault_of_camera, write_yaml
 from rtfuse.errors import CalibrationError, OutputUnwritable
-from rtfuse.types import Image, Stream
+from rtfuse.types import LABELS, Image, Stream
 
 BOARDS = "boards.json"
 VIEWS = "views"
-NAMES: dict[Stream, str] = {"ir": "thermal", "rgb": "RGB"}
-"""What the streams are called in messages."""
+NAMES = LABELS
 
 
 class Sighting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -13,6 +13,8 @@ import numpy.typing as npt
 
 Image = npt.NDArray[Any]
 Stream = Literal["ir", "rgb"]
+LABELS: Mapping[Stream, str] = {"ir": "thermal", "rgb": "RGB"}
+"""The name of each stream in prose."""
 Clock = Callable[[], int]
 """Monotonic nanoseconds; `time.monotonic_ns` in production, a counter in tests."""
 

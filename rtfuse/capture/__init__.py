@@ -1,6 +1,6 @@
 """Open sources of frames: cameras, network streams, recordings, stills, the synthetic street.
 
-`sources` has `open_source(uri, stream)`; `clocks`, `pacing`, `prepared` and `reconnect` are common to the sources.
+`sources` has `open_source(uri, stream)`; all sources share `clocks`, `pacing`, `prepared` and `reconnect`.
 """
 
 from rtfuse.capture.sources import is_live, open_source

@@ -1,4 +1,4 @@
-"""Times of other clocks on the local monotonic one: streams with a clock of their own, and clocks that jump."""
+"""Map the times of other clocks onto the local monotonic clock, and bridge clocks that jump."""
 
 from __future__ import annotations
 
@@ -9,35 +9,38 @@ from itertools import pairwise
 _MS = 1_000_000
 _BUCKET_NS = 1_000 * _MS
 _BUCKETS = 120
-"""The envelope reaches two minutes back, one point a second."""
+"""The length of the envelope: two minutes, one point a second."""
 _FIRST_FIT_NS = 10_000 * _MS
-"""Before this span, drift is taken as none."""
+"""The shortest span over which drift is measured; before, it is 0."""
 _STEEPEST = 500e-6
-"""No quartz is off by more; what seems to be is a change of delay."""
+"""The largest drift of a quartz; more is a change of delay."""
 _NO_CLOCK = 5000e-6
-"""Times that run off faster than this are no clock's: some streams carry a nominal rate in place of times."""
+"""Times that drift faster do not come from a clock: some streams carry a nominal rate instead."""
 _STEP_NS = 200 * _MS
 _LATER_FRAMES, _LATER_NS = 15, 1_000 * _MS
 
 
 @dataclass(frozen=True, slots=True)
 class ClockState:
-    """What is known of a source's clock: how much faster than the local one it runs, and how often it jumped."""
+    """Describe a source's clock: how much faster than the local one it runs, and how often it jumped."""
 
     drift_ppm: float | None = None
     steps: int = 0
 
 
 class ClockMap:
-    """Maps a stream's own times (ns) onto the local clock, by when its frames arrive.
+    """Map a stream's own times (ns) onto the local clock, by the arrival of its frames.
 
-    A frame arrives its delay after it was taken. The delay varies, but has a least value, so the lower envelope of
-    arrival minus source time is the difference of the clocks plus that value, and its slope their drift (Moon, Skelly &
-    Towsley, "Estimation and removal of clock skew from network delay measurements", 1999). The mapped time is therefore
-    the capture plus the shortest delay of the way; it is never later than the arrival. A burst after a pause lies above
-    the envelope and does not move it. A clock that jumps, wraps or starts again is taken anew, and counted in `steps`.
-    Where the source's times turn out to be no clock's, `believed` becomes false, and arrival is what remains.
-    `lowered_ns` is how much less delay than ever before the last frame had: how much later all before it were mapped.
+    Each frame arrives some delay after its capture. The delay varies above a least value. So the lower envelope of
+    arrival minus source time is the difference of the clocks plus that value, and its slope is their drift (Moon,
+    Skelly & Towsley, "Estimation and removal of clock skew from network delay measurements", 1999). The mapped time is
+    therefore the capture plus the least delay; it is never later than the arrival. A burst after a pause lies above
+    the envelope and does not move it. After a jump, a wrap
+    or a restart of the source's clock the envelope begins again.
+
+    `steps`: the number of such restarts.
+    `believed`: False once the source's times turn out not to come from a clock; then the arrival is returned.
+    `lowered_ns`: how far the last frame lowered the envelope; all frames before it were mapped so much too late.
     """
 
     def __init__(self) -> None:
@@ -57,11 +60,11 @@ class ClockMap:
 
     @property
     def state(self) -> ClockState:
-        """The drift, None until it is known, and the steps."""
+        """The drift (None until it is known) and the steps."""
         return ClockState(None if self._drift is None else -1e6 * self._drift, self.steps)
 
     def __call__(self, source_ns: int, arrival_ns: int) -> int:
-        """Return the local time of a frame that the stream dates `source_ns`, and that arrived at `arrival_ns`."""
+        """Return the local time of a frame with the stream's time `source_ns` that arrived at `arrival_ns`."""
         if not self.believed:
             return arrival_ns
         if self._stepped(source_ns, arrival_ns):
@@ -96,7 +99,7 @@ class ClockMap:
         slope = 0.0
         if last - first >= _FIRST_FIT_NS:
             middle = (first + last) // 2
-            hull = _lower_hull(list(self._points)[:-1])  # the last has only just begun
+            hull = _lower_hull(list(self._points)[:-1])  # the last bucket is not complete
             for (s0, o0), (s1, o1) in pairwise(hull):
                 if s0 <= middle <= s1:
                     slope = (o1 - o0) / (s1 - s0)
@@ -106,13 +109,13 @@ class ClockMap:
         self._line = (last, height, slope)
 
     def _stepped(self, source_ns: int, arrival_ns: int) -> bool:
-        """Whether this frame shows that the source's clock has jumped."""
+        """Return True if this frame shows that the source's clock has jumped."""
         if self._last_ns is None or self._line is None:
             return False
         late_ns = arrival_ns - source_ns - self._offset(source_ns)
         if late_ns < -_STEP_NS or source_ns < self._last_ns - _BUCKET_NS:
             return True
-        # A jump back looks like a delay. A real one shrinks as what was held up is caught up with; a jump stays.
+        # A jump back looks like a delay. A real delay shrinks as the backlog arrives; a jump stays.
         if late_ns < _LATER_NS:
             self._later.clear()
             return False
@@ -137,10 +140,10 @@ def _lower_hull(points: list[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 class ClockGuard:
-    """Lets a camera's times on the local clock pass, and bridges jumps: the wall clock in a driver, a firmware's reset.
+    """Correct a camera's times after a jump of its clock: the wall clock in a driver, a reset of the firmware.
 
-    A time more than 150 ms after its arrival, or more than 1 s before the last one, cannot be. From then on the times
-    are shifted so that they lie as far before their arrival as they used to; `steps` counts it.
+    A time more than 150 ms after its arrival, or more than 1 s before the last one, is a jump. From then on the times
+    are shifted to their usual distance before the arrival. `steps` counts the jumps.
     """
 
     _AHEAD_NS, _BACK_NS = 150 * _MS, 1_000 * _MS
@@ -153,11 +156,11 @@ class ClockGuard:
 
     @property
     def state(self) -> ClockState:
-        """The steps; these times are the local clock's own and have no drift."""
+        """The steps; these times come from the local clock and have no drift."""
         return ClockState(None, self.steps)
 
     def __call__(self, t_ns: int, arrival_ns: int) -> int:
-        """Return a frame's time as it can be."""
+        """Return a frame's time, shifted after a jump."""
         made = t_ns + self._shift_ns
         back = self._last_ns is not None and made < self._last_ns - self._BACK_NS
         if made > arrival_ns + self._AHEAD_NS or back:

@@ -1,4 +1,4 @@
-"""Live network streams (RTSP, HTTP, UDP, …), through PyAV (FFmpeg)."""
+"""Read live network streams (RTSP, HTTP, UDP, …) with PyAV (FFmpeg)."""
 
 from __future__ import annotations
 
@@ -15,32 +15,34 @@ from av.video.frame import VideoFrame
 from rtfuse.capture.clocks import ClockMap, ClockState
 from rtfuse.capture.recordings import first_frame, reason, to_ns
 from rtfuse.errors import DeviceUnavailable, SourceLost, redact
-from rtfuse.types import Clock, Frame, SourceInfo, Stamp, Stream
+from rtfuse.types import LABELS, Clock, Frame, SourceInfo, Stamp, Stream
 
 _MS = 1_000_000
 _LOW_LATENCY = {
     "fflags": "nobuffer+discardcorrupt",
     "flags": "low_delay",
     "analyzeduration": "500000",
-    "max_delay": "100000",  # µs that packets of a UDP stream are waited for to come in order
+    "max_delay": "100000",  # µs to wait for the packets of a UDP stream to come in order
 }
 _RTSP = {"analyzeduration": "200000"}  # its session description says the rest
 _NO_TIMES = ("mpjpeg", "mjpeg", "h264", "hevc", "m4v", "image2pipe", "jpeg_pipe")
-"""Formats without times in them; FFmpeg makes some up from a nominal rate."""
+"""Formats without times; FFmpeg invents them from a nominal rate."""
 _STALE_NS = 200 * _MS
-"""A frame this much older than the newest could be is only decoded while a backlog is being caught up with."""
+"""A frame of a backlog that is older than this is decoded, but not returned."""
 _START_NS, _UNSURE_NS = 2_000 * _MS, 5 * _MS
-"""At first a sender, or the analysis of the stream, may give a backlog, whose frames nothing tells the age of."""
+"""For the first seconds a backlog has an unknown age: frames that lower the envelope by more than this are stale."""
 _RATES_HZ = (0.1, 1000.0)
 
 
 class NetworkStream:
-    """A live network stream; `t_ns` is its own time on the local clock (`Stamp.STREAM`), or that of arrival.
+    """Read a live network stream; `t_ns` is its own time on the local clock (`Stamp.STREAM`), or that of arrival.
 
-    `open_timeout_s` and `read_timeout_s` bound every wait; `transport` is RTSP's. What piled up while the network or
-    this process paused is decoded but not handed on. `losses` counts `stale` for those and `corrupt` for what could
-    not be decoded whole. Raises DeviceUnavailable if it cannot be opened, SourceLost when it ends or stalls; neither
-    names a user or a password.
+    `open_timeout_s`, `read_timeout_s`: the limits of every wait.
+    `transport`: that of RTSP.
+    `losses`: counts frames that are `corrupt`, or `stale`: they piled up during a pause of the network or this process,
+    and are decoded but not returned.
+    Raises DeviceUnavailable if it cannot be opened, SourceLost when it ends or stalls. The errors contain no user and
+    no password.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class NetworkStream:
         clock: Clock = time.monotonic_ns,
     ) -> None:
         self._clock, self._closed, self._read_timeout_s = clock, False, read_timeout_s
-        self._name = f"{'thermal' if stream == 'ir' else 'RGB'} stream {redact(uri)}"
+        self._name = f"{LABELS[stream]} stream {redact(uri)}"
         options = _LOW_LATENCY | (_RTSP | {"rtsp_transport": transport} if uri.lower().startswith("rtsp") else {})
         try:
             container = av.open(uri, options=options, timeout=(open_timeout_s, read_timeout_s))
@@ -83,7 +85,7 @@ class NetworkStream:
 
     @property
     def clock(self) -> ClockState:
-        """What is known of the stream's clock."""
+        """The state of the stream's clock."""
         return self._arrivals.map.state
 
     def __iter__(self) -> Iterator[Frame]:
@@ -123,7 +125,7 @@ class NetworkStream:
 
 
 class _Arrivals:
-    """Places frames in local time as they are decoded, and tells those of a backlog."""
+    """Date frames on the local clock as they are decoded, and detect those of a backlog."""
 
     def __init__(self, clock: Clock, *, timed: bool) -> None:
         self.map, self._clock, self._timed = ClockMap(), clock, timed
@@ -131,7 +133,7 @@ class _Arrivals:
         self._start_ns = clock()
 
     def place(self, video: VideoFrame, base: Fraction | None) -> tuple[int | None, int, bool]:
-        """Return when the frame was taken (None: nobody knows), when it arrived, and whether it is stale."""
+        """Return the frame's capture time (None: unknown), its arrival, and True if it is stale."""
         arrival_ns = self._clock()
         if not self._timed or video.pts is None or base is None:
             return None, arrival_ns, False

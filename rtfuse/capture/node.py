@@ -1,4 +1,4 @@
-"""A V4L2 capture node: thin calls, each of which raises OSError as the kernel reports it. Only this opens a device."""
+"""Open and drive a V4L2 capture node; every call raises OSError as the kernel reports it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,12 @@ _KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a camera is, whatever its number: `usb` is vendor:product and serial, `index` its node, `bus` its place."""
+    """Identify a camera independently of its number.
+
+    `usb`: vendor:product, and the serial number.
+    `index`: the number of its node.
+    `bus`: the place where it is plugged in.
+    """
 
     driver: str
     card: str
@@ -46,18 +51,18 @@ class Identity:
     index: str = "0"
 
     def same_kind(self, other: Identity) -> bool:
-        """Whether both are cameras of one model, and, as far as they have numbers, the same one."""
+        """Return True if both are of one model and, if they have serial numbers, the same camera."""
         return (self.driver, self.card, self.usb, self.index) == (other.driver, other.card, other.usb, other.index)
 
     @property
     def movable(self) -> bool:
-        """Whether it can be plugged in elsewhere."""
+        """True if it can be plugged in elsewhere."""
         return self.bus.startswith("usb")
 
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """One setting of a camera; `choices` are the values of a menu by their names."""
+    """One setting of a camera; `choices` are the values of a menu by name."""
 
     name: str
     kind: str
@@ -81,7 +86,7 @@ class Control:
         return f"{self.name}={value} (default {default}; {possible}{'; read only' if self.fixed else ''})"
 
     def number(self, value: int | bool | str) -> int:
-        """Return the number for a value as a user writes it. Raises ValueError, saying what is possible."""
+        """Return the number for a value as a user writes it. Raises ValueError with the possible values."""
         if isinstance(value, str) and value.lower() in ("true", "false", "on", "off") and self.kind == "boolean":
             value = value.lower() in ("true", "on")
         if isinstance(value, str) and _slug(value) in self.choices:
@@ -131,7 +136,7 @@ class Node:
 
     @property
     def identity(self) -> Identity:
-        """What camera this is."""
+        """The camera's identity."""
         node = _SYS / Path(os.readlink(f"/proc/self/fd/{self.fd}")).name
         product = serial = ""
         with contextlib.suppress(OSError):
@@ -170,7 +175,7 @@ class Node:
         return found
 
     def described_controls(self) -> Iterator[api.v4l2_query_ext_ctrl]:
-        """Yield what the driver says of each control, by ascending id."""
+        """Yield the driver's description of each control, by ascending id."""
         last = 0
         while True:
             after_last = last | api.V4L2_CTRL_FLAG_NEXT_CTRL | api.V4L2_CTRL_FLAG_NEXT_COMPOUND
@@ -202,8 +207,8 @@ class Node:
         return choices
 
     def set_controls(self, wanted: Mapping[str, int | bool | str]) -> None:
-        """Set controls by their names, in this order. Raises ValueError for a wrong name or value."""
-        for name, value in wanted.items():  # each after the one before: an automatic mode may block what it decides
+        """Set controls by name, in this order. Raises ValueError for a wrong name or value."""
+        for name, value in wanted.items():  # one by one, as an automatic mode may block others
             known = {control.name: control for control in self.controls()}
             if name not in known:
                 near = difflib.get_close_matches(name, known, 1)
@@ -216,7 +221,7 @@ class Node:
                 raise ValueError(f"control {control} cannot be set to {value!r}: {e.strerror}") from e
 
     def offers(self) -> tuple[Offer, ...]:
-        """Return the pixel formats; with sizes and rates where the format is one that can be decoded."""
+        """Return the pixel formats, with sizes and rates for those that can be decoded."""
         query = api.v4l2_fmtdesc(type=_CAPTURE)
         codes = [found.pixelformat for found in api.listed(self.fd, api.VIDIOC_ENUM_FMT, query)]
         named = ((code, fourcc_name(code)) for code in codes)
@@ -257,11 +262,11 @@ class Node:
         return fourcc_name(got.pixelformat), (got.width, got.height), got.bytesperline
 
     def _format(self) -> api.v4l2_pix_format:
-        """Return the format as it is; raises OSError, ENODEV if the camera is gone."""
+        """Return the present format. Raises OSError, ENODEV if the camera is gone."""
         return api.ioctl(self.fd, api.VIDIOC_G_FMT, api.v4l2_format(type=_CAPTURE)).fmt.pix
 
     def set_rate(self, rate_hz: float | None) -> float | None:
-        """Ask for a rate, if one is given; return the driver's, None if it has no notion of it."""
+        """Ask for a rate, if one is given; return the driver's, None if it does not know rates."""
         try:
             if rate_hz is not None:
                 asked = api.v4l2_streamparm(type=_CAPTURE)
@@ -286,7 +291,7 @@ class Node:
         api.ioctl(self.fd, api.VIDIOC_STREAMON, c_int(_CAPTURE))
 
     def wait(self, timeout_ms: int) -> bool:
-        """Wait for a frame; False if there is none yet. Raises OSError EIO if the driver cannot go on."""
+        """Wait for a frame; return False if none has come. Raises OSError EIO if the driver has failed."""
         events = self._poll.poll(timeout_ms)
         if events and not events[0][1] & select.POLLIN:
             self._format()  # ENODEV if the camera is gone
@@ -305,7 +310,7 @@ class Node:
         api.ioctl(self.fd, api.VIDIOC_QBUF, _buffer(buffer.index))
 
     def bytes_of(self, buffer: api.v4l2_buffer) -> memoryview:
-        """Return what the driver wrote into a dequeued buffer, uncopied; drop it before `give`."""
+        """Return the bytes of a dequeued buffer, not copied; drop the view before `give`."""
         return memoryview(self.maps[buffer.index])[: buffer.bytesused]
 
     def close(self) -> None:
@@ -328,6 +333,6 @@ def _buffer(index: int = 0) -> api.v4l2_buffer:
 
 
 def interval_of(rate_hz: float) -> api.v4l2_fract:
-    """Return the time between frames, in seconds, as V4L2 has it: 32 bits over 32 bits."""
+    """Return the time between frames, in seconds, as a fraction of V4L2: 32 bits over 32 bits."""
     rate = Fraction(min(max(rate_hz, 1e-4), 4e4)).limit_denominator(100_000)
     return api.v4l2_fract(rate.denominator, rate.numerator)

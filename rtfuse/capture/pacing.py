@@ -1,4 +1,4 @@
-"""Playing recordings at the pace at which they were made."""
+"""Play recordings at the speed of their own times."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rtfuse.types import Clock, Frame, SourceInfo, Stamp
 
 @dataclass(frozen=True, slots=True)
 class Playback:
-    """How recordings are played: `speed` times real time, None for as fast as they are taken; again if `loop`."""
+    """Play recordings at `speed` times real time (None: as fast as they are read), again and again if `loop`."""
 
     speed: float | None = 1.0
     loop: bool = False

@@ -1,4 +1,4 @@
-"""Raw pixels of V4L2 cameras: which format to ask for, and a buffer's bytes as an image. Opens no device.
+"""Choose the pixel format of a V4L2 camera, and decode a buffer's bytes into an image.
 
 A format is named by its fourcc without trailing spaces ("Y16", "YUYV", "MJPG"), with "-BE" appended where the
 big-endian bit is set ("Y16-BE").
@@ -33,13 +33,13 @@ PREFERENCE: dict[Stream, tuple[str, ...]] = {
 DECODABLE = frozenset(name for names in PREFERENCE.values() for name in names)
 
 _HOLD_WORDS = frozenset({(256, 384), (512, 484)})
-"""Sizes (w, h) of the TC001, the P2 Pro and the TC002C: 8-bit picture and 16-bit counts, one above the other."""
+"""Sizes (w, h) of the TC001, the P2 Pro and the TC002C, which send an 8-bit picture above 16-bit counts."""
 
 _LIMIT_PX: dict[Stream, int] = {"ir": 1280 * 1024, "rgb": 1280 * 720}
-"""Without a size asked for, the largest up to this many pixels is taken."""
+"""The limit of the size that is chosen if none is asked for."""
 
 _FLUENT_HZ = 24.0
-"""Without a rate asked for, an RGB format that reaches this is preferred (USB 2 carries large YUYV at 5-10 Hz)."""
+"""The rate of an RGB format that is preferred if none is asked for (USB 2 carries large YUYV at 5-10 Hz)."""
 
 _ALIASES = {
     "MJPEG": "MJPG",
@@ -70,17 +70,17 @@ def fourcc_code(name: str) -> int:
 
 
 def canonical(name: str) -> str:
-    """Return the fourcc that a user means by `name`: any case, and usual names such as `MJPEG` or `RGB24`."""
+    """Return the fourcc for a name in any case, or for a usual name such as `MJPEG` or `RGB24`."""
     upper = name.strip().upper()
     return _ALIASES.get(upper, upper)
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Frame sizes that a camera offers in one format: a single size, or a grid from `min_wh` to `max_wh`.
+    """List the frame sizes of one format: a single size, or a grid from `min_wh` to `max_wh`, in pixels.
 
-    All in pixels. `rates_hz` are the frame rates at this size, fastest first (of a range: its fastest and slowest),
-    empty if the driver does not tell.
+    `rates_hz`: the frame rates at this size, fastest first (of a range: its fastest and slowest); empty if the driver
+    does not report them.
     """
 
     min_wh: tuple[int, int]
@@ -90,16 +90,16 @@ class Sizes:
 
     @property
     def rate_hz(self) -> float | None:
-        """The highest frame rate, None if the driver does not tell."""
+        """The highest frame rate; None if the driver does not report it."""
         return max(self.rates_hz, default=None)
 
     def admits(self, size_wh: tuple[int, int]) -> bool:
-        """Whether `size_wh` is one of these sizes."""
+        """Return True if `size_wh` is one of these sizes."""
         axes = zip(size_wh, self.min_wh, self.max_wh, self.step_wh, strict=True)
         return all(low <= n <= high and (n - low) % max(step, 1) == 0 for n, low, high, step in axes)
 
     def largest(self, limit_px: int) -> tuple[int, int]:
-        """Return the largest of these sizes, on a grid brought down to about `limit_px` in its proportions."""
+        """Return the largest of these sizes; on a grid, one of about `limit_px` pixels with the same proportions."""
         shrink = min(1.0, (limit_px / (self.max_wh[0] * self.max_wh[1])) ** 0.5)
         axes = zip(self.min_wh, self.max_wh, self.step_wh, strict=True)
         w, h = (low + max(int(high * shrink) - low, 0) // max(step, 1) * max(step, 1) for low, high, step in axes)
@@ -112,7 +112,7 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """One pixel format that a camera offers; `sizes` is empty if the driver does not list them."""
+    """One pixel format of a camera; `sizes` is empty if the driver does not list them."""
 
     fourcc: str
     sizes: tuple[Sizes, ...] = ()
@@ -129,11 +129,11 @@ def choose(
     rate_hz: float | None = None,
     pixel_format: str | None = None,
 ) -> tuple[str, tuple[int, int] | None]:
-    """Choose pixel format and size (width, height; None: the driver's own) for `stream` from what a camera offers.
+    """Choose pixel format and size (width, height; None: the driver's own) for `stream` from a camera's formats.
 
-    `size_wh` and `pixel_format` are binding. A format that reaches `rate_hz` (for RGB, if None, a fluent rate) goes
-    before one that does not; then the order of `PREFERENCE`; then the largest size within reason.
-    Raises ValueError, saying what was asked and what is offered.
+    `size_wh` and `pixel_format` are binding. A format that reaches `rate_hz` (for RGB, if None, a fluent rate) is
+    preferred; then the order of `PREFERENCE`; then the largest size below the limit.
+    Raises ValueError with the wanted and the offered formats.
     """
     wanted = PREFERENCE[stream] if pixel_format is None else (canonical(pixel_format),)
     if wanted[0] not in PREFERENCE[stream]:
@@ -170,16 +170,16 @@ def _no_match(
     if size_wh is not None:
         asked.append(f"at {size_wh[0]}x{size_wh[1]}")
     known = [o for o in offers if o.fourcc in PREFERENCE[stream]]
-    return f"asked for {' '.join(asked)}; it offers {'; '.join(map(str, known or offers)) or 'no format at all'}"
+    return f"asked for {' '.join(asked)}; it offers {'; '.join(map(str, known or offers)) or 'no format'}"
 
 
 def is_counts(fourcc: str) -> bool:
-    """Whether a format carries counts of up to 16 bits openly."""
+    """Return True if a format is made for counts of up to 16 bits."""
     return fourcc in _COUNTS
 
 
 def holds_words(fourcc: str, size_wh: tuple[int, int]) -> bool:
-    """Whether a thermal camera with this format and size sends 16-bit counts in place of half of its picture."""
+    """Return True if a thermal camera with this format and size sends 16-bit counts in half of its picture."""
     return fourcc in _LUMA_BYTE and size_wh in _HOLD_WORDS
 
 
@@ -194,10 +194,11 @@ def decode(
 ) -> Image:
     """Decode one frame; the image is a copy, so `buffer` may be reused at once.
 
-    `buffer` holds the bytes of the frame as the driver delivered it, `stride` is its bytes per line (0 if the
-    driver does not say; without meaning for JPEG). Returns counts or luma (H, W) uint8 or uint16 for `ir`,
-    (H, W, 3) uint8 RGB for `rgb`; YUV is taken as BT.601, limited range. With `words`, YUYV or UYVY for `ir` is taken
-    as (H, W) uint16 little-endian words: those of counts are right, those of a picture hold luma and chroma.
+    `buffer`: the bytes of the frame from the driver.
+    `stride`: its bytes per line (0 if the driver does not report it; ignored for JPEG).
+    `words`: decode YUYV or UYVY for `ir` as (H, W) uint16 little-endian words. The words of a picture, not of counts,
+    then hold luma and chroma.
+    Returns counts or luma (H, W) uint8 or uint16 for `ir`, (H, W, 3) uint8 RGB for `rgb`; YUV is BT.601, limited range.
     Raises ValueError if the bytes are too few, or are a JPEG that cannot be read or has another size; LookupError
     if the format cannot be decoded for this stream.
     """
@@ -210,7 +211,7 @@ def decode(
 
 
 def dtype_of(fourcc: str, stream: Stream, *, words: bool = False) -> str:
-    """Return the dtype of the images that `decode` makes, "uint8" or "uint16"; LookupError where it cannot."""
+    """Return the dtype of the images of `decode`, "uint8" or "uint16". Raises LookupError where it cannot decode."""
     if fourcc not in PREFERENCE[stream] or (words and (stream == "rgb" or fourcc not in _LUMA_BYTE)):
         raise LookupError(f"{fourcc} cannot be decoded as {'16-bit words of ' * words}{stream}")
     return "uint16" if words or (stream == "ir" and _COUNTS.get(fourcc, "u1") != "u1") else "uint8"

@@ -1,4 +1,4 @@
-"""A source whose every frame passes through a chain of steps in its capture thread, before anyone else sees it."""
+"""Pass each frame of a source through a chain of steps, in its capture thread."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ Step = Callable[[Frame], Frame]
 
 
 class Prepared:
-    """Wraps `source`; each of `steps` takes a frame and returns it, or another in its place.
+    """Wrap `source`; each of `steps` takes a frame and returns it, or another in its place.
 
-    Where the picture was changed, `Frame.raw` keeps the one that came. `described` says what the steps make of the
-    source's size and depth. A live source's times go through a `ClockGuard` first.
+    `described`: returns the source's info with the size and depth after the steps.
+    Where a step changed the picture, `Frame.raw` keeps the original. The times of a live source pass a `ClockGuard`
+    first.
     """
 
     def __init__(
@@ -37,7 +38,7 @@ class Prepared:
 
     @property
     def clock(self) -> ClockState:
-        """What is known of the source's clock."""
+        """The state of the source's clock."""
         own = getattr(self.source, "clock", ClockState())
         return ClockState(own.drift_ppm, own.steps + (self._guard.steps if self._guard else 0))
 

@@ -1,4 +1,4 @@
-"""A live source that comes back: when it is lost, it is opened again, and again, until it is there."""
+"""Open a live source again when it is lost, until it is back."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from rtfuse.errors import RtfuseError, SourceLost
 from rtfuse.types import Frame, Source, SourceInfo
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 0.5
-"""Between tries, doubling: what is back must be seen within a second."""
+"""Seconds between two tries, doubling: a source that is back must be noticed within a second."""
 
 
 class Watcher(Protocol):
-    """Who wants to know: `rtfuse.observe.health.Health`."""
+    """Takes note of losses and returns: `rtfuse.observe.health.Health`."""
 
     def lost(self, why: str) -> None: ...
 
@@ -25,9 +25,9 @@ class Watcher(Protocol):
 
 
 class Absent:
-    """Stands for a live source that was not there when the run started: lost at once, and then opened again and again.
+    """Stand in for a live source that could not be opened at the start: its first frame raises SourceLost.
 
-    `info` is what is asked of it, until it is there.
+    `info`: the values asked of the source.
     """
 
     losses: Mapping[str, int] = {}
@@ -39,14 +39,16 @@ class Absent:
         raise SourceLost(self._why)
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Do nothing: nothing is open."""
 
 
 class Reconnecting:
-    """Wraps a live source; `reopen` gives it anew, or raises an RtfuseError while it is not there.
+    """Wrap a live source, and open it again when it is lost. Frame numbers go on rising.
 
-    Frame numbers go on rising through every return. `losses` sums over all of them, and counts `lost`: how often the
-    source went away. `watcher` hears of each loss and return; `alive` is called before every try.
+    `reopen`: opens the source; raises an RtfuseError while it is absent.
+    `watcher`: is told of each loss and return.
+    `alive`: is called before every try.
+    `losses`: the sum over all times that the source was open; `lost` counts how often it was lost.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Reconnecting:
 
     @property
     def source(self) -> Source:
-        """The source as it is open now, or was last."""
+        """The source that is open now, or was open last."""
         return self._source
 
     @property
@@ -72,7 +74,7 @@ class Reconnecting:
 
     @property
     def clock(self) -> ClockState:
-        """What is known of the source's clock since it was opened last."""
+        """The state of the source's clock since it was opened last."""
         return getattr(self._source, "clock", ClockState())
 
     @property
@@ -94,7 +96,7 @@ class Reconnecting:
                 self._return(why)
 
     def _return(self, why: str) -> None:
-        """Open the source again, however long it takes."""
+        """Try to open the source until it succeeds, or until `close`."""
         past = self.losses + Counter(lost=1)
         if self._watcher is not None:
             self._watcher.lost(why)
@@ -117,7 +119,7 @@ class Reconnecting:
             return
 
     def close(self) -> None:
-        """End the iteration, and the tries."""
+        """End the iteration and the tries."""
         with self._lock:
             self._closing.set()
             self._source.close()

@@ -1,4 +1,4 @@
-"""Recordings through PyAV (FFmpeg), and the decoding that network streams share with them."""
+"""Read recordings with PyAV (FFmpeg); network streams share the decoding."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 
 from rtfuse.errors import RtfuseError, SourceNotFound, SourceUnreadable, redact
-from rtfuse.types import Clock, Frame, Image, SourceInfo, Stamp, Stream
+from rtfuse.types import LABELS, Clock, Frame, Image, SourceInfo, Stamp, Stream
 
 _NS = 1_000_000_000
 
 
 class Decoder:
-    """One container's first video stream as images; the first is decoded at once, to know size and depth."""
+    """Decode a container's first video stream; its first frame is decoded at once, to know size and depth."""
 
     def __init__(self, container: InputContainer, stream: Stream, *, live: bool) -> None:
         self.container, self.stream = container, stream
         self.video = container.streams.video[0]
-        # Decoding several frames at once is fastest, but holds each back until the next ones have come.
+        # Decoding several frames at once is fastest, but delays each until the next ones have come.
         self.video.thread_type = "SLICE" if live else "AUTO"
         self.losses: Counter[str] = Counter()
         self.cut_short = False
@@ -53,7 +53,7 @@ class Decoder:
 
     @classmethod
     def image_of(cls, frame: VideoFrame, stream: Stream) -> Image:
-        """Return a decoded frame's image, as `image` does."""
+        """Return the image of a decoded frame, as `image` does."""
         if stream == "rgb":
             image = frame.to_ndarray(format="rgb24")
         elif not cls.deep(frame):
@@ -67,7 +67,7 @@ class Decoder:
 
     @staticmethod
     def deep(frame: VideoFrame) -> bool:
-        """Whether the frame has more than 8 bits per component."""
+        """Return True if the frame has more than 8 bits per component."""
         return max(c.bits for c in frame.format.components) > 8
 
     def info(self, uri: str, *, live: bool) -> SourceInfo:
@@ -108,10 +108,10 @@ def to_ns(ticks: int, base: Fraction) -> int:
 
 
 class Recording:
-    """A video file, decoded completely and in order; `t_ns` is the recording's own time (`Stamp.MEDIA`).
+    """Read a video file, completely and in order; `t_ns` is the recording's own time (`Stamp.MEDIA`).
 
-    `losses` counts `corrupt` packets and, if the file ends before the time that its header promises, the frames
-    that are missing as `truncated`. Raises SourceNotFound or SourceUnreadable.
+    `losses`: counts `corrupt` packets and, if the file ends before the time in its header, the missing frames as
+    `truncated`. Raises SourceNotFound or SourceUnreadable.
     """
 
     def __init__(self, path: str, stream: Stream, *, clock: Clock = time.monotonic_ns) -> None:
@@ -153,7 +153,7 @@ class Recording:
 
 
 def _open_file(path: str, stream: Stream) -> Decoder:
-    name = {"ir": "thermal", "rgb": "RGB"}[stream]
+    name = LABELS[stream]
     file = Path(path)
     if not file.exists():
         raise SourceNotFound(f"{name} recording not found: {path}")
@@ -185,5 +185,5 @@ def first_frame(container: InputContainer, stream: Stream, otherwise: RtfuseErro
 
 
 def reason(e: Exception) -> str:
-    """Say in words what FFmpeg found wrong, without the address it was asked for."""
+    """Return FFmpeg's reason in words, without the address."""
     return getattr(e, "strerror", None) or type(e).__name__

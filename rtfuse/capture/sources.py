@@ -1,4 +1,4 @@
-"""Frame sources, behind `open_source(uri, stream)`.
+"""Open frame sources by their address: `open_source(uri, stream)`.
 
 | uri                                              | source                                              |
 |--------------------------------------------------|-----------------------------------------------------|
@@ -73,5 +73,5 @@ def open_source(
 
 
 def is_live(uri: str) -> bool:
-    """Whether `uri` names a camera or a network stream, which may come and go."""
+    """Return True if `uri` names a camera or a network stream, which may be lost and come back."""
     return uri.startswith("/dev/") or _NETWORK.match(uri) is not None

@@ -1,4 +1,4 @@
-"""Still images: a folder, a pattern, or a single file, as a stream of a chosen rate."""
+"""Read still images (a folder, a pattern, or a single file) as a stream of a chosen rate."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from rtfuse.errors import SourceNotFound, SourceUnreadable
-from rtfuse.types import Clock, Frame, Image, SourceInfo, Stamp, Stream
+from rtfuse.types import LABELS, Clock, Frame, Image, SourceInfo, Stamp, Stream
 
 SUFFIXES = frozenset(
     [".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm", ".pnm", ".jp2"]
@@ -22,26 +22,26 @@ DEFAULT_FPS = 25.0
 
 
 def is_image(path: str | Path) -> bool:
-    """Whether the file name is that of a still image."""
+    """Return True if the file name is that of a still image."""
     return Path(path).suffix.lower() in SUFFIXES
 
 
 def is_stills(uri: str) -> bool:
-    """Whether `uri` names a folder, a pattern of files, or one image, rather than a recording."""
+    """Return True if `uri` names a folder, a pattern of files, or one image, not a recording."""
     return Path(uri).is_dir() or (any(c in uri for c in "*?[") and not Path(uri).exists()) or is_image(uri)
 
 
 class Stills:
-    """Images in natural order of their names (`2.png` before `10.png`), `1 / fps` seconds apart.
+    """Read images in natural order of their names (`2.png` before `10.png`), `1 / fps` seconds apart.
 
     16-bit thermal PNG and TIFF keep their counts. Images that cannot be read are skipped and counted in `losses`
-    as `corrupt`; their time passes. Raises SourceNotFound if there is none, SourceUnreadable if the first
-    cannot be read or a later one has another size or depth.
+    as `corrupt`; the following images keep their times. Raises SourceNotFound if no image exists, SourceUnreadable if
+    the first cannot be read or a later one has another size or depth.
     """
 
     def __init__(self, uri: str, stream: Stream, *, fps: float | None = None, clock: Clock = time.monotonic_ns) -> None:
         self._clock, self._closed = clock, False
-        self._name = "thermal" if stream == "ir" else "RGB"
+        self._name = LABELS[stream]
         self._paths = self._find(uri)
         fps = fps or DEFAULT_FPS
         self._period_ns = round(1e9 / fps)

@@ -1,4 +1,4 @@
-"""Live cameras through V4L2 (Linux): `V4l2Source` streams one, newest frame first; `list_cameras` lists all."""
+"""Read live cameras with V4L2 (Linux): `V4l2Source` streams one, `list_cameras` lists all."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from rtfuse.capture import videodev2 as api
 from rtfuse.capture.node import Control, Identity, Node
 from rtfuse.capture.pixels import DECODABLE, Offer, choose, decode, dtype_of, holds_words, is_counts
 from rtfuse.errors import DeviceUnavailable, RtfuseError, SourceLost
-from rtfuse.types import Clock, Frame, SourceInfo, Stamp, Stream
+from rtfuse.types import LABELS, Clock, Frame, SourceInfo, Stamp, Stream
 
 _SLICE_MS = 100  # close() takes effect within this
 
 
 @dataclass(frozen=True, slots=True)
 class CameraInfo:
-    """One camera of this machine.
+    """Describe one camera of this machine.
 
-    `stable_path` (by-id, else by-path) names it whatever its number; None where udev made no such link. `offers`
-    lists its pixel formats with their sizes; `problem` says why it could not be asked, None if it could.
+    `stable_path`: a link (by-id, else by-path) that does not depend on its number; None where udev made none.
+    `offers`: its pixel formats with their sizes.
+    `problem`: the reason why it could not be queried; None if it could.
     """
 
     path: str
@@ -49,7 +50,7 @@ class CameraInfo:
 def list_cameras(dev: Path = Path("/dev")) -> list[CameraInfo]:
     """List the capture devices among the nodes `video*` in the folder `dev`, opening each read only.
 
-    One that is forbidden or fails is listed with its `problem`. Raises DeviceUnavailable on other systems than Linux.
+    A camera that is forbidden or fails is listed with its `problem`. Raises DeviceUnavailable without Linux.
     """
     numbered = [(int(node.name[5:]), str(node)) for node in dev.glob("video*") if node.name[5:].isdigit()]
     cameras = (_describe(path, _stable_path(path, dev)) for _, path in sorted(numbered))
@@ -57,7 +58,7 @@ def list_cameras(dev: Path = Path("/dev")) -> list[CameraInfo]:
 
 
 def _describe(path: str, stable_path: str | None) -> CameraInfo | None:
-    """Return what the node at `path` is, None if it is not a capture device."""
+    """Describe the node at `path`; None if it is not a capture device."""
     try:
         with contextlib.closing(Node(path, os.O_RDONLY)) as node:
             offers, controls = node.offers(), tuple(node.controls())
@@ -114,7 +115,7 @@ class V4l2Source:
             "stall_timeout_s": stall_timeout_s,
             "clock": clock,
         }
-        self._name = f"{'thermal' if stream == 'ir' else 'RGB'} camera {path}"
+        self._name = f"{LABELS[stream]} camera {path}"
         self._losses: Counter[str] = Counter()
         self._frame_id, self._starved = -1, False
         self._sequence: int | None = None
@@ -155,7 +156,7 @@ class V4l2Source:
         return SourceInfo(self._path, stream, got_wh, dtype, live=True, rate_hz=got_hz, coding=asked)
 
     def again(self) -> V4l2Source:
-        """Open the same camera anew, wherever it is now. Raises DeviceUnavailable if it is not there."""
+        """Open the same camera again, at its present path. Raises DeviceUnavailable if it is absent."""
         cameras = {camera.path: camera.identity for camera in list_cameras() if camera.identity is not None}
         path = find_again(self._path, self.identity, cameras)
         if path is None:
@@ -184,7 +185,7 @@ class V4l2Source:
                 raise SourceLost(f"{self._name}: no usable frame for {limit_s:g} s after {self._frame_id + 1} frames")
 
     def _locked(self, step: Callable[[], Frame | None]) -> Frame | None:
-        """Run one step on the open device, alone; None if it is closed. Raises SourceLost if the device fails."""
+        """Run one step on the open device, locked; None if it is closed. Raises SourceLost if the device fails."""
         with self._lock:
             if self._closing.is_set():
                 return None
@@ -197,12 +198,12 @@ class V4l2Source:
                 raise SourceLost(f"{self._name}: {why} after {self._frame_id + 1} frames") from e
 
     def _discard_waiting(self) -> None:
-        """Forget what was captured before anyone was listening."""
+        """Return to the driver the buffers that were filled before the iteration began."""
         while (buffer := self._node.take()) is not None:
             self._node.give(buffer)
 
     def _newest(self) -> Frame | None:
-        """Wait one slice of time; return the newest usable frame, None if there is none."""
+        """Wait one slice of time; return the newest usable frame, None if none came."""
         if not self._node.wait(_SLICE_MS):
             return None
         newest, newest_id, taken = None, -1, 0
@@ -261,10 +262,10 @@ class V4l2Source:
 
 
 def find_again(path: str, identity: Identity, found: Mapping[str, Identity]) -> str | None:
-    """Return at which path of `found` the camera is now that was at `path`, None if it is at none.
+    """Return the present path, of those in `found`, of the camera that was at `path`; None if it is absent.
 
-    A name in `/dev/v4l` is the camera's own; a number is followed by what the camera is. Another camera of the same
-    model, without serial numbers to tell them apart, is only taken for it if it is the only one of them.
+    A name in `/dev/v4l` belongs to the camera and is returned as it is; a numbered path is searched by `identity`. A
+    camera of the same model without serial numbers matches only if it is the only one.
     """
     if not re.fullmatch(r"video\d+", Path(path).name):
         return path
@@ -278,7 +279,7 @@ def find_again(path: str, identity: Identity, found: Mapping[str, Identity]) -> 
 
 
 def _reason(path: str, e: OSError | ValueError) -> str:
-    """Say in a line why the camera at `path` cannot be opened, and what to do."""
+    """Return in one line why the camera at `path` cannot be opened, and what to do."""
     if not isinstance(e, OSError):
         return str(e)
     if e.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
@@ -299,7 +300,7 @@ def _cameras() -> str:
 
 
 def _by_whom(path: str) -> str:
-    """Name a process that has the node open, as far as /proc tells this user."""
+    """Name a process that has the node open, if this user can see it in /proc."""
     node = os.path.realpath(path)
     for link in Path("/proc").glob("[0-9]*/fd/*"):
         try:

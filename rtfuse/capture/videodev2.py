@@ -1,7 +1,8 @@
-"""The V4L2 calls of the Linux kernel: structures, numbers and flags under the names that linux/videodev2.h gives them.
+"""Call V4L2 of the Linux kernel: structures, numbers and flags under their names in linux/videodev2.h.
 
-Only what rtfuse uses. Layouts and numbers are those of x86-64 and ARM64; `tests/capture/test_videodev2.py` compares
-each with what a C compiler makes of the header. Importing works on every system, calling only on Linux.
+It holds only the part that rtfuse uses. Layouts and numbers are those of x86-64 and ARM64;
+`tests/capture/test_videodev2.py` compares them with the header, by a C compiler. Importing works on every system,
+calling only on Linux.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ V4L2_CTRL_FLAG_NEXT_COMPOUND = 0x40000000
 
 
 class v4l2_capability(Structure):
-    """What a device is and can do."""
+    """A device's driver, name and capabilities."""
 
     _fields_ = (
         ("driver", c_char * 16),
@@ -68,7 +69,7 @@ class v4l2_capability(Structure):
 
 
 class v4l2_fmtdesc(Structure):
-    """One pixel format that a device offers."""
+    """One pixel format of a device."""
 
     _fields_ = (
         ("index", u32),
@@ -105,7 +106,7 @@ class _frmsize(Union):
 
 
 class v4l2_frmsizeenum(Structure):
-    """The sizes that a device offers in one pixel format."""
+    """The sizes of one pixel format of a device."""
 
     _anonymous_ = ("_union",)
     _fields_ = (
@@ -134,7 +135,7 @@ class _frmival(Union):
 
 
 class v4l2_frmivalenum(Structure):
-    """The frame intervals that a device offers at one size, in seconds."""
+    """The frame intervals at one size, in seconds."""
 
     _anonymous_ = ("_union",)
     _fields_ = (
@@ -173,13 +174,13 @@ class _format(Union):
 
 
 class v4l2_format(Structure):
-    """The format of what a device captures or puts out."""
+    """The format that a device captures or puts out."""
 
     _fields_ = (("type", u32), ("fmt", _format))
 
 
 class v4l2_captureparm(Structure):
-    """How a device captures; `timeperframe` is the frame interval in seconds."""
+    """Parameters of capture; `timeperframe` is the frame interval in seconds."""
 
     _fields_ = (
         ("capability", u32),
@@ -196,13 +197,13 @@ class _parm(Union):
 
 
 class v4l2_streamparm(Structure):
-    """How a device streams."""
+    """Parameters of streaming."""
 
     _fields_ = (("type", u32), ("parm", _parm))
 
 
 class v4l2_requestbuffers(Structure):
-    """How many buffers are asked for, then how many there are."""
+    """The number of buffers: first the wanted, then the allocated ones."""
 
     _fields_ = (
         ("count", u32),
@@ -239,7 +240,7 @@ class _place(Union):
 
 
 class v4l2_buffer(Structure):
-    """One buffer: which one, what the driver wrote into it and when."""
+    """One buffer: its index, the number of bytes, and the time."""
 
     _fields_ = (
         ("index", u32),
@@ -259,7 +260,7 @@ class v4l2_buffer(Structure):
 
 
 class v4l2_query_ext_ctrl(Structure):
-    """What a control is."""
+    """The description of a control."""
 
     _fields_ = (
         ("id", u32),
@@ -291,7 +292,7 @@ class v4l2_control(Structure):
 
 
 def _number(sequence: int, argument: type[Structure | c_int], *, reads: bool = True, writes: bool = True) -> int:
-    """Return an ioctl's number; `reads` and `writes` say what the caller does with the argument."""
+    """Return an ioctl's number; `reads`, `writes`: True if the caller reads or writes the argument."""
     return reads << 31 | writes << 30 | sizeof(argument) << 16 | ord("V") << 8 | sequence
 
 
@@ -315,7 +316,7 @@ VIDIOC_ENUM_FRAMEINTERVALS = _number(75, v4l2_frmivalenum)
 VIDIOC_QUERY_EXT_CTRL = _number(103, v4l2_query_ext_ctrl)
 
 END_OF_LIST = (errno.EINVAL, errno.ENOTTY, errno.ENODATA, errno.EPIPE)
-"""What drivers answer to the first index that they do not have, or where they have no list at all."""
+"""Errors of drivers for the first index beyond their list, or if they have no list."""
 _LONGEST_LIST = 1024
 
 Argument = TypeVar("Argument", bound=Structure | c_int)
@@ -323,7 +324,7 @@ Indexed = TypeVar("Indexed", v4l2_fmtdesc, v4l2_frmsizeenum, v4l2_frmivalenum)
 
 
 def ioctl(fd: int, request: int, argument: Argument) -> Argument:
-    """Call the driver, again if a signal interrupts it; return `argument` as the driver left it. Raises OSError."""
+    """Call the driver, again after a signal; return `argument` with the driver's values. Raises OSError."""
     while True:
         try:
             fcntl.ioctl(fd, request, argument)

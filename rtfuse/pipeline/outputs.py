@@ -88,7 +88,7 @@ def _camera(info: SourceInfo) -> CameraAbout:
     )
 
 
-def open_raw(config: Config, sources: Mapping[Stream, Source], *, clock: Clock = time.monotonic_ns) -> RawRecorder:
+def open_raw(config: Config, sources: Mapping[Stream, Source]) -> RawRecorder:
     """Open the file that both streams are recorded to, as their cameras send them."""
     infos = {s: (source.source if isinstance(source, Prepared) else source).info for s, source in sources.items()}
     raw = config.raw
@@ -103,5 +103,4 @@ def open_raw(config: Config, sources: Mapping[Stream, Source], *, clock: Clock =
         reserve_bytes=round(raw.reserve_mb * 1e6),
         metadata={"config": dump_config(config), "calibration": Path(calib).read_text() if calib else ""},
         force=raw.force,
-        clock=clock,
     )

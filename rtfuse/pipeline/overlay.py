@@ -8,7 +8,7 @@ from dataclasses import replace
 import cv2
 
 from rtfuse.observe.health import Health, State
-from rtfuse.types import Fused, Stream
+from rtfuse.types import LABELS, Fused, Stream
 
 _SAID = {
     State.STARTING: "no {} yet",
@@ -17,13 +17,12 @@ _SAID = {
     State.STALLED: "{} stalled",
     State.LOST: "{} lost",
 }
-_NAMES: dict[Stream, str] = {"ir": "thermal", "rgb": "RGB"}
 
 
 def marked(fused: Fused, health: Mapping[Stream, Health]) -> Fused:
     """Return the output with a line on its picture for each stream that shows nothing new; the same if all is well."""
     lines = []
-    for stream, name in _NAMES.items():
+    for stream, name in LABELS.items():
         now = health[stream].condition()
         if now.state in _SAID:
             lines.append(f"{_SAID[now.state].format(name)}  {now.for_s:.1f} s".upper())

@@ -29,7 +29,7 @@ from rtfuse.observe.stats import Snapshot, Stats
 from rtfuse.pipeline.overlay import marked
 from rtfuse.pipeline.queues import STREAMS, Dropping, Inbox, LiveInbox, OrderedInbox, Outlet
 from rtfuse.pipeline.rig import Rig
-from rtfuse.types import Frame, Fused, Moment, Sink, Source, Stream
+from rtfuse.types import LABELS, Frame, Fused, Moment, Sink, Source, Stream
 
 _JOIN_S = 0.8
 """How long a stopping pipeline waits for threads (live)."""
@@ -38,7 +38,6 @@ _DRAIN_S = 60.0
 _HOLD_PERIOD_NS = 100_000_000
 """How often the last picture is published again under the policy `hold`."""
 _log = logging.getLogger("rtfuse.pipeline")
-_NAMES: dict[Stream, str] = {"ir": "thermal", "rgb": "RGB"}
 
 
 class Pipeline:
@@ -258,7 +257,7 @@ class Pipeline:
             for stream in STREAMS:
                 if rig.health[stream].missing_ns() > rig.limit_ns:
                     raise SourceLost(
-                        f"{_NAMES[stream]} has shown nothing new for {rig.limit_ns / 1e9:g} s ({now[stream]}), and "
+                        f"{LABELS[stream]} has shown nothing new for {rig.limit_ns / 1e9:g} s ({now[stream]}), and "
                         "degraded.policy is stop"
                     )
         missing = any(state not in (State.LIVE, State.ENDED) for state in now.values())
@@ -286,7 +285,7 @@ def _clock_of(source: Source) -> dict[str, Any]:
 
 def _log_change(stream: Stream, before: State, health: Health) -> None:
     """Log what a stream has begun to do."""
-    now, name = health.condition(), _NAMES[stream]
+    now, name = health.condition(), LABELS[stream]
     if now.state is State.LIVE:
         if before is not State.STARTING:
             event(_log, logging.INFO, "back", f"{name} is back", stream=stream, rate_hz=now.rate_hz, was=before.value)

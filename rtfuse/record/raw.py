@@ -1,17 +1,7 @@
-"""Both streams as their cameras send them, in one Matroska file, with the times that pairing goes by.
-
-Matroska counts in milliseconds. So beside the pictures there is a track of text, one line for every frame:
-
-    ir 17 7123456789012 7123461234567 18 end-of-frame 0
-
-the stream, the number of its packet in the file, capture and arrival (ns, the local monotonic clock), the frame's
-number, what the capture time means (`rtfuse.types.Stamp`), and 1 if the picture was frozen. It is read by
-`rtfuse.record.replay`.
-"""
+"""Record both streams as their cameras send them, in one file (`rtfuse.record.format`)."""
 
 from __future__ import annotations
 
-import json
 import logging
 import queue
 import shutil
@@ -19,7 +9,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -29,18 +18,29 @@ import numpy as np
 
 from rtfuse.errors import OutputExists, OutputUnwritable
 from rtfuse.observe.logs import event
-from rtfuse.types import Clock, Frame, SourceInfo, Stream
+from rtfuse.record.format import (
+    CONTAINER,
+    IR_PIXEL_FORMATS,
+    SUFFIX,
+    TIMES_CODEC,
+    TIMES_TITLE,
+    VIDEO_TITLES,
+    FrameTimes,
+    existing_parts,
+    metadata,
+    part_path,
+)
+from rtfuse.types import Frame, SourceInfo, Stream
 
 Codec = Literal["h264", "ffv1", "mjpeg"]
 
 _MS = 1_000_000
 _BASE = Fraction(1, 1000)
-_STREAMS: tuple[Stream, ...] = ("ir", "rgb")
 _MUXER = {
     "cluster_time_limit": "300",  # ms: what a kill can cost, with the next two
     "max_interleave_delta": "200000",  # µs that one stream is waited for before the others are written
     "flush_packets": "1",
-    "default_mode": "infer_no_subs",  # no player shows the times of its own accord
+    "default_mode": "infer_no_subs",  # no player shows the times unless asked
 }
 # One picture in, one packet out, and no picture needs a later one.
 _CODECS: dict[Codec, tuple[str, str, dict[str, str]]] = {
@@ -49,24 +49,22 @@ _CODECS: dict[Codec, tuple[str, str, dict[str, str]]] = {
     "mjpeg": ("mjpeg", "yuvj420p", {"flags": "+qscale", "global_quality": "354"}),  # 3 of 2 (best) to 31
 }
 _WAITING = 64
-"""Frames that wait for the disk; about a second of both streams."""
+"""The most frames that wait for the disk: about a second of both streams."""
 _LOOK_S = 0.5
 _log = logging.getLogger("rtfuse.raw")
 
 
-def part_path(path: Path, part: int) -> Path:
-    """Return the name of a part, counted from 1: `flight.mkv`, `flight-0002.mkv`, …"""
-    return path if part == 1 else path.with_name(f"{path.stem}-{part:04d}{path.suffix}")
-
-
 class RawRecorder:
-    """Records the frames of both streams to `path`, in a thread of its own.
+    """Record the frames of both streams to `path`, in a thread of its own.
 
-    Thermal is kept without loss (FFV1, 8 or 16 bits); RGB by `rgb_codec`: `h264` (visually lossless), `ffv1` (without
-    loss), `mjpeg`. A new part begins after `split_bytes` or `split_s`, and where a picture's size changes. Recording
-    ends when fewer than `reserve_bytes` are free on the disk, or it fails: `stopped` then says why, the file is
-    complete, and later frames are ignored. `losses` counts frames that the disk was too slow for, by stream. `metadata`
-    is kept in every part. Raises OutputExists without `force`, and OutputUnwritable.
+    Thermal is lossless (FFV1, 8 or 16 bits). `rgb_codec`: `h264` (visually lossless), `ffv1` (lossless) or `mjpeg`.
+    `split_bytes`, `split_s`: a new part begins after so much. It also begins where the size of an image changes.
+    `reserve_bytes`: recording ends when fewer bytes are free on the disk.
+    `metadata`: texts that are kept in every part.
+    `stopped`: the reason why recording ended (full disk, error), None until then. The file is complete, later frames
+    are ignored.
+    `losses`: counts frames that the disk was too slow for, by stream.
+    Raises OutputExists without `force`, and OutputUnwritable.
     """
 
     def __init__(
@@ -80,9 +78,8 @@ class RawRecorder:
         reserve_bytes: int = 500_000_000,
         metadata: Mapping[str, str] | None = None,
         force: bool = False,
-        clock: Clock = time.monotonic_ns,
     ) -> None:
-        self._path, self._infos, self._clock = Path(path), dict(infos), clock
+        self._path, self._infos = Path(path), dict(infos)
         self._shapes = {stream: (_shape(info), info.dtype) for stream, info in infos.items()}
         self._codec, self._split_bytes, self._split_s = rgb_codec, split_bytes, split_s
         self._reserve_bytes, self._metadata = reserve_bytes, dict(metadata or {})
@@ -99,12 +96,11 @@ class RawRecorder:
 
     def _check(self, force: bool) -> None:
         path = self._path
-        if path.suffix.lower() != ".mkv":
-            raise OutputUnwritable(f"recording {path}: it becomes a Matroska file, so its name must end in .mkv")
+        if path.suffix.lower() != SUFFIX:
+            raise OutputUnwritable(f"recording {path}: it becomes a Matroska file, so its name must end in {SUFFIX}")
         if not path.parent.is_dir():
             raise OutputUnwritable(f"recording {path}: there is no folder {path.parent}")
-        old = [path, *path.parent.glob(f"{path.stem}-[0-9][0-9][0-9][0-9]{path.suffix}")]
-        old = [part for part in old if part.exists()]
+        old = existing_parts(path)
         if old and not force:
             raise OutputExists(f"recording {old[0]} exists; choose another name or give --force")
         if self._short_of_disk():
@@ -120,7 +116,7 @@ class RawRecorder:
             raise OutputUnwritable(f"recording {path} cannot be written: {e.strerror or e}") from e
 
     def write(self, frame: Frame) -> None:
-        """Record a frame as it is; returns at once. Frames of one stream must come from one thread."""
+        """Queue a frame for recording; return at once. Call it for one stream from one thread only."""
         if self.stopped is None:
             try:
                 self._waiting.put_nowait(frame)
@@ -129,7 +125,7 @@ class RawRecorder:
                 event(_log, logging.WARNING, "slow-disk", "the disk is too slow for all frames", stream=frame.stream)
 
     def close(self) -> None:
-        """Write what waits, and complete the file."""
+        """Write the waiting frames and complete the file."""
         if self._thread.is_alive():
             self._waiting.put(None)
             self._thread.join()
@@ -188,7 +184,7 @@ class RawRecorder:
 
 
 class _Part:
-    """One Matroska file; its tracks are the times, thermal and RGB."""
+    """Write one part of the recording."""
 
     def __init__(
         self,
@@ -196,30 +192,27 @@ class _Part:
         infos: Mapping[Stream, SourceInfo],
         shapes: Mapping[Stream, tuple[tuple[int, ...], str]],
         codec: Codec,
-        metadata: Mapping[str, str],
+        more: Mapping[str, str],
         first: Frame,
     ) -> None:
         self.path, self.start_ns, self.written = path, first.arrival_ns, 0
         self._zero_ns = first.t_ns
         self._counts: Counter[str] = Counter()
         self._last_ms: Counter[str] = Counter()
-        self._container = av.open(str(path), "w", format="matroska", options=_MUXER)
-        self._facts = self._container.add_mux_stream("subrip")
-        self._facts.metadata["title"] = "times"
+        self._container = av.open(str(path), "w", format=CONTAINER, options=_MUXER)
+        self._times = self._container.add_mux_stream(TIMES_CODEC)
+        self._times.metadata["title"] = TIMES_TITLE
         self._videos: dict[Stream, Any] = {}
         self._formats: dict[Stream, tuple[str, str]] = {}
-        for stream in _STREAMS:
+        for stream in VIDEO_TITLES:
             self._add(stream, *shapes[stream], codec, infos[stream].rate_hz)
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        sources = {s: _described(i) for s, i in infos.items()}
-        about = {"creation_time": now, "rtfuse_sources": json.dumps(sources), "rtfuse_start_ns": str(self.start_ns)}
-        self._container.metadata.update(about | {f"rtfuse_{key}": value for key, value in metadata.items()})
+        self._container.metadata.update(metadata(infos, self.start_ns, more))
 
     def _add(self, stream: Stream, shape: tuple[int, ...], dtype: str, codec: Codec, rate_hz: float | None) -> None:
         name, coded, options = _CODECS["ffv1" if stream == "ir" else codec]
         given = "rgb24"
         if stream == "ir":
-            given = coded = "gray16le" if dtype == "uint16" else "gray"
+            given = coded = IR_PIXEL_FORMATS[dtype]
         elif coded == "yuv420p" and (shape[0] % 2 or shape[1] % 2):
             coded = "yuv444p"
         rate = Fraction(rate_hz or 30.0).limit_denominator(1001)
@@ -227,17 +220,16 @@ class _Part:
         video.height, video.width, video.pix_fmt = shape[0], shape[1], coded
         video.codec_context.time_base = _BASE
         video.codec_context.thread_type = "SLICE"
-        video.metadata["title"] = {"ir": "thermal", "rgb": "RGB"}[stream]
+        video.metadata["title"] = VIDEO_TITLES[stream]
         self._videos[stream], self._formats[stream] = video, (given, coded)
 
     def write(self, frame: Frame) -> None:
         stream = frame.stream
         number, given, coded = self._counts[stream], *self._formats[stream]
         at_ms = max((frame.t_ns - self._zero_ns) // _MS, self._last_ms[stream], 0)
-        facts_ms = max(at_ms, self._last_ms["facts"])  # no track may go back in time
-        self._counts[stream], self._last_ms[stream], self._last_ms["facts"] = number + 1, at_ms, facts_ms
-        facts = f"{stream} {number} {frame.t_ns} {frame.arrival_ns} {frame.frame_id} {frame.stamp} {int(frame.frozen)}"
-        self._mux(av.Packet(facts.encode()), self._facts, facts_ms)
+        times_ms = max(at_ms, self._last_ms[TIMES_TITLE])  # no track may go back in time
+        self._counts[stream], self._last_ms[stream], self._last_ms[TIMES_TITLE] = number + 1, at_ms, times_ms
+        self._mux(av.Packet(FrameTimes.of(frame, number).encode()), self._times, times_ms)
         picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.image), format=given)
         picture = picture if given == coded else picture.reformat(format=coded)
         picture.pts, picture.time_base = number, _BASE
@@ -256,7 +248,3 @@ class _Part:
 def _shape(info: SourceInfo) -> tuple[int, ...]:
     w, h = info.size_wh
     return (h, w) if info.stream == "ir" else (h, w, 3)
-
-
-def _described(info: SourceInfo) -> dict[str, Any]:
-    return {"uri": info.uri, "size": info.size_wh, "dtype": info.dtype, "rate_hz": info.rate_hz, "live": info.live}

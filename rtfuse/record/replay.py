@@ -1,46 +1,28 @@
-"""What `rtfuse record` wrote (`rtfuse.record.raw`), as sources: the frames with the very times that they had."""
+"""Read a recording of both streams (`rtfuse.record.format`) as two sources, each frame with its recorded times."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter, deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import av
 from av.container import InputContainer
+from av.video.stream import VideoStream
 
 from rtfuse.capture.recordings import Decoder, reason
 from rtfuse.errors import SourceNotFound, SourceUnreadable
-from rtfuse.types import Clock, Frame, SourceInfo, Stamp, Stream
-
-_TITLES = {"ir": "thermal", "rgb": "RGB"}
-
-
-@dataclass(frozen=True, slots=True)
-class _Facts:
-    """One line of the track of times."""
-
-    number: int
-    t_ns: int
-    arrival_ns: int
-    frame_id: int
-    stamp: Stamp
-    frozen: bool
-
-    @classmethod
-    def read(cls, words: list[str]) -> _Facts:
-        number, t_ns, arrival_ns, frame_id, stamp, frozen = words
-        return cls(int(number), int(t_ns), int(arrival_ns), int(frame_id), Stamp(stamp), frozen == "1")
+from rtfuse.record.format import IR_PIXEL_FORMATS, VIDEO_TITLES, FrameTimes, consecutive_parts, rate_in
+from rtfuse.types import Clock, Frame, SourceInfo, Stream
 
 
 class Replay:
-    """One stream of a recording of both, all its parts; its frames carry the times of the recording.
+    """Read one stream of a recording, through all parts; the frames carry their recorded times.
 
-    `info.start_ns` is the capture time of its first frame, on the clock of then. `losses` counts `corrupt` packets.
+    `info.start_ns`: capture time of the first frame, on the clock of the recording machine.
+    `losses`: counts frames that are `corrupt`, in their picture or their line of times, and parts that are `truncated`.
     Raises SourceNotFound, and SourceUnreadable if the file is not such a recording.
     """
 
@@ -49,22 +31,21 @@ class Replay:
         self._losses: Counter[str] = Counter()
         container = self._open(self._path)
         try:
-            said = json.loads(container.metadata["RTFUSE_SOURCES"])[stream]
-            video = next(v for v in container.streams.video if v.metadata.get("title") == _TITLES[stream])
-            facts = _first_facts(container, stream)
-        except (KeyError, ValueError, StopIteration) as e:
+            rate_hz, video = rate_in(container.metadata, stream), _track(container, stream)
+            first = _first_times(container, stream)
+        except (KeyError, ValueError, IndexError) as e:
             raise SourceUnreadable(f"{path} is not a recording of `rtfuse record`; fuse it with --ir and --rgb") from e
         finally:
             container.close()
-        deep = video.codec_context.pix_fmt == "gray16le"
+        deep = video.codec_context.pix_fmt == IR_PIXEL_FORMATS["uint16"]
         self._info = SourceInfo(
             uri=str(path),
             stream=stream,
             size_wh=(video.codec_context.width, video.codec_context.height),
             dtype="uint16" if deep else "uint8",
             live=False,
-            rate_hz=said["rate_hz"],
-            start_ns=facts.t_ns if facts else None,
+            rate_hz=rate_hz,
+            start_ns=first.t_ns if first else None,
             time_base=video.time_base,
         )
 
@@ -77,16 +58,14 @@ class Replay:
         return self._losses
 
     def __iter__(self) -> Iterator[Frame]:
-        part = 1
-        path = self._path
-        while path.exists() and not self._closed:
+        for path in consecutive_parts(self._path):
+            if self._closed:
+                return
             container = self._open(path)
             try:
                 yield from self._frames(container)
             finally:
                 container.close()
-            part += 1
-            path = self._path.with_name(f"{self._path.stem}-{part:04d}{self._path.suffix}")
 
     def close(self) -> None:
         """End the iteration after the frame in progress."""
@@ -101,29 +80,29 @@ class Replay:
             raise SourceUnreadable(f"recording {path} cannot be read ({reason(e)})") from e
 
     def _frames(self, container: InputContainer) -> Iterator[Frame]:
-        """Match every packet with its line of facts; both are numbered, as either may be cut off at the end."""
-        video = next(v for v in container.streams.video if v.metadata.get("title") == _TITLES[self._stream])
+        """Match every packet with its line of times by number, as either track may be cut off at the end."""
+        video = _track(container, self._stream)
         video.thread_type = "SLICE"  # one packet in, one picture out
-        facts, packets, count = deque[_Facts](), deque[tuple[int, Any]](), 0
+        times, packets, count = deque[FrameTimes](), deque[tuple[int, Any]](), 0
         try:
             for packet in container.demux(video, container.streams.subtitles[0]):
                 if self._closed:
                     return
                 if packet.stream.type == "subtitle":
-                    if (line := _line(packet)) and line[0] == self._stream:
-                        facts.append(_Facts.read(line[1:]))
+                    times.extend(_times(packet, self._stream))
                 elif packet.size:
                     packets.append((count, packet))
                     count += 1
-                while facts and packets:
-                    if facts[0].number != packets[0][0]:
-                        (facts if facts[0].number < packets[0][0] else packets).popleft()
+                while times and packets:
+                    if times[0].number != packets[0][0]:
+                        self._losses["corrupt"] += 1
+                        (times if times[0].number < packets[0][0] else packets).popleft()
                         continue
-                    yield from self._decoded(packets.popleft()[1], facts.popleft())
+                    yield from self._decoded(packets.popleft()[1], times.popleft())
         except (av.error.InvalidDataError, av.error.EOFError):
             self._losses["truncated"] += 1
 
-    def _decoded(self, packet: Any, facts: _Facts) -> Iterator[Frame]:
+    def _decoded(self, packet: Any, times: FrameTimes) -> Iterator[Frame]:
         try:
             pictures = packet.decode()
         except av.error.InvalidDataError:
@@ -132,16 +111,29 @@ class Replay:
             self._losses["corrupt"] += 1
             return
         image = Decoder.image_of(pictures[-1], self._stream)
-        yield Frame(self._stream, image, facts.frame_id, facts.t_ns, facts.stamp, facts.arrival_ns, frozen=facts.frozen)
+        yield Frame(self._stream, image, times.frame_id, times.t_ns, times.stamp, times.arrival_ns, frozen=times.frozen)
 
 
-def _line(packet: Any) -> list[str]:
-    return bytes(packet).decode("ascii", errors="replace").split() if packet.size else []
+def _track(container: InputContainer, stream: Stream) -> VideoStream:
+    """Return the video track of a stream. Raises ValueError if there is none."""
+    for video in container.streams.video:
+        if video.metadata.get("title") == VIDEO_TITLES[stream]:
+            return video
+    raise ValueError(f"there is no track {VIDEO_TITLES[stream]}")
 
 
-def _first_facts(container: InputContainer, stream: Stream) -> _Facts | None:
-    """Return the facts of the stream's first frame, None if it has none."""
+def _times(packet: Any, stream: Stream) -> list[FrameTimes]:
+    """Return the times in a packet of the text track, none if it is damaged or of the other stream."""
+    try:
+        times = FrameTimes.decode(bytes(packet))
+    except ValueError:
+        return []
+    return [times] if times.stream == stream else []
+
+
+def _first_times(container: InputContainer, stream: Stream) -> FrameTimes | None:
+    """Return the times of the stream's first frame, None if it has none."""
     for packet in container.demux(container.streams.subtitles[0]):
-        if (line := _line(packet)) and line[0] == stream:
-            return _Facts.read(line[1:])
+        for times in _times(packet, stream):
+            return times
     return None

@@ -1,11 +1,10 @@
-"""`rtfuse record`: both streams into one file, as they come."""
+"""Run `rtfuse record`: capture both streams and record them into one file."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,25 +13,26 @@ from rich.table import Table
 from rtfuse.capture.pacing import paced, timeline
 from rtfuse.errors import RtfuseError
 from rtfuse.record.raw import RawRecorder
-from rtfuse.types import Source, Stream
+from rtfuse.types import LABELS, Frame, Source, Stream
 
 _JOIN_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class RecordSummary:
-    """What was recorded: frames and losses by stream, seconds, parts, and why it ended, if not as asked."""
+    """Summarise a recording. `frames` and `losses` count by stream."""
 
     frames: Mapping[str, int]
     losses: Mapping[str, int]
     seconds: float
     parts: tuple[Path, ...]
     stopped: str | None = None
+    """The reason why the recording ended early; None if it ended as asked."""
 
     def table(self) -> Table:
         """Return the summary to print."""
         grid = Table(box=None, show_header=False, padding=(0, 2))
-        for stream, name in (("ir", "thermal"), ("rgb", "RGB")):
+        for stream, name in LABELS.items():
             lost = self.losses.get(stream, 0)
             rate = self.frames.get(stream, 0) / self.seconds if self.seconds else 0.0
             grid.add_row(
@@ -54,50 +54,66 @@ def record(
     duration_s: float | None = None,
     frames: int | None = None,
 ) -> RecordSummary:
-    """Record until stopped, `duration_s`, `frames` of RGB, the sources' end, or the disk is full; closes everything.
+    """Record until `stop`, `duration_s`, `frames` of RGB, the sources' end or a full disk; close everything.
 
-    Recordings are played at their pace. Raises the RtfuseError of a source that fails.
+    Recordings are played at their own speed. Raises the RtfuseError of a source that fails.
     """
-    over, start, errors = threading.Event(), time.monotonic(), list[RtfuseError]()
-    counts: Counter[str] = Counter()
-    open_streams = set(sources)
-    start_ns, (origin_ns, _) = time.monotonic_ns(), timeline(s.info for s in sources.values())
-
-    def follow(stream: Stream, source: Source) -> None:
-        try:
-            live = source.info.live
-            for frame in source if live else paced(iter(source), time.monotonic_ns, over, start_ns, origin_ns):
-                if over.is_set():
-                    return
-                recorder.write(frame.sent)
-                counts[stream] += 1
-                if frames is not None and stream == "rgb" and counts[stream] >= frames:
-                    over.set()
-        except RtfuseError as e:
-            errors.append(e)
-            over.set()
-        finally:
-            open_streams.discard(stream)
-            if not open_streams:
-                over.set()
-
-    threads = [
-        threading.Thread(target=follow, args=item, name=f"rtfuse-capture-{item[0]}", daemon=True)
-        for item in sources.items()
-    ]
-    for thread in threads:
-        thread.start()
-    while not (over.is_set() or stop.is_set() or recorder.stopped):
+    capture, start = _Capture(sources, recorder, frames), time.monotonic()
+    while not (capture.over.is_set() or stop.is_set() or recorder.stopped):
         if duration_s is not None and time.monotonic() - start >= duration_s:
             break
-        over.wait(0.05)
-    over.set()
-    for source in sources.values():
-        source.close()
-    for thread in threads:
-        thread.join(_JOIN_S)
+        capture.over.wait(0.05)
+    capture.close()
     recorder.close()
-    if errors:
-        raise errors[0]
+    if capture.errors:
+        raise capture.errors[0]
     seconds = time.monotonic() - start
     return RecordSummary(dict(recorder.frames), dict(recorder.losses), seconds, tuple(recorder.parts), recorder.stopped)
+
+
+class _Capture:
+    """Hand the frames of all sources to the recorder, each source in its own thread.
+
+    `over` is set when the sources have ended, one has failed (see `errors`), or `frames` of RGB have come.
+    """
+
+    def __init__(self, sources: Mapping[Stream, Source], recorder: RawRecorder, frames: int | None) -> None:
+        self.over, self.errors = threading.Event(), list[RtfuseError]()
+        self._sources, self._recorder, self._frames = sources, recorder, frames
+        self._open_streams = set(sources)
+        self._start_ns, (self._origin_ns, _) = time.monotonic_ns(), timeline(s.info for s in sources.values())
+        self._threads = [
+            threading.Thread(target=self._follow, args=item, name=f"rtfuse-capture-{item[0]}", daemon=True)
+            for item in sources.items()
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def _follow(self, stream: Stream, source: Source) -> None:
+        try:
+            for count, frame in enumerate(self._timed(source), start=1):
+                if self.over.is_set():
+                    return
+                self._recorder.write(frame.sent)
+                if self._frames is not None and stream == "rgb" and count >= self._frames:
+                    self.over.set()
+        except RtfuseError as e:
+            self.errors.append(e)
+            self.over.set()
+        finally:
+            self._open_streams.discard(stream)
+            if not self._open_streams:
+                self.over.set()
+
+    def _timed(self, source: Source) -> Iterable[Frame]:
+        if source.info.live:
+            return source
+        return paced(iter(source), time.monotonic_ns, self.over, self._start_ns, self._origin_ns)
+
+    def close(self) -> None:
+        """Close the sources and end the threads."""
+        self.over.set()
+        for source in self._sources.values():
+            source.close()
+        for thread in self._threads:
+            thread.join(_JOIN_S)

@@ -1,4 +1,4 @@
-"""Encode, decode and address what goes over the network: shared by publishers and clients.
+"""Encode, decode and address network messages, for publishers and clients.
 
 `message` is the format (`docs/wire.md`), `names` its topics and planes; `keys` are the files of keys.
 """

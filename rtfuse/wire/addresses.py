@@ -1,4 +1,4 @@
-"""Check the endpoints that are bound or connected to."""
+"""Check endpoints before they are bound or connected to."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ _LOOPBACK = re.compile(r"tcp://(127(\.\d+){3}|localhost|\[::1\]|lo):", re.IGNORE
 
 
 def check_endpoint(endpoint: str) -> None:
-    """Refuse a TCP port that does not exist: ZeroMQ would quietly take another. Raises ConfigError."""
+    """Raise ConfigError for a TCP port above 65535: ZeroMQ would silently use another."""
     port = re.fullmatch(r"tcp://.*:(\d+)", endpoint)
     if port and int(port[1]) > 65_535:
-        raise ConfigError(f"endpoint {endpoint}: there is no port {port[1]}; the highest is 65535")
+        raise ConfigError(f"endpoint {endpoint}: port {port[1]} does not exist; choose 65535 or lower")
 
 
 def check_reach(endpoint: str, what: str, *, encrypted: bool, allow_remote: bool) -> None:
-    """Refuse to bind beyond this machine in plain text, unless that was asked for. Raises ConfigError about `what`."""
+    """Raise ConfigError, naming the setting `what`, for an unencrypted endpoint that other machines can reach.
+
+    `encrypted` or `allow_remote` permits it.
+    """
     if endpoint.startswith("tcp://") and not _LOOPBACK.match(endpoint) and not encrypted and not allow_remote:
         raise ConfigError(
             f"{what}: {endpoint} reaches beyond this machine and the stream is not encrypted; encrypt it with "

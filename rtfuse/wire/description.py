@@ -1,4 +1,4 @@
-"""What a publisher says of itself beside its statistics: what the rig is, and what its streams have begun to do."""
+"""Define the messages that describe a rig and the states of its streams."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Side = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class CameraAbout(msgspec.Struct, frozen=True, kw_only=True):
-    """One stream's source: where it is (without credentials), its size in pixels, its nominal rate, its coding."""
+    """Describe one stream's source. `uri` has no credentials, `width` and `height` are in pixels."""
 
     uri: str
     width: Side
@@ -27,7 +27,7 @@ class CameraAbout(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlaneAbout(msgspec.Struct, frozen=True, kw_only=True):
-    """One plane that an endpoint publishes, under which topic and how."""
+    """Describe one plane that an endpoint publishes: its topic and encoding."""
 
     topic: str
     plane: str
@@ -38,9 +38,12 @@ class PlaneAbout(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True):
-    """What a rig is: `software` its version, `fuser` the method, `streams` its sources, `planes` those of the endpoint.
+    """Describe a rig. It is sent to each new subscriber of the topic, and when it changes.
 
-    It is sent to whoever subscribes to it, and when it changes.
+    `software`: the version of rtfuse.
+    `fuser`: the method.
+    `streams`: the sources.
+    `planes`: the planes of this endpoint.
     """
 
     version: int = VERSION
@@ -56,16 +59,19 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamState(msgspec.Struct, frozen=True, kw_only=True):
-    """What a stream is doing (see `rtfuse.observe.health`), and, of a lost one, why."""
+    """State of a stream (see `rtfuse.observe.health`); `why` is the reason if it is lost."""
 
     state: str
     why: str | None = None
 
 
 class StateChange(msgspec.Struct, frozen=True, kw_only=True):
-    """Sent the moment a stream begins to do something else: `stream` did `before`; `streams` are all of them, now.
+    """Report that a stream has changed its state.
 
-    Whoever subscribes gets the present states at once, with `stream` and `before` null.
+    `stream`: the stream that changed.
+    `before`: its previous state.
+    `streams`: the present states of all streams.
+    A new subscriber gets the present states at once, with `stream` and `before` null.
     """
 
     version: int = VERSION
@@ -84,12 +90,12 @@ _state_decoder = msgspec.json.Decoder(StateChange)
 
 
 def encode_description(topic: str, description: Description, calibration: str = "") -> bytes:
-    """Encode what a rig is; the payload is the text of its calibration file."""
+    """Encode a rig's description; the payload is the text of its calibration file."""
     return framed(topic, msgspec.json.encode(description)) + calibration.encode()
 
 
 def decode_description(message: Buffer) -> tuple[str, Description, str]:
-    """Decode what a rig is into topic, content, and the text of its calibration file. Raises WireError."""
+    """Decode a rig's description into topic, content, and the text of its calibration file. Raises WireError."""
     topic, text, payload = parts(message, MAX_MESSAGE_BYTES)
     if len(payload) > MAX_CALIBRATION_BYTES:
         raise WireError(f"a calibration of {len(payload)} bytes; at most {MAX_CALIBRATION_BYTES} are allowed")

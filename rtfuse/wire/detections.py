@@ -1,6 +1,6 @@
-"""What a detector says of a frame: boxes as a message without payload, on the detector's own endpoint.
+"""Define the message of a detector: the boxes found in one frame, published on the detector's own endpoint.
 
-Built like a statistics message (`docs/wire.md`): topic, a zero byte, the length, one JSON object.
+It is built like a statistics message (`docs/wire.md`): topic, a zero byte, the length, one JSON object.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Score = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
 class Box(msgspec.Struct, frozen=True, kw_only=True):
-    """An upright rectangle in pixels of the frame: its left top corner (x right, y down), its size, what it is."""
+    """Locate one object: the top left corner (x right, y down) and size of an upright rectangle, in pixels."""
 
     x: float
     y: float
@@ -28,12 +28,14 @@ class Box(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Detections(msgspec.Struct, frozen=True, kw_only=True):
-    """What was found in one frame.
+    """List the boxes of one frame, highest score first.
 
-    `session` and `seq` count the detector's messages, as a frame's header does its frames; `detector` names it.
-    `frame_session`, `frame_seq` and `rgb_t_ns` are those of the frame that was looked at, `frame_width` and
-    `frame_height` its size in pixels. `published_ns` is the detector's monotonic clock, `spent_ms` what the detector
-    took. Boxes have the highest score first.
+    `session`, `seq`: number the detector's messages, as a header numbers frames.
+    `detector`: its name.
+    `frame_session`, `frame_seq`, `rgb_t_ns`: those of the frame that was searched.
+    `frame_width`, `frame_height`: its size in pixels.
+    `published_ns`: time of publishing, on the detector's monotonic clock.
+    `spent_ms`: duration of the detection.
     """
 
     version: int = VERSION
@@ -56,7 +58,7 @@ _decoder = msgspec.json.Decoder(Detections)
 
 
 def encode_detections(topic: str, detections: Detections) -> bytes:
-    """Encode what was found in one frame as a message without payload."""
+    """Encode the boxes of one frame as a message without payload."""
     return framed(topic, msgspec.json.encode(detections))
 
 

@@ -1,4 +1,6 @@
-"""H.264 with low latency: one access unit a message, whoever joins or loses messages begins again at a key frame.
+"""Encode and decode H.264 with low latency: one access unit in each message.
+
+A client that joins, or loses a message, begins at the next key frame.
 
 Colours are BT.601 of limited range, 4:2:0; a gray plane is Y of full range beside chroma of 128. A width or height that
 is odd is coded one pixel larger, the last one repeated.
@@ -23,16 +25,16 @@ from rtfuse.types import Image
 from rtfuse.wire.message import MAX_H264_PX, Header
 
 _KEY_S = 1.0
-"""A key frame comes at least this often,"""
+"""The longest time between two key frames,"""
 _KEY_PAUSE_S = 0.2
-"""and, however many subscribers join, not oftener than this."""
+"""and the shortest, however many subscribers join."""
 _MICROS = Fraction(1, 1_000_000)
 _IDR, _SPS, _PPS = 5, 7, 8
 _MAX_NALS = 1000
 
 
 class H264Encoder:
-    """Encodes the pictures of one plane, (H, W, 3) uint8 RGB or (H, W) uint8; each call gives one access unit.
+    """Encode the pictures of one plane, (H, W, 3) uint8 RGB or (H, W) uint8; each call returns one access unit.
 
     `kbps` bounds the rate over a fifth of a second; None keeps the quality constant instead (CRF 23).
     """
@@ -45,11 +47,11 @@ class H264Encoder:
         self._pts = -1
 
     def want_key(self) -> None:
-        """Ask for a key frame, because somebody has joined; from any thread."""
+        """Ask for a key frame, for a new subscriber; from any thread."""
         self._asked = True
 
     def __call__(self, image: Image, now_s: float) -> tuple[bytes, bool]:
-        """Return the access unit (Annex B) and whether it is a key frame.
+        """Return the access unit (Annex B), and True if it is a key frame.
 
         Raises ConfigError for a picture that is too large.
         """
@@ -85,7 +87,7 @@ class H264Encoder:
 
 
 class H264Decoder:
-    """Decodes what one `H264Encoder` sent; skips units until a key frame where one is missing."""
+    """Decode the units of one `H264Encoder`; after a missing unit, skip all until a key frame."""
 
     def __init__(self) -> None:
         self._context: Any = None
@@ -95,7 +97,7 @@ class H264Decoder:
     def __call__(self, header: Header, payload: memoryview) -> Image | None:
         """Return the picture, read-only, (H, W, 3) uint8 RGB or (H, W) uint8; None while there is no key frame yet.
 
-        Raises WireError for what is no such access unit; decoding then begins again with a key frame.
+        Raises WireError for another payload; decoding then begins again with a key frame.
         """
         follows, self._next = self._next == (header.session, header.unit), None
         if not (header.key_frame or follows):
@@ -116,7 +118,7 @@ class H264Decoder:
         return image
 
     def _open(self, header: Header) -> None:
-        """Begin anew; the decoder refuses what is larger than the header says."""
+        """Open a new decoder, which refuses pictures larger than the header's size."""
         context = av.CodecContext.create("h264", "r")
         largest = (header.width + 128) * (header.height + 64)  # it allocates more than it shows, for its alignment
         context.options = {"max_pixels": str(largest), "flags": "low_delay"}
@@ -152,7 +154,7 @@ def _image(frame: VideoFrame, header: Header) -> Image:
 
 
 def _check(header: Header, payload: memoryview) -> None:
-    """Raise WireError for what no encoder of ours sends, before a decoder sees it."""
+    """Raise WireError for a unit that `H264Encoder` never sends, before a decoder reads it."""
     if header.pixel_format == "gray16le":
         raise WireError("h264 has no gray16le")
     if header.width * header.height > MAX_H264_PX:
@@ -161,7 +163,7 @@ def _check(header: Header, payload: memoryview) -> None:
     if header.key_frame and not kinds >= {_IDR, _SPS, _PPS}:
         raise WireError("a key frame of h264 without its parameter sets")
     if not header.key_frame and kinds & {_IDR, _SPS, _PPS}:
-        raise WireError("parameter sets in an h264 unit that is no key frame")
+        raise WireError("parameter sets in an h264 unit that is not a key frame")
 
 
 def _nal_types(data: bytes) -> Iterator[int]:

@@ -1,4 +1,4 @@
-"""JPEG and PNG: compressed, and taken apart only after what the file says of itself was checked."""
+"""Compress images as JPEG or PNG, and decode them after a check of the file's own size."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PNG_GRAY = {"gray8": (8, 0), "gray16le": (16, 0)}
 _JPEG_FRAMES = {0xC0, 0xC1}
 _JPEG_SKIPPED = {0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE}
 _MAX_PARTS = 10_000
-"""Chunks of a PNG, segments before a JPEG's frame header: a check may not take long either."""
+"""The most chunks of a PNG, or segments before a JPEG's frame header: this bounds the time of the check."""
 
 
 def compress(image: Image, encoding: Encoding, jpeg_quality: int) -> npt.NDArray[np.uint8]:
@@ -85,8 +85,8 @@ def png_size(data: memoryview) -> tuple[int, int] | None:
 def jpeg_size(data: memoryview) -> tuple[int, int] | None:
     """Return the size in the frame header of a sequential JPEG (SOF0 or SOF1 segment, ITU T.81 B.2.2).
 
-    Stricter than decoders are: no fill bytes and no markers without a length before the frame header, so that no
-    decoder can find another one than this; and not progressive, where a small file can ask for thousands of passes.
+    Stricter than decoders are: no fill bytes and no markers without a length before the frame header, so that
+    every decoder finds this one; and not progressive, where a small file can ask for thousands of passes.
     """
     if bytes(data[:2]) != b"\xff\xd8":
         return None

@@ -1,4 +1,4 @@
-"""How connections to machines that are gone come to an end."""
+"""End connections to machines that are gone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import zmq
 
 
 def keep_alive(socket: zmq.Socket[Any]) -> None:
-    """Let the kernel end connections to machines that are gone, after some five seconds; before bind or connect.
+    """Make the kernel end a connection five seconds after its machine is gone. Call it before bind or connect.
 
     Not ZeroMQ's heartbeats: a peer that makes us stop reading and then resets its connection would end this process
     with them (libzmq 4.3.5 sends the next one on the dead connection, and asserts that it would not).

@@ -1,9 +1,9 @@
-"""CURVE keys as files: the rig's own pair, the public keys of the clients that it lets in, and theirs to carry away.
+"""Store CURVE keys as files: the rig's key pair, the public keys of authorised clients, and the clients' own files.
 
-    DIR/rig.key            the rig's pair: its owner alone may read it
-    DIR/clients/NAME.pub   a client that may connect; the file is its authorisation
-    DIR/revoked/NAME-….pub one that may no longer
-    NAME.key               what a client needs: its own pair and the rig's public key, one file
+    DIR/rig.key            the rig's pair: only its owner may read it
+    DIR/clients/NAME.pub   an authorised client; the file is its authorisation
+    DIR/revoked/NAME-….pub a revoked client
+    NAME.key               the file for the client: its own pair and the rig's public key
 
 All are JSON objects. Importing this loads nothing but the standard library and msgspec.
 """
@@ -32,10 +32,11 @@ Z85 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _MAX_BYTES = 65_536
 _RIG, _CLIENTS, _REVOKED = "rig.key", "clients", "revoked"
+_STATES: dict[str, Literal["authorised", "revoked"]] = {_CLIENTS: "authorised", _REVOKED: "revoked"}
 
 
 class PublicKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A public key with its owner's name and when it was made (UTC, ISO 8601)."""
+    """A public key with its owner's name and its time of creation (UTC, ISO 8601)."""
 
     name: str
     created: str
@@ -49,7 +50,7 @@ class PublicKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyPair(PublicKey, frozen=True, kw_only=True):
-    """A pair of a rig, or of a client with the public key of its rig (`server`); its text shows no secret."""
+    """A key pair of a rig, or of a client with the public key of its rig (`server`). Its text shows no secret."""
 
     secret: Z85
     server: Z85 | None = None
@@ -63,7 +64,7 @@ class KeyPair(PublicKey, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One key of a folder: whose, its fingerprint, since when it has been what it is (UTC, ISO 8601)."""
+    """One key of a folder. `since`: the time of its present state (UTC, ISO 8601)."""
 
     name: str
     fingerprint: str
@@ -80,7 +81,7 @@ def key_folder() -> Path:
 
 
 def new_rig(folder: Path, *, force: bool = False) -> KeyPair:
-    """Make the rig's own pair in `folder`. Raises OutputExists without `force`: every client would need a new file."""
+    """Make the rig's pair in `folder`. Raises OutputExists without `force`: every client would need a new file."""
     pair = _new_pair("rig")
     _private_folder(folder)
     for name in (_CLIENTS, _REVOKED):
@@ -90,10 +91,10 @@ def new_rig(folder: Path, *, force: bool = False) -> KeyPair:
 
 
 def new_client(folder: Path, name: str, output: Path, *, force: bool = False) -> KeyPair:
-    """Make a client's pair, write what it needs to `output`, and authorise it.
+    """Make a client's pair, write the client's file `output`, and authorise the client.
 
-    Raises KeysUnusable without the rig's own key, ConfigError for a name that cannot be one, OutputExists without
-    `force` if the client is authorised already (with it, its older key is revoked) or the file is there.
+    Raises KeysUnusable without the rig's key, ConfigError for an invalid name, OutputExists without `force` if the
+    client is authorised already (with `force`, its older key is revoked) or the file exists.
     """
     _check_name(name)
     pair = msgspec.structs.replace(_new_pair(name), server=rig_keys(folder).public)
@@ -101,7 +102,7 @@ def new_client(folder: Path, name: str, output: Path, *, force: bool = False) ->
     listed = folder / _CLIENTS / f"{name}.pub"
     if listed.exists() and not force:
         raise OutputExists(f"client {name} has a key already; revoke it, choose another name, or replace it: --force")
-    # The client's file first: an authorisation without anyone who has the key would be of no use.
+    # The client's file first: without it, the authorisation would be useless.
     _write(output, pair, force=force)
     if listed.exists():
         revoke(folder, name)
@@ -114,7 +115,7 @@ def new_client(folder: Path, name: str, output: Path, *, force: bool = False) ->
 
 
 def revoke(folder: Path, name: str) -> PublicKey | None:
-    """Take a client's authorisation away, in running publishers too, and return its key (None: it was damaged).
+    """Revoke a client's authorisation, in running publishers too, and return its key (None: it was damaged).
 
     Raises KeysUnusable if no client of this name is authorised.
     """
@@ -140,11 +141,7 @@ def list_keys(folder: Path) -> list[Listed]:
     """Return the keys of a folder: the rig's, then its clients by name. Raises KeysUnusable."""
     pair = rig_keys(folder)
     found = [Listed(pair.name, pair.fingerprint, pair.created, "rig")]
-    states: tuple[tuple[str, Literal["authorised", "revoked"]], ...] = (
-        (_CLIENTS, "authorised"),
-        (_REVOKED, "revoked"),
-    )
-    for place, state in states:
+    for place, state in _STATES.items():
         for path in _public_files(folder / place):
             try:
                 key = _parse(path.read_bytes(), PublicKey, path)
@@ -157,17 +154,17 @@ def list_keys(folder: Path) -> list[Listed]:
 
 
 def rig_keys(folder: Path) -> KeyPair:
-    """Return the rig's own pair. Raises KeysUnusable, also if others may read it or write into its folder."""
+    """Return the rig's pair. Raises KeysUnusable, also if other users may read it or write into its folder."""
     with readable(folder):
         if not (folder / _RIG).exists():
-            raise KeysUnusable(f"there is no rig's key in {folder}; make one: rtfuse keys new rig --dir {folder}")
+            raise KeysUnusable(f"no rig's key found in {folder}; make one: rtfuse keys new rig --dir {folder}")
         _check_not_writable(folder)
         return _read_private(folder / _RIG)
 
 
 @contextmanager
 def readable(folder: Path) -> Iterator[None]:
-    """Raise KeysUnusable if the system refuses to read a folder of keys while the block runs."""
+    """Turn an OSError of the block, which reads a folder of keys, into KeysUnusable."""
     try:
         yield
     except KeysUnusable:
@@ -177,7 +174,7 @@ def readable(folder: Path) -> Iterator[None]:
 
 
 def client_keys(file: str | Path) -> KeyPair:
-    """Return what a client needs, from its file. Raises KeysUnusable, also if others may read it."""
+    """Return a client's keys from its file. Raises KeysUnusable, also if other users may read it."""
     pair = _read_private(Path(file))
     if pair.server is None:
         raise KeysUnusable(f"{file} is a rig's key; want a client's: rtfuse keys new client NAME -o {file}")
@@ -204,21 +201,21 @@ def curve_client(keys: str | Path | KeyPair, endpoint: str) -> dict[int, bytes]:
 
 
 def authorised(folder: Path) -> dict[str, str]:
-    """Return the names of the clients that may connect by their public keys.
+    """Return the names of the authorised clients, by public key.
 
-    What is no key authorises nobody. Raises KeysUnusable if others may write into the folder, OSError if it cannot be
-    read; one that is not there is empty.
+    A folder that does not exist is empty. Raises KeysUnusable for a file that holds another text than a
+    key, or if other users may write into the folder, and OSError if it cannot be read.
     """
     return _names(folder, _CLIENTS)
 
 
 def revoked(folder: Path) -> dict[str, str]:
-    """Return the names of the clients that may no longer connect by their public keys. Raises like `authorised`."""
+    """Return the names of the revoked clients, by public key. Raises like `authorised`."""
     return _names(folder, _REVOKED)
 
 
 def folder_state(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
-    """Return what changes whenever an authorisation comes, goes or is rewritten. Raises like `authorised`."""
+    """Return a value that changes when an authorisation is added, removed or rewritten. Raises like `authorised`."""
     seen = [("", folder.stat().st_mode, folder.stat().st_uid, 0)]
     for path in (folder / _CLIENTS, *_public_files(folder / _CLIENTS)):
         try:
@@ -230,7 +227,7 @@ def folder_state(folder: Path) -> tuple[tuple[str, int, int, int], ...]:
 
 
 def changed_ns(folder: Path) -> int:
-    """Return when an authorisation last came or went, of the system's clock; 0 if that cannot be known."""
+    """Return the time of the last added or removed authorisation (system clock, ns); 0 if it is unknown."""
     try:
         return (folder / _CLIENTS).stat().st_mtime_ns
     except OSError:
@@ -280,7 +277,7 @@ def _iso(time_s: float) -> str:
 
 
 def _private_folder(folder: Path) -> None:
-    """Make the folder for its owner alone; one that is there must be safe. Raises OutputUnwritable, KeysUnusable."""
+    """Make a folder that only its owner may use; check an existing one. Raises OutputUnwritable, KeysUnusable."""
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _check_not_writable(folder)
@@ -291,7 +288,7 @@ def _private_folder(folder: Path) -> None:
 
 
 def _write(path: Path, key: PublicKey, *, force: bool = False) -> None:
-    """Write a key for its owner alone: whole under its name, or not at all. Raises OutputExists, OutputUnwritable."""
+    """Write a key that only its owner may read, completely or not at all. Raises OutputExists, OutputUnwritable."""
     partial = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     text = msgspec.json.format(msgspec.json.encode(key), indent=1) + b"\n"
     try:
@@ -314,13 +311,13 @@ def _write(path: Path, key: PublicKey, *, force: bool = False) -> None:
 
 
 def _read_private(path: Path) -> KeyPair:
-    """Read a pair that its owner alone may read, and who is us. Raises KeysUnusable."""
+    """Read a pair that only this user may read. Raises KeysUnusable."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         with os.fdopen(fd, "rb") as file:
             s = os.fstat(fd)
             if not stat.S_ISREG(s.st_mode):
-                raise KeysUnusable(f"key {path} is no file")
+                raise KeysUnusable(f"key {path} is not a file")
             if s.st_uid != os.geteuid():
                 raise KeysUnusable(
                     f"key {path} belongs to another user (uid {s.st_uid}), who can read it; a key must be your own: "
@@ -336,7 +333,7 @@ def _read_private(path: Path) -> KeyPair:
 
 
 def _check_not_writable(path: Path) -> None:
-    """Refuse what somebody else could have written: he could authorise himself. Raises KeysUnusable, OSError."""
+    """Raise KeysUnusable for a path that another user can write, who could authorise himself. Raises OSError."""
     s = path.stat()
     if s.st_uid not in (0, os.geteuid()):
         raise KeysUnusable(f"{path} belongs to another user (uid {s.st_uid}): chown {os.geteuid()} {path}")
@@ -349,4 +346,4 @@ def _parse(text: bytes, kind: type[K], path: Path) -> K:
         return msgspec.json.decode(text, type=kind)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as e:
         # Without the fault's own words: they may quote the file.
-        raise KeysUnusable(f"key {path} is damaged, or no key of rtfuse; make a new one: rtfuse keys new") from e
+        raise KeysUnusable(f"key {path} is damaged, or not a key of rtfuse; make a new one: rtfuse keys new") from e

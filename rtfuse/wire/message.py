@@ -1,4 +1,4 @@
-"""The wire format: one picture as one ZeroMQ message part. `docs/wire.md` describes it byte by byte.
+"""Define the wire format: one picture as one ZeroMQ message part. `docs/wire.md` describes it byte by byte.
 
     topic (UTF-8) | 0x00 | header length, uint32 little-endian | header, JSON | payload
 
@@ -25,9 +25,9 @@ MAX_HEADER_BYTES = 65_536
 MAX_SIDE_PX = 16_384
 _MAX_RIG_BYTES = 1024
 MAX_MESSAGE_BYTES = 64 << 20
-"""Of a whole message, and of the decoded image: a small file may not become a huge image either."""
+"""The limit of a whole message, and of the decoded image: a small file may not become a huge image either."""
 MAX_H264_PX = 4096 * 2304
-"""Of a picture that is sent as H.264: what its level 5.1 allows."""
+"""The most pixels of an H.264 picture: the limit of its level 5.1."""
 
 Buffer = bytes | bytearray | memoryview
 Side = Annotated[int, msgspec.Meta(ge=1, le=MAX_SIDE_PX)]
@@ -36,11 +36,11 @@ S = TypeVar("S")
 
 _LENGTH = struct.Struct("<I")
 _PIXELS: dict[PixelFormat, tuple[str, int]] = {"rgb24": ("u1", 3), "gray8": ("u1", 1), "gray16le": ("<u2", 1)}
-"""Type and number of a pixel's values."""
+"""Type and number of the values of a pixel."""
 
 
 class Spot(msgspec.Struct, frozen=True):
-    """A point of the picture, x right and y down in pixels (possibly outside of it), and its temperature in kelvin."""
+    """Locate a point, x right and y down in pixels (possibly outside the picture); `k` is its temperature in kelvin."""
 
     x: float
     y: float
@@ -48,18 +48,26 @@ class Spot(msgspec.Struct, frozen=True):
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
-    """What comes with every image. Times are integer nanoseconds on the publisher's monotonic clock.
+    """Describe one image. Times are integer nanoseconds on the publisher's monotonic clock.
 
-    `seq` counts this publisher's frames from 0, `session` is a random name that it chose when it started. `mode` is
-    what the picture shows: `fused`, one stream alone (`rgb`, `ir`), or an older picture again (`held`); `ir_state` and
-    `rgb_state` are what the streams are doing. `ir_t_ns` and `rgb_t_ns` are capture times and `stamp` says what they
-    mean, `skew_ns` is thermal minus RGB; of a stream that is not in the picture they are those of its last frame that
-    was, 0 before the first. `age_ns` runs from the capture of the RGB frame (in `ir` mode: the thermal frame) to
-    `published_ns`. `published_unix_ms` is the wall clock then. `hot`
-    and `cold` are the extremes of a radiometric thermal camera. `plane` is what the picture is of (see
-    `rtfuse.wire.names`); all planes of one frame have the same `seq`. `unit` counts the access units of an H.264
-    stream one by one, and `key_frame` says whether decoding may begin with this one. What has a default may be missing
-    in a message.
+    `session`: a random name that the publisher chose when it started.
+    `seq`: the number of the frame in the session, from 0; all planes of one frame have the same.
+    `rig`, `fuser`: the name of the rig, and the method.
+    `mode`: the content: `fused`, one stream alone (`rgb`, `ir`), or an older picture again (`held`).
+    `ir_id`, `rgb_id`: the numbers of the two frames.
+    `ir_t_ns`, `rgb_t_ns`: their capture times. A stream that is not in the picture has those of its last frame that
+    was, 0 before the first.
+    `stamp`: the meaning of the capture times.
+    `ir_reused`: True if the thermal frame was in an earlier picture.
+    `skew_ns`: capture time of thermal minus that of RGB.
+    `ir_state`, `rgb_state`: the states of the streams.
+    `hot`, `cold`: the hottest and coldest point, of a radiometric thermal camera.
+    `age_ns`: time from the capture of the RGB frame (in `ir` mode: the thermal frame) to `published_ns`.
+    `published_unix_ms`: the wall clock at `published_ns`.
+    `plane`: the plane of the image (see `rtfuse.wire.names`).
+    `key_frame`: True if decoding of H.264 can begin with this message.
+    `unit`: the number of the access unit in the H.264 stream.
+    A message may lack the fields that have a default.
     """
 
     version: int = VERSION
@@ -103,8 +111,15 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """One stream, now: what it is doing and for how long, its measured rate, the delay from capture to arrival, how
-    much faster than the publisher's its clock runs, how often that jumped, and how often the source came back."""
+    """Report one stream.
+
+    `state`, `for_s`: its state, and for how many seconds.
+    `rate_hz`: the measured rate.
+    `latency_ms`: the delay from capture to arrival.
+    `drift_ppm`: how much faster than the publisher's its clock runs.
+    `clock_steps`: the number of jumps of that clock.
+    `reconnects`: how often the source came back.
+    """
 
     state: str
     for_s: float
@@ -116,11 +131,13 @@ class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Statistics(msgspec.Struct, frozen=True, kw_only=True):
-    """What a publisher says of itself once a second, under a topic of its own.
+    """Report the statistics of a publisher, once a second, under their own topic.
 
-    `age_ms` and `skew_ms` are p50, p95 and p99 of the session (null where nothing was counted). `skew_histogram` lists
-    the upper edge of each bin in ms (null: no edge) and its count. `drops` counts by `where.cause`, `modes` frames by
-    what they showed. `pair_rate_hz` counts frames of any mode, over the last seconds.
+    `pair_rate_hz`: the rate of frames of any mode, over the last seconds.
+    `age_ms`, `skew_ms`: p50, p95 and p99 of the session; null where nothing was counted.
+    `skew_histogram`: the upper edge of each bin in ms (null: no edge) and its count.
+    `modes`: frames by mode.
+    `drops`: lost frames by `where.cause`.
     """
 
     version: int = VERSION
@@ -150,7 +167,7 @@ _version_decoder = msgspec.json.Decoder(_Version)
 
 
 def check_names(topic: str, encoding: str, rig: str) -> None:
-    """Refuse what no message could carry. Raises ConfigError."""
+    """Raise ConfigError for a topic, encoding or rig's name that a message cannot carry."""
     for what, text, limit in (("topic", topic, MAX_TOPIC_BYTES), ("name of the rig", rig, _MAX_RIG_BYTES)):
         data = text.encode(errors="replace")
         if b"\0" in data or len(data) > limit or data.decode() != text:
@@ -158,7 +175,7 @@ def check_names(topic: str, encoding: str, rig: str) -> None:
                 f"the {what}, {text[:40]!r}, cannot be sent; want UTF-8, at most {limit} bytes, none zero"
             )
     if encoding not in get_args(Encoding):
-        raise ConfigError(f"there is no encoding {encoding!r}; choose {', '.join(get_args(Encoding))}")
+        raise ConfigError(f"encoding {encoding!r} is unknown; choose {', '.join(get_args(Encoding))}")
 
 
 def encode(topic: str, header: Header, image: Image, *, jpeg_quality: int = 90) -> memoryview:
@@ -189,7 +206,7 @@ def check_image(header: Header, image: Image) -> None:
 
 
 def message(topic: str, header: Header, payload: Image) -> memoryview:
-    """Return the whole message of a payload that is encoded; copies it once. Raises ConfigError if it is too large."""
+    """Return the whole message of an encoded payload, copied once. Raises ConfigError if it is too large."""
     head = framed(topic, msgspec.json.encode(header))
     if len(head) + payload.nbytes > MAX_MESSAGE_BYTES:
         raise ConfigError(f"a message of {len(head) + payload.nbytes} bytes cannot be published")
@@ -205,7 +222,7 @@ def encode_statistics(topic: str, statistics: Statistics) -> bytes:
 
 
 def framed(topic: str, text: bytes) -> bytes:
-    """Return what comes before the payload: topic, a zero byte, the length of the JSON text, and that text."""
+    """Return the part before the payload: topic, a zero byte, the length of the JSON text, and that text."""
     return b"".join((topic.encode(), b"\0", _LENGTH.pack(len(text)), text))
 
 
@@ -239,7 +256,7 @@ def pixels(header: Header, payload: memoryview) -> Image:
 
 
 def split(message: Buffer, *, max_bytes: int = MAX_MESSAGE_BYTES) -> tuple[str, Header, memoryview]:
-    """Take a message apart into topic, header and payload, all checked, without decoding the image.
+    """Split a message into topic, header and payload, all checked, without decoding the image.
 
     Raises WireError.
     """
@@ -256,7 +273,7 @@ def split(message: Buffer, *, max_bytes: int = MAX_MESSAGE_BYTES) -> tuple[str, 
 
 
 def parts(message: Buffer, max_bytes: int) -> tuple[str, bytes, memoryview]:
-    """Take a message apart into topic, JSON text and payload. Raises WireError."""
+    """Split a message into topic, JSON text and payload. Raises WireError."""
     view = memoryview(message).cast("B")
     if len(view) > max_bytes:
         raise WireError(f"message of {len(view)} bytes; at most {max_bytes} are allowed")
@@ -279,7 +296,7 @@ def parts(message: Buffer, max_bytes: int) -> tuple[str, bytes, memoryview]:
 
 
 def alone(message: Buffer, decoder: msgspec.json.Decoder[S], what: str) -> tuple[str, S]:
-    """Decode a message without payload into topic and content; `what` is what it is about. Raises WireError."""
+    """Decode a message without payload into topic and content; `what` names the content. Raises WireError."""
     topic, text, payload = parts(message, MAX_MESSAGE_BYTES)
     if len(payload):
         raise WireError(f"{len(payload)} bytes follow the {what}")

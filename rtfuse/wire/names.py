@@ -1,4 +1,4 @@
-"""Name what can be sent: planes, encodings, pixel formats, and the topics of the rig's own messages."""
+"""Name the planes, the encodings, the pixel formats, and the topics of the rig's own messages."""
 
 from __future__ import annotations
 

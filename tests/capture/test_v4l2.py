@@ -231,7 +231,7 @@ def test_choice_on_a_grid_of_sizes_is_on_the_grid_and_within_reason() -> None:
         ("rgb", WEBCAM, {"size_wh": (800, 600)}, "at 800x600; it offers MJPG .*; YUYV 640x480"),
         ("rgb", SENSOR, {"size_wh": (648, 480)}, "it offers NV12 32x32..3280x2464"),
         ("rgb", [Offer("H264")], {}, "it offers H264"),
-        ("rgb", [], {}, "it offers no format at all"),
+        ("rgb", [], {}, "it offers no format"),
         ("rgb", WEBCAM, {"pixel_format": "Y16"}, "Y16 cannot be decoded as rgb; it must be one of YUYV"),
     ],
 )

@@ -251,7 +251,7 @@ def test_a_late_joiner_gets_the_description_of_its_endpoint_at_once(open_, ipc):
     offers = [Offer(ipc[0], planes=("fused", "counts")), Offer(ipc[1], "jpeg")]
     about = About("1.2.3", "pyramid", {"ir": CAMERA, "rgb": CAMERA}, "plane_m: 5.0\n")
     publisher = open_(Publisher, offers, rig="truck", about=lambda: about)
-    with pytest.raises(EndpointUnavailable, match=r"has not said what it is within 0\.05 s"):
+    with pytest.raises(EndpointUnavailable, match=r"has not described itself within 0\.05 s"):
         describe(ipc[0], 0.05)
     answers = {}
     for endpoint in ipc[:2]:

@@ -256,7 +256,7 @@ def test_a_rig_that_does_not_know_the_proxy_is_named(tmp_path, caplog):
         ({}, ConfigError, "--rig NAME=ENDPOINT"),
         ({"bind": "ipc:///tmp/x"}, ConfigError, "no TCP endpoint"),
         ({"bind": "tcp://0.0.0.0:0"}, ConfigError, r"--keys DIR.*--insecure"),
-        ({"bind": "tcp://127.0.0.1:99999"}, ConfigError, "there is no port"),
+        ({"bind": "tcp://127.0.0.1:99999"}, ConfigError, "port 99999 does not exist"),
         ({"bind": "tcp://192.0.2.1:5560", "insecure": True}, EndpointUnavailable, "--bind"),
         ({"keys": "/nowhere"}, KeysUnusable, "rtfuse keys new rig"),
         ({"rigs": {"a": RigLink(endpoint="pigeon://x")}}, ConfigError, r"rigs\.a\.endpoint"),

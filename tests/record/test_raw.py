@@ -22,7 +22,8 @@ from rtfuse.errors import OutputExists, OutputUnwritable, SourceNotFound, Source
 from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.outputs import open_raw
 from rtfuse.pipeline.run import Pipeline
-from rtfuse.record.raw import RawRecorder, part_path
+from rtfuse.record.format import FrameTimes, part_path
+from rtfuse.record.raw import RawRecorder
 from rtfuse.record.replay import Replay
 from rtfuse.record.session import record
 from rtfuse.types import Frame, SourceInfo, Stamp
@@ -334,3 +335,26 @@ def test_record_ends_after_so_many_frames_and_sums_up(tmp_path):
     assert summary.stopped is None
     assert [f.frozen for f in Replay(str(tmp_path / "a.mkv"), "ir")].count(True) >= 0
     assert summary.table().row_count >= 3
+
+
+def test_a_damaged_line_of_times_costs_its_own_frame(tmp_path):
+    made = frames(30)
+    write(tmp_path / "a.mkv", made)
+    data = (tmp_path / "a.mkv").read_bytes()
+    line = FrameTimes.of(made[20], 10).encode()
+    assert made[20].stream == "ir"
+    assert data.count(line) == 1
+    (tmp_path / "b.mkv").write_bytes(data.replace(line, b"\xff" * len(line)))
+    source = Replay(str(tmp_path / "b.mkv"), "ir")
+    assert [f.frame_id for f in source] == [f.frame_id for k, f in enumerate(made) if f.stream == "ir" and k != 20]
+    assert source.losses == {"corrupt": 1}
+
+
+def test_a_line_of_times_is_documented_byte_by_byte():
+    image = np.zeros((H, W), np.uint8)
+    frame = Frame("ir", image, 18, 7123456789012, Stamp.END, 7123461234567)
+    assert FrameTimes.of(frame, 17).encode() == b"ir 17 7123456789012 7123461234567 18 end-of-frame 0"
+    assert FrameTimes.decode(FrameTimes.of(frame, 17).encode()) == FrameTimes.of(frame, 17)
+    for wrong in (b"", b"ir 1 2", b"uv 17 1 1 18 end-of-frame 0", b"ir 17 1 1 18 never 0"):
+        with pytest.raises(ValueError, match=r"."):
+            FrameTimes.decode(wrong)
