@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from calib.field import Model
-from calib.register import Registration, register
+from calib.register.field import Model
+from calib.register.register import Registration, register
 from rtfuse.align.calibration import Calibration, Camera, Quality, ir_pixels_of_rgb, matrix3
 from rtfuse.errors import CalibrationError
 from rtfuse.types import Image

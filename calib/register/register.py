@@ -17,8 +17,8 @@ from itertools import product
 import cv2
 import numpy as np
 
-from calib.field import Messages, Model, Spline, least_area, messages, model_basis, model_matrix, solve
-from calib.structure import CELL, Comparison, framed, luma_of_counts
+from calib.register.field import Messages, Model, Spline, least_area, messages, model_basis, model_matrix, solve
+from calib.register.comparison import CELL, Comparison, framed, luma_of_counts
 from rtfuse.align.structure import structure
 from rtfuse.errors import CalibrationError
 from rtfuse.types import Image

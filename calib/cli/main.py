@@ -379,7 +379,7 @@ def register(
     """
     from calib.footage import Footage, sampled
     from calib.overlay import before_and_after
-    from calib.registered import calibration_of
+    from calib.register.calibration import calibration_of
     from rtfuse.record.video import write_image
 
     _free(output, force)
