@@ -5,7 +5,7 @@ from rtfuse.cli.start import run
 
 def main() -> None:
     """Run `calib`."""
-    run("calib.cli")
+    run("calib.cli.main")
 
 
 if __name__ == "__main__":

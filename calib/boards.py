@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from calib.corners import refined
-from calib.discs import find_grid
+from calib.discs.grid import find_grid
 from calib.targets import Board
 from rtfuse.types import Image
 

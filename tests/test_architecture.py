@@ -99,5 +99,5 @@ def test_importing_the_package_loads_nothing_heavy():
 
 def test_the_command_line_starts_without_torch():
     assert "torch" not in loaded_by(
-        "import rtfuse.cli.main, rtfuse.cli.commands, rtfuse.detect.detector, trainer.cli, calib.cli"
+        "import rtfuse.cli.main, rtfuse.cli.commands, rtfuse.detect.detector, trainer.cli, calib.cli.main"
     )

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from calib.register import CONFIDENT, register
+from calib.register.register import CONFIDENT, register
 from rtfuse.align.drift import residual_shift
 from rtfuse.capture import open_source
 from rtfuse.capture.synthetic.scene import SyntheticScene

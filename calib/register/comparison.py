@@ -1,4 +1,4 @@
-"""Maps of what thermal and RGB share (`rtfuse.align.structure`), compared under every small shift, cell by cell."""
+"""Compare structure maps (`rtfuse.align.structure`) of thermal and RGB under every small shift, cell by cell."""
 
 from __future__ import annotations
 
@@ -8,18 +8,21 @@ import numpy as np
 from rtfuse.types import Image
 
 CELL = 8
-"""Side, in pixels of the level, of the cells that a comparison is summed over."""
+"""Side of the cells over which a comparison is summed, in pixels of the level."""
 
 
 def luma_of_counts(ir: Image) -> Image:
-    """Thermal (h, w) uint8 or uint16 counts as (h, w) float32, its 0.5 and 99.5 percentiles at 0 and 255."""
+    """Return thermal counts (h, w) uint8 or uint16 as (h, w) float32, its 0.5 and 99.5 percentiles at 0 and 255."""
     sample = ir[:: max(1, ir.shape[0] // 256), :: max(1, ir.shape[1] // 256)]
     lo, hi = np.percentile(sample, (0.5, 99.5))
     return np.clip((ir.astype(np.float32) - lo) * (255 / max(hi - lo, 1.0)), -64, 320).astype(np.float32)
 
 
 def framed(ir: Image) -> Image:
-    """Mask (h, w) float32: 0 on the picture's border where it is flat at the least value, as warps leave it."""
+    """Return the mask (h, w) float32 of a picture without its empty border.
+
+    It is 0 on border areas that have the least value throughout, as a warp leaves them, and 1 elsewhere.
+    """
     flat = (cv2.dilate(ir, None) == ir.min()).astype(np.uint8)
     count, labels = cv2.connectedComponents(flat, connectivity=4)
     if count == 1:
@@ -34,7 +37,7 @@ def framed(ir: Image) -> Image:
 class Comparison:
     """Normalised correlation of structure maps, per cell and displacement, summed over frames.
 
-    `shifts` (S, 2) float32: displacements (dx, dy) in pixels; RGB at x is compared with thermal at x + shift.
+    `shifts`: displacements (dx, dy), (S, 2) float32 in pixels. RGB at x is compared with thermal at x + shift.
     """
 
     def __init__(self, hw: tuple[int, int], radius: int):
@@ -47,7 +50,7 @@ class Comparison:
         self.power_rgb = np.zeros(self.grid, np.float32)
 
     def add(self, ir: Image, rgb: Image) -> None:
-        """Add one frame's structure maps (5, H, W), thermal already near the RGB grid."""
+        """Add the structure maps (5, H, W) of one frame, with thermal already warped near the RGB grid."""
         r, (h, w) = self.radius, self.hw
         padded = np.pad(ir, ((0, 0), (r, r), (r, r)))
         power = np.einsum("chw,chw->hw", padded, padded)
@@ -63,9 +66,9 @@ class Comparison:
         return cv2.resize(full, (w, h), interpolation=cv2.INTER_AREA)
 
     def ncc(self, window_px: float, cells: Image | float = 1.0) -> Image:
-        """Correlation (S, T), -1 to 1, of each cell, summed over Gaussian windows of deviation `window_px`.
+        """Return the correlation (S, T), -1 to 1, of each cell, summed over Gaussian windows of deviation `window_px`.
 
-        `cells` (cells high, cells wide) float32, 0 or 1, says which cells are to be counted.
+        `cells`: mask (cells high, cells wide) float32 of the cells to count, 0 or 1.
         """
 
         def spread(x: Image) -> Image:
@@ -73,13 +76,13 @@ class Comparison:
 
         dot, power_ir = (np.stack([spread(c) for c in x]) for x in (self.dot, self.power_ir))
         power_rgb = spread(self.power_rgb)
-        # Windows with hardly any structure shall not be heard: their correlation is drawn to zero.
+        # Draws the correlation of windows with little structure to zero.
         quiet_ir, quiet_rgb = 0.2 * float(self.power_ir.mean()) + 1e-6, 0.2 * float(self.power_rgb.mean()) + 1e-6
         ncc = dot / np.sqrt((power_ir + quiet_ir) * (power_rgb + quiet_rgb))
         return ncc.reshape(len(self.shifts), -1)
 
     def weight(self, window_px: float) -> Image:
-        """How much structure both pictures have around each cell, (T,) float32, 0 to 1: 1 is the average and more."""
+        """Return the amount of structure around each cell in both pictures, (T,) float32, 0 to 1 (average or more)."""
         rgb, ir = (
             cv2.GaussianBlur(x, (0, 0), window_px / CELL, borderType=cv2.BORDER_CONSTANT)
             for x in (self.power_rgb, self.power_ir[len(self.shifts) // 2])
@@ -88,7 +91,7 @@ class Comparison:
         return np.minimum(both / max(float(both.mean()), 1e-9), 1)
 
     def centres(self) -> Image:
-        """Cell centres (cells, 2) float64, x and y in pixels of the level, row by row."""
+        """Return the cell centres (cells, 2) float64, x and y in pixels of the level, row by row."""
         h, w = self.grid
         ys, xs = np.mgrid[:h, :w]
         return (np.stack([xs, ys], -1).reshape(-1, 2) + 0.5) * CELL - 0.5

@@ -1,4 +1,4 @@
-"""A calibration from what the cameras see, without any board."""
+"""Make a calibration by registration, without a board."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import msgspec
 import numpy as np
 
-from calib.field import Model
-from calib.register import Registration, register
+from calib.register.field import Model
+from calib.register.register import Registration, register
 from rtfuse.align.calibration import Calibration, Camera, Quality, ir_pixels_of_rgb, matrix3
 from rtfuse.errors import CalibrationError
 from rtfuse.types import Image
@@ -24,14 +24,17 @@ def calibration_of(
     start: Calibration | None = None,
     plane_m: float | None = None,
 ) -> Calibration:
-    """Register (thermal, RGB) pairs of one rig and return the calibration; `start` is where the search begins.
+    """Register (thermal, RGB) pairs of one rig and return the calibration.
 
-    The error that it names is the registration's own estimate. Raises CalibrationError where it would have to guess.
+    `start`: calibration with a homography, the start of the search.
+    `plane_m`: distance of the scene in metres, if known.
+
+    The error in `quality` is the registration's own estimate. Raises CalibrationError if the registration is uncertain.
     """
     guess = None
     if start is not None:
         if start.H_rgb_from_ir is None or start.ir.K is not None or start.rgb.K is not None:
-            raise CalibrationError("a start has to be a plain homography: calib homography makes one")
+            raise CalibrationError("the start must be a homography without intrinsics; make one with calib homography")
         guess = np.array(start.H_rgb_from_ir)
     found = register(pairs, model=model, start=guess, smooth=smooth)
     (ih, iw), (h, w) = pairs[0][0].shape[:2], pairs[0][1].shape[:2]
@@ -46,14 +49,14 @@ def calibration_of(
 
 
 def _thinned(found: Registration, plain: Calibration) -> tuple[tuple[tuple[float, float], ...], ...]:
-    """Return the smooth field at places some `_STEP_PX` apart, beyond what the homography says."""
+    """Return the smooth field less the homography, in thermal pixels, every `_STEP_PX` or so."""
     assert found.field is not None
     w, h = plain.rgb.size_wh
     columns, rows = (max(4, round(n / _STEP_PX) + 1) for n in (w, h))
     x, y = np.meshgrid(np.linspace(0, w - 1, columns), np.linspace(0, h - 1, rows))
     places = np.stack([x, y], -1).reshape(-1, 2)
     near = np.rint(places).astype(int)
-    # The field at the nearest pixel, less what the homography says there.
+    # Both terms are taken at the nearest whole pixel.
     extra = found.field[near[:, 1], near[:, 0]] - ir_pixels_of_rgb(near.astype(float), plain)
     table = extra.reshape(rows, columns, 2).round(3)
     return tuple(tuple((float(a), float(b)) for a, b in row) for row in table)

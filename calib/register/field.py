@@ -1,4 +1,4 @@
-"""Displacements from local evidence: which motion of a model, or which smooth field, the cells agree on."""
+"""Fit a motion model or a smooth field to the local evidence of many cells."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ Model = Literal["shift", "similarity", "affine", "homography"]
 
 @dataclass(frozen=True, slots=True)
 class Messages:
-    """Gaussian evidence of each cell on its displacement u: the quadratic form uᵀ Λ u - 2 ηᵀ u.
+    """Gaussian evidence of each cell about its displacement u: the quadratic form uᵀ Λ u - 2 ηᵀ u.
 
-    `information` (T, 2, 2) in px⁻², `pull` (T, 2) in px⁻¹. Along an edge the information is zero: nothing is known.
+    `information`: Λ, (T, 2, 2) in px⁻². It is zero along an edge, where a cell has no evidence.
+    `pull`: η, (T, 2) in px⁻¹.
     """
 
     information: Image
@@ -24,12 +25,16 @@ class Messages:
 
 
 def messages(ncc: Image, shifts: Image, expected: Image, sigma_px: float, sharpness: float) -> Messages:
-    """Read each cell's correlation (S, T) around the displacement (T, 2) that is expected of it within `sigma_px`.
+    """Return the evidence in each cell's correlations `ncc` (S, T) about its displacement.
 
-    The likelihood exp(sharpness · ncc) is seen through the Gaussian of the expectation, and the product replaced by
-    the Gaussian of the same moments; dividing the expectation out again leaves the cell's own message (moment
-    matching as in expectation propagation, Minka, UAI 2001, sec. 3). A cell that makes the expectation wider, having
-    several peaks or none, says nothing.
+    `shifts`: the displacements (S, 2) that were compared, in pixels.
+    `expected`: expected displacement of each cell, (T, 2) in pixels, with the deviation `sigma_px`.
+    `sharpness`: logarithmic likelihood of a correlation of 1.
+
+    Multiplies the likelihood exp(sharpness · ncc) by the Gaussian of the expectation, replaces the product by the
+    Gaussian with the same moments, and divides by the expectation again. This is the moment matching of expectation
+    propagation (Minka, UAI 2001, sec. 3). A cell with several peaks, or none, widens the expectation; it gives no
+    evidence.
     """
     distance2 = ((shifts[:, None, :] - expected[None]) ** 2).sum(-1)
     logit = sharpness * ncc - distance2 / (2 * sigma_px**2)
@@ -41,23 +46,24 @@ def messages(ncc: Image, shifts: Image, expected: Image, sigma_px: float, sharpn
     variance, axes = np.linalg.eigh(covariance)
     gain = np.maximum(1 / variance - 1 / sigma_px**2, 0)
     information = np.einsum("tik,tk,tjk->tij", axes, gain, axes)
-    # η = S⁻¹ m - u₀/σ², on the axes on which there is information.
+    # η = S⁻¹ m - u₀/σ², on the axes with information.
     along = np.einsum("tik,ti->tk", axes, mean), np.einsum("tik,ti->tk", axes, expected)
     pull = np.where(gain > 0, along[0] / variance - along[1] / sigma_px**2, 0)
     return Messages(information, np.einsum("tik,tk->ti", axes, pull))
 
 
 def solve(basis: Image, heard: Messages, prior: Image) -> Image:
-    """Coefficients (P,) of the basis (T, 2, P) that fit the messages best under the quadratic `prior` (P, P)."""
+    """Return the coefficients (P,) of the basis (T, 2, P) that fit the messages best under a quadratic prior (P, P)."""
     normal = np.einsum("tip,tij,tjq->pq", basis, heard.information, basis, optimize=True) + prior
     right = np.einsum("tip,ti->p", basis, heard.pull)
     return np.linalg.solve(normal, right)
 
 
 def model_basis(model: Model, points: Image, size_px: float) -> Image:
-    """Displacements (T, 2, P) at points (T, 2) that the model's parameters cause, to first order about no motion.
+    """Return the displacements (T, 2, P) at points (T, 2) for each parameter of a model, to first order.
 
-    Points are relative to the picture's centre; with `size_px`, half its length, parameters are in pixels.
+    `points`: positions relative to the picture's centre, in pixels.
+    `size_px`: half the picture's longest side; it scales the parameters to pixels.
     """
     x, y = (points / size_px).T
     one, no = np.ones_like(x), np.zeros_like(x)
@@ -72,7 +78,7 @@ def model_basis(model: Model, points: Image, size_px: float) -> Image:
 
 
 def model_matrix(model: Model, p: Image, centre: Image, size_px: float) -> Image:
-    """The motion x ↦ x + u(x) with parameters `p` of `model_basis`, as a matrix (3, 3) on pixels."""
+    """Return the motion x ↦ x + u(x) with parameters `p` of `model_basis`, as a matrix (3, 3) on pixels."""
     m = np.eye(3)
     m[:2, 2] = p[:2]
     if model == "similarity":
@@ -81,7 +87,7 @@ def model_matrix(model: Model, p: Image, centre: Image, size_px: float) -> Image
         m[:2, :2] += [[p[2], p[3]], [p[4], p[5]]]
     if model == "homography":
         m[2, :2] = -p[6:8]
-    # Parameters are in pixels at the distance size_px: to unit coordinates, and back.
+    # Parameters are in pixels at the distance size_px; convert to unit coordinates, and back.
     m[:2, :2] = np.eye(2) + (m[:2, :2] - np.eye(2)) / size_px
     m[2, :2] /= size_px
     m[:2, 2] /= size_px
@@ -90,7 +96,7 @@ def model_matrix(model: Model, p: Image, centre: Image, size_px: float) -> Image
 
 
 class Spline:
-    """A displacement field of uniform cubic B-splines over a picture (H, W), `step_px` between its knots."""
+    """A displacement field of uniform cubic B-splines over a picture (H, W), with knots every `step_px` pixels."""
 
     def __init__(self, hw: tuple[int, int], step_px: float):
         self.hw, self.step_px = hw, step_px
@@ -98,25 +104,25 @@ class Spline:
 
     @property
     def size(self) -> int:
-        """Number of coefficients for x and y together."""
+        """The number of coefficients, for x and y together."""
         return 2 * self.knots[0] * self.knots[1]
 
     def _along(self, at: Image, axis: int) -> Image:
-        """Weights (N, knots) at positions (N,) in pixels, held at the picture's edge."""
+        """Return the weights (N, knots) at positions (N,) in pixels, clipped to the picture."""
         t = np.clip(at, 0, self.hw[axis] - 1) / self.step_px
         distance = np.abs(t[:, None] - (np.arange(self.knots[axis]) - 1))
         near, far = 2 / 3 - distance**2 + distance**3 / 2, np.maximum(2 - distance, 0) ** 3 / 6
         return np.where(distance < 1, near, far)
 
     def basis(self, points: Image) -> Image:
-        """Weights (T, 2, P) of the coefficients at points (T, 2)."""
+        """Return the weights (T, 2, P) of the coefficients at points (T, 2)."""
         weights = np.einsum("ty,tx->tyx", self._along(points[:, 1], 0), self._along(points[:, 0], 1))
         flat = weights.reshape(len(points), -1)
         no = np.zeros_like(flat)
         return np.stack([np.concatenate([flat, no], 1), np.concatenate([no, flat], 1)], 1)
 
     def prior(self, bend: float, pull: float) -> Image:
-        """Penalty (P, P): `bend` on squared second differences of the coefficients, `pull` on their squares."""
+        """Return the penalty (P, P): `bend` on squared second differences of coefficients, `pull` on squares."""
         h, w = self.knots
         dy, dx = np.diff(np.eye(h), 2, axis=0), np.diff(np.eye(w), 2, axis=0)
         cross = np.kron(np.diff(np.eye(h), axis=0), np.diff(np.eye(w), axis=0))
@@ -124,12 +130,12 @@ class Spline:
         return np.kron(np.eye(2), bend * rows.T @ rows + pull * np.eye(h * w))
 
     def dense(self, coefficients: Image, xs: Image, ys: Image) -> Image:
-        """The field (len(ys), len(xs), 2) float32 at the columns `xs` and rows `ys`, in pixels."""
+        """Return the field (len(ys), len(xs), 2) float32, in pixels, at columns `xs` and rows `ys`."""
         c = coefficients.reshape(2, *self.knots)
         return np.stack([self._along(ys, 0) @ k @ self._along(xs, 1).T for k in c], -1).astype(np.float32)
 
 
 def least_area(u: Image, step_px: float) -> float:
-    """Smallest local change of area of x ↦ x + u(x), for u (H, W, 2) sampled every `step_px`; ≤ 0: it folds."""
+    """Return the smallest local area scale of x ↦ x + u(x), for u (H, W, 2) sampled every `step_px`; ≤ 0 is a fold."""
     (ax, bx), (ay, by) = (np.gradient(u[..., k], step_px) for k in (0, 1))
     return float(((1 + bx) * (1 + ay) - ax * by).min())

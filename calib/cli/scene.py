@@ -1,0 +1,86 @@
+"""`calib register | timing`: registration and time offset from footage of a scene."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+import typer
+
+from calib.cli.app import (
+    ForceFail,
+    Output,
+    RequiredIr,
+    RequiredRgb,
+    free_path,
+    out,
+    print_quality,
+    write_calibration,
+)
+from rtfuse.align.calibration import load_calibration, save_calibration
+
+
+def register(
+    output: Output,
+    ir: RequiredIr,
+    rgb: RequiredRgb,
+    model: Annotated[
+        Literal["shift", "similarity", "affine", "homography"], typer.Option(help="Motion model.")
+    ] = "homography",
+    smooth: Annotated[bool, typer.Option("--smooth", help="Add a smooth field, for uncalibrated lenses.")] = False,
+    start: Annotated[Path | None, typer.Option(help="Calibration with a homography to start from.")] = None,
+    frames: Annotated[int, typer.Option(help="Number of pairs of pictures to combine.", min=1)] = 12,
+    plane: Annotated[float | None, typer.Option(help="Distance of the scene in metres, if known.")] = None,
+    overlay: Annotated[Path | None, typer.Option(help="Picture of thermal's edges on RGB, before and after.")] = None,
+    force: ForceFail = False,
+) -> None:
+    """Register two cameras from a scene, without a board; refuse uncertain results.
+
+    Example: calib register --ir ir.mp4 --rgb rgb.mp4 -o calibration.yaml --overlay overlay.jpg
+    """
+    from calib.footage import Footage, sampled
+    from calib.overlay import before_and_after
+    from calib.register.calibration import calibration_of
+    from rtfuse.record.video import write_image
+
+    free_path(output, force)
+    with Footage(ir, rgb) as footage:
+        pairs = sampled(footage, frames)
+    begun = load_calibration(start) if start else None
+    made = calibration_of(pairs, model=model, smooth=smooth, start=begun, plane_m=plane)
+    print_quality(made)
+    if overlay is not None:
+        write_image(overlay, before_and_after(*pairs[len(pairs) // 2], made))
+    write_calibration(made, output, force)
+    out.print(
+        f"{output} written, from {len(pairs)} pairs; to see it: calib report {output} --ir {ir} --rgb {rgb}",
+        soft_wrap=True,
+    )
+
+
+def timing(
+    ir: Annotated[str, typer.Option(help="Thermal recording.")],
+    rgb: Annotated[str, typer.Option(help="RGB recording of the same time.")],
+    into: Annotated[Path | None, typer.Option(help="Calibration to write the offset into.")] = None,
+    duration: Annotated[float, typer.Option(help="Use at most this many seconds.", min=2)] = 60.0,
+    limit: Annotated[float, typer.Option(help="Largest offset to search, in ms.", min=10)] = 300.0,
+) -> None:
+    """Measure the constant time offset between the cameras from footage with motion.
+
+    Example: calib timing --ir ir.mp4 --rgb rgb.mp4 --into calibration.yaml
+    """
+    from calib.footage import Footage
+    from calib.timing import time_offset, within
+
+    with Footage(ir, None) as a, Footage(None, rgb) as b:
+        found = time_offset(within(a.sources["ir"], duration), within(b.sources["rgb"], duration), limit_ms=limit)
+    out.print(
+        f"add {found.ms:+.1f} ± {found.std_ms:.1f} ms to the thermal camera's times (ir.offset_ms); found from the "
+        f"motion of {found.by}, {100 * found.fit:.0f} % of which agrees",
+        soft_wrap=True,
+    )
+    if into is not None:
+        c = load_calibration(into)
+        save_calibration(msgspec.structs.replace(c, ir_offset_ms=found.ms, ir_offset_std_ms=found.std_ms), into)
+        out.print(f"{into} changed")
