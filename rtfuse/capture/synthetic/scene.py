@@ -289,9 +289,12 @@ class ColourCamera:
     def __init__(self, scene: SyntheticScene) -> None:
         self._scene, self._stage = scene, scene.stage
         w, h = scene.size
-        grain = np.random.default_rng(scene.seed + 1).normal(0, scene.noise, (h + 64, w + 64, 3)).round()
         # Two layers of bytes: OpenCV adds those many times faster than signed ones.
-        self._lighter, self._darker = (np.clip(x, 0, 255).astype(np.uint8) for x in (grain, -grain))
+        self._lighter, self._darker = (np.empty((h + 64, w + 64, 3), np.uint8) for _ in range(2))
+        rng = np.random.default_rng(scene.seed + 1)
+        for lighter, darker in zip(self._lighter, self._darker, strict=True):  # row by row: little memory
+            grain = rng.normal(0, scene.noise, lighter.shape).round()
+            lighter[:], darker[:] = grain.clip(0, 255), (-grain).clip(0, 255)
 
     def take(self, k: int, t_ns: int) -> Image:
         """Return the picture of the moment `t_ns`, with the grain of frame `k`."""
@@ -314,7 +317,9 @@ class ThermalCamera:
         self._scene, self._stage = scene, scene.stage
         (w, h), (cold, hot) = scene.size_wh("ir"), DISPLAY_C
         degrees = scene.noise * (hot - cold) / 255
-        self._grain = np.random.default_rng(scene.seed + 2).normal(0, degrees, (h + 64, w + 64)).astype(np.float32)
+        self._grain, rng = np.empty((h + 64, w + 64), np.float32), np.random.default_rng(scene.seed + 2)
+        for row in self._grain:
+            row[:] = rng.normal(0, degrees, row.shape)
         self._celsius = self._stage.celsius_for(w)
         self._held: tuple[int, Image] | None = None
 

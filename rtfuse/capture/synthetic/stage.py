@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -60,7 +60,7 @@ class Placement:
 
 @lru_cache(maxsize=64)
 def _outline(sprite: Sprite) -> tuple[int, int, int, int]:
-    solid = sprite.heat[0][..., 1] > 0.5
+    solid = sprite.placed(sprite.heat, 0)[..., 1] > 0.5
     rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
     return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
 
@@ -77,15 +77,18 @@ class Stage:
         rng = np.random.default_rng(seed)
         self.view = View(size_wh, 0.9 * max(w, 0.75 * h), (w * 0.5 - 0.5, h * 0.44))
         self.margin_px = max(4, round(_MARGIN_PX * w / 640))
-        drawn = draw_street(self.view.enlarged(self.margin_px, 2.0 if w * h <= 1_000_000 else 1.25), rng)
-        canvas_wh = (w + 2 * self.margin_px, h + 2 * self.margin_px)
-        self.colour, self.celsius = (cv2.resize(x, canvas_wh, interpolation=cv2.INTER_AREA) for x in drawn)
+        if w * h <= 1_000_000:
+            self.colour, self.celsius = draw_street(self.view.enlarged(self.margin_px, 2.0), rng, shrink=2)
+        else:
+            drawn = draw_street(self.view.enlarged(self.margin_px, 1.25), rng)
+            canvas_wh = (w + 2 * self.margin_px, h + 2 * self.margin_px)
+            self.colour, self.celsius = (cv2.resize(x, canvas_wh, interpolation=cv2.INTER_AREA) for x in drawn)
         coats = ((0.11, 0.12, 0.17), (0.13, 0.09, 0.08))
         self._across, self._along = (
             [walker(k / _STEPS, across=side, coat=coat, trousers=(0.07, 0.07, 0.09), bag=side) for k in range(_STEPS)]
             for side, coat in zip((True, False), coats, strict=True)
         )
-        self._back = [sprite.mirrored() for sprite in self._across]
+        self._back = [replace(sprite, mirrored=True) for sprite in self._across]
         self._cars = car(front=True, paint=(0.26, 0.04, 0.05)), car(front=False, paint=(0.13, 0.14, 0.18))
         lamps = {side: lamp(side) for side in (-1, 1)}
         self._props = [Actor("prop", lamps[int(np.sign(x))], x, z) for x, z in LAMPS if z < 60]
@@ -147,7 +150,7 @@ class Stage:
         if found is None:
             return
         part, transform, size_wh, level = found
-        layer = cv2.warpAffine(actor.sprite.colour[level], transform, size_wh, flags=cv2.INTER_LINEAR)
+        layer = cv2.warpAffine(actor.sprite.placed(actor.sprite.colour, level), transform, size_wh, flags=cv2.INTER_LINEAR)
         light = 0.12 + 0.95 * _light(round(actor.x_m, 1), round(actor.z_m, 1))
         cover = cv2.convertScaleAbs(cv2.extractChannel(layer, 3), alpha=actor.opacity)
         rest = cv2.cvtColor(cv2.bitwise_not(cover), cv2.COLOR_GRAY2RGB)
@@ -155,7 +158,7 @@ class Stage:
         view = image[part]
         cv2.add(cv2.multiply(view, rest, scale=1 / 255), lit, dst=lit)
         if actor.sprite.shine:
-            glow = cv2.warpAffine(actor.sprite.shine[level], transform, size_wh, flags=cv2.INTER_LINEAR)
+            glow = cv2.warpAffine(actor.sprite.placed(actor.sprite.shine, level), transform, size_wh, flags=cv2.INTER_LINEAR)
             cv2.add(lit, cv2.convertScaleAbs(glow, alpha=actor.opacity), dst=lit)
         view[:] = lit
 
@@ -165,7 +168,7 @@ class Stage:
         if found is None:
             return
         part, transform, size_wh, level = found
-        layer = cv2.warpAffine(actor.sprite.heat[level], transform, size_wh, flags=cv2.INTER_LINEAR)
+        layer = cv2.warpAffine(actor.sprite.placed(actor.sprite.heat, level), transform, size_wh, flags=cv2.INTER_LINEAR)
         celsius[part] += actor.opacity * (layer[..., 0] - layer[..., 1] * celsius[part])
 
 
