@@ -192,7 +192,9 @@ class SyntheticScene(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     @property
     def stage(self) -> Stage:
         """The scene's drawings; its two streams share them."""
-        return _stage(self.seed, tuple(self.size))
+        ir_from_rgb = np.linalg.inv(self.H_rgb_from_ir)[:2, :2]
+        sway = 1 + 0.01 * self.motion
+        return _stage(self.seed, tuple(self.size), sway * max(1.0, float(np.linalg.norm(ir_from_rgb, 2))))
 
     def placement(self, stream: Stream, t_ns: int) -> Placement:
         """Return how the stream's camera stands at the true time `t_ns`."""
@@ -203,8 +205,8 @@ class SyntheticScene(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 @lru_cache(maxsize=2)
-def _stage(seed: int, size_wh: tuple[int, int]) -> Stage:
-    return Stage(seed, size_wh)
+def _stage(seed: int, size_wh: tuple[int, int], enlarged: float) -> Stage:
+    return Stage(seed, size_wh, enlarged)
 
 
 class SyntheticSource:
@@ -337,12 +339,13 @@ class ThermalCamera:
         celsius = stage.backdrop(self._celsius, placement, (w, h))
         for actor in stage.actors(t_ns / 1e9):
             stage.add_heat(celsius, actor, placement)
-        celsius = cv2.GaussianBlur(celsius, (0, 0), max(0.6, 0.9 * w / 640))  # thermal optics are soft
+        cv2.GaussianBlur(celsius, (0, 0), max(0.6, 0.9 * w / 640), dst=celsius)  # thermal optics are soft
         if scene.noise:
             y, x = (scene.dice("ir", k)[2:] * 64).astype(int)
             cv2.add(celsius, self._grain[y : y + h, x : x + w], dst=celsius)
         if scene.bits == 16:
             return ((celsius + 273.15) * 100 + 0.5).astype(np.uint16)
         cold, hot = DISPLAY_C
-        shown = celsius * (255 / (hot - cold)) + (0.5 - cold * 255 / (hot - cold))
-        return np.clip(shown, 0, 255, out=shown).astype(np.uint8)
+        celsius *= 255 / (hot - cold)
+        celsius += 0.5 - cold * 255 / (hot - cold)
+        return np.clip(celsius, 0, 255, out=celsius).astype(np.uint8)
