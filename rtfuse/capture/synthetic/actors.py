@@ -6,7 +6,7 @@ Every figure has two faces, one for light and one for heat, drawn from the same 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -20,26 +20,50 @@ _SUPER = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sprite:
-    """A figure, standing at the middle of its lower edge, in a row of ever smaller copies.
+    """A figure, standing at the middle of its lower edge, in a row of copies, each half as large as the one before.
 
-    Each level has `colour`, (h, w, 4) uint8 RGB premultiplied by alpha, and `heat`, (h, w, 2) float32: temperature in
-    °C above the ground's, premultiplied, and alpha. `shine`, (h, w, 3) uint8, is light that the figure itself gives.
-    `height_m` is the height of the whole picture.
+    height_m: height of the whole picture.
+    outline: left, top, right and bottom of the visible part, in pixels of the largest copy.
+    sizes_wh: size of each copy, also of those that `up_to` has left out.
+    colour: each copy (h, w, 4) uint8, RGB premultiplied by alpha.
+    heat: each copy (h, w, 2) float32, premultiplied temperature in °C, and alpha.
+    shine: each copy (h, w, 3) uint8, light that the figure itself gives; None if it gives none.
+    mirrored: the copies are turned when they are placed; that costs less memory than a second set.
     """
 
     height_m: float
-    colour: list[Image] = field(default_factory=list)
-    heat: list[Image] = field(default_factory=list)
+    outline: tuple[int, int, int, int]
+    sizes_wh: list[tuple[int, int]]
+    colour: list[Image]
+    heat: list[Image]
     shine: list[Image] | None = None
+    mirrored: bool = False
+
+    @property
+    def largest(self) -> int:
+        """Return the level of the largest copy that is kept."""
+        return len(self.sizes_wh) - len(self.heat)
 
     def level(self, scale: float) -> int:
         """Return the smallest copy that need not be enlarged to show the figure `scale` times its full size."""
-        return int(np.clip(np.floor(-np.log2(max(scale, 1e-6))), 0, len(self.heat) - 1))
+        return int(np.clip(np.floor(-np.log2(max(scale, 1e-6))), self.largest, len(self.sizes_wh) - 1))
 
-    def mirrored(self) -> Sprite:
+    def placed(self, copies: list[Image], level: int) -> Image:
+        """Return one of the copies, from left to right as it is seen."""
+        copy = copies[level - self.largest]
+        return cv2.flip(copy, 1) if self.mirrored else copy
+
+    def up_to(self, scale: float) -> Sprite:
+        """Return the sprite without the copies that it needs only where it is shown larger than `scale` times."""
+        left_out = self.level(scale) - self.largest
+        shine = self.shine[left_out:] if self.shine else None
+        return replace(self, colour=self.colour[left_out:], heat=self.heat[left_out:], shine=shine)
+
+    def turned(self) -> Sprite:
         """Return the figure as it looks the other way round."""
-        turned = [[np.ascontiguousarray(x[:, ::-1]) for x in copies] for copies in (self.colour, self.heat)]
-        return Sprite(self.height_m, *turned)
+        left, top, right, bottom = self.outline
+        width = self.sizes_wh[0][0]
+        return replace(self, outline=(width - 1 - right, top, width - 1 - left, bottom), mirrored=not self.mirrored)
 
 
 class _Canvas:
@@ -90,12 +114,20 @@ class _Canvas:
         colour, alpha, heat = (cv2.resize(x, shape, interpolation=cv2.INTER_AREA) for x in layers)
         shine = None
         if self.shine is not None:
-            shine = [_bytes(cv2.resize(_fading(self.shine), shape, interpolation=cv2.INTER_AREA))]
-        made = Sprite(height_m, [_bytes(np.dstack([colour, alpha]))], [np.dstack([heat, alpha])], shine)
-        while min(made.heat[-1].shape[:2]) > 12:
-            for copies in filter(None, (made.colour, made.heat, made.shine)):
-                copies.append(cv2.resize(copies[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
-        return made
+            shine = _copies(_bytes(cv2.resize(_fading(self.shine), shape, interpolation=cv2.INTER_AREA)))
+        warm = _copies(np.dstack([heat, alpha]))
+        rows, columns = (np.flatnonzero((alpha > 0.5).any(axis)) for axis in (1, 0))
+        outline = int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
+        sizes_wh = [(x.shape[1], x.shape[0]) for x in warm]
+        return Sprite(height_m, outline, sizes_wh, _copies(_bytes(np.dstack([colour, alpha]))), warm, shine)
+
+
+def _copies(image: Image) -> list[Image]:
+    """Return an image and ever smaller copies of it."""
+    copies = [image]
+    while min(copies[-1].shape[:2]) > 12:
+        copies.append(cv2.resize(copies[-1], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+    return copies
 
 
 def _fading(shine: Image) -> Image:
@@ -113,9 +145,9 @@ def _bytes(x: Image) -> Image:
     return (x.clip(0, 1) * 255).round().astype(np.uint8)
 
 
-def walker(phase: float, *, across: bool, coat: Colour, trousers: Colour, bag: bool) -> Sprite:
-    """A person 1.75 m tall at `phase` (0 to 1) of their step, from the side or from the front."""
-    c, swing = _Canvas(120, 240), np.sin(2 * np.pi * phase)
+def walker(swing: float, *, across: bool, coat: Colour, trousers: Colour, bag: bool) -> Sprite:
+    """Draw a person 1.75 m tall, from the side or from the front; legs and arms are at `swing` (-1 to 1) of a step."""
+    c = _Canvas(120, 240)
     x, hip, shoulder = 60.0, 128.0, 62.0
     skin: Colour = (0.55, 0.40, 0.32)
     stride = 26.0 if across else 5.0

@@ -192,7 +192,9 @@ class SyntheticScene(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     @property
     def stage(self) -> Stage:
         """The scene's drawings; its two streams share them."""
-        return _stage(self.seed, tuple(self.size))
+        ir_from_rgb = np.linalg.inv(self.H_rgb_from_ir)[:2, :2]
+        sway = 1 + 0.01 * self.motion
+        return _stage(self.seed, tuple(self.size), sway * max(1.0, float(np.linalg.norm(ir_from_rgb, 2))))
 
     def placement(self, stream: Stream, t_ns: int) -> Placement:
         """Return how the stream's camera stands at the true time `t_ns`."""
@@ -203,8 +205,8 @@ class SyntheticScene(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 @lru_cache(maxsize=2)
-def _stage(seed: int, size_wh: tuple[int, int]) -> Stage:
-    return Stage(seed, size_wh)
+def _stage(seed: int, size_wh: tuple[int, int], enlarged: float) -> Stage:
+    return Stage(seed, size_wh, enlarged)
 
 
 class SyntheticSource:
@@ -289,9 +291,12 @@ class ColourCamera:
     def __init__(self, scene: SyntheticScene) -> None:
         self._scene, self._stage = scene, scene.stage
         w, h = scene.size
-        grain = np.random.default_rng(scene.seed + 1).normal(0, scene.noise, (h + 64, w + 64, 3)).round()
         # Two layers of bytes: OpenCV adds those many times faster than signed ones.
-        self._lighter, self._darker = (np.clip(x, 0, 255).astype(np.uint8) for x in (grain, -grain))
+        self._lighter, self._darker = (np.empty((h + 64, w + 64, 3), np.uint8) for _ in range(2))
+        rng = np.random.default_rng(scene.seed + 1)
+        for lighter, darker in zip(self._lighter, self._darker, strict=True):  # row by row: little memory
+            grain = rng.normal(0, scene.noise, lighter.shape).round()
+            lighter[:], darker[:] = grain.clip(0, 255), (-grain).clip(0, 255)
 
     def take(self, k: int, t_ns: int) -> Image:
         """Return the picture of the moment `t_ns`, with the grain of frame `k`."""
@@ -314,7 +319,9 @@ class ThermalCamera:
         self._scene, self._stage = scene, scene.stage
         (w, h), (cold, hot) = scene.size_wh("ir"), DISPLAY_C
         degrees = scene.noise * (hot - cold) / 255
-        self._grain = np.random.default_rng(scene.seed + 2).normal(0, degrees, (h + 64, w + 64)).astype(np.float32)
+        self._grain, rng = np.empty((h + 64, w + 64), np.float32), np.random.default_rng(scene.seed + 2)
+        for row in self._grain:
+            row[:] = rng.normal(0, degrees, row.shape)
         self._celsius = self._stage.celsius_for(w)
         self._held: tuple[int, Image] | None = None
 
@@ -332,12 +339,13 @@ class ThermalCamera:
         celsius = stage.backdrop(self._celsius, placement, (w, h))
         for actor in stage.actors(t_ns / 1e9):
             stage.add_heat(celsius, actor, placement)
-        celsius = cv2.GaussianBlur(celsius, (0, 0), max(0.6, 0.9 * w / 640))  # thermal optics are soft
+        cv2.GaussianBlur(celsius, (0, 0), max(0.6, 0.9 * w / 640), dst=celsius)  # thermal optics are soft
         if scene.noise:
             y, x = (scene.dice("ir", k)[2:] * 64).astype(int)
             cv2.add(celsius, self._grain[y : y + h, x : x + w], dst=celsius)
         if scene.bits == 16:
             return ((celsius + 273.15) * 100 + 0.5).astype(np.uint16)
         cold, hot = DISPLAY_C
-        shown = celsius * (255 / (hot - cold)) + (0.5 - cold * 255 / (hot - cold))
-        return np.clip(shown, 0, 255, out=shown).astype(np.uint8)
+        celsius *= 255 / (hot - cold)
+        celsius += 0.5 - cold * 255 / (hot - cold)
+        return np.clip(celsius, 0, 255, out=celsius).astype(np.uint8)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal
 
@@ -20,6 +20,12 @@ _MARGIN_PX = 20
 _PERIOD_S = 20.0
 _STEPS = 16
 """Poses of a stride; with fewer the legs visibly jump."""
+_CROSSINGS = ((-1.0, 12.8, 1), (3.0, 12.1, -1), (9.5, 27.0, 1))
+"""Start in seconds, distance and direction of each person who crosses the street."""
+_ALONG_M = 6, 46
+"""Nearest and farthest distance of the people who walk along the street."""
+_TREES = ((CURB_M + 1.0, 30.0), (-CURB_M - 1.0, 17.5))
+"""Ground positions (X, Z)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,7 +49,7 @@ class Placement:
 
     def image_from_sprite(self, actor: Actor, level: int = 0) -> Image:
         """Return the (2, 3) transform from the pixels of a sprite's copy to those of the image."""
-        h, w = actor.sprite.heat[level].shape[:2]
+        w, h = actor.sprite.sizes_wh[level]
         scale = self.view.focal_px / actor.z_m * actor.sprite.height_m / h
         x, y = self.view.pixel(actor.x_m, 0.0, actor.z_m)
         x += self.view.focal_px * self.baseline_m * (1 / actor.z_m - 1 / PLANE_M)
@@ -52,44 +58,43 @@ class Placement:
 
     def box(self, actor: Actor) -> tuple[float, float, float, float]:
         """Return the bounding box (left, top, right, bottom) of the sprite's visible part in the image."""
-        left, top, right, bottom = _outline(actor.sprite)
+        left, top, right, bottom = actor.sprite.outline
         xy = np.array([[x, y, 1] for x in (left, right) for y in (top, bottom)]) @ self.image_from_sprite(actor).T
         low, high = xy.min(0), xy.max(0)
         return float(low[0]), float(low[1]), float(high[0]), float(high[1])
 
 
-@lru_cache(maxsize=64)
-def _outline(sprite: Sprite) -> tuple[int, int, int, int]:
-    solid = sprite.heat[0][..., 1] > 0.5
-    rows, columns = np.flatnonzero(solid.any(1)), np.flatnonzero(solid.any(0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
-
-
 class Stage:
     """The drawings of one scene: the empty street, and who walks and drives in it.
+
+    seed: chooses the street.
+    size_wh: size of the RGB camera's pictures.
+    enlarged: how many times larger than in those the figures are at most shown.
 
     `colour` is (H + 2m, W + 2m, 3) uint8 RGB and `celsius` the same shape in °C, with a margin of m pixels for the
     camera's sway.
     """
 
-    def __init__(self, seed: int, size_wh: tuple[int, int]) -> None:
+    def __init__(self, seed: int, size_wh: tuple[int, int], enlarged: float = 1.0) -> None:
         w, h = size_wh
         rng = np.random.default_rng(seed)
         self.view = View(size_wh, 0.9 * max(w, 0.75 * h), (w * 0.5 - 0.5, h * 0.44))
         self.margin_px = max(4, round(_MARGIN_PX * w / 640))
-        drawn = draw_street(self.view.enlarged(self.margin_px, 2.0 if w * h <= 1_000_000 else 1.25), rng)
-        canvas_wh = (w + 2 * self.margin_px, h + 2 * self.margin_px)
-        self.colour, self.celsius = (cv2.resize(x, canvas_wh, interpolation=cv2.INTER_AREA) for x in drawn)
-        coats = ((0.11, 0.12, 0.17), (0.13, 0.09, 0.08))
-        self._across, self._along = (
-            [walker(k / _STEPS, across=side, coat=coat, trousers=(0.07, 0.07, 0.09), bag=side) for k in range(_STEPS)]
-            for side, coat in zip((True, False), coats, strict=True)
-        )
-        self._back = [sprite.mirrored() for sprite in self._across]
+        if w * h <= 1_000_000:
+            self.colour, self.celsius = draw_street(self.view.enlarged(self.margin_px, 2.0), rng, shrink=2)
+        else:
+            drawn = draw_street(self.view.enlarged(self.margin_px, 1.25), rng)
+            canvas_wh = (w + 2 * self.margin_px, h + 2 * self.margin_px)
+            self.colour, self.celsius = (cv2.resize(x, canvas_wh, interpolation=cv2.INTER_AREA) for x in drawn)
+        closest_px = enlarged * self.view.focal_px
+        self._across = _stride(True, (0.11, 0.12, 0.17), closest_px / min(z for _, z, _ in _CROSSINGS))
+        self._along = _stride(False, (0.13, 0.09, 0.08), closest_px / _ALONG_M[0])
+        self._back = [sprite.turned() for sprite in self._across]
         self._cars = car(front=True, paint=(0.26, 0.04, 0.05)), car(front=False, paint=(0.13, 0.14, 0.18))
-        lamps = {side: lamp(side) for side in (-1, 1)}
+        lamps = {side: _seen_at(lamp(side), closest_px / min(z for _, z in LAMPS)) for side in (-1, 1)}
         self._props = [Actor("prop", lamps[int(np.sign(x))], x, z) for x, z in LAMPS if z < 60]
-        self._props += [Actor("prop", tree(rng), s * (CURB_M + 1.0), z) for s, z in ((1, 30.0), (-1, 17.5))]
+        for x, z in _TREES:
+            self._props.append(Actor("prop", _seen_at(tree(rng), closest_px / z), x, z))
         self._starts = rng.uniform(0, 1, 8)
 
     def celsius_for(self, width: int) -> Image:
@@ -105,15 +110,17 @@ class Stage:
 
     def _people(self, t_s: float) -> Iterator[Actor]:
         """Some cross the road and some walk along it; all come and go softly at the ends of their way."""
-        crossings = ((-1.0, 12.8, self._across, 1), (3.0, 12.1, self._back, -1), (9.5, 27.0, self._across, 1))
-        for start_s, z, steps, way in crossings:
+        for start_s, z, way in _CROSSINGS:
+            steps = self._across if way > 0 else self._back
             walked = 1.45 * ((t_s - start_s) % _PERIOD_S)
             if walked < 11.8:
                 yield Actor("person", _step(steps, walked), way * (walked - 5.9), z, _fade(walked, 11.8))
         for k, (x, way) in enumerate(((4.7, -1), (-5.2, 1), (5.3, 1), (-4.6, -1), (4.9, -1))):
-            walked = ((1.2 + 0.05 * k) * t_s + 40 * (0.2 * k + 0.5 * self._starts[k])) % 40
-            z = 46 - walked if way < 0 else 6 + walked
-            yield Actor("person", _step(self._along, walked), x, z, _fade(walked, 40))
+            near, far = _ALONG_M
+            length = far - near
+            walked = ((1.2 + 0.05 * k) * t_s + length * (0.2 * k + 0.5 * self._starts[k])) % length
+            z = far - walked if way < 0 else near + walked
+            yield Actor("person", _step(self._along, walked), x, z, _fade(walked, length))
 
     def _traffic(self, t_s: float) -> Iterator[Actor]:
         """One car comes, another one goes; neither while somebody crosses before it."""
@@ -147,7 +154,7 @@ class Stage:
         if found is None:
             return
         part, transform, size_wh, level = found
-        layer = cv2.warpAffine(actor.sprite.colour[level], transform, size_wh, flags=cv2.INTER_LINEAR)
+        layer = cv2.warpAffine(actor.sprite.placed(actor.sprite.colour, level), transform, size_wh, flags=cv2.INTER_LINEAR)
         light = 0.12 + 0.95 * _light(round(actor.x_m, 1), round(actor.z_m, 1))
         cover = cv2.convertScaleAbs(cv2.extractChannel(layer, 3), alpha=actor.opacity)
         rest = cv2.cvtColor(cv2.bitwise_not(cover), cv2.COLOR_GRAY2RGB)
@@ -155,7 +162,7 @@ class Stage:
         view = image[part]
         cv2.add(cv2.multiply(view, rest, scale=1 / 255), lit, dst=lit)
         if actor.sprite.shine:
-            glow = cv2.warpAffine(actor.sprite.shine[level], transform, size_wh, flags=cv2.INTER_LINEAR)
+            glow = cv2.warpAffine(actor.sprite.placed(actor.sprite.shine, level), transform, size_wh, flags=cv2.INTER_LINEAR)
             cv2.add(lit, cv2.convertScaleAbs(glow, alpha=actor.opacity), dst=lit)
         view[:] = lit
 
@@ -165,13 +172,29 @@ class Stage:
         if found is None:
             return
         part, transform, size_wh, level = found
-        layer = cv2.warpAffine(actor.sprite.heat[level], transform, size_wh, flags=cv2.INTER_LINEAR)
+        layer = cv2.warpAffine(actor.sprite.placed(actor.sprite.heat, level), transform, size_wh, flags=cv2.INTER_LINEAR)
         celsius[part] += actor.opacity * (layer[..., 0] - layer[..., 1] * celsius[part])
 
 
 @lru_cache(maxsize=10_000)
 def _light(x_m: float, z_m: float) -> float:
     return float(lamplight(x_m, 1.0, z_m))
+
+
+def _stride(across: bool, coat: tuple[float, float, float], px_per_m: float) -> list[Sprite]:
+    """Return the poses of a stride, shown at `px_per_m` at most. Legs pass a swing twice: both poses are one sprite."""
+    swings = [round(float(np.sin(2 * np.pi * k / _STEPS)), 9) for k in range(_STEPS)]
+    trousers = (0.07, 0.07, 0.09)
+    poses = {
+        swing: _seen_at(walker(swing, across=across, coat=coat, trousers=trousers, bag=across), px_per_m)
+        for swing in set(swings)
+    }
+    return [poses[swing] for swing in swings]
+
+
+def _seen_at(sprite: Sprite, px_per_m: float) -> Sprite:
+    """Return the sprite with the copies that it needs where a metre has at most that many pixels."""
+    return sprite.up_to(px_per_m * sprite.height_m / sprite.sizes_wh[0][1])
 
 
 def _step(steps: list[Sprite], walked_m: float) -> Sprite:
@@ -191,7 +214,7 @@ def _cut_out(
     full = placement.image_from_sprite(actor)
     level = actor.sprite.level(float(np.hypot(full[0, 0], full[1, 0])))
     transform = placement.image_from_sprite(actor, level)
-    h, w = actor.sprite.heat[level].shape[:2]
+    w, h = actor.sprite.sizes_wh[level]
     corners = np.array([[-1, -1, 1], [w, -1, 1], [-1, h, 1], [w, h, 1]]) @ transform.T
     x0, y0 = np.maximum(np.floor(corners.min(0)).astype(int), 0)
     x1, y1 = np.minimum(np.ceil(corners.max(0)).astype(int) + 1, shape[1::-1])

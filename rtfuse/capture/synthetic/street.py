@@ -29,7 +29,7 @@ _LAMP_COLOUR = np.array([1.0, 0.74, 0.42], np.float32)
 _AMBIENT = np.array([0.034, 0.044, 0.072], np.float32)
 _TOWERS = ((-0.11, -0.05, -0.10), (-0.055, 0.02, -0.075), (0.015, 0.07, -0.125), (0.06, 0.12, -0.085))
 """Left, right and top edge of each far tower, as tangents of the ray."""
-_STRIP_ROWS = 32
+_STRIP_ROWS = 16
 """Rows that are drawn at a time: small arrays stay in the processor's cache, and each core draws strips of its own."""
 _SIGNS = ("HOTEL", "CAFE", "METRO", "BAKERY", "OPEN", "TAXI", "BOOKS", "24H")
 
@@ -86,17 +86,22 @@ class _Textures:
         return cls(sky, towers, _texture(rng), _texture(rng), _texture(rng, octaves=7))
 
 
-def draw_street(view: View, rng: np.random.Generator) -> tuple[Image, Image]:
-    """Return the empty street: (H, W, 3) uint8 RGB, and temperatures (H, W) float32 in °C."""
-    w, h = view.size_wh
+def draw_street(view: View, rng: np.random.Generator, shrink: int = 1) -> tuple[Image, Image]:
+    """Return the empty street: (H, W, 3) uint8 RGB, and temperatures (H, W) float32 in °C.
+
+    With `shrink`, H and W are that many times smaller than the view, and each pixel is the mean of those it stands for.
+    """
+    w, h = (side // shrink for side in view.size_wh)
     textures, colour, celsius = _Textures.draw(rng), np.empty((h, w, 3), np.uint8), np.empty((h, w), np.float32)
 
     def draw(top: int) -> None:
-        rows = slice(top, min(top + _STRIP_ROWS, h))
-        colour[rows], celsius[rows] = _strip(view, textures, rows.start, rows.stop)
+        rows = slice(top, min(top + _STRIP_ROWS // shrink, h))
+        strips = _strip(view, textures, rows.start * shrink, rows.stop * shrink)
+        for whole, strip in zip((colour, celsius), strips, strict=True):
+            cv2.resize(strip, (w, rows.stop - rows.start), dst=whole[rows], interpolation=cv2.INTER_AREA)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(draw, range(0, h, _STRIP_ROWS)))
+        list(pool.map(draw, range(0, h, _STRIP_ROWS // shrink)))
     return colour, celsius
 
 
