@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 import yaml
 
-from rtfuse.errors import ConfigError
+from rtfuse.config import override
+from rtfuse.errors import ConfigError, OutputUnwritable
 from rtfuse.settings import read_yaml, to_struct
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -164,12 +166,18 @@ class Recipe(_Part, frozen=True):
     checkpoint_every_s: Positive = 120.0
 
 
-def load_recipe(path: str | Path) -> Recipe:
-    """Read a recipe. With `base: FILE` (beside it) it is that recipe with its own keys in their places.
+def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe, then apply `key.sub=value` overrides.
 
-    Raises ConfigError naming the file, the key's path and the fault.
+    `base: FILE`, a path relative to the recipe, names a recipe that supplies every key that this one does not have.
+    Raises ConfigError naming the file or the override, the key's path and the fault.
     """
-    return to_struct(_tree(Path(path), ()), Recipe, f"recipe {path}")
+    tree = _tree(Path(path), ())
+    recipe = to_struct(tree, Recipe, f"recipe {path}")
+    for item in overrides:
+        override(tree, item, Recipe, "fusion.epochs=2")
+        recipe = to_struct(tree, Recipe, f"override {item!r}")
+    return recipe
 
 
 def _tree(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
@@ -188,3 +196,21 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def dump_recipe(recipe: Recipe) -> str:
     """Return the recipe as YAML, whole, whatever files it was read from."""
     return yaml.safe_dump(msgspec.to_builtins(recipe), sort_keys=False, width=100)
+
+
+def claim(folder: Path, recipe: Recipe) -> None:
+    """Write the recipe into the run folder.
+
+    Raises ConfigError if the folder holds another recipe; OutputUnwritable.
+    """
+    kept = folder / "recipe.yaml"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not kept.exists():
+            partial = folder / "recipe.yaml.partial"
+            partial.write_text(dump_recipe(recipe), encoding="utf-8")
+            partial.replace(kept)
+        elif load_recipe(kept) != recipe:
+            raise ConfigError(f"run folder {folder} was begun with another recipe ({kept}); give another with --run")
+    except OSError as e:
+        raise OutputUnwritable(f"run folder {folder} cannot be written: {e.strerror or e}") from e
