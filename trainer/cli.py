@@ -94,7 +94,7 @@ def prepare(config: RecipeFile = None, run: RunFolder = None, overrides: Overrid
 def train(
     config: RecipeFile = None,
     run: RunFolder = None,
-    stage: Annotated[Literal["both", "sensing", "fusion"], typer.Option(help="Which stage.")] = "both",
+    stage: Annotated[Literal["both", "sensing", "fusion"], typer.Option(help="Stage to train.")] = "both",
     overrides: Overrides = None,
 ) -> None:
     """Train both stages, resuming from the run folder's checkpoints; write weights that rtfuse loads.
@@ -129,24 +129,29 @@ def distill(config: RecipeFile = None, run: RunFolder = None, overrides: Overrid
 
 @app.command()
 def export(
-    config: Annotated[Path | None, typer.Option(help="Recipe (YAML) of a run, trained or still training.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Recipe (YAML) of a run.")] = None,
     run: RunFolder = None,
-    weights: Annotated[Path | None, typer.Option(help="Instead of a run: weights (.safetensors).")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The suffix says what, unless --target does.")] = Path(
-        "ufuser.onnx"
-    ),
+    weights: Annotated[Path | None, typer.Option(help="Weights (.safetensors), instead of a run.")] = None,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="File to write; its suffix chooses the format.")
+    ] = Path("ufuser.onnx"),
     target: Annotated[
-        str | None, typer.Option(help="safetensors, onnx, torch-export, openvino, tensorrt or tensorrt-rtx.")
+        str | None,
+        typer.Option(
+            help="Format, if not by suffix: safetensors, onnx, torch-export, openvino, tensorrt or tensorrt-rtx."
+        ),
     ] = None,
-    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of a program, or `dynamic`.")] = "640x480",
-    ir_size: Annotated[str | None, typer.Option(help="TensorRT: WIDTHxHEIGHT of thermal, if another.")] = None,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of RGB, or `dynamic`.")] = "640x480",
+    ir_size: Annotated[str | None, typer.Option(help="TensorRT: WIDTHxHEIGHT of thermal, if it differs.")] = None,
     gpu: Annotated[str | None, typer.Option(help="TensorRT-RTX: compute capability, e.g. 8.6.")] = None,
-    rigs: Annotated[int, typer.Option(min=1, help="TensorRT: frames at once, at most.")] = 1,
-    precision: Annotated[Literal["float16", "float32"], typer.Option(help="TensorRT: of the network.")] = "float16",
-    lanes: Annotated[int, typer.Option(help="OpenVINO: float32 in a vector register; 16 for AVX-512.")] = 8,
+    rigs: Annotated[int, typer.Option(min=1, help="TensorRT: largest number of frames in one call.")] = 1,
+    precision: Annotated[
+        Literal["float16", "float32"], typer.Option(help="TensorRT: precision of the network.")
+    ] = "float16",
+    lanes: Annotated[int, typer.Option(help="OpenVINO: float32 per vector register; 16 for AVX-512.")] = 8,
     metrics: Annotated[list[str] | None, typer.Option(help="[NAME=]CSV of `trainer eval`, for the manifest.")] = None,
 ) -> None:
-    """Write a run's weights, or existing ones, as what rtfuse or other programs load, with a manifest beside them.
+    """Write weights in a format that rtfuse or another program loads, with a manifest of their origin.
 
     Example: trainer export --weights ufuser.safetensors --target tensorrt-rtx --gpu 8.6 -o ufuser.plan
     """
@@ -200,7 +205,7 @@ def _weights_of_run(config: Path | None, run: Path | None) -> tuple[nn.Module, M
 def bench(
     config: RecipeFile = None,
     run: RunFolder = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps to time, of each kind.")] = 10,
+    steps: Annotated[int, typer.Option(min=1, help="Number of steps to time, of each kind.")] = 10,
     json: Annotated[Path | None, typer.Option(help="Write the numbers to this file.")] = None,
     overrides: Overrides = None,
 ) -> None:
@@ -237,19 +242,19 @@ def bench(
 def evaluate(
     ir: Annotated[str, typer.Option(help="Folder of thermal images, or a recording.")],
     rgb: Annotated[str, typer.Option(help="Folder of RGB images of the same names, or a recording.")],
-    fused: Annotated[list[str] | None, typer.Option(help="What was fused of them: a folder or a recording.")] = None,
+    fused: Annotated[list[str] | None, typer.Option(help="Fused images to measure: a folder or a recording.")] = None,
     weights: Annotated[list[Path] | None, typer.Option(help="Weights of U-Fuser to run and measure.")] = None,
     run: Annotated[list[Path] | None, typer.Option(help="Run folder whose fusion checkpoint to measure.")] = None,
-    against: Annotated[list[str] | None, typer.Option(help="The same as --fused: other methods.")] = None,
+    against: Annotated[list[str] | None, typer.Option(help="As --fused: another method.")] = None,
     pyramid: Annotated[bool, typer.Option("--pyramid", help="Measure the pyramid fuser too.")] = False,
-    only: Annotated[Path | None, typer.Option(help="A split file: only its root/stem lines.")] = None,
-    root: Annotated[str, typer.Option(help="Which root's lines of the split file.")] = "",
+    only: Annotated[Path | None, typer.Option(help="Split file of root/stem lines: measure only these pairs.")] = None,
+    root: Annotated[str, typer.Option(help="Use only the lines of this root in the split file.")] = "",
     dataset: Annotated[str | None, typer.Option(help="Add published rows: msrs, roadscene, m3fd, harvard.")] = None,
     protocol: Annotated[Literal["plain", "paper"], typer.Option(help="paper: stretch every fused image.")] = "plain",
     calib: Annotated[str | None, typer.Option(help="Calibration of the recordings.")] = None,
-    frames: Annotated[int | None, typer.Option(help="Of recordings, the first so many pairs.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Of recordings, measure only the first pairs.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write every number to this file.")] = None,
-    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet of pictures (PNG), of folders.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG); for folders only.")] = None,
 ) -> None:
     """Measure fused images: EN, SD, SF, AG, SCD, VIF, Qabf, MI, SSIM, with 95 % intervals; of recordings, flicker too.
 
