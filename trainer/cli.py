@@ -132,21 +132,17 @@ def export(
     config: Annotated[Path | None, typer.Option(help="Recipe (YAML) of a run.")] = None,
     run: RunFolder = None,
     weights: Annotated[Path | None, typer.Option(help="Weights (.safetensors), instead of a run.")] = None,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="File to write; its suffix chooses the format.")
-    ] = Path("ufuser.onnx"),
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")] = Path("ufuser.onnx"),
     target: Annotated[
         str | None,
-        typer.Option(
-            help="Format, if not by suffix: safetensors, onnx, torch-export, openvino, tensorrt or tensorrt-rtx."
-        ),
+        typer.Option(help="Format: safetensors, onnx, torch-export, openvino, tensorrt or tensorrt-rtx."),
     ] = None,
     size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of RGB, or `dynamic`.")] = "640x480",
     ir_size: Annotated[str | None, typer.Option(help="TensorRT: WIDTHxHEIGHT of thermal, if it differs.")] = None,
     gpu: Annotated[str | None, typer.Option(help="TensorRT-RTX: compute capability, e.g. 8.6.")] = None,
     rigs: Annotated[int, typer.Option(min=1, help="TensorRT: largest number of frames in one call.")] = 1,
     precision: Annotated[
-        Literal["float16", "float32"], typer.Option(help="TensorRT: precision of the network.")
+        Literal["float16", "float32"], typer.Option(help="TensorRT: network's precision.")
     ] = "float16",
     lanes: Annotated[int, typer.Option(help="OpenVINO: float32 per vector register; 16 for AVX-512.")] = 8,
     metrics: Annotated[list[str] | None, typer.Option(help="[NAME=]CSV of `trainer eval`, for the manifest.")] = None,
