@@ -156,7 +156,8 @@ def export(
     import msgspec
 
     from rtfuse.cli.commands import size_of
-    from trainer.export import TARGETS, Build, read_metrics
+    from rtfuse.fuse.networks.loading import load_network
+    from trainer.export import TARGETS, Build, manifest_beside, read_metrics
     from trainer.export import export as write
 
     if (config is None) == (weights is None):
@@ -171,17 +172,13 @@ def export(
         precision=precision,
         lanes=lanes,
     )
-    net, manifest = _weights_of_file(weights) if weights else _weights_of_run(config, run)
+    if weights:
+        net, manifest = load_network(weights), manifest_beside(weights)
+    else:
+        net, manifest = _weights_of_run(config, run)
     manifest = msgspec.structs.replace(manifest, metrics=manifest.metrics | read_metrics(metrics or []))
     manifest = write(net, output, manifest, build, target)
     out.print(f"{output}: {manifest.steps} steps, weights {manifest.weights_sha256[:12]}…", soft_wrap=True)
-
-
-def _weights_of_file(weights: Path) -> tuple[nn.Module, Manifest]:
-    from rtfuse.fuse.networks.loading import load_network
-    from trainer.export import manifest_beside
-
-    return load_network(weights), manifest_beside(weights)
 
 
 def _weights_of_run(config: Path | None, run: Path | None) -> tuple[nn.Module, Manifest]:
