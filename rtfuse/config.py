@@ -103,15 +103,23 @@ def load_config(
         tree = read_yaml(file)
         to_struct(tree, Config, f"config {file}")
     for item in overrides:
-        key, separator, text = item.partition("=")
-        if not separator or not key:
-            raise ConfigError(f"override {item!r}: want key=value, for example sync.tolerance_ms=15")
-        _assign(tree, key, _parse(text, item), f"override {item!r}")
-        to_struct(tree, Config, f"override {item!r}")
+        override(tree, item, Config, "sync.tolerance_ms=15")
     for key, value in (options or {}).items():
         if value is not None:
             _assign(tree, key, value, key)
     return to_struct(tree, Config, "options")
+
+
+def override(tree: dict[str, Any], item: str, kind: type[msgspec.Struct], example: str) -> None:
+    """Set `key.sub=value` in a tree of plain values that the struct `kind` takes.
+
+    Raises ConfigError naming the override, the key's path, what was found and what is possible.
+    """
+    key, separator, text = item.partition("=")
+    if not separator or not key:
+        raise ConfigError(f"override {item!r}: want key=value, for example {example}")
+    _assign(tree, key, _parse(text, item), f"override {item!r}")
+    to_struct(tree, kind, f"override {item!r}")
 
 
 def dump_config(config: Config) -> str:

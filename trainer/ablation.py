@@ -1,4 +1,4 @@
-"""The paper's ablations of the network itself (table 2, V and VI): one branch of every block gone, its size kept."""
+"""The paper's ablations of the network (table 2, V and VI): every block loses one branch and keeps its size."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from trainer.recipe import Branch
 
 
 def fusion_net(without: Branch | None = None) -> UFuser:
-    """Return an untrained U-Fuser; `without` one of its branches, of which the other takes the place.
+    """Return an untrained U-Fuser; layers of the other kind replace the branch that `without` names.
 
-    Without its Restormer branch (88 c² weights) a block has five more residual blocks (90 c²); without its residual
-    branch (36 c²), a second Restormer block whose 3×3 convolution mixes queries, keys and values each for itself
-    (34 c²). The whole network keeps its parameters to within 1 %.
+    Five more residual blocks (90 c² weights, c channels) replace the Restormer branch (88 c²) of a block. A second
+    Restormer block, whose 3×3 convolution mixes queries, keys and values separately (34 c²), replaces its residual
+    branch (36 c²). The number of parameters changes by less than 1 %.
     """
     net = UFuser()
     for block in [m for m in net.modules() if isinstance(m, Block)]:

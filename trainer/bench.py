@@ -1,4 +1,4 @@
-"""`trainer bench`: what one optimizer step of each stage costs, in which parts, and how long the whole recipe takes."""
+"""`trainer bench`: time one optimizer step of each stage and its parts, and estimate the whole recipe's time."""
 
 from __future__ import annotations
 
@@ -22,12 +22,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from trainer.data import Patches
 from trainer.fusion import FusionTask, fusion_stage
 from trainer.recipe import Recipe
-from trainer.run import Run, Stage
+from trainer.run import Run
 from trainer.sensing import SensingTask, in_half, sensing_stage
+from trainer.stage import Stage
 
 PARTS = ("batch", "transfer", "fusion net", "sensing nets", "equivariance", "rest of forward", "backward", "optimizer")
-"""In the order of a step. `equivariance` is both kinds of nets on the transformed images; the transforms themselves
-and the distances are the rest of the forward pass. Drawing the transforms is part of the batch."""
+"""The parts of a step, in order.
+
+`batch` includes the drawing of the transforms. `equivariance` is both kinds of nets on the transformed images; the
+transforms and the distances belong to the rest of the forward pass."""
 
 _WARM_UP = 2
 
@@ -35,12 +38,15 @@ Percentiles = tuple[float, float, float]
 
 
 class Phase(msgspec.Struct, frozen=True, kw_only=True):
-    """One kind of step. Times in ms as p50, p95, p99; `total_s` is `steps` times the median.
+    """One kind of step: its times in ms as p50, p95, p99.
 
-    `shares` are the parts' shares of the time of all measured steps; their sum is 1. On a GPU, the times are its own:
-    what the processor does while the GPU still works costs nothing, as in training. FLOPs are those of one process.
-    `busy` is cores in use (processor) or the share of the time that the GPU works, None where it does not say.
-    `memory_mb` is the phase's peak on a GPU, and otherwise the process's peak so far.
+    `shares`: the parts' shares of the time of all measured steps; their sum is 1.
+    `gflop_per_step`: the work of one process.
+    `busy`: cores in use, or the share of the time in which the GPU works; None if the GPU does not report it.
+    `memory_mb`: the peak of the phase on a GPU, else the peak of the process until now.
+    `total_s`: `steps` times the median.
+
+    On a GPU the times are the GPU's: the processor's work during that time costs nothing, as in training.
     """
 
     name: str
@@ -57,7 +63,7 @@ class Phase(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """All phases of a recipe, and what they were measured on."""
+    """All phases of a recipe, and the machine on which they were measured."""
 
     recipe: str
     device: str
@@ -137,7 +143,7 @@ def _phase(run: Run, stage: Stage, name: str, first: int, count: int, batch: int
 
 
 class _Clock:
-    """The moments at which the parts of a step end. On a GPU they are events, for which nothing waits."""
+    """Collects the times at which the parts of a step end; on a GPU as events, so that no call waits."""
 
     def __init__(self, cuda: bool) -> None:
         self._cuda = cuda
@@ -151,7 +157,7 @@ class _Clock:
         return event
 
     def mark(self, part: str) -> None:
-        """Book what has passed since the last mark on `part`; of `forward`, the nets have been booked already."""
+        """Count the time since the last mark as `part`; `forward` means the forward pass without the nets."""
         self._moments.append(("rest of forward" if part == "forward" else part, self._now()))
 
     def spent_ms(self) -> dict[str, float]:
@@ -166,7 +172,7 @@ class _Clock:
 
 @contextmanager
 def _split(task: nn.Module, mark: Callable[[str], None]) -> Iterator[None]:
-    """Mark the nets' calls while the block runs; those that are not on the sources or their fusion: equivariance."""
+    """Mark the nets' calls while the block runs; calls on transformed images count as equivariance."""
     sensing = task.sensing if isinstance(task, FusionTask) else task
     assert isinstance(sensing, SensingTask)
     fused: list[Tensor] = []
@@ -197,12 +203,12 @@ def _split(task: nn.Module, mark: Callable[[str], None]) -> Iterator[None]:
 
 
 def _resident() -> int:
-    """Return the largest size that this process has had in memory, in bytes."""
+    """Return the peak memory of this process, in bytes."""
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _utilisation(device: torch.device) -> float | None:
-    """Return the share of the last second or less in which the GPU worked; None where it does not say."""
+    """Return the share of the last second or less in which the GPU worked; None if the GPU does not report it."""
     try:
         nvml: Any = importlib.import_module("pynvml")
     except ModuleNotFoundError:
@@ -219,7 +225,7 @@ def _percentiles(ms: list[float]) -> Percentiles:
 
 
 def table(report: Report) -> Table:
-    """Return the report as a table: milliseconds of a step and its parts, then what follows from them."""
+    """Return the report as a table: milliseconds of a step and its parts, then rates, memory and total time."""
     head = (
         f"{report.recipe}: {report.device}, {report.precision}, {report.threads} threads, torch {report.torch_version}"
     )

@@ -1,7 +1,7 @@
-"""Classical fusions: the first stage's pseudo ground truth where no published method's images are at hand.
+"""Classical fusions: the first stage's pseudo ground truth without images of published methods.
 
-Each takes two (H, W) uint8 images and returns one. They are older than networks and make different mistakes, which
-is what the sensing nets need to see.
+Each takes two (H, W) uint8 images and returns one. They make other mistakes than networks do; the sensing nets need
+to see such mistakes.
 """
 
 from __future__ import annotations
@@ -61,12 +61,12 @@ def fuse_wavelet(ir: Image, luma: Image, levels: int = 4) -> Image:
 
 
 def fuse_additive(ir: Image, luma: Image, max_levels: int = 6) -> Image:
-    """Laplacian pyramids added up: coarse thermal contrast is laid over the visible picture, fine details are chosen.
+    """Add Laplacian pyramids: add coarse thermal contrast to the visible picture, choose the stronger fine details.
 
-    What a sum keeps can be told apart again, so both cameras are to be found in the result, and none of the halos
-    of a choice between bases appear. The base is V + 0.75 (I - 0.75 mean I). Of two details the stronger counts whole
-    and the weaker by a share that falls from 0.55 to 0 towards the finest, which is sharpened by 15 %. Highlights and
-    shadows are bent, not cut, before the two finest levels are added, so that these stay visible in them.
+    A sum keeps both cameras visible and separable, and shows none of the halos that a choice between bases makes.
+    The base is V + 0.75 (I - 0.75 mean I). Of two details the stronger counts whole and the weaker by a share that
+    falls from 0.55 to 0 towards the finest level, which is sharpened by 15 %. Highlights and shadows are compressed,
+    not clipped, before the two finest levels are added, so that fine details stay visible in them.
     """
     levels = min(max_levels, max(0, (min(luma.shape) // 12).bit_length() - 1))
     (details_ir, base_ir), (details_rgb, base_rgb) = (_laplacian(x.astype(np.float32), levels) for x in (ir, luma))
@@ -93,7 +93,7 @@ def _laplacian(x: Image, levels: int) -> tuple[list[Image], Image]:
 
 
 def _bent(x: Image, low: float = 0.06, high: float = 0.8, top: float = 0.95) -> Image:
-    """Identity between `low` and `high`; smooth shoulders towards 0 and `top` outside."""
+    """Compress tones below `low` towards 0 and above `high` towards `top`, smoothly; keep those between."""
     above, below = np.maximum(x - high, 0), np.minimum(x - low, 0)
     x = np.where(x > high, high + (top - high) * np.tanh(above / (top - high)), x)
     return np.where(x < low, low * np.exp(below / low), x)

@@ -1,59 +1,87 @@
-"""The command line: `trainer prepare | train | eval | export | bench`."""
+"""The command line: `trainer prepare | train | distill | export | bench | eval`."""
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from rtfuse.cli.app import add_version, run_app
-from rtfuse.errors import ConfigError, OutputUnwritable
+from rtfuse.errors import ConfigError
 from rtfuse.hints import need
-from trainer.recipe import Recipe, dump_recipe, load_recipe
+from trainer.recipe import Recipe, claim, load_recipe
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from trainer.evaluate import FuseLuma
+    from trainer.export import Manifest
 
 app = typer.Typer(
-    no_args_is_help=True,
     add_completion=False,
+    no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="Train the fusion network on your own footage: EMMA's two stages.",
 )
 add_version(app, "trainer")
 out = Console(highlight=False)
 
-RecipeFile = Annotated[Path, typer.Option("--config", help="Recipe (YAML).")]
-_TRAIN = ("torch", "lightning_fabric", "tensorboard")
+RecipeFile = Annotated[Path | None, typer.Option("--config", help="Recipe (YAML).")]
 RunFolder = Annotated[Path | None, typer.Option("--run", help="Run folder; runs/NAME by default.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE", help="e.g. fusion.epochs=2")]
+_TRAIN = ("torch", "lightning_fabric", "tensorboard")
 
 
 def main() -> None:
-    """Run the command line; errors become one line and an exit status."""
+    """Run the command line; without arguments it prints the help."""
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
     run_app(app)
 
 
 def _print_whole(grid: Table) -> None:
-    """Print a table in its own width: a narrow terminal may wrap its lines, but nothing is cut."""
+    """Print a table in its own width: a narrow terminal may wrap its lines, but no text is cut."""
     width = Console(width=1000).measure(grid).maximum
     Console(highlight=False, width=max(out.width, width)).print(grid)
+
+
+def _recipe(command: str, config: Path | None, overrides: list[str] | None) -> Recipe:
+    """Load the recipe of a command. Raises ConfigError if none is named or it is wrong."""
+    examples = next((f for f in (Path("configs"), Path(sys.prefix) / "share/rtfuse/configs") if f.is_dir()), None)
+    example = f"for example --config {(examples or Path('configs')) / 'train_quick.yaml'}"
+    if config is None:
+        bare = next((item for item in overrides or [] if item.endswith((".yaml", ".yml"))), None)
+        hint = f"--config {bare}" if bare else f"--config FILE, {example}"
+        raise ConfigError(f"trainer {command} needs a recipe: give {hint}")
+    if not config.exists():
+        raise ConfigError(f"recipe {config} does not exist: give another, {example}")
+    return load_recipe(config, overrides or ())
 
 
 def _folder(recipe: Recipe, run: Path | None) -> Path:
     return run or Path("runs") / recipe.name
 
 
+def _print_weights(weights: Path) -> None:
+    out.print(f"weights: {weights}\ntry them: rtfuse fuse IR RGB -o o.mp4 fuse.weights={weights}", soft_wrap=True)
+
+
 @app.command()
-def prepare(config: RecipeFile, run: RunFolder = None) -> None:
-    """Choose and cut the patches; says what was refused and why.
+def prepare(config: RecipeFile = None, run: RunFolder = None, overrides: Overrides = None) -> None:
+    """Choose and cut the patches; print how many were left out, with the reasons.
 
     Example: trainer prepare --config configs/train_quick.yaml
     """
     need("trainer prepare", ("torch",), "train")
+    recipe = _recipe("prepare", config, overrides)
     from trainer.data import prepare as cut
 
-    recipe = load_recipe(config)
     folder = _folder(recipe, run) / "data"
     index = cut(recipe.data, folder)
     out.print(f"{len(index.scenes)} patches of {index.patch_px} px from {len(set(index.scenes))} scenes in {folder}")
@@ -64,118 +92,62 @@ def prepare(config: RecipeFile, run: RunFolder = None) -> None:
 
 @app.command()
 def train(
-    config: RecipeFile,
+    config: RecipeFile = None,
     run: RunFolder = None,
-    stage: Annotated[Literal["both", "sensing", "fusion"], typer.Option(help="Which stage.")] = "both",
+    stage: Annotated[Literal["both", "sensing", "fusion"], typer.Option(help="Stage to train.")] = "both",
+    overrides: Overrides = None,
 ) -> None:
-    """Train both stages, resuming where the run folder says; ends with weights that rtfuse loads.
+    """Train both stages, resuming from the run folder's checkpoints; write weights that rtfuse loads.
 
-    Example: trainer train --config configs/train_quick.yaml
+    Example: trainer train --config configs/train_quick.yaml seed=2
     """
     need("trainer train", _TRAIN, "train")
-    recipe = load_recipe(config)
+    recipe = _recipe("train", config, overrides)
     folder = _folder(recipe, run)
-    _claim(folder, recipe)  # a mistake is said before what trains is loaded, which takes seconds
-    from trainer.data import Patches
-    from trainer.data import prepare as cut
-    from trainer.export import export as write
-    from trainer.export import manifest_of, trained
-    from trainer.fusion import fusion_stage
-    from trainer.run import Run, make_fabric
-    from trainer.sensing import SensingTask, sensing_stage
+    claim(folder, recipe)  # before the training libraries are loaded, which takes seconds
+    from trainer.training import train as train_stages
 
-    fabric = make_fabric()
-    if fabric.is_global_zero and not (folder / "data" / "index.json").exists():
-        cut(recipe.data, folder / "data")
-    fabric.barrier()
-    patches = Patches(folder / "data", seed=recipe.seed)
-    work = Run(folder, recipe, fabric)
-    first = sensing_stage(recipe, patches)
-    if stage == "fusion" and not work.checkpoint("sensing").exists():
-        raise ConfigError(f"--stage fusion needs {work.checkpoint('sensing')}; run --stage sensing first")
-    sensed = recipe.fusion.epochs > recipe.fusion.warm_up_epochs  # the warm-up has no use for the sensing nets
-    sensing = work.train(first) if sensed or stage == "sensing" else first.task
-    if stage == "sensing":
-        return
-    assert isinstance(sensing, SensingTask)
-    work.train(fusion_stage(recipe, patches, sensing))
-    if fabric.is_global_zero and recipe.fusion.without:
-        out.print(
-            f"an ablation, not for deployment; judge it: trainer eval --run {folder} --ir IR --rgb RGB", soft_wrap=True
-        )
-    elif fabric.is_global_zero:
-        weights = folder / "ufuser.safetensors"
-        net, steps = trained(folder)
-        write(net, weights, manifest_of(recipe, steps, patches.counts, {}))
-        out.print(f"weights: {weights}\ntry them: rtfuse fuse IR RGB -o o.mp4 fuse.weights={weights}", soft_wrap=True)
+    if weights := train_stages(recipe, folder, stage):
+        _print_weights(weights)
 
 
 @app.command()
-def distill(config: RecipeFile, run: RunFolder = None) -> None:
-    """Teach the student what the teacher makes, resuming where the run folder says; ends with weights.
+def distill(config: RecipeFile = None, run: RunFolder = None, overrides: Overrides = None) -> None:
+    """Train the student to imitate the teacher, resuming from the run folder's checkpoint; write its weights.
 
     Example: trainer distill --config configs/distill.yaml
     """
     need("trainer distill", _TRAIN, "train")
-    from trainer.distill import DistillTask, distill_stage, taught
-    from trainer.export import export as write
-    from trainer.export import manifest_of
-    from trainer.run import Run, make_fabric
-    from trainer.teacher import Pictures
-
-    recipe = load_recipe(config)
+    recipe = _recipe("distill", config, overrides)
     folder = _folder(recipe, run)
-    _claim(folder, recipe)
-    fabric = make_fabric()
-    if fabric.is_global_zero and not (folder / "data" / "pictures.json").exists():
-        index = taught(recipe, folder / "data")
-        out.print(f"{len(index.pictures)} pictures of the teacher in {folder / 'data'}")
-    fabric.barrier()
-    pictures = Pictures(folder / "data", seed=recipe.seed)
-    stage = distill_stage(recipe, pictures)
-    task = Run(folder, recipe, fabric).train(stage)
-    if fabric.is_global_zero:
-        assert isinstance(task, DistillTask)
-        weights = folder / "student.safetensors"
-        write(task.student, weights, manifest_of(recipe, stage.steps, pictures.counts, {}, network="student"))
-        out.print(f"weights: {weights}\ntry them: rtfuse fuse IR RGB -o o.mp4 fuse.weights={weights}", soft_wrap=True)
+    claim(folder, recipe)
+    from trainer.training import distill as train_student
 
-
-def _claim(folder: Path, recipe: Recipe) -> None:
-    """Keep the recipe in the run folder, and refuse to go on there with another one."""
-    kept = folder / "recipe.yaml"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if kept.exists() and load_recipe(kept) != recipe:
-            raise ConfigError(f"run folder {folder} was begun with another recipe ({kept}); give another with --run")
-        if not kept.exists():
-            partial = folder / "recipe.yaml.partial"
-            partial.write_text(dump_recipe(recipe), encoding="utf-8")
-            partial.replace(kept)
-    except OSError as e:
-        raise OutputUnwritable(f"run folder {folder} cannot be written: {e.strerror or e}") from e
+    if weights := train_student(recipe, folder):
+        _print_weights(weights)
 
 
 @app.command()
 def export(
-    config: Annotated[Path | None, typer.Option(help="Recipe (YAML) of a run, trained or still training.")] = None,
+    config: Annotated[Path | None, typer.Option(help="Recipe (YAML) of a run.")] = None,
     run: RunFolder = None,
-    weights: Annotated[Path | None, typer.Option(help="Instead of a run: weights (.safetensors).")] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="The suffix says what, unless --target does.")] = Path(
-        "ufuser.onnx"
-    ),
+    weights: Annotated[Path | None, typer.Option(help="Weights (.safetensors), instead of a run.")] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="File to write.")] = Path("ufuser.onnx"),
     target: Annotated[
-        str | None, typer.Option(help="safetensors, onnx, torch-export, openvino, tensorrt or tensorrt-rtx.")
+        str | None,
+        typer.Option(help="Format: safetensors, onnx, torch-export, openvino, tensorrt or tensorrt-rtx."),
     ] = None,
-    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of a program, or `dynamic`.")] = "640x480",
-    ir_size: Annotated[str | None, typer.Option(help="TensorRT: WIDTHxHEIGHT of thermal, if another.")] = None,
+    size: Annotated[str, typer.Option(help="WIDTHxHEIGHT of RGB, or `dynamic`.")] = "640x480",
+    ir_size: Annotated[str | None, typer.Option(help="TensorRT: WIDTHxHEIGHT of thermal, if it differs.")] = None,
     gpu: Annotated[str | None, typer.Option(help="TensorRT-RTX: compute capability, e.g. 8.6.")] = None,
-    rigs: Annotated[int, typer.Option(min=1, help="TensorRT: frames at once, at most.")] = 1,
-    precision: Annotated[Literal["float16", "float32"], typer.Option(help="TensorRT: of the network.")] = "float16",
-    lanes: Annotated[int, typer.Option(help="OpenVINO: float32 in a vector register; 16 for AVX-512.")] = 8,
+    rigs: Annotated[int, typer.Option(min=1, help="TensorRT: largest number of frames in one call.")] = 1,
+    precision: Annotated[
+        Literal["float16", "float32"], typer.Option(help="TensorRT: network's precision.")
+    ] = "float16",
+    lanes: Annotated[int, typer.Option(help="OpenVINO: float32 per vector register; 16 for AVX-512.")] = 8,
     metrics: Annotated[list[str] | None, typer.Option(help="[NAME=]CSV of `trainer eval`, for the manifest.")] = None,
 ) -> None:
-    """Write a run's weights, or existing ones, as what rtfuse or other programs load, with a manifest beside them.
+    """Write weights in a format that rtfuse or another program loads, with a manifest of their origin.
 
     Example: trainer export --weights ufuser.safetensors --target tensorrt-rtx --gpu 8.6 -o ufuser.plan
     """
@@ -185,8 +157,7 @@ def export(
 
     from rtfuse.cli.commands import size_of
     from rtfuse.fuse.networks.loading import load_network
-    from trainer.data import Patches
-    from trainer.export import TARGETS, Build, manifest_beside, manifest_of, read_metrics, trained
+    from trainer.export import TARGETS, Build, manifest_beside, read_metrics
     from trainer.export import export as write
 
     if (config is None) == (weights is None):
@@ -203,32 +174,40 @@ def export(
     )
     if weights:
         net, manifest = load_network(weights), manifest_beside(weights)
-        manifest = msgspec.structs.replace(manifest, metrics=manifest.metrics | read_metrics(metrics or []))
     else:
-        assert config
-        recipe = load_recipe(config)
-        if recipe.fusion.without:
-            raise ConfigError(f"{config} is an ablation: nothing loads its weights but trainer eval --run")
-        folder = _folder(recipe, run)
-        net, steps = trained(folder)
-        counts = Patches(folder / "data", seed=recipe.seed).counts
-        manifest = manifest_of(recipe, steps, counts, read_metrics(metrics or []))
+        net, manifest = _weights_of_run(config, run)
+    manifest = msgspec.structs.replace(manifest, metrics=manifest.metrics | read_metrics(metrics or []))
     manifest = write(net, output, manifest, build, target)
     out.print(f"{output}: {manifest.steps} steps, weights {manifest.weights_sha256[:12]}…", soft_wrap=True)
 
 
+def _weights_of_run(config: Path | None, run: Path | None) -> tuple[nn.Module, Manifest]:
+    """Return the fusion net of a run and its manifest; the recipe in the run folder counts, with its overrides."""
+    from trainer.data import Patches
+    from trainer.export import manifest_of, trained
+
+    folder = _folder(_recipe("export", config, None), run)
+    net, steps = trained(folder)
+    recipe = load_recipe(folder / "recipe.yaml")
+    if recipe.fusion.without:
+        raise ConfigError(f"{folder} is an ablation: only `trainer eval --run` loads its weights")
+    return net, manifest_of(recipe, steps, Patches(folder / "data", seed=recipe.seed).counts, {})
+
+
 @app.command()
 def bench(
-    config: RecipeFile,
+    config: RecipeFile = None,
     run: RunFolder = None,
-    steps: Annotated[int, typer.Option(min=1, help="Steps to time, of each kind.")] = 10,
+    steps: Annotated[int, typer.Option(min=1, help="Number of steps to time, of each kind.")] = 10,
     json: Annotated[Path | None, typer.Option(help="Write the numbers to this file.")] = None,
+    overrides: Overrides = None,
 ) -> None:
     """Time one optimizer step of each stage, its parts and the device's use; trains nothing.
 
     Example: trainer bench --config configs/train_cpu.yaml
     """
     need("trainer bench", _TRAIN, "train")
+    recipe = _recipe("bench", config, overrides)
     import msgspec
 
     from trainer.bench import bench as measure_steps
@@ -237,7 +216,6 @@ def bench(
     from trainer.data import prepare as cut
     from trainer.run import Run, make_fabric
 
-    recipe = load_recipe(config)
     with tempfile.TemporaryDirectory() as scratch:
         data = _folder(recipe, run) / "data"
         if not (data / "index.json").exists():
@@ -257,19 +235,19 @@ def bench(
 def evaluate(
     ir: Annotated[str, typer.Option(help="Folder of thermal images, or a recording.")],
     rgb: Annotated[str, typer.Option(help="Folder of RGB images of the same names, or a recording.")],
-    fused: Annotated[list[str] | None, typer.Option(help="What was fused of them: a folder or a recording.")] = None,
+    fused: Annotated[list[str] | None, typer.Option(help="Fused images to measure: a folder or a recording.")] = None,
     weights: Annotated[list[Path] | None, typer.Option(help="Weights of U-Fuser to run and measure.")] = None,
     run: Annotated[list[Path] | None, typer.Option(help="Run folder whose fusion checkpoint to measure.")] = None,
-    against: Annotated[list[str] | None, typer.Option(help="The same as --fused: other methods.")] = None,
+    against: Annotated[list[str] | None, typer.Option(help="As --fused: another method.")] = None,
     pyramid: Annotated[bool, typer.Option("--pyramid", help="Measure the pyramid fuser too.")] = False,
-    only: Annotated[Path | None, typer.Option(help="A split file: only its root/stem lines.")] = None,
-    root: Annotated[str, typer.Option(help="Which root's lines of the split file.")] = "",
+    only: Annotated[Path | None, typer.Option(help="Split file of root/stem lines: measure only these pairs.")] = None,
+    root: Annotated[str, typer.Option(help="Use only the lines of this root in the split file.")] = "",
     dataset: Annotated[str | None, typer.Option(help="Add published rows: msrs, roadscene, m3fd, harvard.")] = None,
     protocol: Annotated[Literal["plain", "paper"], typer.Option(help="paper: stretch every fused image.")] = "plain",
     calib: Annotated[str | None, typer.Option(help="Calibration of the recordings.")] = None,
-    frames: Annotated[int | None, typer.Option(help="Of recordings, the first so many pairs.")] = None,
+    frames: Annotated[int | None, typer.Option(help="Of recordings, measure only the first pairs.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write every number to this file.")] = None,
-    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet of pictures (PNG), of folders.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG); for folders only.")] = None,
 ) -> None:
     """Measure fused images: EN, SD, SF, AG, SCD, VIF, Qabf, MI, SSIM, with 95 % intervals; of recordings, flicker too.
 
@@ -278,19 +256,11 @@ def evaluate(
     need("trainer eval", ("torch",), "train")
     import cv2
 
-    from rtfuse.fuse.pyramid import fuse_pyramid
     from trainer.data import split_names
-    from trainer.evaluate import FuseLuma, by_network, contact_sheet, evaluate_recordings, method_name, table, write_csv
+    from trainer.evaluate import contact_sheet, evaluate_recordings, method_name, table, write_csv
     from trainer.evaluate import evaluate as evaluate_folders
-    from trainer.export import trained
 
-    fusers: dict[str, FuseLuma] = {}
-    for path in weights or []:
-        fusers[path.stem if path.stem not in fusers else str(path)] = by_network(path)
-    for path in run or []:
-        fusers[path.resolve().name] = by_network(trained(path)[0])
-    if pyramid:
-        fusers["pyramid"] = fuse_pyramid
+    fusers = _fusers(weights or [], run or [], pyramid)
     stored = {method_name(Path(f)): f for f in [*(fused or []), *(against or [])]}
     if not fusers and not stored:
         raise ConfigError("nothing to measure: give --fused PATH, --weights FILE, --run DIR or --pyramid")
@@ -309,5 +279,17 @@ def evaluate(
         cv2.imwrite(str(sheet), contact_sheet(result, Path(ir), Path(rgb), folders, fusers))
 
 
-if __name__ == "__main__":
-    main()
+def _fusers(weights: list[Path], runs: list[Path], pyramid: bool) -> dict[str, FuseLuma]:
+    """Return the fusers to measure, by name."""
+    from rtfuse.fuse.pyramid import fuse_pyramid
+    from trainer.evaluate import by_network
+    from trainer.export import trained
+
+    fusers: dict[str, FuseLuma] = {}
+    for path in weights:
+        fusers[path.stem if path.stem not in fusers else str(path)] = by_network(path)
+    for path in runs:
+        fusers[path.resolve().name] = by_network(trained(path)[0])
+    if pyramid:
+        fusers["pyramid"] = fuse_pyramid
+    return fusers

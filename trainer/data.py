@@ -1,7 +1,9 @@
-"""From pairs on disk to patches in memory: `prepare` chooses and cuts them once, `Patches` gives batches of them.
+"""Cut pairs on disk into patches once (`prepare`), and load batches of them (`Patches`).
 
-A prepared folder holds `patches.npy`, (N, 2, P, P) uint8 thermal and luma; `pseudo.npy`, (N, M, P, P) uint8 fused by
-M methods; and `index.json`, which says where every patch is from and what was refused.
+A prepared folder holds:
+`patches.npy`: (N, 2, P, P) uint8, thermal and luma;
+`pseudo.npy`: (N, M, P, P) uint8, fused by M methods;
+`index.json`: the origin of every patch, and the number of refusals by reason.
 """
 
 from __future__ import annotations
@@ -40,7 +42,7 @@ class Scene:
 
 
 class Refusals(Counter[str]):
-    """What was left out, by reason, with an example of each."""
+    """Counts pairs and patches that were left out, by reason, and keeps an example of each."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,6 +52,10 @@ class Refusals(Counter[str]):
         """Count one refusal."""
         self[reason] += 1
         self.examples.setdefault(reason, name)
+
+    def summary(self) -> str:
+        """Return counts, reasons and examples as one line."""
+        return ", ".join(f"{n} × {reason} (e.g. {self.examples[reason]})" for reason, n in self.items()) or "no pairs"
 
 
 class PatchIndex(msgspec.Struct, frozen=True):
@@ -64,9 +70,9 @@ class PatchIndex(msgspec.Struct, frozen=True):
 
 
 def scenes(root: Root, refused: Refusals) -> Iterator[Scene]:
-    """Yield the pairs of a root; what cannot be used is noted in `refused`.
+    """Yield the pairs of a root; count unusable ones in `refused`.
 
-    Raises SourceNotFound, ConfigError, or what a recording raises.
+    Raises SourceNotFound, ConfigError, or the error of a recording that cannot be read.
     """
     for path in (root.ir, root.rgb, *root.pseudo, *([root.calib] if root.calib else [])):
         if not path.startswith("synthetic:") and not Path(path).exists():
@@ -105,7 +111,7 @@ def _by_stem(folder: str) -> dict[str, Path]:
 
 
 def _method_name(folder: str) -> str:
-    """`…/METHOD/dataset` or `…/METHOD`: the folder under `pseudo`, else the last one."""
+    """Return METHOD of `…/pseudo/METHOD/dataset`, else the name of the folder."""
     parts = Path(folder).parts
     return parts[parts.index("pseudo") + 1] if "pseudo" in parts[:-1] else parts[-1]
 
@@ -122,7 +128,7 @@ def _recorded_scenes(root: Root, refused: Refusals) -> Iterator[Scene]:
 
 
 def low_contrast(patch: Image, share: float) -> bool:
-    """Whether the 10 to 90 percentile range is below `share` of the 90th percentile."""
+    """Return True if the 10 to 90 percentile range is below `share` of the 90th percentile."""
     low, high = np.percentile(patch, (10, 90))
     return bool(high - low < share * max(high, 1))
 
@@ -139,7 +145,7 @@ class _Collected:
 def prepare(data: Data, out: Path) -> PatchIndex:
     """Cut the patches of all roots into the folder `out` and return their index.
 
-    Raises ConfigError if fewer than `data.min_patches` are left, saying what was refused; OutputUnwritable.
+    Raises ConfigError with the reasons of all refusals if fewer than `data.min_patches` are left; OutputUnwritable.
     """
     methods = [*data.classical, *dict.fromkeys(_method_name(f) for root in data.roots for f in root.pseudo)]
     if not methods:
@@ -151,16 +157,15 @@ def prepare(data: Data, out: Path) -> PatchIndex:
             if scene.name not in held_out:
                 _cut(scene, root, data, methods, kept, refused)
     if len(kept.names) < data.min_patches:
-        reasons = ", ".join(f"{n} × {reason} (e.g. {refused.examples[reason]})" for reason, n in refused.items())
         raise ConfigError(
-            f"data: {len(kept.names)} patches, at least {data.min_patches} are needed; {reasons or 'no pairs'}"
+            f"data: {len(kept.names)} patches, at least {data.min_patches} are needed; {refused.summary()}"
         )
     index = PatchIndex(data.patch_px, kept.names, kept.places, kept.weights, methods, dict(refused))
     try:
         out.mkdir(parents=True, exist_ok=True)
         np.save(out / "patches.npy", np.stack(kept.patches))
         np.save(out / "pseudo.npy", np.stack(kept.pseudo))
-        # The index comes last: without it, nothing was prepared.
+        # The index comes last: a folder without it counts as not prepared.
         (out / "index.json").write_bytes(msgspec.json.format(msgspec.json.encode(index)))
     except OSError as e:
         raise OutputUnwritable(f"{out} cannot be written: {e.strerror or e}") from e
@@ -173,7 +178,7 @@ def _cut(scene: Scene, root: Root, data: Data, methods: list[str], kept: _Collec
         refused.note(f"smaller than {size} px", scene.name)
         return
     fused = scene.pseudo | {name: CLASSICAL[name](scene.ir, scene.luma) for name in data.classical}
-    # A method that lacks this scene is stood in for by another: every patch has as many fused images.
+    # Another method's image replaces a missing one, so that every patch has the same number of fused images.
     images = [fused.get(m, fused[next(iter(fused))]) for m in methods] if fused else []
     if not images:
         refused.note("no pseudo ground truth", scene.name)
@@ -196,7 +201,7 @@ def _cut(scene: Scene, root: Root, data: Data, methods: list[str], kept: _Collec
 
 
 def validation_names(data: Data) -> set[str]:
-    """Return the names (`root/stem`) in the split file, empty without one."""
+    """Return the names (`root/stem`) in the split file; none if the recipe has no split file."""
     return split_lines(Path(data.validation)) if data.validation else set()
 
 
@@ -216,10 +221,10 @@ def split_names(path: Path, root: str) -> set[str]:
 
 
 class Patches:
-    """The prepared patches of a folder, as batches that depend on nothing but the seed and the step.
+    """Loads batches of the prepared patches of a folder; a batch depends only on the seed and the step.
 
-    So a run that is killed and resumed sees the very batches that it would have seen. Raises SourceUnreadable if the
-    folder was not prepared, or not completely.
+    A run that is killed and resumed therefore sees the same batches as an undisturbed one. Raises SourceUnreadable if
+    the folder was not prepared completely.
     """
 
     def __init__(self, folder: Path, *, seed: int) -> None:
@@ -237,52 +242,52 @@ class Patches:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How much there is to learn from, for manifests."""
+        """The numbers of patches and of scenes, for manifests."""
         return {"patches": len(self), "scenes": len(set(self.index.scenes))}
 
     def steps(self, batch: int) -> int:
         """Return the steps of one epoch."""
         return max(1, len(self) // batch)
 
-    def dice(self, step: int) -> torch.Generator:
-        """Return the random numbers of one step."""
+    def rng(self, step: int) -> torch.Generator:
+        """Return the random number generator of one step."""
         return torch.Generator().manual_seed((self._seed * 1_000_003 + step) % 2**63)
 
     def rows(self, step: int, batch: int) -> list[int]:
-        """Return the numbers of the patches in one step's batch: each epoch a new order, or draws by weight."""
+        """Return the row numbers of one step's batch: in a new order each epoch, or drawn by weight."""
         if bool((self._weights != self._weights[0]).any()):
-            return torch.multinomial(self._weights, batch, replacement=True, generator=self.dice(-1 - step)).tolist()
+            return torch.multinomial(self._weights, batch, replacement=True, generator=self.rng(-1 - step)).tolist()
         per_epoch = self.steps(batch)
         epoch, place = divmod(step, per_epoch)
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(self._seed * 7919 + epoch))
         return order[place * batch : place * batch + batch].tolist()
 
-    def sources(self, rows: list[int], crop_px: int | None, dice: torch.Generator) -> tuple[Tensor, Tensor]:
+    def sources(self, rows: list[int], crop_px: int | None, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return thermal and luma, (N, 1, P, P) float32 in [0, 1], cropped at random places if `crop_px`."""
-        pair = self._cropped(self._patches[rows], crop_px, dice)
+        pair = self._cropped(self._patches[rows], crop_px, rng)
         return pair[:, :1], pair[:, 1:]
 
-    def imitated(self, rows: list[int], method: str, crop_px: int | None, dice: torch.Generator) -> Tensor:
-        """Return what `method` made of each pair, thermal and luma, (N, 3, P, P) float32 in [0, 1].
+    def imitated(self, rows: list[int], method: str, crop_px: int | None, rng: torch.Generator) -> Tensor:
+        """Return the image that `method` fused, thermal and luma, (N, 3, P, P) float32 in [0, 1].
 
         Raises ConfigError if no such method was prepared.
         """
         if method not in self.index.methods:
             raise ConfigError(f"no pseudo ground truth is called {method!r}; there are {', '.join(self.index.methods)}")
         chosen = self._pseudo[rows][:, [self.index.methods.index(method)]]
-        return self._cropped(np.concatenate([chosen, self._patches[rows]], 1), crop_px, dice)
+        return self._cropped(np.concatenate([chosen, self._patches[rows]], 1), crop_px, rng)
 
-    def fused(self, rows: list[int], crop_px: int | None, dice: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def fused(self, rows: list[int], crop_px: int | None, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Return an image fused by a random method, thermal and luma, (N, 1, P, P) float32 in [0, 1] each."""
-        which = torch.randint(self._pseudo.shape[1], (len(rows),), generator=dice).tolist()
+        which = torch.randint(self._pseudo.shape[1], (len(rows),), generator=rng).tolist()
         chosen = np.stack([self._pseudo[row, method] for row, method in zip(rows, which, strict=True)])
-        x = self._cropped(np.concatenate([chosen[:, None], self._patches[rows]], 1), crop_px, dice)
+        x = self._cropped(np.concatenate([chosen[:, None], self._patches[rows]], 1), crop_px, rng)
         return x[:, :1], x[:, 1:2], x[:, 2:]
 
-    def _cropped(self, x: Image, crop_px: int | None, dice: torch.Generator) -> Tensor:
+    def _cropped(self, x: Image, crop_px: int | None, rng: torch.Generator) -> Tensor:
         size = x.shape[-1]
         if crop_px is not None and crop_px < size:
-            places = torch.randint(size - crop_px + 1, (len(x), 2), generator=dice).tolist()
+            places = torch.randint(size - crop_px + 1, (len(x), 2), generator=rng).tolist()
             x = np.stack(
                 [p[:, top : top + crop_px, left : left + crop_px] for p, (top, left) in zip(x, places, strict=True)]
             )

@@ -1,4 +1,4 @@
-"""The student learns to make what the teacher makes of the same pair; EMMA's own terms may count too."""
+"""Train the student to imitate the teacher on the same pairs; EMMA's own terms can count too."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from rtfuse.fuse.networks.loading import load_network
 from rtfuse.fuse.networks.student import Student
 from rtfuse.types import Image
 from trainer.fusion import drawn
-from trainer.losses import fusion_loss, sobel
+from trainer.losses import Nets, fusion_loss, sobel
 from trainer.pictures import sheet
 from trainer.recipe import Distill, Fusion, Recipe
-from trainer.run import Stage
 from trainer.sensing import SensingTask, sensing_net_of
+from trainer.stage import Stage
 from trainer.teacher import PictureIndex, Pictures, imitate
 
 
 def ssim(x: Tensor, y: Tensor, window: int = 7) -> Tensor:
-    """Mean structural similarity of pictures in [0, 1], by uniform windows (Wang et al., TIP 2004, eq. 13)."""
+    """Return the mean structural similarity of pictures in [0, 1], uniform windows (Wang et al., TIP 2004, eq. 13)."""
 
     def mean(z: Tensor) -> Tensor:
         return F.avg_pool2d(z, window, stride=1)
@@ -38,7 +38,7 @@ def ssim(x: Tensor, y: Tensor, window: int = 7) -> Tensor:
 
 
 class DistillTask(nn.Module):
-    """The student and its loss; sensing nets, if any, come along frozen."""
+    """The student, its loss, and the frozen sensing nets, if any."""
 
     def __init__(self, student: nn.Module, options: Distill, fusion: Fusion, sensing: SensingTask | None) -> None:
         super().__init__()
@@ -66,20 +66,18 @@ class DistillTask(nn.Module):
         loss = parts["intensity"] + self.options.gradient * parts["gradient"]
         loss = loss + self.options.structure * parts["structure"]
         if self.sensing is not None and self.options.emma:
-            net, emma = self.sensing, self.emma
-            terms = fusion_loss(
-                self.student, net.thermal, net.visible, ir, luma, transforms, alpha1=emma.alpha1, alpha2=emma.alpha2
-            )
+            nets, emma = Nets(self.student, self.sensing.thermal, self.sensing.visible), self.emma
+            terms = fusion_loss(nets, ir, luma, transforms, alpha1=emma.alpha1, alpha2=emma.alpha2)
             parts["emma"] = terms.total
             loss = loss + self.options.emma * terms.total
         return loss, parts
 
 
 def taught(recipe: Recipe, folder: Path) -> PictureIndex:
-    """Make the pictures that the student learns from, with the recipe's teacher. Raises WeightsMissing."""
+    """Fuse the recipe's pairs with its teacher, as training data of the student. Raises WeightsMissing."""
     options = recipe.distill
     weights = UFUSER_WEIGHTS if options.teacher == "shipped" else Path(options.teacher)
-    fuser = open_fuser("ufuser", weights=weights)  # by the fastest engine there is
+    fuser = open_fuser("ufuser", weights=weights)  # by the fastest engine of this machine
 
     def teacher(ir: Image, luma: Image) -> Image:
         fused: Image = fuser(ir, cv2.cvtColor(luma, cv2.COLOR_GRAY2RGB))[..., 0]
@@ -97,20 +95,20 @@ def distill_stage(recipe: Recipe, pictures: Pictures) -> Stage:
     if options.start:
         student = load_network(options.start)
         if not isinstance(student, Student):
-            raise ConfigError(f"distill.start: {options.start} holds no student")
+            raise ConfigError(f"distill.start: {options.start} does not hold a student")
     sensing = sensing_net_of(Path(options.sensing_run)) if options.sensing_run and options.emma else None
     (w, h), seen = options.crop, min(options.crop)
 
     def batch(step: int) -> tuple[Any, ...]:
-        dice = pictures.dice(step)
+        rng = pictures.rng(step)
         crop = (seen, seen) if sensing else (w, h)  # rotations by 90° need a square
-        planes = pictures.crops(pictures.rows(step, options.batch), crop, dice)
-        return planes, drawn(recipe.fusion, seen, dice) if sensing else []
+        planes = pictures.crops(pictures.rows(step, options.batch), crop, rng)
+        return planes, drawn(recipe.fusion, seen, rng) if sensing else []
 
     @torch.no_grad()
     def sample(task: nn.Module) -> Any:
         assert isinstance(task, DistillTask)
-        planes = pictures.crops([k * len(pictures) // 6 for k in range(6)], options.crop, pictures.dice(0))
+        planes = pictures.crops([k * len(pictures) // 6 for k in range(6)], options.crop, pictures.rng(0))
         device = next(task.parameters()).device
         ir, luma, target = (planes.float() / 255).chunk(3, 1)
         fused = task.student(ir.to(device), luma.to(device)).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""`trainer eval`: methods × measures over a set of pairs, with intervals, published rows and a contact sheet."""
+"""`trainer eval`: measure methods over a set of pairs, with intervals, published rows and a contact sheet."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FuseLuma = Callable[[Image, Image], Image]
 
 
 def by_network(weights: Path | nn.Module) -> FuseLuma:
-    """Return the network as published, in eager torch, as what fuses thermal and luma, (H, W) uint8 each."""
+    """Return a function that fuses thermal and luma, (H, W) uint8 each, by the network as published, in eager torch."""
     fuser = ProgramFuser("ufuser", EagerEngine(weights))
 
     def fuse(ir: Image, luma: Image) -> Image:
@@ -47,9 +47,9 @@ MEASURES = [f.name for f in msgspec.structs.fields(Scores)]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Scores by method and pair name; what was skipped, with the reason.
+    """Scores by method and pair name, and the reason for each skipped pair.
 
-    For recordings also flicker by method: as fused, and `shown` as a rig shows it (`rtfuse.fuse.deflicker`).
+    For recordings also the flicker by method: of the fused images, and `shown` after `rtfuse.fuse.deflicker`.
     """
 
     scores: dict[str, dict[str, Scores]]
@@ -131,8 +131,8 @@ def evaluate_recordings(
 ) -> Result:
     """Measure flicker over all pairs of two recordings (or the first `frames`), the other measures every n-th pair.
 
-    `recordings` are what `rtfuse fuse` made of the two: a frame for each pair, in order. Raises ConfigError if one
-    has fewer frames or another size, or if there is no pair.
+    `recordings` are outputs of `rtfuse fuse` for the two: a frame for each pair, in order. Raises ConfigError if one
+    has fewer frames or another size, or if there are no pairs.
     """
     stored = {method: iter(open_source(uri, "rgb")) for method, uri in recordings.items()}
     scores: dict[str, dict[str, Scores]] = {m: {} for m in (*fusers, *recordings)}
@@ -156,7 +156,9 @@ def _next_luma(source: Iterator[Frame], shape: tuple[int, ...], name: str, k: in
     frame = next(source, None)
     if frame is None or frame.image.shape[:2] != shape:
         found = "has ended" if frame is None else f"is {frame.image.shape[1]}x{frame.image.shape[0]}"
-        raise ConfigError(f"{name} {found} at pair {k}, where RGB is {shape[1]}x{shape[0]}; fuse these recordings anew")
+        raise ConfigError(
+            f"{name} {found} at pair {k}, where RGB is {shape[1]}x{shape[0]}; fuse these recordings again"
+        )
     return luma(frame.image)
 
 

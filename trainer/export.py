@@ -1,10 +1,10 @@
-"""Weights out of a run, as what other programs load, with a manifest that says where they come from.
+"""Write a run's weights in the formats that rtfuse and other programs load, with a manifest of their origin.
 
-`openvino` is the program that `rtfuse` runs on processors, without torch (`rtfuse.fuse.engines.openvino`);
-`safetensors` are what it loads where torch is installed. `onnx` and `torch-export` are the network for other programs,
-with inputs `ir` and `luma` and output `fused`, (1, 1, H, W) float32 in [0, 1] each; H and W are fixed, or dynamic: any
-multiples of 8 from 16 up. `tensorrt` and `tensorrt-rtx` are whole programs, from raw bytes to fused bytes
-(`rtfuse.fuse.engines.program`).
+`safetensors`: the weights, which rtfuse loads where torch is installed.
+`openvino`: the program that rtfuse runs on processors, without torch (`rtfuse.fuse.engines.openvino`).
+`onnx`, `torch-export`: the network for other programs, with inputs `ir` and `luma` and output `fused`, (1, 1, H, W)
+float32 in [0, 1] each; H and W are fixed, or dynamic: any multiples of 8 from 16 up.
+`tensorrt`, `tensorrt-rtx`: whole programs, from raw bytes to fused bytes (`rtfuse.fuse.engines.program`).
 """
 
 from __future__ import annotations
@@ -42,18 +42,21 @@ TARGETS = {
     "tensorrt": ".plan",
     "tensorrt-rtx": ".plan",
 }
-"""What can be written, and the suffix that it has."""
+"""The formats, and the file suffix of each."""
 
 Size = tuple[int, int] | None
 """Width and height of a program in px; None: dynamic."""
 
 
 class Build(msgspec.Struct, frozen=True, kw_only=True):
-    """What a program is built for.
+    """The sizes and the device for which a program is built.
 
-    `size_wh` is RGB's size in px, `ir_size_wh` that of thermal (None: the same). For TensorRT: `rigs` is how many
-    frames it takes at once, at most; `gpu` the compute capability, such as "8.6" (TensorRT-RTX; None: the one at hand).
-    For OpenVINO: `lanes` is how many float32 a vector register holds, 16 with AVX-512.
+    `size_wh`: RGB's size in px.
+    `ir_size_wh`: thermal's size in px; None: the same.
+    `rigs`: TensorRT: the largest number of frames in one call.
+    `gpu`: TensorRT-RTX: the compute capability, such as "8.6"; None: that of this machine's GPU.
+    `precision`: TensorRT: of the network.
+    `lanes`: OpenVINO: the number of float32 in a vector register; 16 with AVX-512.
     """
 
     size_wh: Size = (640, 480)
@@ -65,11 +68,12 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """What is written beside a target as JSON.
+    """The origin of a written file, as the JSON file next to it.
 
-    `sha256` is the target's digest, `weights_sha256` that of the weights as safetensors. `size_wh` is a program's,
-    `build` the rest of what one for TensorRT was built for, with the library's version.
-    `metrics` are means over validation pairs, as `dataset/measure`.
+    `sha256`: digest of the file; `weights_sha256`: digest of the weights as safetensors.
+    `size_wh`: a program's size in px.
+    `build`: the other settings of a program, and the version of the library that built it.
+    `metrics`: means over validation pairs, as `dataset/measure`.
     """
 
     network: str = "ufuser"
@@ -88,7 +92,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def trained(run: Path) -> tuple[UFuser, int]:
-    """Return the fusion net of a run folder as its last checkpoint has it, ablations too, and its steps.
+    """Return the fusion net of a run folder's last checkpoint, ablations too, and its number of steps.
 
     Raises SourceNotFound, or SourceUnreadable if the checkpoint is damaged or not of the folder's recipe.
     """
@@ -102,13 +106,13 @@ def trained(run: Path) -> tuple[UFuser, int]:
         return net.eval(), int(state["step"])
     except (RuntimeError, KeyError, TypeError, OSError, EOFError, UnpicklingError) as e:
         why = " ".join(str(e).split())[:200]
-        raise SourceUnreadable(f"{path} is no checkpoint of this folder's fusion stage: {why}") from e
+        raise SourceUnreadable(f"{path} does not fit this folder's fusion stage: {why}") from e
 
 
 def manifest_of(
     recipe: Recipe, steps: int, data: Mapping[str, int], metrics: Mapping[str, float], network: str = "ufuser"
 ) -> Manifest:
-    """Return what is known of a run's weights, without the paths of the machine that trained them."""
+    """Return the manifest of a run's weights, without the paths of the machine that trained them."""
     tree = msgspec.to_builtins(recipe)
     roots = [{"name": r["name"], "weight": r["weight"], "methods": len(r["pseudo"])} for r in tree["data"]["roots"]]
     tree["data"]["roots"] = roots
@@ -119,7 +123,7 @@ def manifest_of(
 
 
 def manifest_path(target: Path) -> Path:
-    """Return `x.json` for weights, `x.onnx.json` or `x.pt2.json` for programs: none takes another's place."""
+    """Return `x.json` for weights, `x.onnx.json` or `x.pt2.json` for programs, so that no two share a name."""
     return target.with_suffix(".json" if target.suffix == ".safetensors" else f"{target.suffix}.json")
 
 
@@ -164,10 +168,10 @@ def read_metrics(items: list[str]) -> dict[str, float]:
 def export(
     net: nn.Module, out: Path, manifest: Manifest, build: Build = Build(), target: str | None = None
 ) -> Manifest:
-    """Write the network as `out`, its manifest beside it (`manifest_path`), whole or not at all; return the manifest.
+    """Write the network as `out` and its manifest (`manifest_path`), each whole or not at all; return the manifest.
 
     `target` is one of `TARGETS`; None: by the suffix. Raises ConfigError for another target or suffix or an impossible
-    size; EngineUnavailable if what builds it is not installed or cannot; OutputUnwritable.
+    size; EngineUnavailable if the library that builds it is missing or fails; OutputUnwritable.
     """
     target = target or _target_of(out)
     if out.suffix != TARGETS[target]:
@@ -218,7 +222,7 @@ def _check_size(size_wh: Size, multiple: int) -> None:
 
 
 def _openvino(net: nn.Module, lanes: int) -> tuple[bytes, dict[str, bytes]]:
-    """Return the program for processors, of any size, and what lies beside it, by suffix."""
+    """Return the program for processors, of any size, and the files that belong to it, by suffix."""
     from rtfuse.fuse.engines.convert import convert
 
     with tempfile.TemporaryDirectory() as folder:
@@ -266,7 +270,7 @@ def _pt2(net: nn.Module, size_wh: Size, manifest: Manifest) -> bytes:
 
 
 def _onnx(net: nn.Module, size_wh: Size, manifest: Manifest) -> bytes:
-    """The reflected borders stay 119 single `Pad` nodes (torch's default decompositions make 1,200 of them)."""
+    """Return the network as ONNX; its reflected borders are 119 `Pad` nodes, not 1,200 as by torch's default."""
     check_installed()
     import onnx
 

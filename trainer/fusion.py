@@ -1,4 +1,4 @@
-"""Second stage: the fusion net learns by what the frozen sensing nets make of its images (EMMA, eq. 6)."""
+"""Second stage: train the fusion net through the frozen sensing nets (EMMA, eq. 6)."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from rtfuse.fuse import UFUSER_WEIGHTS
 from rtfuse.fuse.networks.ufuser import load_weights
 from trainer.ablation import fusion_net
 from trainer.data import Patches
-from trainer.losses import distance, fusion_loss
+from trainer.losses import Nets, distance, fusion_loss
 from trainer.pictures import sheet
 from trainer.recipe import Fusion, Recipe
-from trainer.run import Stage
 from trainer.sensing import SensingTask
+from trainer.stage import Stage, patch_stage
 from trainer.transforms import KINDS, Transform, draw, draw_set
 
 
 class FusionTask(nn.Module):
-    """The fusion net and its loss; the sensing nets come along frozen."""
+    """The fusion net, its loss and the frozen sensing nets."""
 
     def __init__(self, sensing: SensingTask, options: Fusion) -> None:
         super().__init__()
@@ -31,7 +31,7 @@ class FusionTask(nn.Module):
             net.frozen()
 
     def train(self, mode: bool = True) -> FusionTask:
-        """Train the fusion net alone: the sensing nets' BatchNorm keeps what it has learnt."""
+        """Train the fusion net alone: the sensing nets' BatchNorm keeps its statistics."""
         super().train(mode)
         self.sensing.eval()
         return self
@@ -39,7 +39,7 @@ class FusionTask(nn.Module):
     def forward(
         self, ir: Tensor, luma: Tensor, transforms: list[Transform], target: Tensor | None = None, alone: bool = False
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss and its terms; a `target` to imitate counts too, and `alone` while warming up."""
+        """Return the loss and its terms; imitating a `target` counts too, and is all that counts if `alone`."""
         options = self.options
         if target is not None and alone:
             imitation = distance(self.fusion(ir, luma), target)
@@ -48,17 +48,9 @@ class FusionTask(nn.Module):
             for transform in transforms:
                 ir, luma, target = transform(ir), transform(luma), None if target is None else transform(target)
             transforms = []
-        terms = fusion_loss(
-            self.fusion,
-            self.sensing.thermal,
-            self.sensing.visible,
-            ir,
-            luma,
-            transforms,
-            alpha1=options.alpha1,
-            alpha2=options.alpha2,
-            direct=options.direct,
-        )
+        nets = Nets(self.fusion, self.sensing.thermal, self.sensing.visible)
+        weights = {"alpha1": options.alpha1, "alpha2": options.alpha2}
+        terms = fusion_loss(nets, ir, luma, transforms, **weights, direct=options.direct)
         parts = {"thermal": terms.thermal, "visible": terms.visible, "equivariance": terms.equivariance}
         if target is None:
             return terms.total, parts
@@ -66,14 +58,14 @@ class FusionTask(nn.Module):
         return terms.total + options.anchor * imitation, parts | {"imitation": imitation}
 
 
-def drawn(options: Fusion, size_px: int, dice: torch.Generator) -> list[Transform]:
+def drawn(options: Fusion, size_px: int, rng: torch.Generator) -> list[Transform]:
     """Return the transforms of one step."""
     size = (size_px, size_px)
     if options.transforms == "all":
-        return draw_set(size, dice, per_kind=options.per_kind, any_angle=options.any_angle)
+        return draw_set(size, rng, per_kind=options.per_kind, any_angle=options.any_angle)
     if options.transforms == "one":
-        kind = KINDS[int(torch.randint(len(KINDS), (), generator=dice))]
-        return [draw(kind, size, dice, any_angle=options.any_angle)]
+        kind = KINDS[int(torch.randint(len(KINDS), (), generator=rng))]
+        return [draw(kind, size, rng, any_angle=options.any_angle)]
     return []
 
 
@@ -86,17 +78,17 @@ def fusion_stage(recipe: Recipe, patches: Patches, sensing: SensingTask) -> Stag
     warm_up = options.warm_up_epochs * patches.steps(options.batch)
 
     def batch(step: int) -> tuple[Any, ...]:
-        dice, rows = patches.dice(step), patches.rows(step, options.batch)
+        rng, rows = patches.rng(step), patches.rows(step, options.batch)
         if step < warm_up or options.anchor:
-            x = patches.imitated(rows, options.warm_up_on, options.crop_px, dice)
-            return x[:, 1:2], x[:, 2:], [] if step < warm_up else drawn(options, size, dice), x[:, :1], step < warm_up
-        ir, luma = patches.sources(rows, options.crop_px, dice)
-        return ir, luma, drawn(options, size, dice)
+            x = patches.imitated(rows, options.warm_up_on, options.crop_px, rng)
+            return x[:, 1:2], x[:, 2:], [] if step < warm_up else drawn(options, size, rng), x[:, :1], step < warm_up
+        ir, luma = patches.sources(rows, options.crop_px, rng)
+        return ir, luma, drawn(options, size, rng)
 
     @torch.no_grad()
     def sample(task: nn.Module) -> Any:
         assert isinstance(task, FusionTask)
-        ir, luma = patches.sources([k * len(patches) // 6 for k in range(6)], None, patches.dice(0))
+        ir, luma = patches.sources([k * len(patches) // 6 for k in range(6)], None, patches.rng(0))
         device = next(task.parameters()).device
         fused = task.fusion(ir.to(device), luma.to(device))
         columns = [ir, luma, fused, task.sensing.thermal(fused), task.sensing.visible(fused)]
@@ -106,14 +98,4 @@ def fusion_stage(recipe: Recipe, patches: Patches, sensing: SensingTask) -> Stag
     if options.start:
         start = load_weights(UFUSER_WEIGHTS if options.start == "shipped" else options.start)
         task.fusion.load_state_dict(start.state_dict())
-    return Stage(
-        name="fusion",
-        task=task,
-        steps_per_epoch=patches.steps(options.batch),
-        epochs=options.epochs,
-        learning_rate=options.learning_rate,
-        halve_every=options.halve_every,
-        batch=batch,
-        names=lambda step: [patches.index.scenes[row] for row in patches.rows(step, options.batch)],
-        sample=sample,
-    )
+    return patch_stage("fusion", options, patches, task, batch, sample)

@@ -1,7 +1,7 @@
-"""The measures by which the literature compares fused images; every one sees 8-bit luma, (H, W) uint8.
+"""The measures by which the literature compares fused images; all take 8-bit luma, (H, W) uint8.
 
-None of them knows what a good picture is: each rewards something that a bad picture can have too (EN and SD reward
-noise and stretched contrast). They are read side by side, next to the pictures.
+Each rewards something that a bad picture can have too (EN and SD reward noise and stretched contrast). Read them
+together, and look at the pictures.
 """
 
 from __future__ import annotations
@@ -48,25 +48,25 @@ def measure(fused: Image, ir: Image, luma: Image) -> Scores:
 
 
 def entropy(x: Image) -> float:
-    """EN: the entropy of the 256-bin histogram, in bits."""
+    """Return EN, the entropy of the 256-bin histogram, in bits."""
     p = np.bincount(x.ravel(), minlength=256) / x.size
     return float(-(p[p > 0] * np.log2(p[p > 0])).sum())
 
 
 def spatial_frequency(x: Image) -> float:
-    """SF: the root of the summed mean squares of horizontal and vertical first differences."""
+    """Return SF, the root of the summed mean squares of horizontal and vertical first differences."""
     y = x.astype(float)
     return float(np.sqrt((np.diff(y, axis=1) ** 2).mean() + (np.diff(y, axis=0) ** 2).mean()))
 
 
 def average_gradient(x: Image) -> float:
-    """AG: the mean of √((gx² + gy²) / 2), by central differences, one-sided at the border."""
+    """Return AG, the mean of √((gx² + gy²) / 2), by central differences, one-sided at the border."""
     gy, gx = np.gradient(x.astype(float))
     return float(np.sqrt((gx**2 + gy**2) / 2).mean())
 
 
 def scd(fused: Image, ir: Image, luma: Image) -> float:
-    """SCD: corr(F - V, I) + corr(F - I, V) (Aslantas and Bendes, AEÜ 69(12), 2015); -2 to 2."""
+    """Return SCD = corr(F - V, I) + corr(F - I, V) (Aslantas and Bendes, AEÜ 69(12), 2015); -2 to 2."""
     f, i, v = (x.astype(float) for x in (fused, ir, luma))
     return _correlation(f - v, i) + _correlation(f - i, v)
 
@@ -78,7 +78,7 @@ def _correlation(a: Image, b: Image) -> float:
 
 
 def vif(reference: Image, x: Image) -> float:
-    """VIF in the pixel domain, four scales, σ_n² = 2 (Sheikh and Bovik, IEEE TIP 15(2), 2006); 1 for x = reference."""
+    """Return VIF in the pixel domain, 4 scales, σ_n² = 2 (Sheikh and Bovik, IEEE TIP 15(2), 2006); 1 if equal."""
     a, b, noise, tiny = reference.astype(float), x.astype(float), 2.0, 1e-10
     numerator = denominator = 0.0
     for scale in range(4):
@@ -103,14 +103,14 @@ def vif(reference: Image, x: Image) -> float:
 
 
 def _smooth(x: Image, side: int, sigma: float | None = None) -> Image:
-    """Gaussian window of `side` pixels (σ = side / 5 unless given), where it lies wholly inside the image."""
+    """Smooth by a Gaussian window of `side` pixels (σ = side / 5 unless given); drop pixels whose window is cut."""
     kernel = cv2.getGaussianKernel(side, side / 5 if sigma is None else sigma)
     half = side // 2
     return cv2.sepFilter2D(x, cv2.CV_64F, kernel, kernel)[half : x.shape[0] - half, half : x.shape[1] - half]
 
 
 def qabf(fused: Image, ir: Image, luma: Image) -> float:
-    """Q^AB/F: edge strength and direction kept, weighted by the sources' edges (Xydeas and Petrovic, 2000); 0 to 1."""
+    """Return Q^AB/F: the edges kept, weighted by the sources' edges (Xydeas and Petrovic, 2000); 0 to 1."""
     strength_f, angle_f = _edges(fused)
     weighted = total = 0.0
     for source in (ir, luma):
@@ -133,7 +133,7 @@ def _edges(x: Image) -> tuple[Image, Image]:
 
 
 def mutual_information(a: Image, b: Image) -> float:
-    """MI of two images' grey levels, 256 × 256 bins, in nats."""
+    """Return MI of two images' grey levels, 256 × 256 bins, in nats."""
     joint = np.bincount((a.astype(np.int64) * 256 + b).ravel(), minlength=65536).reshape(256, 256) / a.size
     independent = joint.sum(1, keepdims=True) * joint.sum(0, keepdims=True)
     there = joint > 0
@@ -141,7 +141,7 @@ def mutual_information(a: Image, b: Image) -> float:
 
 
 def ssim(reference: Image, x: Image) -> float:
-    """SSIM: 11×11 Gaussian window, σ = 1.5, K = (0.01, 0.03), L = 255 (Wang et al., IEEE TIP 13(4), 2004)."""
+    """Return SSIM: 11×11 Gaussian window, σ = 1.5, K = (0.01, 0.03), L = 255 (Wang et al., IEEE TIP 13(4), 2004)."""
     a, b = reference.astype(float), x.astype(float)
     c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     mean_a, mean_b = _smooth(a, 11, 1.5), _smooth(b, 11, 1.5)
@@ -152,17 +152,17 @@ def ssim(reference: Image, x: Image) -> float:
 
 
 def stretched(x: Image) -> Image:
-    """The image stretched to its own minimum and maximum: what published tables measured. Never for video."""
+    """Stretch an image to its own minimum and maximum, as published tables did. Do not use it for video."""
     low, high = int(x.min()), int(x.max())
     return x if high == low else np.rint((x.astype(float) - low) * (255 / (high - low))).astype(np.uint8)
 
 
 class Flicker:
-    """How much more a fused stream changes than its sources, in grey levels a frame; 0 is steady.
+    """Measures how much more a fused stream changes than its sources, in grey levels a frame; 0 is steady.
 
-    At pixels where both sources change by at most `still` from one frame to the next, the mean absolute change of the
-    fused image minus the larger of the sources' mean changes there; `value` is its mean over the frames so far, not
-    below 0.
+    It takes the pixels at which both sources change by at most `still` from one frame to the next, and subtracts the
+    larger of the sources' mean absolute changes from that of the fused image. `value` is the mean over all frames, at
+    least 0.
     """
 
     def __init__(self, still: int = 2) -> None:
@@ -183,5 +183,5 @@ class Flicker:
 
     @property
     def value(self) -> float:
-        """The flicker so far."""
+        """The flicker of the frames added until now."""
         return max(0.0, float(np.mean(self._excess))) if self._excess else 0.0

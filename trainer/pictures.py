@@ -1,4 +1,4 @@
-"""Contact sheets: columns of images with a title each."""
+"""Draw contact sheets: columns of images with a title each."""
 
 from __future__ import annotations
 

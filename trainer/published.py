@@ -1,6 +1,6 @@
-"""Table 1 of EMMA (arXiv 2305.11443): what published methods reached, as EN, SD, SF, AG, SCD, VIF.
+"""Table 1 of EMMA (arXiv 2305.11443): EN, SD, SF, AG, SCD and VIF of published methods.
 
-Measured by its authors on images stretched to their own minimum and maximum, so they compare with `--protocol paper`.
+Its authors stretched each image to its own minimum and maximum: compare with `--protocol paper`.
 """
 
 COLUMNS = ("EN", "SD", "SF", "AG", "SCD", "VIF")

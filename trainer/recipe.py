@@ -1,14 +1,16 @@
-"""A recipe: everything that decides a training run, in one YAML file."""
+"""Read and write recipes: all settings of a training run, in one YAML file."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
 import yaml
 
-from rtfuse.errors import ConfigError
+from rtfuse.config import override
+from rtfuse.errors import ConfigError, OutputUnwritable
 from rtfuse.settings import read_yaml, to_struct
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -26,12 +28,13 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Root(_Part, frozen=True):
-    """One place of registered pairs: two folders matched by file name, or two recordings (or `synthetic:` sources).
+    """A set of registered pairs: two folders matched by file name, or two recordings (or `synthetic:` sources).
 
-    `name` is what its scenes are called in reports and split files. `weight` is how often its patches are drawn,
-    relative to their number. Of recordings, `every` takes each n-th RGB frame, and thermal is aligned by the
-    calibration file `calib`. `pseudo` are folders of fused images, one for each published method, with the pairs' file
-    names.
+    `name`: prefix of its scenes' names in reports and split files.
+    `weight`: how often its patches are drawn, relative to their number.
+    `every`: of recordings, take each n-th RGB frame.
+    `calib`: of recordings, the calibration file that aligns thermal.
+    `pseudo`: folders of fused images with the pairs' file names, one for each published method.
     """
 
     name: str
@@ -44,12 +47,15 @@ class Root(_Part, frozen=True):
 
 
 class Data(_Part, frozen=True):
-    """Which patches are learnt from.
+    """The patches to learn from.
 
-    Patches of `patch_px` are cut every `stride_px`; one whose 10 to 90 percentile range is below `min_contrast` of
-    its 90th percentile, in both pictures, is left out. `classical` names built-in fusions that serve as pseudo ground
-    truth of the first stage beside the folders of `roots`. `validation` is a file of `root/stem` lines, never learnt
-    from.
+    `roots`: the pairs.
+    `patch_px`, `stride_px`: size of a patch and distance between patches.
+    `min_contrast`: leave out a patch whose 10 to 90 percentile range is below this share of its 90th percentile, in
+    both pictures.
+    `min_patches`: fewer are an error.
+    `classical`: built-in fusions that serve as pseudo ground truth, in addition to `pseudo` of the roots.
+    `validation`: a file of `root/stem` lines; these scenes are kept out of the training.
     """
 
     roots: tuple[Root, ...]
@@ -62,10 +68,13 @@ class Data(_Part, frozen=True):
 
 
 class Sensing(_Part, frozen=True):
-    """First stage: the sensing nets, by mean squared error. `crop_px` is cut at random out of each patch.
+    """First stage: train the sensing nets by mean squared error.
 
-    `optics` and `noise` (a standard deviation, of 1 as white), not in the paper, are what the nets look through, in
-    both stages (`SensingNet`).
+    `width`: channels of the nets' finest level.
+    `optics`, `noise`: not in the paper: a low pass, and noise of this standard deviation (white is 1), before the
+    nets, in both stages (`SensingNet`).
+    `crop_px`: size of a random crop out of each patch; null: the whole patch.
+    `halve_every`: epochs after which the learning rate is halved.
     """
 
     width: Count = 64
@@ -79,17 +88,22 @@ class Sensing(_Part, frozen=True):
 
 
 class Fusion(_Part, frozen=True):
-    """Second stage: the fusion net (eq. 6).
+    """Second stage: train the fusion net (eq. 6).
 
-    `transforms` is `all` (`per_kind` shifts, rotations and reflections of every batch, as published), `one` (a single
-    random transform for each step: far cheaper) or `none` (an ablation). `direct` compares the fused image with
-    the sources themselves instead of their sensed forms (an ablation). `augment` applies the transforms to the
-    sources instead (an ablation). `without` leaves out one branch of the network (an ablation; such weights are for
-    `trainer eval` alone). `warm_up_epochs`, not in the paper, first teach the net to imitate one of the pseudo
-    ground truths, `warm_up_on`: from there, short trainings reach a picture that from nothing they would not. Where
-    they are all epochs, the first stage is left out.
-    `start`, a weights file or `shipped`, is where the net begins instead of at random: fine-tuning for a rig.
-    `anchor`, not in the paper either, is the weight with which that imitation goes on counting afterwards.
+    `warm_up_epochs`: not in the paper: epochs that teach the net to imitate the pseudo ground truth `warm_up_on`. From
+    there, a short training reaches a picture that it does not reach from random weights. If all epochs are warm-up,
+    the first stage is left out.
+    `start`: a weights file, or `shipped`, from which the net begins: fine-tuning for a rig.
+    `anchor`: not in the paper: weight of the imitation after the warm-up.
+    `crop_px`: size of a random crop out of each patch; null: the whole patch.
+    `halve_every`: epochs after which the learning rate is halved.
+    `alpha1`, `alpha2`: weights of the visible and of the equivariance term.
+    `transforms`: `all`: `per_kind` shifts, rotations and reflections of every batch, as published; `one`: a single
+    random transform for each step, far cheaper; `none`: an ablation.
+    `any_angle`: rotate by any angle, not by quarter turns alone.
+    `direct`: an ablation: compare the fused image with the sources, not with their sensed forms.
+    `augment`: an ablation: transform the sources instead of the fused image.
+    `without`: an ablation: leave out one branch of the network; only `trainer eval` loads such weights.
     """
 
     epochs: Count = 100
@@ -116,14 +130,16 @@ class Fusion(_Part, frozen=True):
 
 
 class Distill(_Part, frozen=True):
-    """The student: a small network that learns to make what the teacher makes (`rtfuse.fuse.networks.student`).
+    """The student: a small network that learns to imitate the teacher (`rtfuse.fuse.networks.student`).
 
-    `teacher` is a weights file, or `shipped`. `channels`, `layers` and `context` are the student's sizes. Each pair is
-    shown to the teacher as it is, and `variants` more times as another exposure would have it. `crop` is the width and
-    height that a step sees of each picture; smaller pictures are left out. `gradient` and `structure` (1 - SSIM) weigh
-    beside the intensities' own l1. `emma` is the weight of EMMA's terms (eq. 6), by the sensing nets of the run folder
-    `sensing_run` and with the recipe's `fusion.alpha1`, `alpha2` and `transforms`. `start` is where the student begins
-    instead of at random.
+    `teacher`: a weights file, or `shipped`.
+    `start`: a weights file from which the student begins.
+    `channels`, `layers`, `context`: the student's sizes.
+    `variants`: how many more times the teacher sees each pair, at other exposures.
+    `crop`: width and height in px of the part of each picture that a step sees; smaller pictures are left out.
+    `gradient`, `structure`: weights of the gradients' l1 and of 1 - SSIM; the intensities' l1 has the weight 1.
+    `emma`: weight of EMMA's terms (eq. 6), with the recipe's `fusion.alpha1`, `alpha2` and `transforms`.
+    `sensing_run`: run folder of the sensing nets for EMMA's terms.
     """
 
     teacher: str = "shipped"
@@ -148,10 +164,12 @@ class Distill(_Part, frozen=True):
 
 
 class Recipe(_Part, frozen=True):
-    """A whole run. `precision` is what the sensing nets, nearly all of the arithmetic, compute in.
+    """All settings of a run.
 
-    `auto` takes bfloat16 where a GPU computes in it. All else is float32: a picture in bfloat16 has 256 levels at most,
-    and its steps are as large as the differences that the fusion net learns from.
+    `precision`: of the sensing nets, which are nearly all of the arithmetic; `auto` is bfloat16 on a GPU that computes
+    in it. All other parts are float32: a picture in bfloat16 has 256 levels at most, and the fusion net learns from
+    differences as small as one of them.
+    `checkpoint_every_s`: seconds between two checkpoints.
     """
 
     name: str
@@ -164,12 +182,18 @@ class Recipe(_Part, frozen=True):
     checkpoint_every_s: Positive = 120.0
 
 
-def load_recipe(path: str | Path) -> Recipe:
-    """Read a recipe. With `base: FILE` (beside it) it is that recipe with its own keys in their places.
+def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
+    """Read a recipe, then apply `key.sub=value` overrides.
 
-    Raises ConfigError naming the file, the key's path and the fault.
+    `base: FILE`, a path relative to the recipe, names a recipe that supplies every key that this one does not have.
+    Raises ConfigError naming the file or the override, the key's path and the fault.
     """
-    return to_struct(_tree(Path(path), ()), Recipe, f"recipe {path}")
+    tree = _tree(Path(path), ())
+    recipe = to_struct(tree, Recipe, f"recipe {path}")
+    for item in overrides:
+        override(tree, item, Recipe, "fusion.epochs=2")
+        recipe = to_struct(tree, Recipe, f"override {item!r}")
+    return recipe
 
 
 def _tree(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
@@ -186,5 +210,23 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def dump_recipe(recipe: Recipe) -> str:
-    """Return the recipe as YAML, whole, whatever files it was read from."""
+    """Return the recipe as YAML, complete, with the keys of its `base`."""
     return yaml.safe_dump(msgspec.to_builtins(recipe), sort_keys=False, width=100)
+
+
+def claim(folder: Path, recipe: Recipe) -> None:
+    """Write the recipe into the run folder.
+
+    Raises ConfigError if the folder holds another recipe; OutputUnwritable.
+    """
+    kept = folder / "recipe.yaml"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not kept.exists():
+            partial = folder / "recipe.yaml.partial"
+            partial.write_text(dump_recipe(recipe), encoding="utf-8")
+            partial.replace(kept)
+        elif load_recipe(kept) != recipe:
+            raise ConfigError(f"run folder {folder} was begun with another recipe ({kept}); give another with --run")
+    except OSError as e:
+        raise OutputUnwritable(f"run folder {folder} cannot be written: {e.strerror or e}") from e

@@ -1,4 +1,4 @@
-"""Two recordings as registered pairs: paired, mapped to 8 bits and aligned by the very parts that fuse them."""
+"""Read two recordings as registered pairs, with the pairing, thermal mapping and alignment of `rtfuse fuse`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from rtfuse.types import Image, Pair
 class Registered:
     """Thermal (H, W) uint8 on the grid of RGB (H, W, 3) uint8, at RGB's `frame_id`.
 
-    `valid` is (H, W) uint8, 255 where thermal reaches; None means everywhere. `stretched`: for want of a calibration,
-    thermal was merely brought to RGB's size.
+    `valid` is (H, W) uint8, 255 where thermal reaches; None means everywhere. `stretched` is True if thermal was only
+    resized to RGB's size, without a calibration.
     """
 
     ir: Image
@@ -28,9 +28,9 @@ class Registered:
 
 
 def registered(ir: str, rgb: str, calib: str | None = None) -> Iterator[Registered]:
-    """Yield every pair of two recordings (or `synthetic:` sources), as `rtfuse fuse` would fuse them.
+    """Yield every pair of two recordings (or `synthetic:` sources), as `rtfuse fuse` fuses them.
 
-    Raises the `RtfuseError` of whatever cannot be opened or read.
+    Raises RtfuseError if a recording or the calibration cannot be opened or read.
     """
     rig = open_rig(
         Config(

@@ -1,8 +1,8 @@
-"""One training run: its folder, its loop, its checkpoints. Devices and several GPUs are Fabric's work.
+"""Run the training loop of a stage, with its checkpoints and logs. Lightning Fabric handles devices and several GPUs.
 
-A run folder holds `recipe.yaml`, `log.csv`, TensorBoard's events, `STAGE.ckpt` (written whole or not at all), samples
-as pictures, and in the end the weights. What a step does depends on nothing but the seed and its number, so a resumed
-run follows the very curve of one that was never stopped.
+A run folder holds `recipe.yaml`, `log.csv`, TensorBoard's events, `STAGE.ckpt` (written whole or not at all), sample
+pictures, and in the end the weights. A step depends only on the seed and its number, so a resumed run follows the
+curve of an undisturbed one.
 """
 
 from __future__ import annotations
@@ -31,18 +31,19 @@ from torch import Tensor, nn
 
 from rtfuse.errors import OutputUnwritable, RtfuseError, SourceUnreadable
 from trainer.recipe import Recipe
+from trainer.stage import Stage
 
 _LOG_EVERY = 10
 
 
 class TrainingDiverged(RtfuseError, ArithmeticError):
-    """A loss is not a number; the message names the step, the batch's scenes and the last good checkpoint."""
+    """Raised when a loss is not a number; names the step, the batch's scenes and the last good checkpoint."""
 
     exit_status = 1
 
 
 def make_fabric() -> Fabric:
-    """Return the devices of this process group: all that there are, or torchrun's."""
+    """Return the devices of this process group: those that torchrun assigns, else all devices of the machine."""
     here = int(os.environ.get("LOCAL_WORLD_SIZE", 0))  # set by torchrun
     nodes = int(os.environ.get("WORLD_SIZE", 1)) // here if here else 1
     fabric = Fabric(devices=here or "auto", num_nodes=nodes)
@@ -51,36 +52,8 @@ def make_fabric() -> Fabric:
 
 
 @dataclass(slots=True)
-class Stage:
-    """What the loop needs of a stage.
-
-    `task` is a module whose forward takes what `batch` returns and gives the loss and its named parts. `names` tells
-    the scenes of a step's batch. `sample` draws a picture of how far it is, (H, W, 3) uint8 BGR.
-    """
-
-    name: str
-    task: nn.Module
-    steps_per_epoch: int
-    epochs: int
-    learning_rate: float
-    halve_every: int
-    batch: Callable[[int], tuple[Any, ...]]
-    names: Callable[[int], Sequence[str]]
-    sample: Callable[[nn.Module], Any] | None = None
-
-    @property
-    def steps(self) -> int:
-        """The number of steps of the whole stage."""
-        return self.steps_per_epoch * self.epochs
-
-    def rate(self, step: int) -> float:
-        """Return the learning rate of a step."""
-        return self.learning_rate * float(0.5 ** (step // self.steps_per_epoch // self.halve_every))
-
-
-@dataclass(slots=True)
 class Run:
-    """A run folder and the devices that work on it."""
+    """Trains the stages of a recipe in a run folder, on the devices of `fabric`."""
 
     folder: Path
     recipe: Recipe
@@ -88,7 +61,7 @@ class Run:
     console: Console = field(default_factory=lambda: Console(stderr=True))
 
     def checkpoint(self, stage: str) -> Path:
-        """Return where the stage's state is kept."""
+        """Return the path of a stage's checkpoint."""
         return self.folder / f"{stage}.ckpt"
 
     def train(self, stage: Stage, *, until: int | None = None) -> nn.Module:
@@ -129,7 +102,7 @@ class Run:
 
     def set_up(self, stage: Stage) -> tuple[nn.Module, Any]:
         """Return the stage's task and its optimizer, ready on the devices."""
-        # A fifth faster on processors, and what tensor cores take.
+        # A fifth faster on processors, and the layout that tensor cores take.
         stage.task.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         trained = [p for p in stage.task.parameters() if p.requires_grad]
         task, optimizer = self.fabric.setup(stage.task, torch.optim.Adam(trained, lr=stage.learning_rate))
@@ -138,7 +111,7 @@ class Run:
     def step(
         self, stage: Stage, task: nn.Module, optimizer: Any, step: int, mark: Callable[[str], None] = lambda _: None
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Take one optimizer step; return its loss and parts. `mark` hears of every phase that is done."""
+        """Take one optimizer step; return its loss and parts. Calls `mark` with the name of each finished phase."""
         for group in optimizer.param_groups:
             group["lr"] = stage.rate(step)
         torch.manual_seed((self.recipe.seed * 1_000_003 + step) * self.fabric.world_size + self.fabric.global_rank)
@@ -161,8 +134,7 @@ class Run:
         return tuple(self.fabric.to_device(x[rank::world]) if torch.is_tensor(x) else x for x in batch)
 
     def _checked(self, stage: Stage, recent: Sequence[tuple[int, Tensor, dict[str, Tensor]]]) -> dict[str, float]:
-        """Return the means of the last steps; a loss that is not a number stops the run."""
-        # Of all processes: where one has no number, every one has to stop.
+        """Return the means of the last steps over all processes. Raises TrainingDiverged, in all of them."""
         losses = self._mean(torch.stack([loss for _, loss, _ in recent])).tolist()
         for (step, _, _), loss in zip(recent, losses, strict=True):
             if not math.isfinite(loss):
@@ -191,7 +163,7 @@ class Run:
             "task": stage.task.state_dict(),
             "optimizer": optimizer.state_dict(),
         }
-        buffer = io.BytesIO()  # torch, when it writes to files itself, does not say why it could not
+        buffer = io.BytesIO()  # torch's own file writer does not report why a write fails
         torch.save(state, buffer)
         _write_whole(self.checkpoint(stage.name), buffer.getbuffer())
 
@@ -227,7 +199,7 @@ class Run:
 
 
 def _write_whole(path: Path, data: memoryview) -> None:
-    """Write a file whole or not at all, even if the power goes; raises OSError naming it, and leaves what was there."""
+    """Write a file whole or not at all, even if the power fails. Raises OSError naming it; an older file stays."""
     partial = path.with_name(path.name + ".partial")
     try:
         with partial.open("wb") as file:
@@ -243,7 +215,7 @@ def _write_whole(path: Path, data: memoryview) -> None:
 class Log:
     """Writes losses and learning rate to `log.csv` and for TensorBoard, on one process only.
 
-    The events are not left to TensorBoard's writer: its thread prints what fails, and raises it at a later step.
+    It does not use TensorBoard's writer, whose thread prints errors and raises them at a later step.
     """
 
     def __init__(self, folder: Path, stage: str, *, enabled: bool) -> None:

@@ -1,4 +1,4 @@
-"""First stage: the sensing nets learn to map fused images back to their sources (EMMA, section 3.3)."""
+"""First stage: train the sensing nets to map fused images back to their sources (EMMA, section 3.3)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rtfuse.errors import SourceUnreadable
 from trainer.data import Patches
 from trainer.pictures import sheet
 from trainer.recipe import Recipe, Sensing, load_recipe
-from trainer.run import Stage
 from trainer.sensing_net import SensingNet
+from trainer.stage import Stage, patch_stage
 
 
 class SensingTask(nn.Module):
@@ -34,7 +34,7 @@ class SensingTask(nn.Module):
 
 
 def in_half(recipe: Recipe) -> bool:
-    """Whether the sensing nets of this recipe compute in bfloat16 on this machine."""
+    """Return True if the sensing nets of this recipe compute in bfloat16 on this machine."""
     if recipe.precision == "auto":
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
     return recipe.precision == "bf16-mixed"
@@ -46,11 +46,11 @@ def sensing_stage(recipe: Recipe, patches: Patches) -> Stage:
     torch.manual_seed(recipe.seed)
 
     def batch(step: int) -> tuple[Tensor, ...]:
-        return patches.fused(patches.rows(step, options.batch), options.crop_px, patches.dice(step))
+        return patches.fused(patches.rows(step, options.batch), options.crop_px, patches.rng(step))
 
     @torch.no_grad()
     def sample(task: nn.Module) -> Any:
-        fused, ir, luma = patches.fused([k * len(patches) // 6 for k in range(6)], None, patches.dice(0))
+        fused, ir, luma = patches.fused([k * len(patches) // 6 for k in range(6)], None, patches.rng(0))
         assert isinstance(task, SensingTask)
         device = next(task.parameters()).device
         was, _ = task.training, task.eval()
@@ -58,21 +58,11 @@ def sensing_stage(recipe: Recipe, patches: Patches) -> Stage:
         task.train(was)
         return sheet(columns, ["fused", "thermal", "sensed", "luma", "sensed"])
 
-    return Stage(
-        name="sensing",
-        task=SensingTask(options, half=in_half(recipe)),
-        steps_per_epoch=patches.steps(options.batch),
-        epochs=options.epochs,
-        learning_rate=options.learning_rate,
-        halve_every=options.halve_every,
-        batch=batch,
-        names=lambda step: [patches.index.scenes[row] for row in patches.rows(step, options.batch)],
-        sample=sample,
-    )
+    return patch_stage("sensing", options, patches, SensingTask(options, half=in_half(recipe)), batch, sample)
 
 
 def sensing_net_of(run: Path) -> SensingTask:
-    """Return both nets of a run folder as its checkpoint has them. Raises SourceUnreadable if none fits."""
+    """Return both nets of a run folder's checkpoint. Raises SourceUnreadable if it is missing or does not fit."""
     path = run / "sensing.ckpt"
     try:
         recipe = load_recipe(run / "recipe.yaml")

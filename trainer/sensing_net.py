@@ -1,7 +1,7 @@
-"""The sensing nets A_i and A_v: what a thermal, or an RGB, camera would have seen of a fused image.
+"""The sensing nets A_i and A_v: predict the picture of the thermal, or the RGB, camera from a fused image.
 
 Five-level U-Nets (Ronneberger et al., MICCAI 2015). They are trained in the first stage, frozen in the second, and
-never deployed, so their width is a matter of training time alone.
+never deployed, so their width affects only the training time.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ def _twice(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class SensingNet(nn.Module):
-    """A fused image, (N, 1, H, W) in [0, 1], to one of its sources, (N, 1, H, W) in (0, 1); H, W multiples of 16.
+    """Maps a fused image, (N, 1, H, W) in [0, 1], to one of its sources, (N, 1, H, W) in (0, 1).
 
-    `width` is the channels of the finest level, doubled at each coarser one; 64 as published (39 M parameters).
-
-    `optics`, not in the paper, gives the camera a lens and a detector: a binomial low pass (1, 2, 1)²/16, which takes
-    away a checkerboard of one pixel altogether, and Gaussian noise of the standard deviation `noise`. A net that sees
-    through them cannot be told about the sources by patterns that no camera would resolve.
-
-    `autocast`: all but the picture that goes in and the one that comes out is in bfloat16 where that pays.
+    H and W are multiples of 16.
+    `width`: channels of the finest level, doubled at each coarser one; 64 as published (39 M parameters).
+    `optics`: not in the paper: a binomial low pass (1, 2, 1)²/16 on the input, which removes a checkerboard of one
+    pixel, like a lens and a detector.
+    `noise`: not in the paper: standard deviation of Gaussian noise on the input. Low pass and noise keep the fusion net
+    from telling the sensing nets about the sources by patterns that a camera does not resolve.
+    `autocast`: compute in bfloat16, except for the input and output pictures.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class SensingNet(nn.Module):
         self.head = nn.Conv2d(width, 1, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the source that the camera would have seen."""
+        """Return the predicted source."""
         x = self._arriving(x)
         with torch.autocast(x.device.type, torch.bfloat16) if self.autocast else nullcontext():
             x = self._features(x)
@@ -74,6 +74,6 @@ class SensingNet(nn.Module):
         return x + self.noise * torch.randn_like(x) if self.noise else x
 
     def frozen(self) -> SensingNet:
-        """Fix the net as it is: no gradient to its weights, and its BatchNorm keeps the statistics that it has."""
+        """Freeze the weights and BatchNorm's statistics."""
         self.requires_grad_(False)
         return self.eval()

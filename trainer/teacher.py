@@ -1,7 +1,8 @@
-"""What the teacher makes of whole pictures, computed once: thermal, luma and fused, in one file.
+"""Fuse whole pictures with the teacher once (`imitate`), and load batches of the results (`Pictures`).
 
-A prepared folder holds `pictures.bin`, the planes of all pictures one after another, each (3, H, W) uint8, and
-`pictures.json`, which says where each begins.
+A prepared folder holds:
+`pictures.bin`: thermal, luma and fused of all pictures one after another, each (3, H, W) uint8;
+`pictures.json`: the scene, size and offset of each picture.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ FuseLuma = Callable[[Image, Image], Image]
 
 
 class Place(msgspec.Struct, frozen=True):
-    """One picture: its scene, its size, where its planes begin in the file, how often it is drawn."""
+    """One picture: its scene, its size in px, its offset in the file in bytes, its weight in the draw."""
 
     scene: str
     height: int
@@ -33,7 +34,7 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class PictureIndex(msgspec.Struct, frozen=True):
-    """`pictures.json`: the pictures, what they were made of, and what was refused."""
+    """`pictures.json`: the pictures, the teacher that made them, and the number of refusals by reason."""
 
     made_of: dict[str, str | int]
     pictures: list[Place]
@@ -41,7 +42,7 @@ class PictureIndex(msgspec.Struct, frozen=True):
 
 
 def imitate(data: Data, options: Distill, teacher: FuseLuma, about: dict[str, str | int], out: Path) -> PictureIndex:
-    """Let the teacher fuse every pair of all roots, and its variants, into the folder `out`; return their index.
+    """Fuse every pair of all roots, and its variants, with the teacher into the folder `out`; return their index.
 
     `teacher` takes thermal and luma, (H, W) uint8 each. `about` identifies it, for resumed runs. Raises ConfigError if
     fewer than `options.batch` pictures are left; OutputUnwritable.
@@ -57,13 +58,12 @@ def imitate(data: Data, options: Distill, teacher: FuseLuma, about: dict[str, st
                 places.append(Place(name, h, w, at, weight))
                 at += planes.nbytes
         index = PictureIndex(about, places, dict(refused))
-        # The index comes last: without it, nothing was prepared.
+        # The index comes last: a folder without it counts as not prepared.
         (out / "pictures.json").write_bytes(msgspec.json.encode(index))
     except OSError as e:
         raise OutputUnwritable(f"{out} cannot be written: {e.strerror or e}") from e
     if len(places) < options.batch:
-        reasons = ", ".join(f"{n} × {reason} (e.g. {refused.examples[reason]})" for reason, n in refused.items())
-        raise ConfigError(f"data: {len(places)} pictures, at least {options.batch} are needed; {reasons or 'no pairs'}")
+        raise ConfigError(f"data: {len(places)} pictures, at least {options.batch} are needed; {refused.summary()}")
     return index
 
 
@@ -83,12 +83,12 @@ def _pictures(data: Data, options: Distill, refused: Refusals) -> Iterator[tuple
 
 
 def hash_of(name: str) -> int:
-    """Return a number that belongs to a name, in every process the same."""
+    """Return a number derived from a name, the same in every process."""
     return int.from_bytes(name.encode()[-8:], "little")
 
 
 def exposed(picture: Image, rng: np.random.Generator) -> Image:
-    """Return a picture, (H, W) uint8, as another exposure would have it: gamma, contrast and level drawn by `rng`."""
+    """Return a picture, (H, W) uint8, at another exposure: gamma, contrast and level are drawn from `rng`."""
     gamma, gain, level = np.exp(rng.uniform(-0.5, 0.5)), rng.uniform(0.5, 1.3), rng.uniform(-0.1, 0.1)
     table = gain * (np.arange(256) / 255) ** gamma + level
     changed: Image = np.clip(255 * table, 0, 255).round().astype(np.uint8)[picture]
@@ -96,9 +96,9 @@ def exposed(picture: Image, rng: np.random.Generator) -> Image:
 
 
 class Pictures:
-    """The prepared pictures of a folder, as batches that depend on nothing but the seed and the step.
+    """Loads batches of the prepared pictures of a folder; a batch depends only on the seed and the step.
 
-    Raises SourceUnreadable if the folder was not prepared, or not completely.
+    Raises SourceUnreadable if the folder was not prepared completely.
     """
 
     def __init__(self, folder: Path, *, seed: int) -> None:
@@ -115,16 +115,16 @@ class Pictures:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How much there is to learn from, for manifests."""
+        """The numbers of pictures and of scenes, for manifests."""
         return {"pictures": len(self), "scenes": len({p.scene for p in self.index.pictures})}
 
-    def dice(self, step: int) -> torch.Generator:
-        """Return the random numbers of one step."""
+    def rng(self, step: int) -> torch.Generator:
+        """Return the random number generator of one step."""
         return torch.Generator().manual_seed((self._seed * 1_000_003 + step) % 2**63)
 
     def rows(self, step: int, batch: int) -> list[int]:
-        """Return the numbers of the pictures in one step's batch."""
-        return torch.multinomial(self._weights, batch, replacement=True, generator=self.dice(-1 - step)).tolist()
+        """Return the row numbers of one step's batch."""
+        return torch.multinomial(self._weights, batch, replacement=True, generator=self.rng(-1 - step)).tolist()
 
     def whole(self, row: int) -> Image:
         """Return thermal, luma and fused of one picture, (3, H, W) uint8."""
@@ -133,15 +133,15 @@ class Pictures:
         planes: Image = self._data[place.offset : end].reshape(3, place.height, place.width)
         return planes
 
-    def crops(self, rows: list[int], crop_wh: tuple[int, int], dice: torch.Generator) -> Tensor:
-        """Return a part of each picture, at a random place and perhaps mirrored, (N, 3, H, W) uint8."""
+    def crops(self, rows: list[int], crop_wh: tuple[int, int], rng: torch.Generator) -> Tensor:
+        """Return a random crop of each picture, mirrored half of the time, (N, 3, H, W) uint8."""
         (w, h), parts = crop_wh, []
         for row in rows:
             planes = self.whole(row)
             top, left = (
-                int(torch.randint(side - part + 1, (), generator=dice))
+                int(torch.randint(side - part + 1, (), generator=rng))
                 for side, part in zip(planes.shape[1:], (h, w), strict=True)
             )
             part = planes[:, top : top + h, left : left + w]
-            parts.append(part[:, :, ::-1] if torch.rand((), generator=dice) < 0.5 else part)
+            parts.append(part[:, :, ::-1] if torch.rand((), generator=rng) < 0.5 else part)
         return torch.from_numpy(np.stack(parts))

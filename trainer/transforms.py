@@ -1,8 +1,8 @@
-"""T_g: the shifts, rotations and reflections to which a fused image's meaning is indifferent (EMMA, section 3.3).
+"""T_g: draw and apply shifts, rotations and reflections, which do not change an image's meaning (EMMA, section 3.3).
 
-A transform is drawn (`draw`) apart from being applied, so that the same one can be applied to several images.
-`valid` says which pixels of the result come from inside the image: all of them for the exact transforms (cyclic
-shifts, quarter turns, reflections), fewer for a rotation by any other angle.
+Drawing (`draw`) and applying are separate, so that one transform can be applied to several images.
+`valid` marks the pixels of the result that come from inside the image: all of them for the exact transforms (cyclic
+shifts, quarter turns, reflections), fewer for a rotation by another angle.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Transform(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """A cyclic shift by whole pixels: what leaves on one side comes in on the other."""
+    """A cyclic shift by whole pixels."""
 
     down: int
     right: int
@@ -37,7 +37,7 @@ class Shift:
         return x.roll((self.down, self.right), (-2, -1))
 
     def valid(self, x: Tensor) -> Tensor | None:
-        """All of it."""
+        """Return None: all of it is valid."""
         return None
 
 
@@ -52,7 +52,7 @@ class QuarterTurns:
         return x.rot90(self.turns, (-2, -1))
 
     def valid(self, x: Tensor) -> Tensor | None:
-        """All of it."""
+        """Return None: all of it is valid."""
         return None
 
 
@@ -69,13 +69,13 @@ class Reflection:
         return x.flip(axes)
 
     def valid(self, x: Tensor) -> Tensor | None:
-        """All of it."""
+        """Return None: all of it is valid."""
         return None
 
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """A rotation about the centre by any angle, counter-clockwise as seen, bilinear; what comes from outside is 0."""
+    """A rotation about the centre by any angle, counter-clockwise as seen, bilinear; 0 outside the image."""
 
     degrees: float
 
@@ -84,7 +84,7 @@ class Rotation:
         return F.grid_sample(x, self._grid(x), mode="bilinear", padding_mode="zeros", align_corners=False)
 
     def valid(self, x: Tensor) -> Tensor | None:
-        """What came from inside the image, with all four neighbours that it was mixed from."""
+        """Return 1 where all four interpolated pixels are inside the image, else 0, (1, 1, H, W)."""
         ones = torch.ones(1, 1, *x.shape[-2:], device=x.device, dtype=torch.float32)
         inside = F.grid_sample(ones, self._grid(ones), mode="bilinear", padding_mode="zeros", align_corners=False)
         return (inside > 0.999).to(x.dtype)
@@ -93,7 +93,7 @@ class Rotation:
         h, w = x.shape[-2:]
         angle = torch.deg2rad(torch.tensor(self.degrees, dtype=torch.float32))
         c, s = float(angle.cos()), float(angle.sin())
-        # Normalised coordinates are stretched to the square: undo and redo that around the rotation.
+        # Normalised coordinates stretch the image to a square: undo and redo that around the rotation.
         theta = torch.tensor([[c, -s * h / w, 0.0], [s * w / h, c, 0.0]], device=x.device, dtype=torch.float32)
         return F.affine_grid(theta.expand(x.shape[0], 2, 3), [x.shape[0], 1, h, w], align_corners=False).to(x.dtype)
 

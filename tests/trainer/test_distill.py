@@ -50,7 +50,7 @@ def test_the_teacher_sees_whole_pictures_and_their_variants(taught):
 
 def test_batches_depend_on_seed_and_step_alone_and_crops_are_of_one_place(taught):
     first, again, other = (Pictures(taught, seed=s) for s in (1, 1, 2))
-    batches = [p.crops(p.rows(3, 4), (96, 64), p.dice(3)) for p in (first, again, other)]
+    batches = [p.crops(p.rows(3, 4), (96, 64), p.rng(3)) for p in (first, again, other)]
     assert batches[0].shape == (4, 3, 64, 96)
     assert torch.equal(batches[0], batches[1])
     assert not torch.equal(batches[0], batches[2])

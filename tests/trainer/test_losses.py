@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rtfuse.fuse.networks.ufuser import UFuser
 from trainer import transforms
-from trainer.losses import distance, fusion_loss, sobel
+from trainer.losses import Nets, distance, fusion_loss, sobel
 from trainer.sensing_net import SensingNet
 
 
@@ -122,7 +122,7 @@ def test_the_loss_is_the_sum_of_its_terms():
     fusion, a, b = nets()
     ir, luma = images(2, 1, 32, 32).float(), images(2, 1, 32, 32, seed=1).float()
     with torch.no_grad():
-        terms = fusion_loss(fusion, a, b, ir, luma, [transforms.Shift(3, 5)], alpha1=0.7, alpha2=0.3)
+        terms = fusion_loss(Nets(fusion, a, b), ir, luma, [transforms.Shift(3, 5)], alpha1=0.7, alpha2=0.3)
         f = fusion(ir, luma)
         moved = f.roll((3, 5), (-2, -1))
         assert terms.thermal == pytest.approx(float(distance(a(f), ir)), rel=1e-5)
@@ -130,18 +130,18 @@ def test_the_loss_is_the_sum_of_its_terms():
         assert terms.equivariance == pytest.approx(float(distance(moved, fusion(a(moved), b(moved)))), rel=1e-5)
         total = terms.thermal + 0.7 * terms.visible + 0.3 * terms.equivariance
         assert terms.total == pytest.approx(float(total))
-        assert fusion_loss(fusion, a, b, ir, luma, []).equivariance == 0
+        assert fusion_loss(Nets(fusion, a, b), ir, luma, []).equivariance == 0
 
 
 def test_direct_losses_compare_with_the_sources_and_leave_equivariance_to_the_sensing_nets():
     fusion, a, b = nets()
     ir, luma = images(2, 1, 32, 32).float(), images(2, 1, 32, 32, seed=1).float()
     with torch.no_grad():
-        terms = fusion_loss(fusion, a, b, ir, luma, [transforms.Shift(3, 5)], direct=True)
+        terms = fusion_loss(Nets(fusion, a, b), ir, luma, [transforms.Shift(3, 5)], direct=True)
         f = fusion(ir, luma)
         assert terms.thermal == pytest.approx(float(distance(f, ir)), rel=1e-5)
         assert terms.visible == pytest.approx(float(distance(f, luma)), rel=1e-5)
-        sensed = fusion_loss(fusion, a, b, ir, luma, [transforms.Shift(3, 5)])
+        sensed = fusion_loss(Nets(fusion, a, b), ir, luma, [transforms.Shift(3, 5)])
         assert terms.equivariance == pytest.approx(float(sensed.equivariance), rel=1e-5)
 
 
@@ -149,7 +149,7 @@ def test_gradients_flow_to_the_fusion_net_alone_and_batch_norm_stays():
     fusion, a, b = nets()
     before = {k: v.clone() for k, v in a.state_dict().items()}
     ir, luma = images(2, 1, 32, 32).float(), images(2, 1, 32, 32, seed=1).float()
-    fusion_loss(fusion, a, b, ir, luma, transforms.draw_set((32, 32), rng(), per_kind=1)).total.backward()
+    fusion_loss(Nets(fusion, a, b), ir, luma, transforms.draw_set((32, 32), rng(), per_kind=1)).total.backward()
     assert all(p.grad is None for net in (a, b) for p in net.parameters())
     assert sum(p.grad is not None and bool(p.grad.abs().max() > 0) for p in fusion.parameters()) > 300
     assert all(torch.equal(v, before[k]) for k, v in a.state_dict().items())

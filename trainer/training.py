@@ -1,0 +1,76 @@
+"""Run the stages of a recipe in a run folder, up to the weights that rtfuse loads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from torch import nn
+
+from rtfuse.errors import ConfigError
+from trainer.data import Patches, prepare
+from trainer.distill import DistillTask, distill_stage, taught
+from trainer.export import export, manifest_of, trained
+from trainer.fusion import fusion_stage
+from trainer.recipe import Recipe
+from trainer.run import Run, make_fabric
+from trainer.sensing import SensingTask, sensing_stage
+from trainer.teacher import Pictures
+
+StageName = Literal["both", "sensing", "fusion"]
+
+
+def train(recipe: Recipe, folder: Path, stage: StageName = "both") -> Path | None:
+    """Train the stages of a recipe, resuming from the checkpoints in `folder`; prepare the patches if none are there.
+
+    Returns the weights file. Returns None after the first stage alone, after an ablation, and in every process but the
+    first. Raises ConfigError if `stage` is "fusion" and the first stage has no checkpoint.
+    """
+    fabric = make_fabric()
+    if fabric.is_global_zero and not (folder / "data" / "index.json").exists():
+        prepare(recipe.data, folder / "data")
+    fabric.barrier()
+    patches = Patches(folder / "data", seed=recipe.seed)
+    run = Run(folder, recipe, fabric)
+    first = sensing_stage(recipe, patches)
+    if stage == "fusion" and not run.checkpoint("sensing").exists():
+        raise ConfigError(f"--stage fusion needs {run.checkpoint('sensing')}; run --stage sensing first")
+    # A recipe that is all warm-up does not use the sensing nets.
+    sensed = stage == "sensing" or recipe.fusion.epochs > recipe.fusion.warm_up_epochs
+    sensing = run.train(first) if sensed else first.task
+    if stage == "sensing":
+        return None
+    assert isinstance(sensing, SensingTask)
+    run.train(fusion_stage(recipe, patches, sensing))
+    if not fabric.is_global_zero:
+        return None
+    if recipe.fusion.without:
+        print(f"an ablation, not for deployment; judge it: trainer eval --run {folder} --ir IR --rgb RGB")
+        return None
+    net, steps = trained(folder)
+    return _write(net, folder / "ufuser.safetensors", recipe, steps, patches.counts)
+
+
+def distill(recipe: Recipe, folder: Path) -> Path | None:
+    """Train the student, resuming from the checkpoint in `folder`; run the teacher if its pictures are not there.
+
+    Returns the weights file; None in every process but the first.
+    """
+    fabric = make_fabric()
+    if fabric.is_global_zero and not (folder / "data" / "pictures.json").exists():
+        index = taught(recipe, folder / "data")
+        print(f"{len(index.pictures)} pictures of the teacher in {folder / 'data'}")
+    fabric.barrier()
+    pictures = Pictures(folder / "data", seed=recipe.seed)
+    stage = distill_stage(recipe, pictures)
+    task = Run(folder, recipe, fabric).train(stage)
+    if not fabric.is_global_zero:
+        return None
+    assert isinstance(task, DistillTask)
+    return _write(task.student, folder / "student.safetensors", recipe, stage.steps, pictures.counts)
+
+
+def _write(net: nn.Module, weights: Path, recipe: Recipe, steps: int, counts: Mapping[str, int]) -> Path:
+    export(net, weights, manifest_of(recipe, steps, counts, {}, network=weights.stem))
+    return weights
