@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -18,8 +18,10 @@ from rich.table import Table
 
 import rtfuse
 from rtfuse.align.drift import DriftMonitor
+from rtfuse.cli.notes import notes, open_rig_or_advise
 from rtfuse.cli.signals import Signals
 from rtfuse.cli.status import CAUSES, one_line, slow_fuser, sources_line, watching
+from rtfuse.cli.words import size_of
 from rtfuse.config import Config, Detector, Web
 from rtfuse.errors import ConfigError, Interrupted
 from rtfuse.fuse import DEFAULT_FUSER, Engine
@@ -27,25 +29,36 @@ from rtfuse.hints import install_hint
 from rtfuse.observe.stats import Snapshot
 from rtfuse.observe.trace import Trace
 from rtfuse.pipeline.build import introduce, open_lasting, open_publisher, open_raw, open_rig
+from rtfuse.pipeline.parts import Rig
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.run import Pipeline
 from rtfuse.publish.publisher import Publisher
 from rtfuse.record.raw import RawRecorder
 from rtfuse.record.session import RecordSummary, record
 from rtfuse.record.video import PictureWriter, Writer, open_writer
-from rtfuse.types import Frame, Source, Stream
+from rtfuse.types import Frame, Sink, Source, Stream
 
 
-def run_live(settings: Config, signals: Signals, console: Console, replay: str | None = None) -> Snapshot:
-    """`rtfuse run`: fuse at the sources' own pace, publish, record; returns the counts."""
+def run_live(
+    settings: Config,
+    signals: Signals,
+    console: Console,
+    replay: str | None = None,
+    *,
+    window: Sink | None = None,
+    show: Callable[[Console, Callable[[], Snapshot]], AbstractContextManager[None]] = watching,
+) -> Snapshot:
+    """`rtfuse run`: fuse at the sources' own pace, publish, record; returns the counts.
+
+    `window` is one more sink; `show` is entered when everything is open, and left at the end.
+    """
     publisher, writer, raw = open_publisher(settings), None, None
     trace = Trace(settings.trace, force=settings.record.force) if settings.trace else None
     try:
-        rig = open_rig(settings, replay=replay)
+        rig = open_rig_or_advise(settings, replay)
         rig.trace = trace
         console.print(sources_line(rig), soft_wrap=True, markup=False)
-        for said in _unused(settings):
-            console.print(f"note: {said}", style="yellow", soft_wrap=True, markup=False, highlight=False)
+        _print_notes(console, settings, rig, replay)
         if settings.raw.path:
             raw = open_raw(settings, rig.sources)
             rig.taps.append(partial(_tap, raw))
@@ -68,11 +81,13 @@ def run_live(settings: Config, signals: Signals, console: Console, replay: str |
         if settings.align.monitor and settings.align.calib:
             warn = partial(console.print, "warning:", style="yellow", soft_wrap=True)
             rig.sinks["drift"] = DriftMonitor(warn)
+        if window is not None:
+            rig.sinks["window"] = window
         pipeline = Pipeline(rig, signals.stop)
         rig.supervisor.status = lambda: one_line(pipeline.snapshot())
         if publisher is not None:
             publisher.statistics = lambda: pipeline.snapshot().fields()
-        with _answering(settings, pipeline, console, publisher), watching(console, pipeline.snapshot):
+        with _answering(settings, pipeline, console, publisher), show(console, pipeline.snapshot):
             result = pipeline.run(frames=settings.frames, duration_s=settings.duration_s)
         if any(cause == "busy" for _, cause in result.drops):
             console.print(f"note: {slow_fuser(str(rig.fuser))}", style="yellow", soft_wrap=True, markup=False)
@@ -88,14 +103,9 @@ def run_live(settings: Config, signals: Signals, console: Console, replay: str |
             trace.close()
 
 
-def _unused(settings: Config) -> Iterator[str]:
-    """Say what was asked for in vain."""
-    if settings.publish.keys and settings.publish.endpoint is None and not settings.publish.endpoints:
-        yield "publish.keys (--keys) encrypts nothing: nothing is published"
-    if settings.web.detections and settings.web.address is None:
-        yield "web.detections (--boxes) are drawn on the page: open it with --web"
-    if settings.web.detections_keys and not settings.web.detections:
-        yield "web.detections_keys (--boxes-keys) are for no detector: name one with --boxes"
+def _print_notes(console: Console, settings: Config, rig: Rig, replay: str | None = None) -> None:
+    for note in notes(settings, rig, replay):
+        console.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False, highlight=False)
 
 
 @contextmanager
@@ -180,6 +190,7 @@ def fuse_recordings(
     """`rtfuse fuse`: every pair once, in order, into `output`; a failed or interrupted run leaves no output."""
     rig = open_rig(settings)
     console.print(sources_line(rig), soft_wrap=True, markup=False, highlight=False)
+    _print_notes(console, settings, rig)
     rgb = rig.sources["rgb"].info
     writers: dict[str, Writer] = {}
     try:
@@ -324,14 +335,3 @@ def build_engine(console: Console, engine: str, weights: str | None, rgb_size: s
     fuser = open_fuser("ufuser", weights=weights, engine=_engine(engine))
     fuser.prepare((ih, iw), (h, w))
     console.print(f"{fuser}: ready for {w}x{h} after {time.monotonic() - start:.1f} s", soft_wrap=True)
-
-
-def size_of(text: str) -> tuple[int, int]:
-    """Return WIDTHxHEIGHT as numbers. Raises ConfigError."""
-    try:
-        width, height = map(int, text.split("x"))
-    except ValueError:
-        width = height = 0
-    if width < 1 or height < 1:
-        raise ConfigError(f"size {text!r}: want WIDTHxHEIGHT, for example 640x480")
-    return width, height
