@@ -16,6 +16,7 @@ from rich.text import Text
 
 from rtfuse.cli.app import close, err, log_to, out
 from rtfuse.cli.options import Duration, FuserName
+from rtfuse.cli.screen import StatusLine
 
 if TYPE_CHECKING:
     from rtfuse.cli.signals import Signals
@@ -44,15 +45,17 @@ def demo(
 
     need("rtfuse demo", PAGE, "web")
     log_to(err, "text")
-    settings = _settings(fuser, duration)
+    settings, starting = _settings(fuser, duration), StatusLine(out)
+    starting.show("starting: drawing the street, loading the fuser …")
     from rtfuse.cli.commands import run_live
 
     lines = Console(file=io.StringIO(), width=1000, color_system=None)  # the screen has them in its own words
-    screens = list[_Screen]()
 
     def job(signals: Signals) -> Snapshot:
-        screens.append(_Screen(settings, signals, open_page))
-        return run_live(settings, signals, lines, show=screens[0].shown)
+        try:
+            return run_live(settings, signals, lines, show=_Screen(settings, signals, starting, open_page).shown)
+        finally:
+            starting.clear()
 
     result = interruptible(job)
     assert isinstance(lines.file, io.StringIO)
@@ -88,8 +91,8 @@ def _settings(fuser: str | None, duration: float | None) -> Config:
 class _Screen:
     """The screen of the demo, and the detector whose boxes it counts."""
 
-    def __init__(self, settings: Config, signals: Signals, open_page: bool) -> None:
-        self._signals, self._open = signals, open_page
+    def __init__(self, settings: Config, signals: Signals, starting: StatusLine, open_page: bool) -> None:
+        self._signals, self._starting, self._open = signals, starting, open_page
         self._endpoint, self._boxes_endpoint = str(settings.publish.endpoint), str(settings.web.detections[0])
         self._page = f"http://{settings.web.address}"
         self._found: tuple[Header, list[Box]] | None = None
@@ -105,6 +108,7 @@ class _Screen:
         over = threading.Event()
         thread = threading.Thread(target=self._detect, args=(over,), name="rtfuse-demo-detector", daemon=True)
         thread.start()
+        self._starting.clear()
         if not drawable(out):
             out.print(self._addresses())
         if self._open and not webbrowser.open(self._page):
@@ -157,7 +161,8 @@ class _Screen:
         grid = self._addresses()
         grid.add_row("", "")
         grid.add_row("fused", f"{s.recent_hz:.1f} frames/s{fuser}, {s.frames} so far")
-        grid.add_row("age", f"{s.age_ms[0]:.0f} ms (95 % below {s.age_ms[1]:.0f} ms), from capture to subscriber")
+        age = f"{s.age_ms[0]:.0f} ms (95 % below {s.age_ms[1]:.0f} ms), from capture to publishing"
+        grid.add_row("age", age if s.frames else "-")
         grid.add_row("dropped", Text(drops_line(s), overflow="ellipsis", no_wrap=True))
         grid.add_row("detector", Text(self._boxes(), overflow="ellipsis", no_wrap=True))
         title = Text("A street at night, drawn by rtfuse, as two cameras see it. Ctrl-C ends it.\n")

@@ -8,6 +8,7 @@ from itertools import islice
 import numpy as np
 
 from rtfuse.capture import is_live, open_source
+from rtfuse.capture.stills import is_stills
 from rtfuse.config import Camera, Config
 from rtfuse.errors import DeviceUnavailable, RtfuseError, SourceLost, SourceNotFound
 from rtfuse.pipeline.build import open_rig
@@ -59,8 +60,7 @@ def _ignored(stream: str, camera: Camera) -> Iterator[str]:
     uri = camera.uri or ""
     if not uri or uri.startswith("/dev/"):
         return
-    stills = uri.startswith("synthetic:") is False and not is_live(uri)
-    given = {"size": camera.size, "fps": None if stills else camera.fps, "format": camera.format}
+    given = {"size": camera.size, "fps": None if is_stills(uri) else camera.fps, "format": camera.format}
     names = [f"{stream}.{name}" for name, value in given.items() if value is not None]
     if camera.controls:
         names.append(f"{stream}.controls")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from importlib.util import find_spec
@@ -104,7 +105,7 @@ def streams_line(s: Snapshot) -> str:
 
 
 def _triple(values: tuple[float, ...]) -> str:
-    return "/".join("-" if v != v else f"{v:.1f}" for v in values)
+    return "/".join("-" if math.isnan(v) else f"{v:.1f}" for v in values)
 
 
 def live_table(s: Snapshot) -> Table:
@@ -141,8 +142,9 @@ def summary(s: Snapshot, paths: dict[str, str] | None = None) -> Table:
     if alone:
         table.add_row("", ", ".join(alone))
     table.add_row("rate", f"{s.rate_hz:.1f} frames/s")
-    table.add_row("age", "p50 {:.1f}  p95 {:.1f}  p99 {:.1f} ms".format(*s.age_ms))
-    table.add_row("skew", "p50 {:.1f}  p95 {:.1f}  p99 {:.1f} ms".format(*s.skew_ms))
+    for name, values in (("age", s.age_ms), ("skew", s.skew_ms)):
+        if not any(math.isnan(value) for value in values):  # without a pair there is none
+            table.add_row(name, "p50 {:.1f}  p95 {:.1f}  p99 {:.1f} ms".format(*values))
     if not s.drops:
         table.add_row("drops", "none")
     for k, ((where, cause), n) in enumerate(sorted(s.drops.items())):
