@@ -155,7 +155,7 @@ def export(
     need("trainer export", ("torch", *onnx), "export")
     import msgspec
 
-    from rtfuse.cli.commands import size_of
+    from rtfuse.cli.words import size_of
     from rtfuse.fuse.networks.loading import load_network
     from trainer.export import TARGETS, Build, manifest_beside, read_metrics
     from trainer.export import export as write

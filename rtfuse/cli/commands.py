@@ -7,7 +7,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -18,8 +18,10 @@ from rich.table import Table
 
 import rtfuse
 from rtfuse.align.drift import DriftMonitor
+from rtfuse.cli.notes import notes, open_rig_or_advise
 from rtfuse.cli.signals import Signals
 from rtfuse.cli.status import CAUSES, one_line, slow_fuser, sources_line, watching
+from rtfuse.cli.words import size_of
 from rtfuse.config import Config, Detector, Web
 from rtfuse.errors import ConfigError, Interrupted
 from rtfuse.fuse import DEFAULT_FUSER, Engine
@@ -42,10 +44,19 @@ if TYPE_CHECKING:
     from rtfuse.web.server import WebServer
 
 
-def run_live(settings: Config, signals: Signals, console: Console, replay: str | None = None) -> Snapshot:
+def run_live(
+    settings: Config,
+    signals: Signals,
+    console: Console,
+    replay: str | None = None,
+    *,
+    window: Sink | None = None,
+    show: Callable[[Console, Callable[[], Snapshot]], AbstractContextManager[None]] = watching,
+) -> Snapshot:
     """`rtfuse run`: fuse at the sources' own pace, publish, record; returns the counts.
 
     Addresses and files are opened before the cameras; each part that was opened is closed, whichever one fails.
+    `window` is one more sink; `show` is entered when everything is open, and left at the end.
     """
     say = partial(console.print, soft_wrap=True, markup=False)
     with ExitStack() as stack:
@@ -59,12 +70,11 @@ def run_live(settings: Config, signals: Signals, console: Console, replay: str |
         if publisher is not None:
             stack.enter_context(publisher)
         trace = stack.enter_context(Trace(settings.trace, force=settings.record.force)) if settings.trace else None
-        rig = open_rig(settings, replay=replay, trace=trace, status=lambda: one_line(pipeline.snapshot()))
+        rig = open_rig_or_advise(settings, replay, trace=trace, status=lambda: one_line(pipeline.snapshot()))
         stack.enter_context(rig)
         about = describing(settings, rig)
         say(sources_line(rig))
-        for said in _unused(settings):
-            say(f"note: {said}", style="yellow", highlight=False)
+        _print_notes(console, settings, rig, replay)
         taps = []
         if settings.raw.path:
             taps.append(partial(_tap, stack.enter_context(closing(open_raw(settings, rig.sources)))))
@@ -77,9 +87,11 @@ def run_live(settings: Config, signals: Signals, console: Console, replay: str |
         if server is not None:
             sinks["web"] = stack.enter_context(closing(server)).live
             _print_page(settings.web, server, console)
+        if window is not None:
+            sinks["window"] = window
         age_at = next((name for name in ("publish", "record", "web") if name in sinks), None)
         pipeline = Pipeline(rig, sinks, age_at=age_at, taps=taps, stop=signals.stop)
-        with watching(console, pipeline.snapshot):
+        with show(console, pipeline.snapshot):
             result = pipeline.run(frames=settings.frames, duration_s=settings.duration_s)
         if any(cause == "busy" for _, cause in result.drops):
             say(f"note: {slow_fuser(str(rig.fuser))}", style="yellow")
@@ -100,14 +112,9 @@ def _local_sinks(settings: Config, rig: Rig, console: Console, stack: ExitStack)
     return sinks
 
 
-def _unused(settings: Config) -> Iterator[str]:
-    """Say what was asked for in vain."""
-    if settings.publish.keys and settings.publish.endpoint is None and not settings.publish.endpoints:
-        yield "publish.keys (--keys) encrypts nothing: nothing is published"
-    if settings.web.detections and settings.web.address is None:
-        yield "web.detections (--boxes) are drawn on the page: open it with --web"
-    if settings.web.detections_keys and not settings.web.detections:
-        yield "web.detections_keys (--boxes-keys) are for no detector: name one with --boxes"
+def _print_notes(console: Console, settings: Config, rig: Rig, replay: str | None = None) -> None:
+    for note in notes(settings, rig, replay):
+        console.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False, highlight=False)
 
 
 def _open_page(
@@ -191,6 +198,7 @@ def fuse_recordings(
     with ExitStack() as stack:
         rig = stack.enter_context(open_rig(settings))
         console.print(sources_line(rig), soft_wrap=True, markup=False, highlight=False)
+        _print_notes(console, settings, rig)
         rgb = rig.sources["rgb"].info
         writers: dict[str, Writer] = {}
         writers["record"] = open_writer(
@@ -337,14 +345,3 @@ def build_engine(console: Console, engine: str, weights: str | None, rgb_size: s
     fuser = open_fuser("ufuser", weights=weights, engine=_engine(engine))
     fuser.prepare((ih, iw), (h, w))
     console.print(f"{fuser}: ready for {w}x{h} after {time.monotonic() - start:.1f} s", soft_wrap=True)
-
-
-def size_of(text: str) -> tuple[int, int]:
-    """Return WIDTHxHEIGHT as numbers. Raises ConfigError."""
-    try:
-        width, height = map(int, text.split("x"))
-    except ValueError:
-        width = height = 0
-    if width < 1 or height < 1:
-        raise ConfigError(f"size {text!r}: want WIDTHxHEIGHT, for example 640x480")
-    return width, height

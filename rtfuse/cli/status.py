@@ -1,18 +1,17 @@
-"""What the terminal shows while a pipeline runs, and when it has ended."""
+"""Put the state of a running pipeline, and its summary, into words and tables for the terminal."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from rtfuse.cli.screen import status
 from rtfuse.hints import install_hint
 from rtfuse.observe.health import State
 from rtfuse.observe.stats import Snapshot
@@ -42,17 +41,22 @@ _MODES = {"rgb": "of RGB alone", "ir": "of thermal alone", "held": "that repeat 
 
 
 def sources_line(rig: Rig) -> str:
-    """Return what was opened: coding, size, depth, rate of both, the fuser, the tolerance, how far thermal reaches."""
+    """Return two lines on what was opened.
+
+    The first has coding, size, depth and rate of both streams, and the tolerance; the second has the fuser and the
+    share of the RGB picture that thermal reaches.
+    """
     parts = []
     for stream, source in rig.sources.items():
         info = source.info
         rate = f"{info.rate_hz:.4g} Hz" if info.rate_hz else "unknown rate"
         coding = f" {info.coding}" if info.coding else ""
         parts.append(f"{stream}{coding} {info.size_wh[0]}x{info.size_wh[1]} {info.dtype} {rate}")
-    parts.append(f"fused by {rig.fuser}; paired within {rig.pairer.tolerance_ns / 1e6:.1f} ms")
+    parts.append(f"paired within {rig.pairer.tolerance_ns / 1e6:.1f} ms")
+    reach = f"thermal reaches {rig.aligner.reach:.0%} of the picture"
     if rig.aligner.stretched:
-        return "; ".join([*parts, "no calibration: thermal is stretched over the RGB picture (see --calib)"])
-    return "; ".join([*parts, f"thermal reaches {rig.aligner.reach:.0%} of the picture"])
+        reach = "no calibration (--calib): thermal is stretched over RGB"
+    return f"{'; '.join(parts)}\nfused by {rig.fuser}; {reach}"
 
 
 def slow_fuser(fuser: str) -> str:
@@ -101,7 +105,7 @@ def streams_line(s: Snapshot) -> str:
 
 
 def _triple(values: tuple[float, ...]) -> str:
-    return "/".join("-" if v != v else f"{v:.1f}" for v in values)
+    return "/".join("-" if math.isnan(v) else f"{v:.1f}" for v in values)
 
 
 def live_table(s: Snapshot) -> Table:
@@ -138,8 +142,9 @@ def summary(s: Snapshot, paths: dict[str, str] | None = None) -> Table:
     if alone:
         table.add_row("", ", ".join(alone))
     table.add_row("rate", f"{s.rate_hz:.1f} frames/s")
-    table.add_row("age", "p50 {:.1f}  p95 {:.1f}  p99 {:.1f} ms".format(*s.age_ms))
-    table.add_row("skew", "p50 {:.1f}  p95 {:.1f}  p99 {:.1f} ms".format(*s.skew_ms))
+    for name, values in (("age", s.age_ms), ("skew", s.skew_ms)):
+        if not any(math.isnan(value) for value in values):  # without a pair there is none
+            table.add_row(name, "p50 {:.1f}  p95 {:.1f}  p99 {:.1f} ms".format(*values))
     if not s.drops:
         table.add_row("drops", "none")
     for k, ((where, cause), n) in enumerate(sorted(s.drops.items())):
@@ -149,23 +154,6 @@ def summary(s: Snapshot, paths: dict[str, str] | None = None) -> Table:
     return table
 
 
-@contextmanager
-def watching(console: Console, snapshot: Callable[[], Snapshot], every_s: float = 5.0) -> Iterator[None]:
-    """Show the state while the block runs: a live table on a terminal, else a log line every `every_s`."""
-    if console.is_terminal:
-        with Live(get_renderable=lambda: live_view(snapshot()), console=console, refresh_per_second=4):
-            yield
-        return
-    over = threading.Event()
-
-    def log() -> None:
-        while not over.wait(every_s):
-            console.print(f"{time.strftime('%H:%M:%S')} {one_line(snapshot())}", soft_wrap=True, highlight=False)
-
-    thread = threading.Thread(target=log, name="rtfuse-status", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join(1.0)
+def watching(console: Console, snapshot: Callable[[], Snapshot], every_s: float = 5.0) -> AbstractContextManager[None]:
+    """Show the state while the block runs: a table in place on a terminal of its own, else a line every `every_s`."""
+    return status(console, lambda: live_view(snapshot()), lambda: one_line(snapshot()), every_s)
