@@ -11,6 +11,7 @@ from functools import partial
 from rtfuse.capture import is_live, open_source
 from rtfuse.capture.prepared import Prepared, Step
 from rtfuse.capture.reconnect import Absent, Reconnecting
+from rtfuse.capture.settings import CameraOptions
 from rtfuse.config import Camera, Config
 from rtfuse.errors import ConfigError, DeviceUnavailable, SourceLost, SourceNotFound, redact
 from rtfuse.observe.health import Health
@@ -89,10 +90,12 @@ class SourceOpener:
             camera.uri,
             stream,
             fps=camera.fps,
-            size_wh=camera.size,
-            pixel_format=camera.format,
-            controls=camera.controls,
-            words=kind.words if kind is not None and stream == "ir" else None,
+            camera=CameraOptions(
+                size_wh=camera.size,
+                pixel_format=camera.format,
+                controls=camera.controls,
+                packed_counts=kind.words if kind is not None and stream == "ir" else None,
+            ),
             timeout_s=camera.timeout_ms / 1000,
             transport=camera.transport,
             clock=self.clock,
