@@ -21,7 +21,7 @@ import zmq
 
 from rtfuse.capture import open_source
 from rtfuse.client.subscriber import Subscriber
-from rtfuse.publish.auth import Gate
+from rtfuse.publish.auth import Authenticator
 from rtfuse.publish.planes import Offer
 from rtfuse.publish.publisher import Publisher
 from rtfuse.types import Fused, Pair
@@ -56,8 +56,8 @@ def receive(pipe: Connection, endpoint: str, keys: str | None, count: int) -> No
 def messages(size: int, keys: Path | None, client: str | None, count: int) -> tuple[np.ndarray, float]:
     """Send messages of `size` bytes one by one; returns the times they took in ms, and the processor's ms for each."""
     context, (here, there) = zmq.Context(), multiprocessing.Pipe()
-    gate, s = Gate(context, keys), context.socket(zmq.PUB)
-    endpoint = gate.bind(s, "tcp://127.0.0.1:*")
+    authenticator, s = Authenticator(context, keys), context.socket(zmq.PUB)
+    endpoint = authenticator.bind(s, "tcp://127.0.0.1:*")
     process = multiprocessing.get_context("spawn").Process(target=receive, args=(there, endpoint, client, count))
     process.start()
     while not here.poll(0.05):
@@ -70,7 +70,7 @@ def messages(size: int, keys: Path | None, client: str | None, count: int) -> tu
     spent = time.process_time() - begun
     took, other = here.recv()
     process.join()
-    gate.close()
+    authenticator.close()
     s.close()
     context.term()
     return np.array(took) / 1e6, 1000 * (spent + other) / count

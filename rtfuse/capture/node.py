@@ -18,7 +18,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from rtfuse.capture import videodev2 as api
-from rtfuse.capture.pixels import DECODABLE, Offer, Sizes, fourcc_code, fourcc_name
+from rtfuse.capture.pixels import DECODABLE, CameraFormat, Sizes, fourcc_code, fourcc_name
 from rtfuse.errors import DeviceUnavailable
 
 _BUFFERS = 4
@@ -220,12 +220,12 @@ class Node:
             except OSError as e:
                 raise ValueError(f"control {control} cannot be set to {value!r}: {e.strerror}") from e
 
-    def offers(self) -> tuple[Offer, ...]:
+    def formats(self) -> tuple[CameraFormat, ...]:
         """Return the pixel formats, with sizes and rates for those that can be decoded."""
         query = api.v4l2_fmtdesc(type=_CAPTURE)
         codes = [found.pixelformat for found in api.listed(self.fd, api.VIDIOC_ENUM_FMT, query)]
         named = ((code, fourcc_name(code)) for code in codes)
-        return tuple(Offer(name, tuple(self._sizes(code)) if name in DECODABLE else ()) for code, name in named)
+        return tuple(CameraFormat(name, tuple(self._sizes(code)) if name in DECODABLE else ()) for code, name in named)
 
     def _sizes(self, code: int) -> Iterator[Sizes]:
         query = api.v4l2_frmsizeenum(pixel_format=code)

@@ -32,7 +32,7 @@ PREFERENCE: dict[Stream, tuple[str, ...]] = {
 
 DECODABLE = frozenset(name for names in PREFERENCE.values() for name in names)
 
-_HOLD_WORDS = frozenset({(256, 384), (512, 484)})
+_PACK_COUNTS = frozenset({(256, 384), (512, 484)})
 """Sizes (w, h) of the TC001, the P2 Pro and the TC002C, which send an 8-bit picture above 16-bit counts."""
 
 _LIMIT_PX: dict[Stream, int] = {"ir": 1280 * 1024, "rgb": 1280 * 720}
@@ -111,7 +111,7 @@ class Sizes:
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class CameraFormat:
     """One pixel format of a camera; `sizes` is empty if the driver does not list them."""
 
     fourcc: str
@@ -123,7 +123,7 @@ class Offer:
 
 def choose(
     stream: Stream,
-    offers: Sequence[Offer],
+    formats: Sequence[CameraFormat],
     *,
     size_wh: tuple[int, int] | None = None,
     rate_hz: float | None = None,
@@ -140,7 +140,7 @@ def choose(
         known = ", ".join(PREFERENCE[stream])
         raise ValueError(f"pixel format {pixel_format} cannot be decoded as {stream}; it must be one of {known}")
     at_least_hz = 0.97 * (rate_hz or (_FLUENT_HZ if stream == "rgb" else 0.0))  # 29.97 will do for 30
-    by_name = {offer.fourcc: offer for offer in offers}
+    by_name = {known.fourcc: known for known in formats}
     candidates = []
     for rank, fourcc in enumerate(wanted):
         if fourcc not in by_name:
@@ -153,7 +153,7 @@ def choose(
                 slow = sizes.rate_hz is not None and sizes.rate_hz < at_least_hz
                 candidates.append(((slow, rank, *_by_area(size, _LIMIT_PX[stream])), fourcc, size))
     if not candidates:
-        raise ValueError(_no_match(stream, offers, size_wh, pixel_format))
+        raise ValueError(_no_match(stream, formats, size_wh, pixel_format))
     _, fourcc, chosen = min(candidates, key=lambda candidate: candidate[0])
     return fourcc, chosen
 
@@ -164,13 +164,13 @@ def _by_area(size_wh: tuple[int, int], limit_px: int) -> tuple[bool, int]:
 
 
 def _no_match(
-    stream: Stream, offers: Sequence[Offer], size_wh: tuple[int, int] | None, pixel_format: str | None
+    stream: Stream, formats: Sequence[CameraFormat], size_wh: tuple[int, int] | None, pixel_format: str | None
 ) -> str:
     asked = [pixel_format or f"any of {', '.join(PREFERENCE[stream])}"]
     if size_wh is not None:
         asked.append(f"at {size_wh[0]}x{size_wh[1]}")
-    known = [o for o in offers if o.fourcc in PREFERENCE[stream]]
-    return f"asked for {' '.join(asked)}; it offers {'; '.join(map(str, known or offers)) or 'no format'}"
+    known = [o for o in formats if o.fourcc in PREFERENCE[stream]]
+    return f"asked for {' '.join(asked)}; it offers {'; '.join(map(str, known or formats)) or 'no format'}"
 
 
 def is_counts(fourcc: str) -> bool:
@@ -178,9 +178,9 @@ def is_counts(fourcc: str) -> bool:
     return fourcc in _COUNTS
 
 
-def holds_words(fourcc: str, size_wh: tuple[int, int]) -> bool:
+def packs_counts(fourcc: str, size_wh: tuple[int, int]) -> bool:
     """Return True if a thermal camera with this format and size sends 16-bit counts in half of its picture."""
-    return fourcc in _LUMA_BYTE and size_wh in _HOLD_WORDS
+    return fourcc in _LUMA_BYTE and size_wh in _PACK_COUNTS
 
 
 def decode(
@@ -190,31 +190,31 @@ def decode(
     stride: int,
     stream: Stream,
     *,
-    words: bool = False,
+    packed_counts: bool = False,
 ) -> Image:
     """Decode one frame; the image is a copy, so `buffer` may be reused at once.
 
     `buffer`: the bytes of the frame from the driver.
     `stride`: its bytes per line (0 if the driver does not report it; ignored for JPEG).
-    `words`: decode YUYV or UYVY for `ir` as (H, W) uint16 little-endian words. The words of a picture, not of counts,
-    then hold luma and chroma.
+    `packed_counts`: decode YUYV or UYVY for `ir` as (H, W) uint16, little-endian. Where the camera sends a
+    picture, these hold luma and chroma.
     Returns counts or luma (H, W) uint8 or uint16 for `ir`, (H, W, 3) uint8 RGB for `rgb`; YUV is BT.601, limited range.
     Raises ValueError if the bytes are too few, or are a JPEG that cannot be read or has another size; LookupError
     if the format cannot be decoded for this stream.
     """
-    dtype_of(fourcc, stream, words=words)
+    dtype_of(fourcc, stream, packed_counts=packed_counts)
     if fourcc in _JPEG:
         return _jpeg(buffer, size_wh, stream)
     if stream == "ir":
-        return _counts(buffer, fourcc, size_wh, stride, words)
+        return _counts(buffer, fourcc, size_wh, stride, packed_counts)
     return _rgb(buffer, fourcc, size_wh, stride)
 
 
-def dtype_of(fourcc: str, stream: Stream, *, words: bool = False) -> str:
+def dtype_of(fourcc: str, stream: Stream, *, packed_counts: bool = False) -> str:
     """Return the dtype of the images of `decode`, "uint8" or "uint16". Raises LookupError where it cannot decode."""
-    if fourcc not in PREFERENCE[stream] or (words and (stream == "rgb" or fourcc not in _LUMA_BYTE)):
-        raise LookupError(f"{fourcc} cannot be decoded as {'16-bit words of ' * words}{stream}")
-    return "uint16" if words or (stream == "ir" and _COUNTS.get(fourcc, "u1") != "u1") else "uint8"
+    if fourcc not in PREFERENCE[stream] or (packed_counts and (stream == "rgb" or fourcc not in _LUMA_BYTE)):
+        raise LookupError(f"{fourcc} cannot be decoded as {'16-bit words of ' * packed_counts}{stream}")
+    return "uint16" if packed_counts or (stream == "ir" and _COUNTS.get(fourcc, "u1") != "u1") else "uint8"
 
 
 def _rows(buffer: bytes | memoryview, rows: int, row_bytes: int, stride: int) -> Image:
@@ -226,11 +226,13 @@ def _rows(buffer: bytes | memoryview, rows: int, row_bytes: int, stride: int) ->
     return np.lib.stride_tricks.as_strided(data, (rows, row_bytes), (stride, 1))
 
 
-def _counts(buffer: bytes | memoryview, fourcc: str, size_wh: tuple[int, int], stride: int, words: bool) -> Image:
+def _counts(
+    buffer: bytes | memoryview, fourcc: str, size_wh: tuple[int, int], stride: int, packed_counts: bool
+) -> Image:
     w, h = size_wh
-    if fourcc in _LUMA_BYTE and not words:
+    if fourcc in _LUMA_BYTE and not packed_counts:
         return _rows(buffer, h, 2 * w, stride)[:, _LUMA_BYTE[fourcc] :: 2].copy()
-    dtype = np.dtype("<u2" if words else _COUNTS.get(fourcc, "u1"))  # NV12 begins with its luma plane
+    dtype = np.dtype("<u2" if packed_counts else _COUNTS.get(fourcc, "u1"))  # NV12 begins with its luma plane
     counts: Image = _rows(buffer, h, w * dtype.itemsize, stride).view(dtype)
     return counts.astype(dtype.newbyteorder("="), order="C")
 

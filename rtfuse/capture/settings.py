@@ -1,7 +1,9 @@
-"""Settings of one camera or recording, and of playback."""
+"""Define the settings of cameras, recordings and playback."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 import msgspec
@@ -33,3 +35,19 @@ class Playback(Section, frozen=True):
 
     speed: Positive | Literal["max"] = 1.0
     loop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CameraOptions:
+    """Ask a V4L2 camera for a mode; None leaves the choice to rtfuse and the driver.
+
+    `size_wh`: the size in pixels.
+    `pixel_format`: the V4L2 fourcc.
+    `controls`: values by name, set in this order.
+    `packed_counts`: True if YUYV carries 16-bit counts; None: if the size is that of a thermal camera that sends them.
+    """
+
+    size_wh: tuple[int, int] | None = None
+    pixel_format: str | None = None
+    controls: Mapping[str, int | bool | str] = field(default_factory=dict)
+    packed_counts: bool | None = None

@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
 from typing import Literal
 
+from rtfuse.capture.settings import CameraOptions
 from rtfuse.types import Clock, Source, Stream
 
 _NETWORK = re.compile(r"(rtsps?|https?|udp|rtp|srt|tcp|rtmps?)://", re.IGNORECASE)
@@ -26,20 +26,19 @@ def open_source(
     stream: Stream,
     *,
     fps: float | None = None,
-    size_wh: tuple[int, int] | None = None,
-    pixel_format: str | None = None,
-    controls: Mapping[str, int | bool | str] | None = None,
-    words: bool | None = None,
+    camera: CameraOptions | None = None,
     timeout_s: float = 5.0,
     transport: Literal["tcp", "udp"] = "tcp",
     clock: Clock = time.monotonic_ns,
 ) -> Source:
     """Open the source that `uri` names, as the thermal (`ir`) or visible (`rgb`) stream.
 
-    `fps` is the rate of stills and the rate asked of a camera; `size_wh`, `pixel_format` (V4L2 fourcc), `controls` and
-    `words` are a camera's, see `V4l2Source`; `transport` is RTSP's. A live source that gives nothing for `timeout_s` is
-    lost. Raises SourceNotFound, SourceUnreadable, DeviceUnavailable or ConfigError, before any frame
-    is read.
+    `fps`: the rate of stills, or the rate to ask of a camera.
+    `camera`: the mode to ask of a V4L2 camera.
+    `timeout_s`: a live source without a frame for so long is lost.
+    `transport`: that of RTSP.
+    `clock`: returns monotonic nanoseconds.
+    Raises SourceNotFound, SourceUnreadable, DeviceUnavailable or ConfigError before any frame is read.
     """
     if uri.startswith("synthetic:"):
         from rtfuse.capture.synthetic.scene import SyntheticScene, SyntheticSource
@@ -48,17 +47,7 @@ def open_source(
     if uri.startswith("/dev/"):
         from rtfuse.capture.v4l2 import V4l2Source
 
-        return V4l2Source(
-            uri,
-            stream,
-            size_wh=size_wh,
-            rate_hz=fps,
-            pixel_format=pixel_format,
-            controls=controls,
-            words=words,
-            stall_timeout_s=timeout_s,
-            clock=clock,
-        )
+        return V4l2Source(uri, stream, rate_hz=fps, options=camera, stall_timeout_s=timeout_s, clock=clock)
     if _NETWORK.match(uri):
         from rtfuse.capture.network import NetworkStream
 

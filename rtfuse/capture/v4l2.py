@@ -12,11 +12,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rtfuse.capture import videodev2 as api
 from rtfuse.capture.node import Control, Identity, Node
-from rtfuse.capture.pixels import DECODABLE, Offer, choose, decode, dtype_of, holds_words, is_counts
+from rtfuse.capture.pixels import DECODABLE, CameraFormat, choose, decode, dtype_of, is_counts, packs_counts
+from rtfuse.capture.settings import CameraOptions
 from rtfuse.errors import DeviceUnavailable, RtfuseError, SourceLost
 from rtfuse.types import LABELS, Clock, Frame, SourceInfo, Stamp, Stream
 
@@ -28,7 +28,7 @@ class CameraInfo:
     """Describe one camera of this machine.
 
     `stable_path`: a link (by-id, else by-path) that does not depend on its number; None where udev made none.
-    `offers`: its pixel formats with their sizes.
+    `formats`: its pixel formats with their sizes.
     `problem`: the reason why it could not be queried; None if it could.
     """
 
@@ -36,14 +36,14 @@ class CameraInfo:
     stable_path: str | None
     driver: str
     card: str
-    offers: tuple[Offer, ...] = ()
+    formats: tuple[CameraFormat, ...] = ()
     problem: str | None = None
     identity: Identity | None = None
     controls: tuple[Control, ...] = ()
 
     def __str__(self) -> str:
-        known = [offer.fourcc for offer in self.offers if offer.fourcc in DECODABLE]
-        detail = self.problem or ", ".join(known or [offer.fourcc for offer in self.offers]) or "no formats"
+        known = [known.fourcc for known in self.formats if known.fourcc in DECODABLE]
+        detail = self.problem or ", ".join(known or [known.fourcc for known in self.formats]) or "no formats"
         return f"{self.path}: {self.card} ({detail})"
 
 
@@ -61,8 +61,8 @@ def _describe(path: str, stable_path: str | None) -> CameraInfo | None:
     """Describe the node at `path`; None if it is not a capture device."""
     try:
         with contextlib.closing(Node(path, os.O_RDONLY)) as node:
-            offers, controls = node.offers(), tuple(node.controls())
-            return CameraInfo(path, stable_path, node.driver, node.card, offers, None, node.identity, controls)
+            formats, controls = node.formats(), tuple(node.controls())
+            return CameraInfo(path, stable_path, node.driver, node.card, formats, None, node.identity, controls)
     except OSError as e:
         if isinstance(e, RtfuseError):
             raise
@@ -80,16 +80,16 @@ def _stable_path(path: str, dev: Path) -> str | None:
 
 
 class V4l2Source:
-    """A live V4L2 camera, newest frame first: what waited behind a newer frame is dropped and counted.
+    """Read a live V4L2 camera, newest frame first: frames that a newer one overtook are dropped and counted.
 
-    `path` is `/dev/videoN` or, better, a link in `/dev/v4l/by-id` or `by-path`. `size_wh` (pixels) and
-    `pixel_format` (fourcc) are binding if given; `rate_hz` is asked for, and `info.rate_hz` says what was got.
-    `controls` are set by their names, in their order. `words`: take YUYV for 16-bit counts; None: where a thermal
-    camera's size says that it holds them.
-    `clock` must be CLOCK_MONOTONIC in production, as it is what drivers stamp frames with. `losses` counts `stale`
-    (overtaken by a newer frame), `driver` (gaps in the driver's numbering) and `corrupt` (flagged or undecodable).
-    Opening raises DeviceUnavailable; iterating raises SourceLost if the camera is unplugged or fails, or delivers
-    no frame for `stall_timeout_s` seconds.
+    `path`: `/dev/videoN` or, better, a link in `/dev/v4l/by-id` or `by-path`.
+    `rate_hz`: the rate to ask for; `info.rate_hz` is the driver's.
+    `options`: the mode; size and pixel format are binding if given.
+    `stall_timeout_s`: the longest wait for a frame.
+    `clock`: must be CLOCK_MONOTONIC in production, as drivers stamp frames with it.
+    `losses`: counts frames that are `stale` (overtaken by a newer one), missing in the `driver`'s numbering, or
+    `corrupt` (flagged or undecodable).
+    Opening raises DeviceUnavailable. Iterating raises SourceLost if the camera is unplugged, fails or stalls.
     """
 
     def __init__(
@@ -97,24 +97,13 @@ class V4l2Source:
         path: str,
         stream: Stream,
         *,
-        size_wh: tuple[int, int] | None = None,
         rate_hz: float | None = None,
-        pixel_format: str | None = None,
-        controls: Mapping[str, int | bool | str] | None = None,
-        words: bool | None = None,
+        options: CameraOptions | None = None,
         stall_timeout_s: float = 5.0,
         clock: Clock = time.monotonic_ns,
     ) -> None:
         self._path, self._clock, self._stall_timeout_s = path, clock, stall_timeout_s
-        self._asked: dict[str, Any] = {
-            "size_wh": size_wh,
-            "rate_hz": rate_hz,
-            "pixel_format": pixel_format,
-            "controls": controls,
-            "words": words,
-            "stall_timeout_s": stall_timeout_s,
-            "clock": clock,
-        }
+        self._rate_hz, self._options = rate_hz, options or CameraOptions()
         self._name = f"{LABELS[stream]} camera {path}"
         self._losses: Counter[str] = Counter()
         self._frame_id, self._starved = -1, False
@@ -124,8 +113,8 @@ class V4l2Source:
         try:
             self._node = node = Node(path)
             self.identity = node.identity
-            self._info = self._set_up(stream, size_wh, rate_hz, pixel_format, words)
-            node.set_controls(controls or {})
+            self._info = self._set_up(stream)
+            node.set_controls(self._options.controls)
             node.start()
         except (OSError, ValueError) as e:
             if node is not None:
@@ -134,25 +123,22 @@ class V4l2Source:
                 raise
             raise DeviceUnavailable(f"{self._name}: {_reason(path, e)}") from e
 
-    def _set_up(
-        self,
-        stream: Stream,
-        size_wh: tuple[int, int] | None,
-        rate_hz: float | None,
-        pixel_format: str | None,
-        words: bool | None,
-    ) -> SourceInfo:
-        offers = self._node.offers()
-        asked, size = choose(stream, offers, size_wh=size_wh, rate_hz=rate_hz, pixel_format=pixel_format)
+    def _set_up(self, stream: Stream) -> SourceInfo:
+        options, rate_hz = self._options, self._rate_hz
+        formats = self._node.formats()
+        asked, size = choose(
+            stream, formats, size_wh=options.size_wh, rate_hz=rate_hz, pixel_format=options.pixel_format
+        )
         self.pixel_format, got_wh, self._stride = self._node.set_format(asked, size)
         if self.pixel_format != asked or (size is not None and got_wh != size):
             wanted, got = asked + (" {}x{}".format(*size) if size else ""), "{}x{}".format(*got_wh)
-            offered = "; ".join(str(offer) for offer in offers if offer.fourcc == asked)
+            offered = "; ".join(str(known) for known in formats if known.fourcc == asked)
             raise ValueError(f"asked for {wanted}, its driver chose {self.pixel_format} {got}; it offers {offered}")
         got_hz = self._node.set_rate(rate_hz)
-        hidden = holds_words(asked, got_wh) if words is None else words and not is_counts(asked)
-        self._words = hidden and stream == "ir"
-        dtype = dtype_of(asked, stream, words=self._words)
+        packed = options.packed_counts
+        hidden = packs_counts(asked, got_wh) if packed is None else packed and not is_counts(asked)
+        self._packed_counts = hidden and stream == "ir"
+        dtype = dtype_of(asked, stream, packed_counts=self._packed_counts)
         return SourceInfo(self._path, stream, got_wh, dtype, live=True, rate_hz=got_hz, coding=asked)
 
     def again(self) -> V4l2Source:
@@ -161,7 +147,14 @@ class V4l2Source:
         path = find_again(self._path, self.identity, cameras)
         if path is None:
             raise DeviceUnavailable(f"{self._name} ({self.identity.card}) is not there")
-        return V4l2Source(path, self._info.stream, **self._asked)
+        return V4l2Source(
+            path,
+            self._info.stream,
+            rate_hz=self._rate_hz,
+            options=self._options,
+            stall_timeout_s=self._stall_timeout_s,
+            clock=self._clock,
+        )
 
     @property
     def info(self) -> SourceInfo:
@@ -246,7 +239,9 @@ class V4l2Source:
             stamp = Stamp.EXPOSURE if at_start else Stamp.END
         try:
             data = self._node.bytes_of(buffer)
-            image = decode(data, self.pixel_format, info.size_wh, self._stride, info.stream, words=self._words)
+            image = decode(
+                data, self.pixel_format, info.size_wh, self._stride, info.stream, packed_counts=self._packed_counts
+            )
         except ValueError:
             self._losses["corrupt"] += 1
             return None

@@ -33,8 +33,8 @@ def thermal_hint(camera: CameraInfo) -> str | None:
     name = next((name for name in _NAMES if name in camera.card.lower()), None)
     if name is not None:
         return f"its name says {name}"
-    formats = {offer.fourcc: offer for offer in camera.offers}
-    own = {sizes.max_wh for offer in camera.offers for sizes in offer.sizes if sizes.min_wh == sizes.max_wh} & _SIZES
+    formats = {offer.fourcc: offer for offer in camera.formats}
+    own = {sizes.max_wh for offer in camera.formats for sizes in offer.sizes if sizes.min_wh == sizes.max_wh} & _SIZES
     raw = next((f for f in _DEEP if f in formats), None)
     if raw and own:
         w, h = max(own)
@@ -75,14 +75,14 @@ def _print(console: Console, camera: CameraInfo, hint: str | None, controls: boo
     grid.add_column("sizes", max_width=40)
     grid.add_column("frames/s")
     alike: dict[tuple[Sizes, ...], list[str]] = {}
-    for offer in camera.offers:
+    for offer in camera.formats:
         if offer.fourcc in DECODABLE:
             alike.setdefault(offer.sizes, []).append(offer.fourcc)
     for sizes, names in alike.items():
         for at, (group, rates) in enumerate(_by_rates(sizes)):
             grid.add_row("" if at else " ".join(names), group, rates)
     console.print(grid)
-    others = [offer.fourcc for offer in camera.offers if offer.fourcc not in DECODABLE]
+    others = [offer.fourcc for offer in camera.formats if offer.fourcc not in DECODABLE]
     if others:
         shown = " ".join(others[:6]) + (" …" if len(others) > 6 else "")
         console.print(f"  and {len(others)} formats that are not read: {escape(shown)}", soft_wrap=True, style="dim")
@@ -125,7 +125,7 @@ def _snapshot(console: Console, camera: CameraInfo, stream: Stream, folder: Path
 
 def _advise(console: Console, cameras: list[CameraInfo], hints: dict[str, str | None]) -> None:
     """Print the command line for the first thermal camera and the first other one."""
-    able = [camera for camera in cameras if camera.problem is None and camera.offers]
+    able = [camera for camera in cameras if camera.problem is None and camera.formats]
     thermal = next((c for c in able if hints[c.path]), None)
     other = next((c for c in able if c is not thermal and not hints[c.path]), None)
     if thermal is None or other is None:

@@ -1,4 +1,4 @@
-"""The other end: SUB sockets that wait for their publisher, find it again, and refuse what is too large unread."""
+"""Connect SUB sockets that wait for their publisher, reconnect to it, and refuse long messages unread."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rtfuse.wire.keepalive import keep_alive
 from rtfuse.wire.keys import KeyPair, curve_client
 
 Keys = str | Path | KeyPair | None
-"""The file of `rtfuse keys new client`, or what is in it; None for a publisher that does not encrypt."""
+"""The file of `rtfuse keys new client`, or its content; None for a publisher that does not encrypt."""
 
 
 def connected(
@@ -22,7 +22,7 @@ def connected(
 ) -> zmq.Socket[Any]:
     """Return a SUB socket on `endpoint`; `queue` None keeps the newest message only.
 
-    Raises ConfigError if the endpoint makes no sense, KeysUnusable for the file of `keys`.
+    Raises ConfigError for an endpoint that cannot be, KeysUnusable for the file of `keys`.
     """
     check_endpoint(endpoint)
     options = {} if keys is None else curve_client(keys, endpoint)
@@ -45,17 +45,17 @@ def connected(
     except zmq.ZMQError as e:
         s.close()
         raise ConfigError(
-            f"{endpoint!r} is no endpoint to connect to ({zmq.strerror(e.errno or 0)}); "
+            f"{endpoint!r} is not an endpoint to connect to ({zmq.strerror(e.errno or 0)}); "
             "want for example tcp://127.0.0.1:5555"
         ) from e
     return s
 
 
 async def readable(socket: zmq.Socket[Any], timeout_s: float) -> None:
-    """Wait until the socket has something to say, or for `timeout_s`.
+    """Wait until the socket has a message, or for `timeout_s`.
 
-    ZeroMQ's descriptor becomes readable when the state may have changed, and stays so until that state is asked for:
-    asked before the wait, no change is missed.
+    ZeroMQ's descriptor becomes readable when the socket's state may have changed, and stays readable until the state is
+    read. So this reads the state before it waits.
     """
     import asyncio
 

@@ -1,4 +1,4 @@
-"""How a stream of frames arrives: what was lost, how fast, how late; over the newest frames, constant in memory."""
+"""Measure the reception of a stream: rate, delay and age of the newest frames, in constant memory."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ class Percentiles:
 
 @dataclass(frozen=True, slots=True)
 class Reception:
-    """How a subscriber has fared so far.
+    """Summarise the frames that a subscriber has received.
 
-    `received`, `lost` (by sequence number), `malformed` and `restarts` (of the publisher) count since the start.
-    `rate_hz` is over the last 60 frames received, 0 before the second. `transport_ms` (from the message's making to its
-    decoded picture) and `age_ms` (from capture to the decoded picture) are over the last 512 frames; None where the
-    publisher is on another machine, whose clock says nothing here.
+    `received`, `lost` (by sequence number), `malformed`, `restarts` (of the publisher): counters since the start.
+    `rate_hz`: over the last 60 frames, 0 before the second.
+    `transport_ms`: from publishing to the decoded picture, over the last 512 frames.
+    `age_ms`: from capture to the decoded picture, over the last 512 frames.
+    Both are None for a publisher on another machine, whose clock cannot be compared.
     """
 
     received: int
@@ -43,7 +44,7 @@ class Reception:
 
 
 class Arrivals:
-    """The times of the newest frames. `add` each; a publisher of another machine is told by when that one booted."""
+    """Keep the times of the newest frames. The boot time tells a publisher on another machine."""
 
     def __init__(self, clock: Clock = time.monotonic_ns, wall_ns: Clock = time.time_ns) -> None:
         self._clock, self._wall_ns = clock, wall_ns
@@ -52,7 +53,7 @@ class Arrivals:
         self._age: deque[int] = deque(maxlen=_DELAY_FRAMES)
 
     def add(self, published_ns: int, published_unix_ms: int, age_ns: int) -> None:
-        """Count a frame that was published at these times, `age_ns` after its capture, and is decoded now."""
+        """Add a frame that was published at these times, `age_ns` after its capture, and has just been decoded."""
         now = self._clock()
         self._came.append(now)
         booted_ms, theirs_ms = (self._wall_ns() - now) / 1e6, published_unix_ms - published_ns / 1e6
@@ -64,7 +65,7 @@ class Arrivals:
             self._age.clear()
 
     def rate_hz(self) -> float:
-        """Return the rate over the last 60 frames; while nothing comes it falls."""
+        """Return the rate over the last 60 frames; it falls while no frame comes."""
         if len(self._came) < 2:
             return 0.0
         first, last, now = self._came[0], self._came[-1], self._clock()
@@ -73,11 +74,11 @@ class Arrivals:
         return (len(self._came) - 1) * 1e9 / max(last - first, 1)
 
     def transport_ms(self) -> Percentiles | None:
-        """Return the time from publishing to here, or None if the publisher is on another machine."""
+        """Return the time from publishing to the decoded picture; None for a publisher on another machine."""
         return _percentiles(self._transport)
 
     def age_ms(self) -> Percentiles | None:
-        """Return the time from capture to here, or None if the publisher is on another machine."""
+        """Return the time from capture to the decoded picture; None for a publisher on another machine."""
         return _percentiles(self._age)
 
 

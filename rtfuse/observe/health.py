@@ -1,4 +1,4 @@
-"""What each stream is doing right now: live, frozen, stalled, lost; how fast, and since when."""
+"""Follow the state of each stream: live, frozen, stalled or lost, its rate, and since when."""
 
 from __future__ import annotations
 
@@ -11,29 +11,34 @@ from rtfuse.types import Clock, Frame, Stream
 
 
 class State(StrEnum):
-    """What a stream is doing, as headers, statistics and logs call it."""
+    """State of a stream, by its name in headers, statistics and logs."""
 
     STARTING = "starting"
     """No frame has come yet."""
     LIVE = "live"
     SHUTTER = "shutter"
-    """The thermal camera's shutter is closed (FFC): it says so, and sends an old picture."""
+    """The thermal camera reports that its shutter is closed (FFC), and repeats an old picture."""
     FROZEN = "frozen"
     """Frames come, but bit for bit the same picture."""
     STALLED = "stalled"
     """No frame comes, though the source is open."""
     LOST = "lost"
-    """The source is gone and is being opened again; lost until it shows its first picture."""
+    """The source is gone and is being opened again; the state lasts until its first picture."""
     ENDED = "ended"
-    """The source has come to its end."""
+    """The source has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One stream's state now: `for_s` seconds long, `rate_hz` measured, `why` it was lost, how often it came back.
+    """Describe one stream now.
 
-    `latency_ms` is from capture to arrival (median of the last frames). `drift_ppm` is how much faster than the local
-    clock the source's own clock runs, `clock_steps` how often that jumped.
+    `state`, `for_s`: its state, and for how many seconds.
+    `rate_hz`: the measured rate.
+    `latency_ms`: the delay from capture to arrival (median of the last frames).
+    `drift_ppm`: how much faster than the local clock the source's clock runs.
+    `clock_steps`: the number of jumps of that clock.
+    `reconnects`: how often the source came back.
+    `why`: the reason why it is lost.
     """
 
     state: State
@@ -47,9 +52,9 @@ class Condition:
 
 
 class Health:
-    """Follows one stream. `frame`, `lost` and `found` come from its capture thread; any thread may ask.
+    """Follow one stream. The capture thread calls `frame`, `lost` and `found`; any thread may read.
 
-    `quiet_ns` without a new picture is what makes a stream stalled or frozen.
+    `quiet_ns`: the time without a new picture after which a stream is stalled or frozen.
     """
 
     def __init__(self, stream: Stream, *, quiet_ns: int, clock: Clock) -> None:
@@ -89,17 +94,17 @@ class Health:
             self.reconnects += 1
 
     def ended(self) -> None:
-        """Note that the source has come to its end."""
+        """Note the end of the source."""
         with self._lock:
             self._ended = True
 
     def state(self) -> State:
-        """Return what the stream is doing now."""
+        """Return the present state."""
         with self._lock:
             return self._state(self._clock())
 
     def missing_ns(self) -> int:
-        """Return for how long there has been no new picture, 0 while the stream is live."""
+        """Return the time since the last new picture, 0 while the stream is live."""
         with self._lock:
             now = self._clock()
             quiet_ns = now - (self._since_ns if self._shown_ns is None else self._shown_ns)

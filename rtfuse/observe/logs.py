@@ -1,4 +1,4 @@
-"""What happened, as log lines: an event's name, a sentence, and fields; and never too many of one kind."""
+"""Log events with a name, a sentence and fields, and limit the rate of each kind."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def event(log: logging.Logger, level: int, name: str, message: str, **fields: An
 
 
 class RateLimit(logging.Filter):
-    """Lets at most `count` events of one name (and stream, and stage) through in `per_s` seconds.
+    """Pass at most `count` events of one name, stream and stage in `per_s` seconds.
 
-    The next one says how many were left out. Other log lines pass.
+    The next one contains the number of suppressed ones. Other log lines pass.
     """
 
     def __init__(self, count: int = 5, per_s: float = 10.0) -> None:
@@ -48,7 +48,7 @@ class RateLimit(logging.Filter):
 
 
 class TextFormatter(logging.Formatter):
-    """The sentence, then the fields as key=value; a stack on lines of its own."""
+    """Format the sentence, then the fields as key=value, then a stack on separate lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = dict(getattr(record, _FIELDS, {}))
@@ -60,7 +60,7 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (UTC), level, event, message and the fields."""
+    """Format one JSON object a line: time (UTC), level, event, message and the fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, _FIELDS, {"event": "log"})

@@ -1,4 +1,4 @@
-"""Running counts of a pipeline: rate, age, skew, drops by cause; constant in memory, safe to read while it runs."""
+"""Count the frames of a running pipeline: rate, age, skew, drops by cause, in constant memory."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ class Spread:
 
 
 class Histogram:
-    """Counts of durations, exact to 0.1 ms from -10 s to 10 s; durations beyond count as the limit."""
+    """Count durations, exact to 0.1 ms from -10 s to 10 s; durations beyond count as the limit."""
 
     def __init__(self) -> None:
         self._counts = np.zeros(_BINS, np.int64)
-        self._low, self._high = _BINS, 0  # what was ever counted lies in [low, high): all that is ever looked at
+        self._low, self._high = _BINS, 0  # all counts so far lie in [low, high)
         self.total, self.sum_ns = 0, 0
 
     def add(self, duration_ns: int) -> None:
@@ -73,7 +73,7 @@ class Histogram:
         return tuple(float((i - _BINS // 2) * _BIN_NS / 1e6) for i in at)
 
     def spread(self, edges_ms: Sequence[float]) -> Spread:
-        """Return how many durations lie up to each of these rising edges (ms) and above the one before."""
+        """Return the number of durations up to each of these rising edges (ms) and above the previous one."""
         below = np.concatenate([[0], np.cumsum(self._counts[self._low : self._high])])
         at = [*(round(edge * 1e6 / _BIN_NS) + _BINS // 2 + 1 for edge in edges_ms), _BINS]
         counts = np.diff(below[np.clip(np.array(at) - self._low, 0, len(below) - 1)], prepend=0)
@@ -83,7 +83,7 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a status line shows: whole-run percentiles (p50, p95, p99) in milliseconds, drops by (where, cause)."""
+    """Summarise a run: percentiles (p50, p95, p99) in milliseconds over the whole run, drops by (where, cause)."""
 
     frames: int
     elapsed_s: float
@@ -94,21 +94,21 @@ class Snapshot:
     reused: int
     drops: Mapping[tuple[str, str], int]
     modes: Mapping[str, int] = field(default_factory=dict)
-    """Frames by what they showed: `fused`, `rgb` or `ir` alone, `held`."""
+    """Frames by mode: `fused`, `rgb` or `ir` alone, `held`."""
     age: Spread = Spread()
     skew: Spread = Spread()
     stages: Mapping[str, Spread] = field(default_factory=dict)
-    """How long frames were in each stage: `fuse` (gain, warp and fusion), and writing to each sink."""
+    """Duration of each stage: `fuse` (gain, warp and fusion), and writing to each sink."""
     queues: Mapping[str, int] = field(default_factory=dict)
-    """What waits now, before each stage."""
+    """Frames that wait now, before each stage."""
     streams: Mapping[str, Condition] = field(default_factory=dict)
     spots: tuple[PlacedSpot, PlacedSpot] | None = None
     """The hottest and the coldest point of the newest frame of a radiometric camera."""
     quiet_s: float | None = None
-    """How long ago the newest frame was delivered; None before the first."""
+    """Seconds since the newest frame was delivered; None before the first."""
 
     def fields(self) -> dict[str, Any]:
-        """Return what the statistics message carries (`rtfuse.wire.message.Statistics`)."""
+        """Return the fields of the statistics message (`rtfuse.wire.message.Statistics`)."""
         return {
             "frames": self.frames,
             "pair_rate_hz": self.recent_hz,
@@ -138,7 +138,7 @@ def _known(n: float) -> float | None:
 
 
 class Stats:
-    """Collects what `Snapshot` shows. `delivered` may be called from one thread, `snapshot` from another."""
+    """Collect the numbers of `Snapshot`. One thread may call `delivered` while another calls `snapshot`."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock, self._lock = clock, threading.Lock()
@@ -179,7 +179,7 @@ class Stats:
         streams: Mapping[str, Condition] | None = None,
         queues: Mapping[str, int] | None = None,
     ) -> Snapshot:
-        """Return the state now, with what other parts of the pipeline know."""
+        """Return the present numbers, with the drops `others`, the streams and the queues of the pipeline."""
         now = self._clock()
         with self._lock:
             drops = Counter(self.drops)

@@ -1,7 +1,7 @@
-"""Where the time of single frames goes: every stage's begin and end, as Chrome trace JSON (opens in Perfetto).
+"""Trace single frames: the begin and end of every stage, as Chrome trace JSON (opens in Perfetto).
 
-The format is an array of events (Trace Event Format), written as a stream: one that was cut off by a kill still opens,
-as the viewers do not ask for the closing bracket. Times are microseconds on the machine's monotonic clock.
+The format is an array of events (Trace Event Format), written as a stream. A file that a kill cut off still opens, as
+viewers do not need the closing bracket. Times are microseconds on the machine's monotonic clock.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from rtfuse.types import Frame, Fused, Moment, Stamp
 
 _FLUSH_NS = 500_000_000
 _LOCAL = {Stamp.EXPOSURE, Stamp.END, Stamp.ARRIVAL, Stamp.STREAM}
-"""What a frame's time means where it is on this machine's clock."""
+"""Meanings of a frame's time that refer to this machine's clock."""
 
 
 class Trace:
-    """Writes events into a file; any thread may. Raises OutputExists or OutputUnwritable when it is opened.
+    """Write events into a file, from any thread. Raises OutputExists or OutputUnwritable when it is opened.
 
-    A disk that fills up later ends the trace, not the run.
+    A disk that becomes full later ends the trace, not the run.
     """
 
     def __init__(self, path: str | Path, *, force: bool = False) -> None:
         try:
             self._file = Path(path).open("w" if force else "x", encoding="utf-8")  # noqa: SIM115 - closed by `close`
         except FileExistsError as e:
-            raise OutputExists(f"trace {path} is already there; choose another, or remove it") from e
+            raise OutputExists(f"trace {path} exists; choose another name, or remove it") from e
         except OSError as e:
             raise OutputUnwritable(f"trace {path} cannot be written: {e.strerror or e}") from e
         self._lock, self._flushed_ns = threading.Lock(), 0
@@ -45,13 +45,13 @@ class Trace:
         )
 
     def captured(self, frame: Frame) -> None:
-        """Note a frame that has arrived: from its capture, where that is on this machine's clock, to its arrival."""
+        """Note the span of a frame from its capture, if that is a time of this machine's clock, to its arrival."""
         begun_ns = frame.t_ns if frame.stamp in _LOCAL else frame.arrival_ns
         begun_ns = min(begun_ns, frame.arrival_ns)
         self.span("capture", f"capture {frame.stream}", begun_ns, frame.arrival_ns, id=frame.frame_id)
 
     def span(self, name: str, thread: str, begun_ns: int, ended_ns: int, **known: Any) -> None:
-        """Note what took from `begun_ns` to `ended_ns` in a thread."""
+        """Note a span of work in a thread, with more fields for the viewer."""
         self._event(
             thread, {"ph": "X", "name": name, "ts": begun_ns / 1e3, "dur": (ended_ns - begun_ns) / 1e3, "args": known}
         )
@@ -61,12 +61,12 @@ class Trace:
         self.span(name, thread, begun_ns, ended_ns, **{frame.stream: frame.frame_id for frame in moment.frames})
 
     def written(self, sink: str, fused: Fused, spent_ns: int) -> None:
-        """Note that a sink has just taken a frame, which took `spent_ns`."""
+        """Note that a sink has just written a frame, in `spent_ns`."""
         now = time.monotonic_ns()
         self.stage(sink, sink, fused.pair, now - spent_ns, now)
 
     def drops(self, *counts: Mapping[Any, int]) -> None:
-        """Note what was dropped since the last call, given all counts by where and cause."""
+        """Note the frames dropped since the last call; `counts` are all drops by (where, cause)."""
         total = Counter[tuple[str, str]]()
         for part in counts:
             total.update(dict(part))
@@ -88,7 +88,7 @@ class Trace:
         with self._lock:
             if self._open:
                 self._open = False
-                with suppress(OSError):  # a full disk: what is there opens as it is
+                with suppress(OSError):  # a full disk: the file opens as it is
                     self._file.write("\n]\n")
                     self._file.close()
 

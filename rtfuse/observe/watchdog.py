@@ -1,7 +1,7 @@
-"""A watch over the pipeline's stages: one that hangs ends the process, with its stack in the log and its own status.
+"""Watch the pipeline's stages: one that hangs ends the process, with its stack in the log and a status of its own.
 
-Where systemd started the process (`Type=notify`, `WatchdogSec=`), it hears that all is well for as long as it is; a
-process whose interpreter itself hangs falls silent, and systemd ends it.
+If systemd started the process (`Type=notify`, `WatchdogSec=`), it is notified while no stage hangs. If the interpreter
+hangs, the notifications stop and systemd ends the process.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ EXIT_HUNG = 70
 _log = logging.getLogger("rtfuse.supervise")
 
 
-class Heart:
-    """One stage's sign of life: it beats, or says what it is busy with; waiting for work is no work."""
+class Watchdog:
+    """Measure how long one stage is busy with one thing; waiting for work does not count."""
 
     def __init__(self, name: str, limit_s: float) -> None:
         self.name, self.limit_s = name, limit_s
@@ -33,16 +33,16 @@ class Heart:
         self._since: float | None = None
 
     def beat(self) -> None:
-        """Say that this thread's work goes on, and begin a new span of it."""
+        """Begin a new span of work in this thread."""
         self.thread_id, self._since = threading.get_ident(), time.monotonic()
 
     def rest(self) -> None:
-        """Say that there is nothing to do."""
+        """End the span of work: the stage waits."""
         self._since = None
 
     @contextmanager
     def busy(self) -> Iterator[None]:
-        """Be busy while the block runs."""
+        """Count the time of the block as work."""
         self.beat()
         try:
             yield
@@ -50,20 +50,23 @@ class Heart:
             self.rest()
 
     def busy_s(self) -> float:
-        """Return for how many seconds it has been busy with one thing."""
+        """Return the length of the present span of work in seconds, 0 while the stage waits."""
         since = self._since
         return 0.0 if since is None else time.monotonic() - since
 
     def stack(self) -> str:
-        """Return where its thread is, as a traceback."""
+        """Return the stack of its thread as a traceback."""
         frame = sys._current_frames().get(self.thread_id or 0)
         return "".join(traceback.format_stack(frame)) if frame is not None else "its thread has ended\n"
 
 
 class Supervisor:
-    """Looks every `every_s` whether a heart has been busy for longer than its limit; then calls `hung`, once.
+    """Check every `every_s` seconds if a stage is busy for longer than its limit; then call `hung`, once.
 
-    Use it as a context manager. `status` is a line for `systemctl status`.
+    `limit_s`: the limit in seconds.
+    `hung`: called with the stage's watchdog; None ends the process.
+    `status`: returns a line for `systemctl status`.
+    Use it as a context manager.
     """
 
     def __init__(
@@ -71,20 +74,20 @@ class Supervisor:
         *,
         limit_s: float = 20.0,
         every_s: float = 1.0,
-        hung: Callable[[Heart], None] | None = None,
+        hung: Callable[[Watchdog], None] | None = None,
         status: Callable[[], str] | None = None,
     ) -> None:
         self.limit_s, self._every_s = limit_s, every_s
         self._hung, self.status = hung or end_process, status
-        self._hearts: list[Heart] = []
+        self._watchdogs: list[Watchdog] = []
         self._over = threading.Event()
         self._systemd = Notifier()
         self._thread = threading.Thread(target=self._watch, name="rtfuse-supervisor", daemon=True)
 
-    def heart(self, name: str, *, patience_s: float = 0.0) -> Heart:
-        """Return the heart of a new stage; `patience_s` is added to the limit, for waits that are its work."""
-        self._hearts.append(Heart(name, self.limit_s + patience_s))
-        return self._hearts[-1]
+    def watchdog(self, name: str, *, patience_s: float = 0.0) -> Watchdog:
+        """Return the watchdog of a new stage; `patience_s` extends its limit, for waits that count as work."""
+        self._watchdogs.append(Watchdog(name, self.limit_s + patience_s))
+        return self._watchdogs[-1]
 
     def __enter__(self) -> Supervisor:
         self._systemd.send("READY=1")
@@ -99,13 +102,13 @@ class Supervisor:
     def _watch(self) -> None:
         every_s = min([self._every_s, *([self._systemd.period_s / 3] if self._systemd.period_s else [])])
         while not self._over.wait(every_s):
-            stuck = next((heart for heart in self._hearts if heart.busy_s() > heart.limit_s), None)
+            stuck = next((watchdog for watchdog in self._watchdogs if watchdog.busy_s() > watchdog.limit_s), None)
             if stuck is not None:
                 event(
                     _log,
                     logging.ERROR,
                     "hung",
-                    f"{stuck.name} has been at one thing for {stuck.busy_s():.0f} s",
+                    f"{stuck.name} has been busy with one thing for {stuck.busy_s():.0f} s",
                     stage=stuck.name,
                     stack=stuck.stack(),
                 )
@@ -114,7 +117,7 @@ class Supervisor:
             self._systemd.send("WATCHDOG=1" + (f"\nSTATUS={self.status()}" if self.status else ""))
 
 
-def end_process(_: Heart) -> None:
+def end_process(_: Watchdog) -> None:
     """End the process at once with `EXIT_HUNG`: a thread that hangs in a driver cannot be ended otherwise."""
     for handler in logging.getLogger("rtfuse").handlers:
         handler.flush()
@@ -124,9 +127,9 @@ def end_process(_: Heart) -> None:
 
 
 class Notifier:
-    """Tells systemd (sd_notify(3)) how the service is doing; does nothing where systemd did not ask.
+    """Notify systemd of the service's state (sd_notify(3)), if systemd has asked for it.
 
-    `period_s` is how often it wants to hear of it, None: not at all.
+    `period_s`: the longest time between two notifications; None if systemd wants none.
     """
 
     def __init__(self) -> None:
@@ -137,7 +140,7 @@ class Notifier:
         self.period_s = int(micros) / 1e6 if mine and micros.isdigit() and int(micros) else None
 
     def send(self, state: str) -> None:
-        """Send `NAME=value` lines. A service manager that does not listen is no fault of the rig's."""
+        """Send `NAME=value` lines. Errors of the socket are ignored: the rig does not depend on systemd."""
         if not self._address:
             return
         try:

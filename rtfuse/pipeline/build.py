@@ -16,7 +16,7 @@ from rtfuse.errors import ConfigError
 from rtfuse.fuse import DEFAULT_FUSER, Fuser, open_fuser
 from rtfuse.observe.health import Health
 from rtfuse.observe.trace import Trace
-from rtfuse.observe.watchdog import Heart, Supervisor
+from rtfuse.observe.watchdog import Supervisor, Watchdog
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Order, Rig, StageTrace
 from rtfuse.pipeline.sources import SourceOpener
@@ -74,7 +74,7 @@ def open_rig(
             reopen=opener.open,
             health=health,
             supervisor=supervisor,
-            hearts=_keep_open(opener, opened, health, supervisor),
+            watchdogs=_keep_open(opener, opened, health, supervisor),
             trace=traced,
             clock=clock,
         )
@@ -112,15 +112,15 @@ def _stages(
 
 def _keep_open(
     opener: SourceOpener, sources: Mapping[Stream, Source], health: Mapping[Stream, Health], supervisor: Supervisor
-) -> dict[Stream, Heart]:
+) -> dict[Stream, Watchdog]:
     """Make live sources reopen when they are lost; return the signs of life of their threads."""
-    hearts: dict[Stream, Heart] = {}
+    watchdogs: dict[Stream, Watchdog] = {}
     for stream, source in sources.items():
         if opener.config.degraded.policy != "stop" and source.info.live:
             patience_s = opener.camera(stream).timeout_ms / 1000 + 2 * _OPEN_S
-            hearts[stream] = supervisor.heart(f"capture-{stream}", patience_s=patience_s)
-            opener.keep_open(source, health[stream], hearts[stream])
-    return hearts
+            watchdogs[stream] = supervisor.watchdog(f"capture-{stream}", patience_s=patience_s)
+            opener.keep_open(source, health[stream], watchdogs[stream])
+    return watchdogs
 
 
 def _health(config: Config, sources: Mapping[Stream, Source], clock: Clock) -> dict[Stream, Health]:

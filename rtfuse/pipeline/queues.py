@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 from rtfuse.errors import named
-from rtfuse.observe.watchdog import Heart
+from rtfuse.observe.watchdog import Watchdog
 from rtfuse.sync.pairer import Pairer
 from rtfuse.types import Clock, Frame, Fused, Moment, Sink, Stream
 
@@ -261,11 +261,11 @@ class Outlet:
         lossless: bool,
         inbox: Inbox,
         written: Callable[[Fused, int], None],
-        heart: Heart,
+        watchdog: Watchdog,
     ) -> None:
         self.name = name
         self.dropped = 0
-        self._heart = heart
+        self._watchdog = watchdog
         self._sink, self._lossless, self._inbox, self._written = sink, lossless, inbox, written
         self._waiting: deque[Fused] = deque()
         self._capacity = 4 if lossless else 2
@@ -309,7 +309,7 @@ class Outlet:
         try:
             while True:
                 fused = self._next()
-                with self._heart.busy():
+                with self._watchdog.busy():
                     if isinstance(self._sink, Ticking):
                         self._sink.tick()
                     if fused is not None:

@@ -14,7 +14,7 @@ from rtfuse.errors import NoOverlap
 from rtfuse.fuse import Fuser
 from rtfuse.observe.health import Health
 from rtfuse.observe.trace import Trace
-from rtfuse.observe.watchdog import Heart, Supervisor
+from rtfuse.observe.watchdog import Supervisor, Watchdog
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.stages import Stages
 from rtfuse.sync.pairer import Pairer
@@ -59,7 +59,7 @@ class Rig:
     - `policy`: the output while a stream is missing; under `stop` the run ends after `limit_ns`.
     - `mark`: True writes on the picture which stream is missing.
     - `health`: the state of each stream.
-    - `supervisor`: the watchdog; `hearts` are the signs of life of capture threads.
+    - `supervisor`: the watchdog; `watchdogs` are the signs of life of capture threads.
     - `trace`: takes every frame's stages.
     - `clock`: monotonic nanoseconds.
     """
@@ -76,7 +76,7 @@ class Rig:
     reopen: Callable[[Stream], Source] | None = None
     health: dict[Stream, Health] = field(default_factory=dict)
     supervisor: Supervisor = field(default_factory=Supervisor)
-    hearts: dict[Stream, Heart] = field(default_factory=dict)
+    watchdogs: dict[Stream, Watchdog] = field(default_factory=dict)
     trace: StageTrace | None = None
     clock: Clock = time.monotonic_ns
 

@@ -99,9 +99,9 @@ class Pipeline:
         self.rig.check_overlap()
         for name, sink in self.sinks.items():
             written = partial(self._written, name)
-            heart = self.rig.supervisor.heart(name)
+            watchdog = self.rig.supervisor.watchdog(name)
             self._outlets.append(
-                Outlet(name, sink, lossless=self.rig.lossless, inbox=self._inbox, written=written, heart=heart)
+                Outlet(name, sink, lossless=self.rig.lossless, inbox=self._inbox, written=written, watchdog=watchdog)
             )
         threads = self._start_sources()
         complete = False
@@ -149,11 +149,11 @@ class Pipeline:
         return threads
 
     def _pump(self, stream: Stream, frames: Iterator[Frame]) -> None:
-        health, heart = self.rig.health[stream], self.rig.hearts.get(stream)
+        health, watchdog = self.rig.health[stream], self.rig.watchdogs.get(stream)
         try:
             for frame in frames:
-                if heart is not None:
-                    heart.beat()
+                if watchdog is not None:
+                    watchdog.beat()
                 put = self._inbox.put(frame)
                 if put is None or self.stop.is_set():
                     return
@@ -165,8 +165,8 @@ class Pipeline:
         except Exception as e:  # noqa: BLE001 - raised again in the fusing thread
             self._inbox.fail(named(f"capture of {stream}", e))
         finally:
-            if heart is not None:
-                heart.rest()
+            if watchdog is not None:
+                watchdog.rest()
             health.ended()
             self._inbox.end(stream)
 
@@ -174,7 +174,7 @@ class Pipeline:
         """Fuse what is paired until the streams end (returns True), or a limit or the stop event comes first."""
         rig, inbox = self.rig, self._inbox
         end_ns = rig.clock() + round(duration_s * 1e9) if duration_s else None
-        heart, done = rig.supervisor.heart("fuse"), 0
+        watchdog, done = rig.supervisor.watchdog("fuse"), 0
         while not self.stop.is_set():
             moments = inbox.take(self._patience_s(end_ns))
             if end_ns is not None and rig.clock() >= end_ns:
@@ -183,7 +183,7 @@ class Pipeline:
                 self._follow()
             if rig.trace is not None:
                 rig.trace.trace.drops(self.stats.drops, *self._drops())
-            with heart.busy():
+            with watchdog.busy():
                 for moment in self._newest(moments):
                     if (fused := self._fuse(moment)) is None:
                         continue

@@ -11,10 +11,11 @@ from functools import partial
 from rtfuse.capture import is_live, open_source
 from rtfuse.capture.prepared import Prepared, Step
 from rtfuse.capture.reconnect import Absent, Reconnecting
+from rtfuse.capture.settings import CameraOptions
 from rtfuse.config import Camera, Config
 from rtfuse.errors import ConfigError, DeviceUnavailable, SourceLost, SourceNotFound, redact
 from rtfuse.observe.health import Health
-from rtfuse.observe.watchdog import Heart
+from rtfuse.observe.watchdog import Watchdog
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.record.replay import Replay
 from rtfuse.thermal.cameras import camera_named
@@ -65,15 +66,15 @@ class SourceOpener:
             info = SourceInfo(redact(camera.uri or stream), stream, size, dtype, live=True, rate_hz=camera.fps)
             return self._prepared(stream, Absent(info, why))
 
-    def keep_open(self, source: Source, health: Health | None = None, heart: Heart | None = None) -> None:
-        """Reopen a live source each time that it is lost; `health` and `heart` follow it. Others stay as they are."""
+    def keep_open(self, source: Source, health: Health | None = None, watchdog: Watchdog | None = None) -> None:
+        """Reopen a live source each time that it is lost; `health` and `watchdog` follow it. Others are unchanged."""
         if not isinstance(source, Prepared) or not source.info.live:
             return
         reopen: Callable[[], Source] = getattr(source.source, "again", None) or partial(self._bare, source.info.stream)
-        if health is None or heart is None:
+        if health is None or watchdog is None:
             source.source = Reconnecting(source.source, reopen)
         else:
-            source.source = Reconnecting(source.source, reopen, watcher=health, alive=heart.beat)
+            source.source = Reconnecting(source.source, reopen, watcher=health, alive=watchdog.beat)
 
     def camera(self, stream: Stream) -> Camera:
         """Return the settings of a stream."""
@@ -89,10 +90,12 @@ class SourceOpener:
             camera.uri,
             stream,
             fps=camera.fps,
-            size_wh=camera.size,
-            pixel_format=camera.format,
-            controls=camera.controls,
-            words=kind.words if kind is not None and stream == "ir" else None,
+            camera=CameraOptions(
+                size_wh=camera.size,
+                pixel_format=camera.format,
+                controls=camera.controls,
+                packed_counts=kind.words if kind is not None and stream == "ir" else None,
+            ),
             timeout_s=camera.timeout_ms / 1000,
             transport=camera.transport,
             clock=self.clock,

@@ -1,8 +1,8 @@
-"""Who may connect to our sockets: CURVE, an authenticator of ours (ZAP, ZeroMQ RFC 27), and a count of who was refused.
+"""Authenticate clients by CURVE and ZAP (ZeroMQ RFC 27), and count those that were refused, by cause.
 
-One `Gate` serves all sockets of one ZeroMQ context with one thread, which answers ZAP's questions, reads the sockets'
-monitors, and looks several times a second who is authorised. pyzmq's own authenticator does the first of the three; it
-runs an event loop in its thread, counts nothing, and would need a second thread for the rest.
+One `Authenticator` serves all sockets of one ZeroMQ context with one thread. It answers ZAP's requests, reads the
+sockets' monitors, and reads the authorised keys several times a second. pyzmq's own authenticator does the first of the
+three; it runs an event loop in its thread, counts nothing, and would need a second thread for the rest.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from rtfuse.wire.keys import authorised, changed_ns, folder_state, readable, rev
 CAUSES = {
     "unknown_key": "its key is not authorised",
     "revoked_key": "its key was revoked",
-    "wrong_server_key": "it has another public key of ours than we have",
-    "malformed": "it does not speak ZeroMQ, or not as it should",
-    "hung_up": "it left before it had introduced itself, or it does not encrypt and we do",
-    "timed_out": "it did not introduce itself in time",
+    "wrong_server_key": "it has a wrong public key of this rig",
+    "malformed": "it does not speak ZeroMQ, or breaks its rules",
+    "hung_up": "it left before the end of the handshake, or it does not encrypt and this rig does",
+    "timed_out": "it did not end the handshake in time",
 }
-"""Why a peer was refused."""
+"""Causes of refusals, in words."""
 
 HANDSHAKE_MS = 5000
-"""A peer that has not introduced itself by then is disconnected; it takes three round trips, also over a poor link."""
+"""The limit of a handshake, which takes three round trips, also over a poor link."""
 
 _LOOK_S = 0.1
 _WAIT_MS = 300
@@ -47,9 +47,9 @@ _END_S = 5.0
 _AT_ONCE = 200
 _TELL_TRIES = 100
 _MONITORED = 20_000
-"""Events that may wait for our thread; beyond them ZeroMQ's own thread would wait too."""
+"""The most events that wait for the thread; beyond them ZeroMQ's own thread would wait too."""
 _ZAP = "inproc://zeromq.zap.01"
-_EVENT = struct.Struct("=HI")
+_EVENT = struct.Struct("=HI")  # zmq.utils.monitor takes 17 times as long, and imports asyncio
 # Not ACCEPT_FAILED: without file descriptors left it comes a hundred thousand times a second.
 _EVENTS = (
     zmq.EVENT_ACCEPTED
@@ -67,12 +67,12 @@ _FAILURES = (
 _log = logging.getLogger("rtfuse.publish")
 
 
-class Gate:
-    """Binds sockets of `context` so that only authorised clients are let in, and counts everybody else.
+class Authenticator:
+    """Bind sockets of `context` that accept only authorised clients, and count all others.
 
-    `keys` is a folder of `rtfuse.wire.keys`: TCP endpoints are encrypted, and only clients whose key is in it may
-    connect. ipc endpoints stay plain: the file system says who may. Without `keys` all are plain, and malformed peers
-    still counted. `refused` counts by the names of `CAUSES` and can be read from any thread.
+    `keys`: a folder of `rtfuse.wire.keys`. TCP endpoints are encrypted, and only clients with a key in it may connect;
+    the permissions of the file system protect ipc endpoints. Without `keys` all endpoints are plain.
+    `refused`: counts malformed and refused peers by the names of `CAUSES`, from any thread.
     Raises KeysUnusable if the rig's key or the folder cannot be trusted.
     """
 
@@ -94,18 +94,18 @@ class Gate:
             self._zap = context.socket(zmq.REP)
             self._zap.setsockopt(zmq.LINGER, 0)
             self._zap.bind(_ZAP)
-        self._wake, self._wake_lock = _pair(context, f"inproc://gate-{id(self)}"), threading.Lock()
+        self._wake, self._wake_lock = _pair(context, f"inproc://authenticator-{id(self)}"), threading.Lock()
         self._given: queue.SimpleQueue[tuple[zmq.Socket[Any], bool]] = queue.SimpleQueue()
         self._watches: dict[zmq.Socket[Any], _Watch] = {}
         self._logged = dict.fromkeys(CAUSES, (0, -_LOG_S))
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._work, name="rtfuse-gate", daemon=True)
+        self._thread = threading.Thread(target=self._work, name="rtfuse-authenticator", daemon=True)
         self._thread.start()
 
     def bind(self, socket: zmq.Socket[Any], endpoint: str) -> str:
-        """Bind a socket, encrypted if it has to be; returns the real endpoint. Raises zmq.ZMQError.
+        """Bind a socket, encrypted if it must be, and return the real endpoint. Raises zmq.ZMQError.
 
-        Bind it nowhere else, and give it back with `release` before it is closed.
+        Call `release` before the socket is closed.
         """
         socket.setsockopt(zmq.HANDSHAKE_IVL, HANDSHAKE_MS)
         encrypted = self._folder is not None and endpoint.startswith("tcp://")
@@ -113,7 +113,7 @@ class Gate:
             socket.setsockopt(zmq.CURVE_SERVER, 1)
             socket.setsockopt(zmq.CURVE_SECRETKEY, self._pair.secret.encode())
             socket.setsockopt(zmq.ZAP_DOMAIN, b"rtfuse")
-        address = f"inproc://gate-{id(self)}-{id(socket)}"
+        address = f"inproc://authenticator-{id(self)}-{id(socket)}"
         socket.monitor(address, _EVENTS)
         monitor = self._context.socket(zmq.PAIR)
         monitor.setsockopt(zmq.RCVHWM, _MONITORED)
@@ -125,7 +125,7 @@ class Gate:
         return bound.endpoint
 
     def stale(self, socket: zmq.Socket[Any]) -> bool:
-        """Return whether a client of this socket has lost its authorisation since `renew`; from any thread."""
+        """Return True if a client of this socket has lost its authorisation since `renew`; from any thread."""
         bound = self._bound[socket]
         return bound.encrypted and (bound.generation != self._generation or bound.unbound)
 
@@ -173,7 +173,7 @@ class Gate:
         self._wake[0].close(0)
 
     def _give(self, monitor: zmq.Socket[Any], *, watch: bool) -> None:
-        """Hand a monitor to our thread, to be watched or to be closed."""
+        """Hand a monitor to the thread, to be watched or closed."""
         self._given.put((monitor, watch))
         with self._wake_lock:
             self._wake[0].send(b"")
@@ -191,7 +191,7 @@ class Gate:
                     socket.close(0)
 
     def _serve(self) -> None:
-        """Handle what has come, a bounded part of it, after waiting for something to come."""
+        """Wait for events, and handle a bounded number of them."""
         poller = zmq.Poller()
         for socket in (self._wake[1], self._zap, *self._watches):
             if socket is not None:
@@ -208,7 +208,7 @@ class Gate:
                     watch(what, value)
 
     def _take(self) -> None:
-        """Take the monitors that were handed over."""
+        """Accept the monitors from `_give`."""
         with contextlib.suppress(queue.Empty):
             while True:
                 monitor, watch = self._given.get_nowait()
@@ -219,7 +219,7 @@ class Gate:
                     monitor.close(0)
 
     def _answer(self, zap: zmq.Socket[Any]) -> None:
-        """Say who may connect: version, request, domain, address, identity, mechanism, key; see RFC 27."""
+        """Answer requests of ZAP: version, request, domain, address, identity, mechanism, key (RFC 27)."""
         for _ in range(_AT_ONCE):
             try:
                 request = zap.recv_multipart(zmq.NOBLOCK)
@@ -239,7 +239,7 @@ class Gate:
             zap.send_multipart([b"1.0", request[1], status, text, (name or "").encode(), b""])
 
     def _look(self, *, asked: bool = False) -> None:
-        """Learn who is authorised. What cannot be trusted authorises nobody; what cannot be read changes nothing."""
+        """Read the authorised keys. An untrusted folder authorises no client; a failed read changes nothing."""
         folder, now_s = self._folder, time.monotonic()
         if folder is None or (
             now_s - self._looked_s < _LOOK_S and not (asked and changed_ns(folder) != self._changed_ns)
@@ -255,10 +255,10 @@ class Gate:
             state, now, gone = str(e), {}, self._revoked
             if state != self._state:
                 event(_log, logging.ERROR, "keys", f"no client is authorised any more: {e}")
-        except OSError as e:  # no file descriptors, for example: no reason to cut off anybody
+        except OSError as e:  # no file descriptors, for example: all clients stay connected
             if now_s - self._warned_s >= _WARN_S:
                 self._warned_s = now_s
-                event(_log, logging.WARNING, "keys", f"who is authorised cannot be read: {e.strerror or e}")
+                event(_log, logging.WARNING, "keys", f"the authorised keys cannot be read: {e.strerror or e}")
             return
         lost = sorted(name for key, name in self._authorised.items() if key not in now)
         self._state, self._authorised, self._revoked = state, now, gone
@@ -267,7 +267,7 @@ class Gate:
             event(_log, logging.WARNING, "revoked", f"no longer authorised: {', '.join(lost)}")
 
     def _report(self) -> None:
-        """Log who was refused: one line a second for each cause at most."""
+        """Log the refused peers: at most one line a second for each cause."""
         now = time.monotonic()
         for cause, count in self.counts.items():
             told, when = self._logged[cause]
@@ -278,7 +278,7 @@ class Gate:
 
 
 class _Bound:
-    """A bound socket: where, whether encrypted, and which revocations its sessions have seen."""
+    """State of a bound socket; `generation` numbers the revocations that its sessions have seen."""
 
     def __init__(self, encrypted: bool, generation: int, monitor: zmq.Socket[Any]) -> None:
         self.encrypted, self.generation, self.monitor = encrypted, generation, monitor
@@ -286,15 +286,15 @@ class _Bound:
 
 
 class _Watch:
-    """Counts, from a socket's monitor, the connections that came to nothing, by cause.
+    """Count failed connections by cause, from the events of a socket's monitor.
 
-    Events of a handshake do not say of which connection. A failure is followed by its own disconnection. One that spoke
-    no ZeroMQ at all is disconnected without a failure: nobody has been let in since it was accepted. One whose key was
+    Events of a handshake do not name their connection. A failure is followed by its own disconnection. A peer that does
+    not speak ZeroMQ is disconnected without a failure: no client was accepted since it connected. A peer whose key was
     denied is counted already, and ends some time later without a reason.
     """
 
-    def __init__(self, gate: Gate) -> None:
-        self._gate, self._counts, self._failed, self._let_in = gate, gate.counts, False, 0
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator, self._counts, self._failed, self._let_in = authenticator, authenticator.counts, False, 0
         self._accepted: dict[int, int] = {}
 
     def __call__(self, what: int, value: int) -> None:
@@ -308,22 +308,28 @@ class _Watch:
         elif what == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
             wrong_key = value == zmq.PROTOCOL_ERROR_ZMTP_CRYPTOGRAPHIC
             self._counts["wrong_server_key" if wrong_key else "malformed"] += 1
-        elif what == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL and self._gate.denied:
-            self._gate.denied -= 1
+        elif what == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL and self._authenticator.denied:
+            self._authenticator.denied -= 1
         elif what == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
             self._counts["timed_out" if value in (errno.EAGAIN, errno.ETIMEDOUT) else "hung_up"] += 1
         self._failed = what in _FAILURES
 
 
+def unpack_event(head: bytes) -> tuple[int, int]:
+    """Return event and value of a monitor's message, from its first part."""
+    what, value = _EVENT.unpack(head)
+    return what, value
+
+
 def _received(monitor: zmq.Socket[Any]) -> list[tuple[int, int]]:
-    """Return the events that wait, a bounded number of them, with their values."""
+    """Return the waiting events with their values, a bounded number of them."""
     events = []
     for _ in range(_AT_ONCE):
         try:
             head, *_ = monitor.recv_multipart(zmq.NOBLOCK)
         except zmq.Again:
             break
-        events.append(_EVENT.unpack(head))
+        events.append(unpack_event(head))
     return events
 
 

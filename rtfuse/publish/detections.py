@@ -1,4 +1,4 @@
-"""Where a detector publishes what it finds, frame by frame."""
+"""Publish the boxes of a detector, frame by frame."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import zmq
 
 from rtfuse.errors import ConfigError, RtfuseError
-from rtfuse.publish.auth import Gate
+from rtfuse.publish.auth import Authenticator
 from rtfuse.publish.endpoint import Endpoint, check
 from rtfuse.wire.detections import DETECTIONS_TOPIC, Box, Detections, encode_detections
 from rtfuse.wire.message import Header
@@ -21,11 +21,13 @@ _MAX_NAME = 100
 
 
 class DetectionsPublisher:
-    """Publishes the boxes of one detector on its own endpoint, for `DetectionsSubscriber` and the rig's page.
+    """Publish the boxes of one detector on its own endpoint, for `DetectionsSubscriber` and the rig's page.
 
-    `detector` is its name (1 to 100 characters). `keys` is a folder of `rtfuse keys`, which encrypts; a bind beyond
-    this machine needs it, or `allow_remote`. `endpoint` is the real one, also after a bind to port 0 or `*`. It never
-    waits for a subscriber. Use it from one thread; it is a context manager.
+    `detector`: its name (1 to 100 characters).
+    `keys`: a folder of `rtfuse keys`; TCP is then encrypted.
+    `allow_remote`: permits an endpoint for other machines without `keys`.
+    `endpoint`: the real one, also after a bind to port 0 or `*`.
+    It never waits for a subscriber. Use it from one thread; it is a context manager.
     Raises ConfigError, EndpointUnavailable, KeysUnusable.
     """
 
@@ -43,17 +45,17 @@ class DetectionsPublisher:
         self.sent = 0
         self._detector, self._session = detector, secrets.token_hex(8)
         self._context: zmq.Context[Any] = zmq.Context()
-        self._gate: Gate | None = None
+        self._authenticator: Authenticator | None = None
         try:
-            self._gate = Gate(self._context, keys)
-            self._endpoint = Endpoint(self._context, self._gate, endpoint, [DETECTIONS_TOPIC])
+            self._authenticator = Authenticator(self._context, keys)
+            self._endpoint = Endpoint(self._context, self._authenticator, endpoint, [DETECTIONS_TOPIC])
         except RtfuseError:
             self._end()
             raise
         self.endpoint = self._endpoint.name
 
     def write(self, header: Header, boxes: Sequence[Box], spent_ms: float) -> Detections:
-        """Publish what was found in the frame with this header, best first and 400 at most; returns the message."""
+        """Publish the boxes of the frame with this header, best first and 400 at most; return the message."""
         said = Detections(
             session=self._session,
             seq=self.sent,
@@ -68,7 +70,7 @@ class DetectionsPublisher:
             spent_ms=spent_ms,
             boxes=sorted(boxes, key=lambda box: -box.score)[:MAX_BOXES],
         )
-        self._endpoint.joined()  # what subscribers ask for is read here, or their connections would come to a halt
+        self._endpoint.joined()  # reads subscriptions, or the connections would halt
         self._endpoint.send(zmq.Frame(encode_detections(DETECTIONS_TOPIC, said)))
         self.sent += 1
         return said
@@ -80,8 +82,8 @@ class DetectionsPublisher:
             self._end()
 
     def _end(self) -> None:
-        if self._gate is not None:
-            self._gate.close()
+        if self._authenticator is not None:
+            self._authenticator.close()
         self._context.term()
 
     def __enter__(self) -> DetectionsPublisher:

@@ -1,4 +1,4 @@
-"""From a picture to the messages of one kind (plane, encoding, setting), made once for all endpoints that want them."""
+"""Encode planes into messages, once for all endpoints that send the same kind (plane, encoding, setting)."""
 
 from __future__ import annotations
 
@@ -6,25 +6,30 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 import zmq
 
 from rtfuse.publish.endpoint import Endpoint
-from rtfuse.publish.planes import LASTING, PIXELS, Offer, Picture
-from rtfuse.types import Image
+from rtfuse.publish.planes import Offer
+from rtfuse.types import Fused, Image
 from rtfuse.wire.images import compress
 from rtfuse.wire.message import Header, check_image, encode, message
 from rtfuse.wire.names import Encoding, Plane
+from rtfuse.wire.planes import LASTING, PIXEL_FORMATS, plane_of
+
+if TYPE_CHECKING:
+    from rtfuse.wire.h264 import H264Encoder
 
 Finish = Callable[[Header], Header]
+"""Return the header with its time of publishing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What an encoder makes: two endpoints that want the same kind share it."""
+    """Identify the output of an encoder; endpoints with the same kind share one."""
 
     plane: Plane
     encoding: Encoding
@@ -33,45 +38,37 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """Where the messages of a lane go to: an endpoint, and the topic there."""
+    """Name the destination of an encoder's messages: an endpoint, and the topic there."""
 
     endpoint: Endpoint
     topic: str
 
     @property
     def wanted(self) -> bool:
-        """Whether somebody listens."""
+        """True if the topic has a subscriber."""
         return self.endpoint.subscribers().get(self.topic, 0) > 0
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
     header: Header
-    picture: Picture
+    fused: Fused
     finish: Finish
     to: Sequence[Outgoing]
 
 
-class Coder(Protocol):
-    """Turns a picture into a payload; the second value: whether it is a key frame."""
-
-    def __call__(self, image: Image, now_s: float) -> tuple[bytes, bool]: ...
-
-    def want_key(self) -> None: ...
-
-
 def kind_of(offer: Offer, plane: Plane) -> Kind:
-    """Return the kind in which an endpoint sends a plane."""
+    """Return the kind of a plane's messages on an endpoint."""
     encoding = offer.encoding_of(plane)
     setting = {"jpeg": offer.jpeg_quality, "h264": offer.h264_kbps}.get(encoding)
     return Kind(plane, encoding, setting)
 
 
-class Lane:
-    """Encodes and sends the messages of one kind, if somebody listens.
+class Encoder:
+    """Encode and send the messages of one kind, if they have a subscriber.
 
-    Raw pictures are sent by the caller of `offer` (`direct`); the others by a thread of the lane's own, before which
-    one picture waits: a newer one takes its place, and is counted in `drops` for each endpoint that misses the older.
+    Raw pictures are sent in the thread of the caller of `offer` (`direct`), others in the encoder's own thread. One
+    picture waits for it; a newer one replaces it. `drops` counts the replaced ones for each endpoint.
     """
 
     def __init__(self, kind: Kind) -> None:
@@ -79,7 +76,7 @@ class Lane:
         self.to: list[Outgoing] = []
         self._drops: Counter[tuple[str, str]] = Counter()
         self.direct = kind.encoding == "raw" and kind.plane != "ir"
-        self._coder: Coder | None = None
+        self._h264: H264Encoder | None = None
         self._unit = 0
         self._last: tuple[Image, Image] | None = None
         self._changed = threading.Condition()
@@ -90,16 +87,16 @@ class Lane:
 
     @property
     def drops(self) -> dict[tuple[str, str], int]:
-        """What the encoder could not take, by endpoint and topic, and cause; from any thread."""
+        """Pictures that were not encoded, by endpoint and topic, and cause; from any thread."""
         with self._changed:
             return dict(self._drops)
 
-    def offer(self, header: Header, picture: Picture, finish: Finish) -> None:
-        """Take a picture; never waits. Raises what the lane's thread has failed with."""
+    def offer(self, header: Header, fused: Fused, finish: Finish) -> None:
+        """Take a picture; never waits. Raises the exception that ended the encoder's thread."""
         to = [one for one in self.to if one.wanted]
         if not to:
             return
-        job = _Job(header, picture, finish, to)
+        job = _Job(header, fused, finish, to)
         if self.direct:
             self._send(job)
             return
@@ -116,12 +113,12 @@ class Lane:
             self._changed.notify()
 
     def joined(self, topic: str, endpoint: Endpoint) -> None:
-        """Say that somebody has subscribed."""
-        if self._coder is not None and any(one.topic == topic and one.endpoint is endpoint for one in self.to):
-            self._coder.want_key()
+        """Note a new subscriber: H.264 needs a key frame."""
+        if self._h264 is not None and any(one.topic == topic and one.endpoint is endpoint for one in self.to):
+            self._h264.want_key()
 
     def finish(self) -> None:
-        """Say that no picture will follow; what waits is still sent."""
+        """End the thread after the waiting picture."""
         with self._changed:
             self._over = True
             self._changed.notify()
@@ -146,13 +143,13 @@ class Lane:
 
     def _send(self, job: _Job) -> None:
         """Encode and send, one message for all endpoints with the same topic."""
-        kind, image = self.kind, job.picture(self.kind.plane)
+        kind, image = self.kind, plane_of(job.fused, self.kind.plane)
         if image is None:
             return
         header: Header = msgspec.structs.replace(
             job.header,
             plane=kind.plane,
-            pixel_format=PIXELS[kind.plane],
+            pixel_format=PIXEL_FORMATS[kind.plane],
             encoding=kind.encoding,
             width=image.shape[1],
             height=image.shape[0],
@@ -174,11 +171,11 @@ class Lane:
             return job.finish(header), None
         check_image(header, image)
         if kind.encoding == "h264":
-            if self._coder is None:
+            if self._h264 is None:
                 from rtfuse.wire.h264 import H264Encoder
 
-                self._coder = H264Encoder(kind.setting)
-            data, key = self._coder(image, header.published_ns / 1e9)
+                self._h264 = H264Encoder(kind.setting)
+            data, key = self._h264(image, header.published_ns / 1e9)
             header = msgspec.structs.replace(job.finish(header), key_frame=key, unit=self._unit)
             self._unit += 1
             return header, np.frombuffer(data, np.uint8)

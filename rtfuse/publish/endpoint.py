@@ -1,4 +1,4 @@
-"""One bound ZeroMQ socket: who listens to which topic, and sending that never waits."""
+"""Bind a ZeroMQ socket, count the subscribers of each topic, and send without waiting."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from typing import Any
 import zmq
 
 from rtfuse.errors import ConfigError, EndpointUnavailable
-from rtfuse.publish.auth import Gate
+from rtfuse.publish.auth import Authenticator
 from rtfuse.wire.addresses import check_endpoint, check_reach
 from rtfuse.wire.keepalive import keep_alive
 
 _LINGER_MS = 200
-_NONSENSE = "publish.endpoint: {!r} is no endpoint; want for example tcp://127.0.0.1:5555 or ipc:///run/rtfuse"
+_NONSENSE = "publish.endpoint: {!r} is not an endpoint; want for example tcp://127.0.0.1:5555 or ipc:///run/rtfuse"
 _CHOOSE = "choose another with --publish"
 _WAITING = 2
-"""Frames that wait for each subscriber, beside those that the system's socket buffers hold."""
+"""The most frames that wait for each subscriber, besides those in the system's socket buffers."""
 _REQUESTS = 64
-"""Subscriptions that may wait for us, of each subscriber; then its connection waits."""
+"""The most subscriptions that wait, of each subscriber; then its connection waits."""
 _AT_ONCE = 1000
 _LOOKS = 50
-"""How often to look whose connection is closed: ZeroMQ closes it only a moment after it has said so."""
+"""The number of checks for closed connections: ZeroMQ closes one only a moment after it has reported it."""
 
 
 def check(endpoint: str, *, encrypted: bool, allow_remote: bool) -> None:
-    """Refuse what is no endpoint, or reaches beyond this machine in plain text unasked. Raises ConfigError."""
+    """Raise ConfigError for an invalid endpoint, or an unencrypted one for other machines without `allow_remote`."""
     check_endpoint(endpoint)
     check_reach(endpoint, "publish.endpoint", encrypted=encrypted, allow_remote=allow_remote)
     if not endpoint.startswith(("ipc://", "tcp://")):
         raise ConfigError(_NONSENSE.format(endpoint))
 
 
-def bound_socket(context: zmq.Context[Any], gate: Gate, endpoint: str) -> zmq.Socket[Any]:
-    """Return an XPUB socket, configured and bound by the gate. Raises ConfigError, EndpointUnavailable.
+def bound_socket(context: zmq.Context[Any], authenticator: Authenticator, endpoint: str) -> zmq.Socket[Any]:
+    """Return an XPUB socket, configured and bound by the authenticator. Raises ConfigError, EndpointUnavailable.
 
-    XPUB rather than PUB: it tells who subscribes to what, every time.
+    XPUB, not PUB, as it reports every subscription.
     """
     if endpoint.startswith("ipc://"):
         _check_path(endpoint)
@@ -54,22 +54,25 @@ def bound_socket(context: zmq.Context[Any], gate: Gate, endpoint: str) -> zmq.So
     made.setsockopt(zmq.MAXMSGSIZE, 1024)  # subscribers send nothing but subscriptions
     made.setsockopt(zmq.IPV6, "[" in endpoint)
     try:
-        gate.bind(made, endpoint)
+        authenticator.bind(made, endpoint)
     except zmq.ZMQError as e:
-        gate.release(made)
+        authenticator.release(made)
         made.close(0)
         raise _bind_error(endpoint, e) from e
     return made
 
 
 class Endpoint:
-    """A bound socket and its `topics`. `send` and `subscribers` may be called from any thread.
+    """Own a bound socket and its `topics`. Call `send` and `subscribers` from any thread.
 
-    `name` is the real endpoint, also after a bind to port 0 or `*`. `sent_bytes` counts what was handed to ZeroMQ.
+    `name`: the real endpoint, also after a bind to port 0 or `*`.
+    `sent_bytes`: the number of bytes that were handed to ZeroMQ.
     Raises ConfigError, EndpointUnavailable.
     """
 
-    def __init__(self, context: zmq.Context[Any], gate: Gate, endpoint: str, topics: Sequence[str]) -> None:
+    def __init__(
+        self, context: zmq.Context[Any], authenticator: Authenticator, endpoint: str, topics: Sequence[str]
+    ) -> None:
         self.sent_bytes = 0
         self._keys = {topic: topic.encode() + b"\0" for topic in topics}
         self._lock = threading.Lock()
@@ -77,32 +80,32 @@ class Endpoint:
         self._old: set[bytes] = set()
         self._looks = 0
         self._subscribers: Mapping[str, int] = dict.fromkeys(topics, 0)
-        self._gate, self._socket = gate, bound_socket(context, gate, endpoint)
+        self._authenticator, self._socket = authenticator, bound_socket(context, authenticator, endpoint)
         self.name = str(self._socket.getsockopt_string(zmq.LAST_ENDPOINT))
 
     def send(self, message: zmq.Frame) -> None:
-        """Send one message; whoever has not read those before loses it. Does nothing once the endpoint is closed."""
+        """Send one message; a subscriber with a full queue loses it. Does nothing once the endpoint is closed."""
         with self._lock:
             if self._socket.closed:
                 return
-            # Asked for its state, the socket learns which subscribers have read: on its own it looks once in a
-            # millisecond at most, and would drop frames of a burst for subscribers that have long had room again.
+            # Reading its state makes the socket notice which subscribers have read. Otherwise it looks once in a
+            # millisecond at most, and drops frames of a burst for subscribers that have room again.
             self._socket.getsockopt(zmq.EVENTS)
-            self._gate.renew(self._socket)
+            self._authenticator.renew(self._socket)
             self._socket.send(message, copy=False)
             self.sent_bytes += len(message)
 
     def subscribers(self) -> Mapping[str, int]:
-        """Return how many peers have subscribed to each topic."""
+        """Return the number of subscribers of each topic."""
         return self._subscribers
 
     def joined(self) -> set[str]:
-        """Read who has come and gone; returns the topics that somebody has subscribed to since the last call."""
+        """Read new and ended subscriptions; return the topics with a new subscriber since the last call."""
         new: set[bytes] = set()
         changed = False
         with self._lock:
             if not self._socket.closed:
-                self._gate.renew(self._socket)  # here too: nothing is sent while nobody listens
+                self._authenticator.renew(self._socket)  # here too: without subscribers nothing is sent
             for _ in range(_AT_ONCE):
                 if self._socket.closed or not int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN:
                     break
@@ -118,11 +121,11 @@ class Endpoint:
         return {topic for topic, key in self._keys.items() if any(_meets(prefix, key) for prefix in new)}
 
     def _note(self, frame: zmq.Frame, new: set[bytes]) -> bool:
-        """Note one subscription, or one that ended; returns whether that changed anything.
+        """Note a new or an ended subscription; return True if the counts may have changed.
 
-        A peer is known by its connection's file descriptor, and may end its own subscriptions only. Where ZeroMQ says
-        that a subscription ended because its peer is gone, it names no connection, and neither does a peer that speaks
-        a protocol from before 2013 (ZMTP 1 and 2): so what is said is only a reason to look whose connection is closed.
+        The connection's file descriptor identifies a peer, which may end only its own subscriptions. ZeroMQ names no
+        connection when a subscription ends because its peer is gone, or when the peer speaks a protocol from before
+        2013 (ZMTP 1 and 2). Such a message only triggers a check for closed connections.
         """
         data = bytes(frame.buffer)
         prefix = self._known(data[1:])
@@ -132,7 +135,7 @@ class Endpoint:
         if begins:
             new.add(prefix)
             if peer is None:
-                self._old.add(prefix)  # never known to be gone: encoders rather work for nobody than not at all
+                self._old.add(prefix)  # its end is never known: encoders go on working for it
             elif peer[1] is not None:
                 self._peers.setdefault(peer, set()).add(prefix)
             return True
@@ -146,7 +149,7 @@ class Endpoint:
         return True
 
     def _known(self, prefix: bytes) -> bytes | None:
-        """Return what of a subscription matters, None if it meets no topic of ours: there is no end of others."""
+        """Return the relevant part of a subscription, None if it matches no topic: a peer may send any number."""
         key = next((key for key in self._keys.values() if _meets(prefix, key)), None)
         return None if key is None else prefix[: len(key)]
 
@@ -157,12 +160,12 @@ class Endpoint:
     def close(self) -> None:
         """Give the last messages a moment to leave, then close."""
         with self._lock:
-            self._gate.release(self._socket)
+            self._authenticator.release(self._socket)
             self._socket.close()
 
 
 def _connection(frame: zmq.Frame) -> tuple[int, int | None] | None:
-    """Return the descriptor that a message came by, with the inode of its socket; None if ZeroMQ does not say."""
+    """Return the descriptor of a message's connection and the inode of its socket; None if ZeroMQ does not know it."""
     try:
         fd = int(str(frame.get("__fd")))
     except zmq.ZMQError:
@@ -171,7 +174,7 @@ def _connection(frame: zmq.Frame) -> tuple[int, int | None] | None:
 
 
 def _inode(fd: int) -> int | None:
-    """Return what tells a socket from the next with its descriptor; None if it is closed."""
+    """Return the inode, which differs when a descriptor is used again; None if the descriptor is closed."""
     try:
         return os.fstat(fd).st_ino
     except OSError:
@@ -179,7 +182,7 @@ def _inode(fd: int) -> int | None:
 
 
 def _meets(prefix: bytes, key: bytes) -> bool:
-    """Whether a subscription takes messages of the topic with this key; a longer one takes some of them."""
+    """Return True if a subscription matches the topic of this key, or some messages of it."""
     return key.startswith(prefix) or prefix.startswith(key)
 
 
@@ -194,21 +197,21 @@ def _bind_error(endpoint: str, e: zmq.ZMQError) -> Exception:
 
 
 def _check_path(endpoint: str) -> None:
-    """Refuse an ipc path that something else owns: ZeroMQ would delete a file, or take over a socket in use.
+    """Refuse an ipc path in use: ZeroMQ would delete a file, or take over another program's socket.
 
-    The socket that a dead publisher left behind is free to take. Raises EndpointUnavailable.
+    The socket of a dead publisher may be replaced. Raises EndpointUnavailable.
     """
     path = Path(endpoint.removeprefix("ipc://"))
     if not path.name or path.name == "*" or str(path).startswith("@"):
-        return  # ZeroMQ refuses it, chooses a path, or uses a name that is no file
+        return  # ZeroMQ refuses it, chooses a path, or uses a name without a file
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise EndpointUnavailable(f"cannot publish on {endpoint}: it is there and is no socket; {_CHOOSE}")
+            raise EndpointUnavailable(f"cannot publish on {endpoint}: it exists and is not a socket; {_CHOOSE}")
         with socket.socket(socket.AF_UNIX) as probe:
             probe.setblocking(False)
             answer = probe.connect_ex(str(path))
     except (FileNotFoundError, NotADirectoryError, PermissionError):
-        return  # nothing there, or nothing that can be bound: ZeroMQ says which
+        return  # absent, or it cannot be bound: ZeroMQ reports which
     if answer != errno.ECONNREFUSED:
         raise EndpointUnavailable(
             f"cannot publish on {endpoint}: it is in use, perhaps by another rtfuse; end that one, or {_CHOOSE}"

@@ -1,13 +1,12 @@
-"""Many rigs behind one endpoint: ZeroMQ's own proxy between their publishers and a control room.
+"""Join many rigs behind one endpoint: ZeroMQ's own proxy between their publishers and a control room.
 
-Messages pass as they are, undecoded and uncopied; subscriptions pass the other way, so that a rig sends only what
-somebody watches. Rigs tell their messages apart by topic: `publish.rig_topics` puts a rig's name in front of its own.
+Messages pass unchanged, not decoded and not copied. Subscriptions pass the other way, so that a rig sends only
+subscribed topics. Topics distinguish the rigs: `publish.rig_topics` puts a rig's name before its topics.
 """
 
 from __future__ import annotations
 
 import logging
-import struct
 import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,32 +17,37 @@ import zmq
 
 from rtfuse.errors import ConfigError, EndpointUnavailable, StageFailed
 from rtfuse.observe.logs import event
-from rtfuse.publish.auth import HANDSHAKE_MS, Gate
+from rtfuse.publish.auth import HANDSHAKE_MS, Authenticator, unpack_event
 from rtfuse.settings import read_yaml, to_struct
 from rtfuse.wire.addresses import check_endpoint, check_reach
 from rtfuse.wire.keepalive import keep_alive
 from rtfuse.wire.keys import curve_client
 from rtfuse.wire.message import MAX_MESSAGE_BYTES, check_names
 
-_EVENT = struct.Struct("=HI")
 _FAILED = zmq.EVENT_HANDSHAKE_FAILED_AUTH | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
 _EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED | _FAILED
 _POLL_MS = 100
 _END_S = 2.0
 _WAITING = 2
-"""Messages of each rig that wait for a slow subscriber."""
+"""The most messages of each rig that wait for a slow subscriber."""
 _log = logging.getLogger("rtfuse.proxy")
 
 
 class RigLink(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where a rig publishes, and the file of `rtfuse keys new client` that it gave out, if it encrypts."""
+    """The endpoint of a rig and, if it encrypts, its file of `rtfuse keys new client`."""
 
     endpoint: str
     keys: str | None = None
 
 
 class ProxyConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What `rtfuse proxy` needs: rigs by name, and where to serve them; `keys` is the proxy's own folder of keys."""
+    """Settings of `rtfuse proxy`.
+
+    `rigs`: the rigs by name.
+    `bind`: the endpoint to serve them on.
+    `keys`: the proxy's own folder of keys.
+    `insecure`: permits an endpoint for other machines without encryption.
+    """
 
     rigs: dict[str, RigLink] = {}
     bind: str = "tcp://127.0.0.1:5560"
@@ -73,20 +77,22 @@ def load_proxy_config(
 
 
 class Proxy:
-    """Joins the rigs of a configuration to one endpoint until it is closed.
+    """Join the rigs of a configuration behind one endpoint until `close`.
 
-    `endpoint` is the real one. A subscriber that is too slow loses messages and delays nobody; a rig may come and go.
-    `refused` counts by cause the subscribers that were not let in. Raises ConfigError for a configuration that makes no
-    sense, KeysUnusable for keys, EndpointUnavailable for an endpoint that cannot be bound.
+    A subscriber that is too slow loses messages and does not delay others; a rig may disappear and come back.
+    `endpoint`: the real one, also after a bind to port 0 or `*`.
+    `refused`: counts the refused subscribers by cause.
+    Raises ConfigError for an invalid configuration, KeysUnusable for keys, EndpointUnavailable for an endpoint that
+    cannot be bound.
     """
 
     def __init__(self, config: ProxyConfig) -> None:
         _check(config)
         self._context: zmq.Context[Any] = zmq.Context()
-        self._gate: Gate | None = None
+        self._authenticator: Authenticator | None = None
         try:
-            self._gate = Gate(self._context, config.keys)
-            self.refused = self._gate.refused
+            self._authenticator = Authenticator(self._context, config.keys)
+            self.refused = self._authenticator.refused
             self._rigs = self._context.socket(zmq.XSUB)
             self._monitor = _monitored(self._context, self._rigs)
             self._names = _connect(self._rigs, config.rigs)
@@ -106,13 +112,13 @@ class Proxy:
         s.setsockopt(zmq.SNDHWM, _WAITING * max(2, len(config.rigs)))
         s.setsockopt(zmq.LINGER, 200)
         s.setsockopt(zmq.MAXMSGSIZE, 1024)  # subscribers send nothing but subscriptions
-        # Every subscription is passed on, so that a rig can greet who comes late; and so then is every end of one.
+        # Every subscription is passed on, so that a rig can greet late subscribers; so is every end of one.
         s.setsockopt(zmq.XPUB_VERBOSER, 1)
         s.setsockopt(zmq.IPV6, "[" in config.bind)
         keep_alive(s)
-        assert self._gate is not None
+        assert self._authenticator is not None
         try:
-            return self._gate.bind(s, config.bind)
+            return self._authenticator.bind(s, config.bind)
         except zmq.ZMQError as e:
             why = zmq.strerror(e.errno or 0)
             raise EndpointUnavailable(f"cannot serve on {config.bind}: {why}; choose another with --bind") from e
@@ -124,8 +130,8 @@ class Proxy:
         try:
             while not stop.is_set() and thread.is_alive():
                 self._watch()
-                assert self._gate is not None
-                if self._gate.stale(self._room):
+                assert self._authenticator is not None
+                if self._authenticator.stale(self._room):
                     self._steer.send(b"TERMINATE")  # the forwarding thread renews its socket and goes on
         finally:
             self._over.set()
@@ -135,10 +141,10 @@ class Proxy:
             raise StageFailed(f"proxy failed: {self._failure[0]}") from self._failure[0]
 
     def _forward(self) -> None:
-        assert self._gate is not None
+        assert self._authenticator is not None
         try:
             while not self._over.is_set():
-                self._gate.renew(self._room)
+                self._authenticator.renew(self._room)
                 zmq.proxy_steerable(self._rigs, self._room, None, self._steered)
         except BaseException as e:  # noqa: BLE001 - raised again in the calling thread
             self._failure.append(e)
@@ -148,15 +154,15 @@ class Proxy:
         if not self._monitor.poll(_POLL_MS):
             return
         head, address = self._monitor.recv_multipart()
-        what, _ = _EVENT.unpack(head)
+        what, _ = unpack_event(head)
         name = self._names.get(address.decode(errors="replace"), address.decode(errors="replace"))
         was = self._up.get(name, False)
         self._up[name] = what == zmq.EVENT_HANDSHAKE_SUCCEEDED
         if self._up[name]:
             event(_log, logging.INFO, "rig", f"{name} is connected", stream=name)
         elif what & _FAILED:
-            why = "it does not know our key, we have not its own, or only one of us encrypts"
-            event(_log, logging.WARNING, "rig_refuses", f"{name} does not let us in: {why}", stream=name)
+            why = "it does not know this proxy's key, its own key differs, or only one of both encrypts"
+            event(_log, logging.WARNING, "rig_refuses", f"{name} refuses the connection: {why}", stream=name)
         elif was:
             event(_log, logging.WARNING, "rig", f"{name} is lost", stream=name)
 
@@ -166,17 +172,17 @@ class Proxy:
             return
         if hasattr(self, "_monitor"):
             self._rigs.monitor(None, 0)
-        if self._gate is not None:
-            self._gate.close()
+        if self._authenticator is not None:
+            self._authenticator.close()
         self._context.destroy()
 
 
 def _check(config: ProxyConfig) -> None:
-    """Raise ConfigError for what is wrong before anything is opened."""
+    """Raise ConfigError for an invalid configuration, before anything is opened."""
     if not config.rigs:
-        raise ConfigError("there are no rigs to join; name them with --rig NAME=ENDPOINT, or in the configuration")
+        raise ConfigError("no rigs are named; name them with --rig NAME=ENDPOINT, or in the configuration")
     if not config.bind.startswith("tcp://"):
-        raise ConfigError(f"bind: {config.bind!r} is no TCP endpoint; want for example tcp://127.0.0.1:5560")
+        raise ConfigError(f"bind: {config.bind!r} is not a TCP endpoint; want for example tcp://127.0.0.1:5560")
     check_endpoint(config.bind)
     check_reach(config.bind, "bind", encrypted=config.keys is not None, allow_remote=config.insecure)
     for name, link in config.rigs.items():
@@ -192,7 +198,7 @@ def _monitored(context: zmq.Context[Any], socket: zmq.Socket[Any]) -> zmq.Socket
 
 
 def _connect(socket: zmq.Socket[Any], rigs: Mapping[str, RigLink]) -> dict[str, str]:
-    """Connect to every rig, with its own key; returns their names by what the monitor calls them."""
+    """Connect to every rig, with its own key; return the rigs' names by their endpoint in the monitor."""
     socket.setsockopt(zmq.IPV6, any("[" in link.endpoint for link in rigs.values()))
     socket.setsockopt(zmq.RCVHWM, 8)
     socket.setsockopt(zmq.LINGER, 0)
@@ -210,7 +216,7 @@ def _connect(socket: zmq.Socket[Any], rigs: Mapping[str, RigLink]) -> dict[str, 
             socket.connect(link.endpoint)
         except zmq.ZMQError as e:
             raise ConfigError(
-                f"rigs.{name}.endpoint: {link.endpoint!r} is nothing to connect to ({zmq.strerror(e.errno or 0)}); "
+                f"rigs.{name}.endpoint: {link.endpoint!r} cannot be connected to ({zmq.strerror(e.errno or 0)}); "
                 "want for example tcp://10.0.0.11:5555"
             ) from e
         names[link.endpoint] = name

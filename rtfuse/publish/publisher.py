@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 import zmq
 
-from rtfuse.publish.auth import Gate
-from rtfuse.publish.encoders import Kind, Lane, Outgoing, kind_of
+from rtfuse.publish.auth import Authenticator
+from rtfuse.publish.encoders import Encoder, Kind, Outgoing, kind_of
 from rtfuse.publish.endpoint import Endpoint, check
-from rtfuse.publish.planes import PIXELS, Offer, Picture
+from rtfuse.publish.planes import Offer
 from rtfuse.types import Clock, Fused, Stream
 from rtfuse.wire.description import (
     CameraAbout,
@@ -30,6 +30,7 @@ from rtfuse.wire.description import (
 from rtfuse.wire.message import Header, Spot, check_names, encode_statistics
 from rtfuse.wire.message import Statistics as StatisticsMessage
 from rtfuse.wire.names import ABOUT_TOPIC, STATE_TOPIC, STATISTICS_TOPIC
+from rtfuse.wire.planes import PIXEL_FORMATS
 
 _SECOND_NS = 1_000_000_000
 _LAST_S = 1.0
@@ -99,26 +100,26 @@ class Publisher:
         self._shown: dict[Stream, tuple[int, int]] = {}
         self._offers = list(endpoint)
         self._endpoints: list[Endpoint] = []
-        self._lanes: dict[Kind, Lane] = {}
+        self._encoders: dict[Kind, Encoder] = {}
         self._own = {topic: endpoint[0].prefix + topic for topic in (STATISTICS_TOPIC, STATE_TOPIC, ABOUT_TOPIC)}
         self._context: zmq.Context[Any] = zmq.Context()
-        self._gate = Gate(self._context, keys)
-        self.refused = self._gate.refused
+        self._authenticator = Authenticator(self._context, keys)
+        self.refused = self._authenticator.refused
         try:
             for offer in self._offers:
                 self._add(offer)
         except Exception:
             self.close()
             raise
-        self._ordered = sorted(self._lanes.values(), key=lambda lane: lane.direct)
+        self._ordered = sorted(self._encoders.values(), key=lambda encoder: encoder.direct)
 
     def _add(self, offer: Offer) -> None:
         topics = [offer.topic_of(plane) for plane in offer.planes]
-        bound = Endpoint(self._context, self._gate, offer.endpoint, [*topics, *self._own.values()])
+        bound = Endpoint(self._context, self._authenticator, offer.endpoint, [*topics, *self._own.values()])
         self._endpoints.append(bound)
         for plane in dict.fromkeys(offer.planes):
             kind = kind_of(offer, plane)
-            self._lanes.setdefault(kind, Lane(kind)).to.append(Outgoing(bound, offer.topic_of(plane)))
+            self._encoders.setdefault(kind, Encoder(kind)).to.append(Outgoing(bound, offer.topic_of(plane)))
 
     @property
     def endpoint(self) -> str:
@@ -148,8 +149,8 @@ class Publisher:
     def drops(self) -> Mapping[tuple[str, str], int]:
         """What encoders could not take, by endpoint and topic, and cause."""
         drops: Counter[tuple[str, str]] = Counter()
-        for lane in self._lanes.values():
-            drops.update(lane.drops)
+        for encoder in self._encoders.values():
+            drops.update(encoder.drops)
         return drops
 
     def subscribers(self) -> dict[tuple[str, str], int]:
@@ -164,19 +165,19 @@ class Publisher:
 
     def wants_aligned(self) -> bool:
         """Return True if somebody subscribes to the aligned thermal plane."""
-        return any(one.wanted for kind, lane in self._lanes.items() if kind.plane == "ir" for one in lane.to)
+        return any(one.wanted for kind, encoder in self._encoders.items() if kind.plane == "ir" for one in encoder.to)
 
     def write(self, fused: Fused) -> None:
         """Publish one frame; never waits for a subscriber or an encoder. Raises ConfigError if it is too large."""
         self._listen()
-        header, picture, leader = self.header(fused), Picture(fused), fused.pair.leader
+        header, leader = self.header(fused), fused.pair.leader
 
         def finish(header: Header) -> Header:
             now = self._clock()
             return msgspec.structs.replace(header, age_ns=leader.age_ns(now), **_published(now))
 
-        for lane in self._ordered:  # those with threads of their own first: they begin while raw is copied
-            lane.offer(header, picture, finish)
+        for encoder in self._ordered:  # those with threads of their own first: they begin while raw is copied
+            encoder.offer(header, fused, finish)
         self.sent += 1
 
     def tick(self) -> None:
@@ -206,8 +207,8 @@ class Publisher:
             if self._own[STATE_TOPIC] in joined and self._told_states:
                 self._say(self._state(None, None), [bound])
             for topic in joined:
-                for lane in self._lanes.values():
-                    lane.joined(topic, bound)
+                for encoder in self._encoders.values():
+                    encoder.joined(topic, bound)
 
     def _follow(self, states: Mapping[str, tuple[str, str | None]]) -> None:
         before, self._told_states = self._told_states, dict(states)
@@ -230,7 +231,7 @@ class Publisher:
             PlaneAbout(
                 topic=offer.topic_of(plane),
                 plane=plane,
-                pixel_format=PIXELS[plane],
+                pixel_format=PIXEL_FORMATS[plane],
                 encoding=kind.encoding,
                 jpeg_quality=kind.setting if kind.encoding == "jpeg" else None,
                 h264_kbps=kind.setting if kind.encoding == "h264" else None,
@@ -288,13 +289,13 @@ class Publisher:
     def close(self) -> None:
         """Give the last frames a moment to leave, then close."""
         until = time.monotonic() + _LAST_S
-        for lane in self._lanes.values():
-            lane.finish()
-        for lane in self._lanes.values():
-            lane.join(max(0.0, until - time.monotonic()))
+        for encoder in self._encoders.values():
+            encoder.finish()
+        for encoder in self._encoders.values():
+            encoder.join(max(0.0, until - time.monotonic()))
         for bound in self._endpoints:
             bound.close()
-        self._gate.close()
+        self._authenticator.close()
         self._context.term()
 
 

@@ -1,4 +1,5 @@
-"""Write files, and read back what was recorded.
+"""Write files, and read recordings.
 
-`raw` records both streams as they come, `replay` reads them, `session` is `rtfuse record`; `video` writes fused frames.
+`format` defines the recording of both streams, `raw` writes it, `replay` reads it; `session` is `rtfuse record`.
+`video` writes fused frames.
 """

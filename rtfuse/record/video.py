@@ -1,4 +1,4 @@
-"""Fused frames into files: video (PyAV), one image, or a folder of images; whole under the final name or not at all."""
+"""Write fused frames to a video (PyAV), an image or a folder of images; incomplete files never get the final name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _CODEC_OPTIONS = {
 
 
 class Writer(Protocol):
-    """A sink that makes one output; `close` completes it, `abort` leaves nothing behind."""
+    """Make one output; `close` completes it, `abort` removes it."""
 
     def write(self, fused: Fused) -> None: ...
 
@@ -44,10 +44,12 @@ def open_writer(
     side_by_side: bool = False,
     force: bool = False,
 ) -> Writer:
-    """Open what `path` names: a video by its suffix, one image by its suffix, otherwise a folder of PNG files.
+    """Open a video or an image by the suffix of `path`, or a folder of PNG files without a suffix.
 
-    `rate_hz` and `time_base` are the RGB stream's, so that its times are kept exactly. `side_by_side` puts thermal
-    and RGB to the left of the fused picture. Raises OutputExists without `force`, OutputUnwritable if the folder
+    `rate_hz`, `time_base`: those of the RGB stream, so that its times are kept exactly.
+    `side_by_side`: True puts thermal and RGB to the left of the fused picture.
+    `force`: True replaces an existing output.
+    Raises OutputExists without `force`, OutputUnwritable if the folder
     is missing or not writable, or the suffix is unknown.
     """
     path = Path(path)
@@ -83,7 +85,7 @@ def compose(fused: Fused, side_by_side: bool) -> Image:
 
 
 class VideoWriter:
-    """Writes H.264 (VP9 in WebM), each frame at its RGB frame's capture time, the first at its own media time.
+    """Write H.264 (VP9 in WebM), each frame at its RGB frame's capture time, the first at its own media time.
 
     Times of live streams count from the first frame. 4:2:0 where both sides are even, else 4:4:4 (8 bit, BT.601).
     """
@@ -148,7 +150,7 @@ class VideoWriter:
         return stream
 
     def close(self) -> None:
-        """Complete the file and give it its name; without frames there is no file."""
+        """Complete the file and give it its name; without frames, remove it."""
         if self._stream is None:
             self.abort()
             return
@@ -162,7 +164,7 @@ class VideoWriter:
 
     def abort(self) -> None:
         """Remove what was written."""
-        # Closing an unfinished container can fail in its turn (full disk); the file goes either way.
+        # Closing an unfinished container can fail too (full disk); the file is removed either way.
         try:
             self._container.close()
         except (OSError, av.error.FFmpegError):
@@ -172,7 +174,7 @@ class VideoWriter:
 
 
 class ImageWriter:
-    """Writes one image, or `NNNNNN.png` (the RGB frame's number) into a folder."""
+    """Write one image, or `NNNNNN.png` (the RGB frame's number) into a folder."""
 
     def __init__(self, path: Path, partial: Path, *, side_by_side: bool) -> None:
         self._path, self._partial, self._side_by_side = path, partial, side_by_side
@@ -191,7 +193,7 @@ class ImageWriter:
         self._written += 1
 
     def close(self) -> None:
-        """Give the output its name; without frames there is none."""
+        """Give the output its name; without frames, remove it."""
         if not self._written:
             self.abort()
             return
@@ -212,7 +214,7 @@ class ImageWriter:
 
 
 class PictureWriter:
-    """Writes one side-by-side picture: the frame number `at`, or the last one if there are fewer."""
+    """Write one side-by-side picture: the frame number `at`, or the last one if fewer came."""
 
     def __init__(self, path: Path, *, at: int, force: bool) -> None:
         if path.suffix.lower() not in IMAGE_SUFFIXES:
@@ -222,7 +224,7 @@ class PictureWriter:
         self._last: Fused | None = None
 
     def write(self, fused: Fused) -> None:
-        """Keep the frame until the one that was asked for."""
+        """Keep the frame, up to the wanted one."""
         if self._seen <= self._at:
             self._last = fused
         self._seen += 1
@@ -239,7 +241,7 @@ class PictureWriter:
 
 
 def write_image(path: Path, rgb: Image, named: Path | None = None) -> None:
-    """Write (H, W, 3) uint8 RGB by the suffix of `path`. Raises OutputUnwritable, speaking of `named` if given."""
+    """Write (H, W, 3) uint8 RGB by the suffix of `path`. Raises OutputUnwritable, with the name `named` if given."""
     try:
         ok, data = cv2.imencode(path.suffix or ".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
         if not ok:

@@ -15,7 +15,8 @@ import cv2
 import numpy as np
 
 from rtfuse.thermal.palettes import colourise
-from rtfuse.types import Fused, Image
+from rtfuse.types import Fused
+from rtfuse.wire.planes import plane_of
 
 Plane = Literal["fused", "ir", "rgb"]
 QualityName = Literal["low", "medium", "high"]
@@ -86,9 +87,10 @@ class Encoder:
         return await asyncio.shield(self._asked[key])
 
     def _encode(self, fused: Fused, plane: Plane, quality: QualityName, palette: str | None) -> Encoded | None:
-        image = _plane(fused, plane)
+        image = plane_of(fused, plane)
         if image is None:
             return None
+        image = np.ascontiguousarray(image)
         how, (h, w) = QUALITIES[quality], image.shape[:2]
         if how.width is not None and w > how.width:
             image = cv2.resize(image, (how.width, round(h * how.width / w)), interpolation=cv2.INTER_AREA)
@@ -104,15 +106,6 @@ class Encoder:
     def close(self) -> None:
         """Encode nothing more."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _plane(fused: Fused, plane: Plane) -> Image | None:
-    if plane == "fused":
-        return fused.image
-    frame = fused.pair.frame(plane)
-    if frame is None:
-        return None
-    return np.ascontiguousarray(fused.ir) if plane == "ir" else frame.image
 
 
 def _yielding() -> None:

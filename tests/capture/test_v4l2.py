@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 
 from rtfuse.capture import videodev2 as api
 from rtfuse.capture.node import Control, Identity, Node
-from rtfuse.capture.pixels import Offer, Sizes, canonical, choose, decode, dtype_of, fourcc_code, fourcc_name
+from rtfuse.capture.pixels import CameraFormat, Sizes, canonical, choose, decode, dtype_of, fourcc_code, fourcc_name
+from rtfuse.capture.settings import CameraOptions
 from rtfuse.capture.v4l2 import CameraInfo, V4l2Source, find_again, list_cameras
 from rtfuse.errors import ConfigError, DeviceUnavailable, SourceLost
 from rtfuse.types import Frame, Stamp, Stream
@@ -174,18 +175,18 @@ def size(w: int, h: int, rate_hz: float | None = None) -> Sizes:
     return Sizes((w, h), (w, h), rates_hz=(rate_hz,) if rate_hz else ())
 
 
-BOSON = [Offer("YU12", (size(640, 512, 60),)), Offer("Y16", (size(640, 512, 60),))]
+BOSON = [CameraFormat("YU12", (size(640, 512, 60),)), CameraFormat("Y16", (size(640, 512, 60),))]
 LEPTON = [
-    Offer("UYVY", (size(160, 120, 9),)),
-    Offer("Y16", (size(160, 120, 9), size(160, 122, 9))),
-    Offer("GREY", (size(160, 120, 9),)),
+    CameraFormat("UYVY", (size(160, 120, 9),)),
+    CameraFormat("Y16", (size(160, 120, 9), size(160, 122, 9))),
+    CameraFormat("GREY", (size(160, 120, 9),)),
 ]
 WEBCAM = [
-    Offer("MJPG", (size(1920, 1080, 30), size(1280, 720, 30), size(640, 480, 30))),
-    Offer("YUYV", (size(640, 480, 30), size(1280, 720, 10), size(1920, 1080, 5))),
+    CameraFormat("MJPG", (size(1920, 1080, 30), size(1280, 720, 30), size(640, 480, 30))),
+    CameraFormat("YUYV", (size(640, 480, 30), size(1280, 720, 10), size(1920, 1080, 5))),
 ]
-SENSOR = [Offer("NV12", (Sizes((32, 32), (3280, 2464), (16, 2)),))]
-UNLISTED = [Offer("YUYV")]
+SENSOR = [CameraFormat("NV12", (Sizes((32, 32), (3280, 2464), (16, 2)),))]
+UNLISTED = [CameraFormat("YUYV")]
 
 
 @pytest.mark.parametrize(
@@ -197,21 +198,21 @@ UNLISTED = [Offer("YUYV")]
         ("ir", LEPTON, {"pixel_format": "grey"}, ("GREY", (160, 120))),
         ("ir", LEPTON, {"rate_hz": 30.0}, ("Y16", (160, 122))),  # none is that fast
         ("ir", LEPTON[:1], {}, ("UYVY", (160, 120))),
-        ("ir", [Offer("Y10"), Offer("Y16-BE")], {}, ("Y16-BE", None)),
+        ("ir", [CameraFormat("Y10"), CameraFormat("Y16-BE")], {}, ("Y16-BE", None)),
         ("rgb", WEBCAM, {}, ("YUYV", (640, 480))),  # the uncompressed one that is fluent
         ("rgb", WEBCAM, {"size_wh": (1280, 720)}, ("MJPG", (1280, 720))),
         ("rgb", WEBCAM, {"size_wh": (1280, 720), "rate_hz": 10.0}, ("YUYV", (1280, 720))),
         ("rgb", WEBCAM, {"size_wh": (1920, 1080), "pixel_format": "YUYV"}, ("YUYV", (1920, 1080))),
         ("rgb", WEBCAM[:1], {}, ("MJPG", (1280, 720))),
-        ("rgb", [Offer("YUYV", (size(640, 480, 29.97),)), *WEBCAM[:1]], {"rate_hz": 30.0}, ("YUYV", (640, 480))),
+        ("rgb", [CameraFormat("YUYV", (size(640, 480, 29.97),)), *WEBCAM[:1]], {"rate_hz": 30.0}, ("YUYV", (640, 480))),
         ("rgb", SENSOR, {"size_wh": (640, 480)}, ("NV12", (640, 480))),
         ("rgb", UNLISTED, {}, ("YUYV", None)),
         ("rgb", UNLISTED, {"size_wh": (640, 480)}, ("YUYV", (640, 480))),
-        ("rgb", [Offer("RGB3", (size(3840, 2160),))], {}, ("RGB3", (3840, 2160))),
+        ("rgb", [CameraFormat("RGB3", (size(3840, 2160),))], {}, ("RGB3", (3840, 2160))),
     ],
 )
 def test_choice_of_format_and_size(
-    stream: Stream, offers: list[Offer], asked: dict[str, object], expected: tuple[str, tuple[int, int] | None]
+    stream: Stream, offers: list[CameraFormat], asked: dict[str, object], expected: tuple[str, tuple[int, int] | None]
 ) -> None:
     assert choose(stream, offers, **asked) == expected  # type: ignore[arg-type]
 
@@ -230,13 +231,13 @@ def test_choice_on_a_grid_of_sizes_is_on_the_grid_and_within_reason() -> None:
         ("ir", WEBCAM[:1], {"pixel_format": "Y16"}, "asked for Y16; it offers MJPG 1920x1080/1280x720/640x480"),
         ("rgb", WEBCAM, {"size_wh": (800, 600)}, "at 800x600; it offers MJPG .*; YUYV 640x480"),
         ("rgb", SENSOR, {"size_wh": (648, 480)}, "it offers NV12 32x32..3280x2464"),
-        ("rgb", [Offer("H264")], {}, "it offers H264"),
+        ("rgb", [CameraFormat("H264")], {}, "it offers H264"),
         ("rgb", [], {}, "it offers no format"),
         ("rgb", WEBCAM, {"pixel_format": "Y16"}, "Y16 cannot be decoded as rgb; it must be one of YUYV"),
     ],
 )
 def test_a_refusal_says_what_is_offered(
-    stream: Stream, offers: list[Offer], asked: dict[str, object], message: str
+    stream: Stream, offers: list[CameraFormat], asked: dict[str, object], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message) as refusal:
         choose(stream, offers, **asked)  # type: ignore[arg-type]
@@ -252,10 +253,10 @@ def test_words_hidden_in_yuyv(frame: tuple[int, int, int, np.random.Generator]) 
     w, h, padding, rng = frame
     rows = lines(rng, h, 2 * w, padding)
     for fourcc in ("YUYV", "UYVY"):
-        image = decode(b"".join(rows), fourcc, (w, h), 2 * w + padding, "ir", words=True)
+        image = decode(b"".join(rows), fourcc, (w, h), 2 * w + padding, "ir", packed_counts=True)
         assert image.tolist() == [list(struct.unpack(f"<{w}H", row[: 2 * w])) for row in rows]
     with pytest.raises(LookupError, match="NV12 cannot be decoded as 16-bit words of ir"):
-        decode(bytes(64), "NV12", (8, 4), 0, "ir", words=True)
+        decode(bytes(64), "NV12", (8, 4), 0, "ir", packed_counts=True)
 
 
 # --------------------------------------------------------------------------------------------- controls and identities
@@ -359,7 +360,7 @@ def test_on_other_systems_the_error_says_what_else_there_is(monkeypatch: pytest.
 
 
 def test_a_camera_in_one_line() -> None:
-    camera = CameraInfo("/dev/video2", None, "uvcvideo", "Boson", (Offer("Y16"), Offer("H264")))
+    camera = CameraInfo("/dev/video2", None, "uvcvideo", "Boson", (CameraFormat("Y16"), CameraFormat("H264")))
     assert str(camera) == "/dev/video2: Boson (Y16)"
     assert str(CameraInfo("/dev/video3", None, "", "C920", problem="permission denied")) == (
         "/dev/video3: C920 (permission denied)"
@@ -372,24 +373,24 @@ camera = pytest.mark.camera
 needs_cameras = pytest.mark.skipif(not CAMERAS, reason="RTFUSE_TEST_CAMERAS names no V4L2 device")
 
 
-def offer_of(path: str, fourcc: str) -> Offer:
+def offer_of(path: str, fourcc: str) -> CameraFormat:
     """Return what the camera offers in this format; skips where it does not."""
     info = next(c for c in list_cameras() if c.path == os.path.realpath(path))
     assert info.problem is None, info.problem
-    offer = next((o for o in info.offers if o.fourcc == fourcc), None)
+    offer = next((o for o in info.formats if o.fourcc == fourcc), None)
     if offer is None:
         pytest.skip(f"{path} does not offer {fourcc}")
     return offer
 
 
-def smallest(offer: Offer) -> tuple[int, int]:
+def smallest(offer: CameraFormat) -> tuple[int, int]:
     return min((s.min_wh for s in offer.sizes), key=lambda wh: wh[0] * wh[1])
 
 
 def open_small(path: str, stream: Stream, fourcc: str | None = None, stall_timeout_s: float = 20.0) -> V4l2Source:
     """Open at the camera's smallest size and about 15 Hz, which an emulated machine can keep up with."""
     wh = smallest(offer_of(path, fourcc or "YUYV"))
-    return V4l2Source(path, stream, size_wh=wh, rate_hz=15.0, pixel_format=fourcc, stall_timeout_s=stall_timeout_s)
+    return V4l2Source(path, stream, rate_hz=15.0, options=CameraOptions(wh, fourcc), stall_timeout_s=stall_timeout_s)
 
 
 def press(path: str, *names: str, value: int = 1) -> None:
@@ -480,14 +481,14 @@ def test_the_cameras_are_listed_with_formats_and_sizes() -> None:
         info = cameras[os.path.realpath(path)]
         assert info.problem is None
         assert info.driver
-        assert any(offer.sizes for offer in info.offers)
+        assert any(offer.sizes for offer in info.formats)
 
 
 @camera
 @needs_cameras
 def test_controls_are_set_by_name_and_wrong_ones_are_refused() -> None:
     wanted = {"brightness": 77, "test_pattern": "100_colorbar", "horizontal_movement": 0}
-    with closing(V4l2Source(CAMERAS[0], "rgb", controls=wanted)):
+    with closing(V4l2Source(CAMERAS[0], "rgb", options=CameraOptions(controls=wanted))):
         info = next(c for c in list_cameras() if c.path == os.path.realpath(CAMERAS[0]))
     got = {c.name: c for c in info.controls}
     assert got["brightness"].value == 77
@@ -497,8 +498,8 @@ def test_controls_are_set_by_name_and_wrong_ones_are_refused() -> None:
         ({"brightness": 999}, "control brightness=77 .*0 to 255.*999 is not possible"),
     ):
         with pytest.raises(DeviceUnavailable, match=message):
-            V4l2Source(CAMERAS[0], "rgb", controls=wrong)
-    V4l2Source(CAMERAS[0], "rgb", controls={"brightness": 128, "test_pattern": 0}).close()
+            V4l2Source(CAMERAS[0], "rgb", options=CameraOptions(controls=wrong))
+    V4l2Source(CAMERAS[0], "rgb", options=CameraOptions(controls={"brightness": 128, "test_pattern": 0})).close()
 
 
 @camera
@@ -517,9 +518,9 @@ def test_a_camera_is_told_from_another_of_its_model() -> None:
 @needs_cameras
 def test_the_wrong_wishes_are_refused_with_what_is_offered() -> None:
     with pytest.raises(DeviceUnavailable, match=r"asked for .* at 17x11; it offers .*YUYV \d+x\d+"):
-        V4l2Source(CAMERAS[0], "rgb", size_wh=(17, 11))
+        V4l2Source(CAMERAS[0], "rgb", options=CameraOptions((17, 11)))
     with pytest.raises(DeviceUnavailable, match="H264 cannot be decoded"):
-        V4l2Source(CAMERAS[0], "rgb", pixel_format="H264")
+        V4l2Source(CAMERAS[0], "rgb", options=CameraOptions(pixel_format="H264"))
     with pytest.raises(DeviceUnavailable, match=f"no such device; cameras: .*{CAMERAS[0]}"):
         V4l2Source("/dev/video987", "rgb")
 

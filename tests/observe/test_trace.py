@@ -97,7 +97,7 @@ def test_drops_are_told_once_and_a_cut_file_still_holds_its_events(tmp_path):
 
 def test_a_file_that_is_there_and_one_that_cannot_be(tmp_path):
     (tmp_path / "t.json").write_text("mine")
-    with pytest.raises(OutputExists, match=r"t\.json is already there"):
+    with pytest.raises(OutputExists, match=r"t\.json exists"):
         Trace(tmp_path / "t.json")
     with pytest.raises(OutputUnwritable, match="cannot be written"):
         Trace(tmp_path / "no" / "t.json")

@@ -20,11 +20,11 @@ from rtfuse.observe.watchdog import EXIT_HUNG, Supervisor
 
 def test_a_stage_that_hangs_is_reported_with_its_stack(caplog):
     release, found = threading.Event(), threading.Event()
-    supervisor = Supervisor(limit_s=0.2, every_s=0.02, hung=lambda heart: found.set())
-    heart = supervisor.heart("fuse")
+    supervisor = Supervisor(limit_s=0.2, every_s=0.02, hung=lambda watchdog: found.set())
+    watchdog = supervisor.watchdog("fuse")
 
     def stuck_in_a_driver():
-        with heart.busy():
+        with watchdog.busy():
             release.wait(10)
 
     thread = threading.Thread(target=stuck_in_a_driver)
@@ -41,18 +41,18 @@ def test_a_stage_that_hangs_is_reported_with_its_stack(caplog):
 
 def test_waiting_for_work_is_not_hanging():
     found = threading.Event()
-    supervisor = Supervisor(limit_s=0.05, every_s=0.01, hung=lambda heart: found.set())
-    heart = supervisor.heart("outlet")
+    supervisor = Supervisor(limit_s=0.05, every_s=0.01, hung=lambda watchdog: found.set())
+    watchdog = supervisor.watchdog("outlet")
     with supervisor:
         for _ in range(40):
-            with heart.busy():
+            with watchdog.busy():
                 pass
             time.sleep(0.01)
     assert not found.is_set()
 
 
 def test_patience_is_added_to_the_limit():
-    assert Supervisor(limit_s=3).heart("capture", patience_s=5).limit_s == 8
+    assert Supervisor(limit_s=3).watchdog("capture", patience_s=5).limit_s == 8
 
 
 def test_the_process_ends_with_a_status_of_its_own():
@@ -60,12 +60,12 @@ def test_the_process_ends_with_a_status_of_its_own():
 import time
 from rtfuse.observe.watchdog import Supervisor
 supervisor = Supervisor(limit_s=0.2, every_s=0.05)
-with supervisor, supervisor.heart("capture-ir").busy():
+with supervisor, supervisor.watchdog("capture-ir").busy():
     time.sleep(60)
 """
     done = subprocess.run([sys.executable, "-c", program], timeout=60, capture_output=True, text=True, check=False)
     assert done.returncode == EXIT_HUNG
-    assert "capture-ir has been at one thing" in done.stderr
+    assert "capture-ir has been busy with one thing" in done.stderr
 
 
 @pytest.fixture
@@ -92,8 +92,8 @@ def test_systemd_hears_that_all_is_well(systemd):
 
 def test_systemd_hears_nothing_more_once_a_stage_hangs(systemd):
     found = threading.Event()
-    supervisor = Supervisor(limit_s=0.1, hung=lambda heart: found.set())
-    with supervisor, supervisor.heart("fuse").busy():
+    supervisor = Supervisor(limit_s=0.1, hung=lambda watchdog: found.set())
+    with supervisor, supervisor.watchdog("fuse").busy():
         assert found.wait(5)
         systemd.setblocking(False)
         with contextlib.suppress(BlockingIOError):

@@ -23,7 +23,7 @@ from scenes import picture
 from rtfuse import StatisticsSubscriber, Subscriber
 from rtfuse.errors import ConfigError, KeysUnusable
 from rtfuse.publish import auth
-from rtfuse.publish.auth import Gate
+from rtfuse.publish.auth import Authenticator
 from rtfuse.publish.publisher import Publisher
 from rtfuse.wire.keys import client_keys, new_client, new_rig, revoke
 
@@ -362,13 +362,13 @@ def test_refusals_are_logged_as_sentences_without_keys(playing, client, tmp_path
 def test_a_gate_closes_with_peers_at_the_door(folder):
     """Nothing waits for ever: not for peers in the middle of their handshake, nor for unread events."""
     context = zmq.Context()
-    gate, server = Gate(context, folder), context.socket(zmq.PUB)
-    endpoint = gate.bind(server, "tcp://127.0.0.1:*")
+    authenticator, server = Authenticator(context, folder), context.socket(zmq.PUB)
+    endpoint = authenticator.bind(server, "tcp://127.0.0.1:*")
     peers = [socket.create_connection(address(endpoint)) for _ in range(20)]
     for peer in peers:
         peer.sendall(GARBAGE["http"])
-    gate.close()
-    gate.close()
+    authenticator.close()
+    authenticator.close()
     server.close(0)
     context.term()
     for peer in peers:

@@ -15,11 +15,12 @@ from scenes import make_frame, picture
 from rtfuse import Subscriber, describe
 from rtfuse.errors import ConfigError, EndpointUnavailable
 from rtfuse.publish import encoders
-from rtfuse.publish.planes import Offer, Picture
+from rtfuse.publish.planes import Offer
 from rtfuse.publish.publisher import About, Publisher
 from rtfuse.types import Fused, Moment, Pair
 from rtfuse.wire.description import CameraAbout, decode_state
 from rtfuse.wire.images import compress
+from rtfuse.wire.planes import plane_of
 
 ALL = ("fused", "ir", "rgb", "counts", "mask")
 CAMERA = CameraAbout(uri="/dev/video1", width=64, height=48, dtype="uint16", live=True, rate_hz=9.0)
@@ -77,9 +78,9 @@ def test_each_plane_arrives_as_it_is_under_its_topic(open_, ipc, encoding):
 def test_planes_are_missing_where_their_stream_is(open_, ipc):
     ir, rgb = make_frame("ir", 4, size_wh=(64, 48)), make_frame("rgb", 4, size_wh=(64, 48))
     alone = {"rgb": fused(pair=Moment.alone(rgb), mode="rgb"), "ir": fused(pair=Moment.alone(ir), mode="ir")}
-    has = {mode: {plane for plane in ALL if Picture(f)(plane) is not None} for mode, f in alone.items()}
+    has = {mode: {plane for plane in ALL if plane_of(f, plane) is not None} for mode, f in alone.items()}
     assert has == {"rgb": {"fused", "rgb", "mask"}, "ir": {"fused", "ir", "mask"}}  # 8 bits are no counts
-    everywhere = Picture(fused(valid=None))("mask")
+    everywhere = plane_of(fused(valid=None), "mask")
     assert everywhere.shape == (48, 64)
     assert (everywhere == 255).all()
 

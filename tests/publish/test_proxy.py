@@ -247,14 +247,14 @@ def test_encrypted_on_both_sides(tmp_path):
 def test_a_rig_that_does_not_know_the_proxy_is_named(tmp_path, caplog):
     new_rig(tmp_path / "truck")
     with rig("truck", keys=tmp_path / "truck") as truck, proxy({"truck": truck.endpoint}):
-        wait_until(lambda: "truck does not let us in" in caplog.text)
+        wait_until(lambda: "truck refuses the connection" in caplog.text)
 
 
 @pytest.mark.parametrize(
     ("config", "error", "says"),
     [
         ({}, ConfigError, "--rig NAME=ENDPOINT"),
-        ({"bind": "ipc:///tmp/x"}, ConfigError, "no TCP endpoint"),
+        ({"bind": "ipc:///tmp/x"}, ConfigError, "not a TCP endpoint"),
         ({"bind": "tcp://0.0.0.0:0"}, ConfigError, r"--keys DIR.*--insecure"),
         ({"bind": "tcp://127.0.0.1:99999"}, ConfigError, "port 99999 does not exist"),
         ({"bind": "tcp://192.0.2.1:5560", "insecure": True}, EndpointUnavailable, "--bind"),
@@ -291,10 +291,10 @@ def test_the_configuration_is_read_and_the_command_line_wins(tmp_path):
 def test_what_a_rig_is_and_does_passes_too():
     w, h = 64, 48
     camera = CameraAbout(uri="synthetic:", width=w, height=h, dtype="uint8", live=True, rate_hz=30.0, coding=None)
-    abouts = [About("1", fuser, {"ir": camera}) for fuser in ("one", "two")]
+    first, second = (About("1", fuser, {"ir": camera}) for fuser in ("one", "two"))
     with (
-        rig("truck-1", about=lambda: abouts[0]) as one,
-        rig("truck-2", about=lambda: abouts[1]) as two,
+        rig("truck-1", about=lambda: first) as one,
+        rig("truck-2", about=lambda: second) as two,
         proxy({"truck-1": one.endpoint, "truck-2": two.endpoint}) as joined,
     ):
         for name, fuser in (("truck-2", "two"), ("truck-1", "one"), ("truck-1", "one")):

@@ -275,7 +275,7 @@ def test_a_folder_that_is_not_there_is_named(tmp_path):
 
 def test_a_file_is_not_deleted_for_a_socket(tmp_path):
     (tmp_path / "video.mp4").write_bytes(b"precious")
-    with pytest.raises(EndpointUnavailable, match=r"video\.mp4: it is there and is no socket"):
+    with pytest.raises(EndpointUnavailable, match=r"video\.mp4: it exists and is not a socket"):
         Publisher(f"ipc://{tmp_path}/video.mp4")
     assert (tmp_path / "video.mp4").read_bytes() == b"precious"
 
