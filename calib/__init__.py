@@ -1,1 +1,1 @@
-"""From two cameras on a bracket to a calibration file: boards -> intrinsics -> stereo -> report, or register."""
+"""Calibrate a rig of two cameras: boards -> intrinsics -> stereo -> report, or register without a board."""

@@ -1,4 +1,4 @@
-"""`calib`, and `python -m calib`, is the command line."""
+"""Start the command line of `calib` and `python -m calib`."""
 
 from rtfuse.cli.start import run
 

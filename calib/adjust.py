@@ -1,7 +1,7 @@
-"""Bundle adjustment: the lenses and board poses that best explain where the board's points were found.
+"""Bundle adjustment: fit lenses and board poses to the observed points of a board.
 
-Damped least squares (Levenberg, 1944; Marquardt, 1963) on reprojection errors, with Cauchy's weights against outliers
-and covariances from the normal equations. One camera, or two that are fixed to each other.
+Damped least squares (Levenberg, 1944; Marquardt, 1963) on reprojection errors, with Cauchy weights against outliers
+and covariances from the normal equations. Works for one camera, or for two cameras fixed to each other.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from rtfuse.types import Image
 
 Kind = Literal["pinhole4", "pinhole5", "fisheye", "pinhole8"]
 TERMS: dict[Kind, int] = {"pinhole4": 4, "pinhole5": 5, "fisheye": 4, "pinhole8": 8}
-"""How many distortion coefficients a lens of each kind has; `pinhole4`, without k3, is what Kalibr calls radtan."""
+"""Number of distortion coefficients of each lens model; `pinhole4`, without k3, is Kalibr's radtan."""
 _CAUCHY = 2.385
-"""Where the weight has fallen to a half, in standard deviations: 95 % efficient for normal errors."""
+"""Error at which the weight is one half, in standard deviations; 95 % efficient for normal errors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,11 @@ class Lens:
         return np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]])
 
     def camera(self, size_wh: tuple[int, int], std: Image | None = None, held_out_px: float | None = None) -> Camera:
-        """Return it as part of a calibration file."""
+        """Return the lens as a camera of a calibration file.
+
+        `std`: standard deviations of the values.
+        `held_out_px`: error on held-out views.
+        """
         deviations = None if std is None else [float(x) for x in std]
         return Camera(
             size_wh=size_wh,
@@ -53,7 +57,7 @@ class Lens:
 
 
 def lens_of(camera: Camera) -> Lens:
-    """Return a calibrated camera's lens. Raises CalibrationError if it has more distortion terms than 8."""
+    """Return the lens of a calibrated camera. Raises CalibrationError if it has more than 8 distortion coefficients."""
     terms = max(4, len(camera.dist))
     pinhole: dict[int, Kind] = {4: "pinhole4", 5: "pinhole5", 8: "pinhole8"}
     if camera.model == "pinhole" and terms not in pinhole:
@@ -66,8 +70,14 @@ def lens_of(camera: Camera) -> Lens:
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
-    """One camera's sight of the board: which `camera` (0 or 1), which `view`, points (N, 3) m at `pixels` (N, 2)."""
+class Observation:
+    """One camera's observation of the board.
+
+    `camera`: 0 or 1.
+    `view`: name of the view.
+    `points`: points of the board, (N, 3) in metres.
+    `pixels`: observed positions of these points, (N, 2).
+    """
 
     camera: int
     view: str
@@ -77,11 +87,13 @@ class Sight:
 
 @dataclass(frozen=True, slots=True)
 class Adjusted:
-    """What explains the sights best.
+    """The result of an adjustment.
 
-    `poses` are (rotation vector, translation in m) of each view's board in camera 0, `relative` takes camera 0 to
-    camera 1. `errors` are (N, 2) px, found minus predicted, per sight. `std` are standard deviations in the order of
-    the adjusted values: each free lens, then `relative`.
+    `lenses`: the lens of each camera.
+    `relative`: pose that takes camera 0 to camera 1, (6,); None for one camera.
+    `poses`: pose of the board in camera 0 by view: rotation vector, then translation in metres, (6,).
+    `errors`: observed minus predicted pixels of each observation, (N, 2).
+    `std`: standard deviations of the adjusted values: each free lens, then `relative`.
     """
 
     lenses: tuple[Lens, ...]
@@ -92,12 +104,12 @@ class Adjusted:
 
     @property
     def rms_px(self) -> float:
-        """Root mean square distance between found and predicted points."""
+        """The root mean square distance between observed and predicted points."""
         return rms(self.errors)
 
     @property
     def typical_px(self) -> float:
-        """Median distance between found and predicted points: what a few wrong views do not change."""
+        """The median distance between observed and predicted points; a few wrong views do not change it."""
         return typical(self.errors)
 
 
@@ -107,7 +119,7 @@ def rms(errors: Sequence[Image]) -> float:
 
 
 def typical(errors: Sequence[Image]) -> float:
-    """Return the median length of (N, 2) errors, px."""
+    """Return the median length of (N, 2) errors, in pixels."""
     return float(np.median(np.linalg.norm(np.concatenate(errors), axis=1)))
 
 
@@ -123,7 +135,7 @@ def project(points: Image, pose: Image, lens: Lens) -> tuple[Image, Image, Image
 
 
 def compose(first: Image, second: Image) -> tuple[Image, Image, Image]:
-    """Return the pose `second` after `first`, and its derivatives (6, 6) by each."""
+    """Return the pose `first` followed by `second`, and its derivatives (6, 6) by each."""
     r, t, *d = cv2.composeRT(
         first[:3].copy(), first[3:].copy(), second[:3].copy(), second[3:].copy()
     )  # dr3dr1 dr3dt1 dr3dr2 dr3dt2 dt3dr1 dt3dt1 dt3dr2 dt3dt2
@@ -135,10 +147,10 @@ def compose(first: Image, second: Image) -> tuple[Image, Image, Image]:
 
 
 def pose_of(points: Image, pixels: Image, lens: Lens) -> Image:
-    """Return the pose (6,) of a plane board of which one camera sees `points` (N, 3) at `pixels` (N, 2)."""
+    """Return the pose (6,) of a flat board with `points` (N, 3) in metres that a camera observes at `pixels` (N, 2)."""
     ideal = undistorted(pixels, lens.camera((1, 1)))[:, None]
     best: tuple[float, Image] = (np.inf, np.array([0, 0, 0, 0, 0, 1.0]))
-    # A far board looks nearly the same from two sides (Collins and Bartoli, 2014); both are tried.
+    # A distant board has two poses that look nearly the same (Collins and Bartoli, 2014); tries both.
     _, rs, ts, _ = cv2.solvePnPGeneric(points, ideal, np.eye(3), None, flags=cv2.SOLVEPNP_IPPE)
     for r, t in zip(rs, ts, strict=True):
         start = np.concatenate([r.ravel(), t.ravel()])
@@ -148,28 +160,29 @@ def pose_of(points: Image, pixels: Image, lens: Lens) -> Image:
     return best[1]
 
 
-def without_bias(sight: Sight, lens: Lens, diameter_m: float) -> Sight:
-    """Return a sight of discs with their middles where the lens shows the discs' middles.
+def without_bias(observation: Observation, lens: Lens, diameter_m: float) -> Observation:
+    """Return an observation of discs with the bias of their centres removed.
 
-    A tilted disc's middle is not in the middle of its picture, still less through a lens that bends (Heikkilä, 2000).
-    The difference is that between the centre of mass of the disc's outline, projected, and its middle, projected.
+    The projection of a tilted disc has its centre of mass away from the projected centre, and distortion adds to it
+    (Heikkilä, 2000). The bias is the centre of mass of the projected outline less the projected centre.
     """
     if not diameter_m:
-        return sight
+        return observation
     around = np.linspace(0, 2 * np.pi, 48, endpoint=False)
     ring = diameter_m / 2 * np.stack([np.cos(around), np.sin(around), np.zeros(48)], 1)
-    pixels = sight.pixels
+    pixels = observation.pixels
     for _ in range(2):
-        pose = pose_of(sight.points, pixels, lens)
-        outlines = project((sight.points[:, None] + ring).reshape(-1, 3), pose, lens)[0].reshape(-1, 48, 2)
+        pose = pose_of(observation.points, pixels, lens)
+        outlines = project((observation.points[:, None] + ring).reshape(-1, 3), pose, lens)[0].reshape(-1, 48, 2)
         following = np.roll(outlines, -1, axis=1)
         cross = outlines[..., 0] * following[..., 1] - following[..., 0] * outlines[..., 1]
         seen = ((outlines + following) * cross[..., None]).sum(1) / (3 * cross.sum(1))[:, None]
-        pixels = sight.pixels - (seen - project(sight.points, pose, lens)[0])
-    return replace(sight, pixels=pixels)
+        pixels = observation.pixels - (seen - project(observation.points, pose, lens)[0])
+    return replace(observation, pixels=pixels)
 
 
 def _pose_refined(points: Image, pixels: Image, lens: Lens, pose: Image) -> tuple[Image, float]:
+    """Return the pose refined by damped least squares, and the sum of squared errors, in px²."""
     cost, damping = np.inf, 1e-3
     for _ in range(20):
         at, J, _ = project(points, pose, lens)
@@ -190,7 +203,7 @@ def _pose_refined(points: Image, pixels: Image, lens: Lens, pose: Image) -> tupl
 
 
 def _solved(A: Image, b: Image) -> Image:
-    """Return the step by damped normal equations; one that is poor for want of digits does not lower the cost."""
+    """Return the solution of damped normal equations; the caller rejects a step that does not lower the cost."""
     try:
         return np.linalg.solve(A, b)
     except np.linalg.LinAlgError:
@@ -198,7 +211,7 @@ def _solved(A: Image, b: Image) -> Image:
 
 
 def adjust(
-    sights: Sequence[Sight],
+    observations: Sequence[Observation],
     lenses: Sequence[Lens],
     poses: Mapping[str, Image],
     relative: Image | None = None,
@@ -208,11 +221,15 @@ def adjust(
     robust: bool = True,
     steps: int = 50,
 ) -> Adjusted:
-    """Adjust poses, and what of lenses and of the cameras' relation is free, to the sights.
+    """Fit poses, and the free parts of lenses and relative pose, to the observations.
 
-    `free` holds for each lens a mask of its values, or None for a lens that is known.
+    `lenses`, `poses`, `relative`: start of the fit, as in `Adjusted`.
+    `free`: for each lens the mask of its free values, or None for a fixed lens.
+    `fix_relative`: keep the relative pose.
+    `robust`: weigh errors by Cauchy's function, against outliers.
+    `steps`: largest number of iterations.
     """
-    problem = _Problem(sights, lenses, poses, relative, free, fix_relative)
+    problem = _Problem(observations, lenses, poses, relative, free, fix_relative)
     state, damping, sigma = problem.start, 1e-4, None
     errors, A, b = problem.equations(state, sigma)
     for _ in range(steps):
@@ -239,11 +256,12 @@ def adjust(
 
 
 def _scale(errors: Sequence[Image]) -> float:
-    """Return the standard deviation of one coordinate, from the median, so that outliers do not count."""
+    """Return the standard deviation of one coordinate, estimated from the median, in pixels."""
     return max(1e-6, 1.4826 * float(np.median(np.abs(np.concatenate(errors)))))
 
 
 def _cost(errors: Sequence[Image], sigma: float | None) -> float:
+    """Return the cost of the errors, in px²: Cauchy's with a deviation `sigma`, otherwise the sum of squares."""
     squares = np.concatenate([(e**2).sum(1) for e in errors])
     if sigma is None:
         return float(squares.sum())
@@ -252,18 +270,18 @@ def _cost(errors: Sequence[Image], sigma: float | None) -> float:
 
 
 class _Problem:
-    """Where every adjusted value stands in the vector of unknowns."""
+    """The normal equations of an adjustment, and the position of every value in the vector of unknowns."""
 
     def __init__(
         self,
-        sights: Sequence[Sight],
+        observations: Sequence[Observation],
         lenses: Sequence[Lens],
         poses: Mapping[str, Image],
         relative: Image | None,
         free: Sequence[Image | None],
         fix_relative: bool,
     ) -> None:
-        self._sights = sights
+        self._observations = observations
         self.start = Adjusted(tuple(lenses), relative, dict(poses), [], np.zeros(0))
         self._masks = [np.zeros(0, int) if m is None else np.flatnonzero(m) for m in free]
         ends = np.cumsum([0, *(len(m) for m in self._masks)])
@@ -275,12 +293,15 @@ class _Problem:
         self._count = self.shared + 6 * len(poses)
 
     def errors(self, state: Adjusted) -> list[Image]:
-        """Return found minus predicted pixels of every sight."""
-        return [s.pixels - project(s.points, self._pose(state, s)[0], state.lenses[s.camera])[0] for s in self._sights]
+        """Return observed minus predicted pixels of every observation."""
+        return [
+            s.pixels - project(s.points, self._pose(state, s)[0], state.lenses[s.camera])[0] for s in self._observations
+        ]
 
-    def _pose(self, state: Adjusted, sight: Sight) -> tuple[Image, Image | None, Image | None]:
-        pose = state.poses[sight.view]
-        if sight.camera == 0:
+    def _pose(self, state: Adjusted, observation: Observation) -> tuple[Image, Image | None, Image | None]:
+        """Return the board's pose in the observation's camera, and its derivatives by pose and by `relative`."""
+        pose = state.poses[observation.view]
+        if observation.camera == 0:
             return pose, None, None
         assert state.relative is not None
         return compose(pose, state.relative)
@@ -288,7 +309,7 @@ class _Problem:
     def equations(self, state: Adjusted, sigma: float | None) -> tuple[list[Image], Image, Image]:
         """Return errors and the weighted normal equations."""
         A, b, errors = np.zeros((self._count, self._count)), np.zeros(self._count), []
-        for s in self._sights:
+        for s in self._observations:
             pose, by_pose, by_relative = self._pose(state, s)
             at, J_pose, J_lens = project(s.points, pose, state.lenses[s.camera])
             error = s.pixels - at

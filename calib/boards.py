@@ -1,4 +1,4 @@
-"""Boards in a picture: thermal, of either polarity and any contrast, or RGB."""
+"""Find a board in a picture: RGB, or thermal of either polarity and any contrast."""
 
 from __future__ import annotations
 
@@ -18,10 +18,12 @@ _MIN_CHARUCO = 6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Finding:
-    """Where a picture shows the board: `pixels` (M, 2) float64 of the board's points `ids` (M,) int.
+    """The position of a board in a picture.
 
-    `sharpness` is the steepest edge on the board per px as a part of its contrast; larger is sharper, about 0.5 is a
-    perfect lens. `ratio` is the discs' diameter as a part of the spacing; 0 where there are none.
+    `ids`: indices of the board's points, (M,) int.
+    `pixels`: positions of these points, (M, 2) float64.
+    `sharpness`: steepest edge per pixel, as a part of the board's contrast; about 0.5 with a perfect lens.
+    `ratio`: diameter of the discs as a part of the spacing; 0 for boards without discs.
     """
 
     ids: Image
@@ -31,11 +33,11 @@ class Finding:
 
 
 def find_board(image: Image, board: Board) -> Finding | None:
-    """Find a board in a picture, (h, w) uint8 or uint16, or (h, w, 3) uint8 RGB; None if it is not there as a whole.
+    """Find a board in a picture, (h, w) uint8 or uint16, or (h, w, 3) uint8 RGB; return None if it is not whole.
 
-    The order of the points depends on how they lie in the image alone, not on which parts are bright: the first is as
-    near to the top left as it can be without mirroring the board. So a thermal and an RGB camera agree on it unless
-    they are turned against each other; a ChArUco board's points know their ids.
+    The order of the points depends on their positions in the picture, not on brightness: the first point is as near
+    to the top left as possible without mirroring. A thermal and an RGB camera agree on the order unless one is turned
+    against the other. The markers of a ChArUco board give its points their ids.
     """
     grey = stretched(image)
     if min(grey.shape) < 24:
@@ -51,7 +53,10 @@ def find_board(image: Image, board: Board) -> Finding | None:
 
 
 def stretched(image: Image) -> Image:
-    """Return a picture as (h, w) uint8 grey, its 0.5 % tails at 0 and 255; one of a few levels becomes no noise."""
+    """Return a picture as (h, w) uint8 grey with its 0.5 % tails at 0 and 255.
+
+    A lower limit on the contrast keeps the noise of an empty picture small.
+    """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else image
     low, high = np.percentile(grey, [0.5, 99.5])
     least = 16 if grey.dtype == np.uint8 else 40
@@ -60,15 +65,15 @@ def stretched(image: Image) -> Image:
 
 
 def _versions(grey: Image) -> Iterator[tuple[Image, float]]:
-    """Yield a picture in ways that make a board stand out, the likeliest first, and how much larger it was made."""
+    """Yield versions of a picture in which to search, the likeliest first, and the enlargement of each."""
     yield grey, 1.0
-    yield _flattened(grey), 1.0
+    yield flattened(grey), 1.0
     if max(grey.shape) <= 800:
         yield cv2.resize(grey, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC), 2.0
 
 
-def _flattened(grey: Image) -> Image:
-    """Return a picture of even brightness and contrast, (h, w) uint8."""
+def flattened(grey: Image) -> Image:
+    """Return the picture with even brightness and contrast, (h, w) uint8."""
     wide = grey.shape[1] / 12
     off = cv2.GaussianBlur(grey, (0, 0), 1.0).astype(np.float32)
     off -= cv2.GaussianBlur(off, (0, 0), wide)
@@ -86,10 +91,10 @@ def _corners(grey: Image, board: Board) -> tuple[Image, Image] | None:
 
 
 def _in_order(pixels: Image, board: Board) -> Image:
-    """Return the corners of a checkerboard, found row by row from any end, in our order."""
+    """Return the corners of a checkerboard in the order of `find_board`; OpenCV starts at any corner."""
     grid = pixels.reshape(board.rows, board.cols, 2)
     across, down = grid[0, -1] - grid[0, 0], grid[-1, 0] - grid[0, 0]
-    if across[0] * down[1] - across[1] * down[0] < 0:  # mirrored: the rows are counted from the other end
+    if across[0] * down[1] - across[1] * down[0] < 0:  # mirrored: OpenCV counted the rows from the other end
         grid = grid[::-1]
     ways = [grid, grid[::-1, ::-1]]
     if board.cols == board.rows:
@@ -105,23 +110,24 @@ def _charuco(grey: Image, board: Board) -> tuple[Image, Image] | None:
             order = np.argsort(ids.ravel())
             pixels = corners.reshape(-1, 2)[order].astype(float)
             assert board.marker_m is not None
-            clear = 0.5 * (board.spacing_m - board.marker_m) / board.spacing_m  # of what the markers' edges bend
+            clear = 0.5 * (board.spacing_m - board.marker_m) / board.spacing_m  # the gap between corner and marker
             return ids.ravel()[order].astype(int), refined(grey, pixels, clear)
     return None
 
 
 def _ratio(pixels: Image, radii: Image, board: Board) -> float:
-    """Return the discs' diameter as a part of the spacing, by how large they look where they are."""
+    """Return the diameter of the discs as a part of the spacing, from their size in the picture."""
     H, _ = cv2.findHomography(board.cells.astype(float), pixels)
     if H is None:
         return 0.0
-    # Area in the image per square spacing around every disc: the homography's Jacobian.
+    # The Jacobian of the homography is the area in the picture of a square spacing at each disc.
     cells = np.concatenate([board.cells, np.ones((len(board.cells), 1))], 1)
     area = abs(np.linalg.det(H)) / np.abs(cells @ H[2]) ** 3
     return float(np.median(2 * radii / np.sqrt(area)))
 
 
 def _sharpness(grey: Image, pixels: Image) -> float:
+    """Return the sharpness of the part of a picture around `pixels` (N, 2), as in `Finding`."""
     x, y, w, h = cv2.boundingRect(pixels.astype(np.float32))
     part = grey[max(0, y) : y + h, max(0, x) : x + w].astype(np.float32)
     if min(part.shape) < 4:
@@ -134,7 +140,7 @@ def _sharpness(grey: Image, pixels: Image) -> float:
 
 
 def draw_finding(image: Image, board: Board, finding: Finding) -> Image:
-    """Return the picture with the points in their order, from red to blue, (h, w, 3) uint8 RGB."""
+    """Return the picture with the points joined in their order, from red to blue, (h, w, 3) uint8 RGB."""
     shown = image if image.ndim == 3 else cv2.cvtColor(stretched(image), cv2.COLOR_GRAY2RGB)
     picture = shown.copy()
     count = len(board.points)

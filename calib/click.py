@@ -1,4 +1,4 @@
-"""Point pairs by hand: the two pictures side by side in a window."""
+"""Let a person click point pairs in two pictures, side by side in a window."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _COLOURS = ((255, 120, 0), (0, 200, 255), (160, 255, 60), (255, 80, 200), (255, 
 
 
 class Clicks:
-    """Points clicked in turn in thermal, left, and RGB, right, which are shown at one height."""
+    """Points clicked in turn in the thermal picture, on the left, and the RGB picture, on the right."""
 
     def __init__(self, ir: Image, rgb: Image) -> None:
         grey = as_grey(ir)
@@ -30,7 +30,7 @@ class Clicks:
         self.points: list[list[tuple[float, float]]] = [[], []]
 
     def click(self, x: float, y: float) -> None:
-        """Take a click at a pixel of the picture that `picture` gives; the first of a pair is thermal's."""
+        """Add the point at a pixel of `picture()`; ignore a click in the wrong picture. Thermal comes first."""
         side = 0 if x < self._shown[0].shape[1] else 1
         waiting = 0 if len(self.points[0]) == len(self.points[1]) else 1
         if side != waiting:
@@ -40,13 +40,13 @@ class Clicks:
         self.points[side].append(((left + 0.5) / s - 0.5, (y + 0.5) / s - 0.5))
 
     def undo(self) -> None:
-        """Take the last point back."""
+        """Remove the last point."""
         side = 1 if len(self.points[0]) == len(self.points[1]) else 0
         if self.points[side]:
             self.points[side].pop()
 
     def picture(self) -> Image:
-        """Return both pictures with the points so far, (600, W, 3) uint8 RGB."""
+        """Return both pictures with the points, (600, W, 3) uint8 RGB."""
         parts = [p.copy() for p in self._shown]
         for part, s, points in zip(parts, self._scales, self.points, strict=True):
             for k, (x, y) in enumerate(points):
@@ -57,13 +57,13 @@ class Clicks:
 
 
 def clicked(ir: Image, rgb: Image) -> tuple[Image, Image]:
-    """Let a person click point pairs in thermal and RGB in turn; return both, (N, 2) px.
+    """Let a person click point pairs in thermal and RGB in turn; return both lists, (N, 2) in pixels.
 
-    Backspace takes the last point back, Return or closing the window ends it. Raises NoDisplay; CalibrationError if
-    no pair was clicked.
+    Backspace removes the last point; Return, or closing the window, ends. Raises NoDisplay, or CalibrationError if no
+    pair was clicked.
     """
     clicks = Clicks(ir, rgb)
-    window = Window("thermal, then RGB: the same point; Backspace takes back, Return ends")
+    window = Window("click a point in thermal, then in RGB; Backspace removes it, Return ends")
     try:
         while _handled(window, clicks):
             window.draw(clicks.picture())
@@ -71,12 +71,12 @@ def clicked(ir: Image, rgb: Image) -> tuple[Image, Image]:
         window.close()
     count = len(clicks.points[1])
     if not count:
-        raise CalibrationError("no point pairs were clicked")
+        raise CalibrationError("no point pair was clicked; click the same point in thermal, then in RGB")
     return np.array(clicks.points[0][:count]), np.array(clicks.points[1])
 
 
 def _handled(window: Window, clicks: Clicks) -> bool:
-    """Wait for something to happen, and return whether to go on."""
+    """Handle the next event of the window; return False to end."""
     import pygame
 
     event: Any = pygame.event.wait(100)

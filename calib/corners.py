@@ -1,4 +1,4 @@
-"""Where the corners of a checkerboard are, to a few hundredths of a pixel: a model of the picture around each."""
+"""Locate the corners of a checkerboard to a few hundredths of a pixel, by a model of the picture around each."""
 
 from __future__ import annotations
 
@@ -11,11 +11,15 @@ _STEPS = 15
 
 
 def refined(grey: Image, corners: Image, share: float) -> Image:
-    """Return corners (N, 2) px more exactly; the model is fitted within `share` of a square around each.
+    """Return refined corners (N, 2), in pixels.
 
-    Near a corner the picture is m + k tanh(a u) tanh(a v), with u and v the distances from the two edges that cross
-    there and a their steepness. All corners are fitted at once, by damped least squares; a fit that goes astray leaves
-    its corner where it was.
+    `grey`: picture (h, w) uint8.
+    `corners`: approximate corners (N, 2), in pixels.
+    `share`: size of the fitted area around each corner, as a part of a square's side.
+
+    The model of the picture near a corner is m + k tanh(a u) tanh(a v), with u and v the distances from the two
+    crossing edges and a their steepness. Damped least squares fit all corners at once; a corner whose fit fails stays
+    unchanged.
     """
     far = np.linalg.norm(corners[:, None] - corners[None], axis=2)
     np.fill_diagonal(far, np.inf)
@@ -25,7 +29,7 @@ def refined(grey: Image, corners: Image, share: float) -> Image:
     places = (np.rint(corners)[:, None] + np.stack([x, y], -1)).astype(np.float32)
     seen = cv2.remap(grey.astype(np.float32), places, None, cv2.INTER_NEAREST, borderMode=cv2.BORDER_REPLICATE)
     inside = (places >= 0).all(2) & (places <= np.array(grey.shape[::-1]) - 1.0).all(2)
-    # A round window, as wide as the squares around this corner are.
+    # A round window, as wide as the squares around the corner.
     off = corners - np.rint(corners)
     round_ = np.hypot(x - off[:, :1], y - off[:, 1:])
     weight = inside * np.clip(share * nearest[:, None] + 0.5 - round_, 0, 1)
@@ -52,21 +56,21 @@ def refined(grey: Image, corners: Image, share: float) -> Image:
 
 
 def _start(x: Image, y: Image, seen: Image, weight: Image, off: Image) -> Image:
-    """Return first values (N, 7): x, y, the angles of the two edges, mean, contrast, steepness."""
+    """Return start values (N, 7): x, y, the angles of the two edges, mean, contrast, steepness."""
     dx, dy = x - off[:, :1], y - off[:, 1:]
     mean = (weight * seen).sum(1) / np.maximum(weight.sum(1), 1e-9)
     spread = np.sqrt((weight * (seen - mean[:, None]) ** 2).sum(1) / np.maximum(weight.sum(1), 1e-9))
-    # A saddle is a cos 2φ + b sin 2φ around the corner: its edges lie where that is nought.
+    # Around the corner, a saddle is a cos 2φ + b sin 2φ; its edges are the zeros of this.
     phi = np.arctan2(dy, dx)
     a, b = ((weight * (seen - mean[:, None]) * f(2 * phi)).sum(1) for f in (np.cos, np.sin))
     turn = 0.5 * np.arctan2(b, a)
-    # u runs across the first edge, v across the second; the bright quarters have u v > 0.
+    # u is the distance from the first edge, v from the second; u v > 0 in the bright quarters.
     steep = np.full(len(off), 0.8)
     return np.stack([off[:, 0], off[:, 1], turn - np.pi / 4, turn + np.pi / 4, mean, spread, steep], 1)
 
 
 def _model(p: Image, x: Image, y: Image, seen: Image) -> tuple[Image, Image]:
-    """Return what the model leaves unexplained (N, K), and its derivatives (N, K, 7)."""
+    """Return the residuals (N, K) of the model, and its derivatives (N, K, 7)."""
     cx, cy, first, second, mean, contrast, steep = (p[:, k : k + 1] for k in range(7))
     dx, dy = x - cx, y - cy
     u, v = (dx * np.cos(t) + dy * np.sin(t) for t in (first, second))

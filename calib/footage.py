@@ -1,4 +1,4 @@
-"""Pictures of one or both cameras, moment by moment, from stills, recordings or live cameras."""
+"""Read pictures of one or both cameras, moment by moment, from stills, recordings or live cameras."""
 
 from __future__ import annotations
 
@@ -20,28 +20,27 @@ from rtfuse.types import Frame, Image, Source, Stream
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moment:
-    """What was seen at one time: a frame of each camera, or of one of them."""
+    """The frames of one time, from both cameras or from one."""
 
     ir: Frame | None
     rgb: Frame | None
 
     def frame(self, stream: Stream) -> Frame | None:
-        """Return the stream's frame."""
+        """Return the frame of a stream, None without one."""
         return self.ir if stream == "ir" else self.rgb
 
 
 class Footage:
-    """One or two sources, opened; iterating gives their moments. Use it as a context.
+    """One or two open sources, as an iterable of moments and a context manager.
 
-    Recordings are paired by time, within half a frame of the slower one; stills one by one, in the order of their
-    names; of live cameras what is newest. Raises ConfigError if there is no source, or the error of one that cannot be
-    opened.
+    Pairs recordings by time, within half a frame of the slower one; stills in the order of their names; and the
+    newest frames of live cameras. Raises ConfigError without a source, or the error of a source that does not open.
     """
 
     def __init__(self, ir: str | None, rgb: str | None, *, tolerance_ms: float | None = None) -> None:
         given: dict[Stream, str | None] = {"ir": ir, "rgb": rgb}
         if not any(given.values()):
-            raise ConfigError("no pictures given; use --ir and --rgb")
+            raise ConfigError("no pictures were given; use --ir and --rgb")
         self._stack, self.sources = ExitStack(), dict[Stream, Source]()
         try:
             for stream, uri in given.items():
@@ -63,26 +62,26 @@ class Footage:
 
     @property
     def live(self) -> bool:
-        """Whether a camera is among the sources."""
+        """True if a source is a live camera."""
         return any(s.info.live for s in self.sources.values())
 
     @property
     def both(self) -> bool:
-        """Whether both cameras are there."""
+        """True if there are two sources."""
         return len(self.sources) == 2
 
     def size_wh(self, stream: Stream) -> tuple[int, int] | None:
-        """Return the stream's image size, None if it is not there."""
+        """Return the image size of a stream, None without a source."""
         return self.sources[stream].info.size_wh if stream in self.sources else None
 
     @property
     def count(self) -> int | None:
-        """How many moments there are at most, if that is known."""
+        """The largest possible number of moments, None if unknown."""
         known = [s.info.frames for s in self.sources.values()]
         return None if any(n is None for n in known) else max(n for n in known if n is not None)
 
     def __iter__(self) -> Iterator[Moment]:
-        """Yield the moments; a live source that is lost after the first of them ends the footage."""
+        """Yield the moments; end when a live source is lost after the first one."""
         found = False
         try:
             for moment in self._paired() if self.both else self._alone():
@@ -113,11 +112,12 @@ class Footage:
 
 
 def _pump(inbox: Inbox, stream: Stream, source: Source) -> None:
+    """Put the frames of a source into the pair queue until its end, or until the queue is stopped."""
     try:
         for frame in source:
             if not inbox.put(frame):
                 return
-    except Exception as e:  # noqa: BLE001 - raised again where frames are taken
+    except Exception as e:  # noqa: BLE001 - raised again by `take`
         inbox.fail(e)
     inbox.end(stream)
 
@@ -125,25 +125,25 @@ def _pump(inbox: Inbox, stream: Stream, source: Source) -> None:
 def sampled(footage: Footage, count: int) -> list[tuple[Image, Image]]:
     """Return at most `count` (thermal, RGB) pairs of images, spread over the whole footage.
 
-    Raises CalibrationError if there are none: the streams do not overlap in time.
+    Raises CalibrationError if no two frames are of the same moment.
     """
     kept: list[tuple[Image, Image]] = []
     every, k = 1, -1
     for k, moment in enumerate(footage):
         if k % every == 0 and moment.ir is not None and moment.rgb is not None:
             kept.append((moment.ir.image, moment.rgb.image))
-            if len(kept) > 2 * count:  # half of them, and from here on half as often
+            if len(kept) > 2 * count:  # keep every second pair, now and from here on
                 kept, every = kept[::2], 2 * every
         if footage.live and len(kept) >= count:
             break
     if not kept:
-        raise CalibrationError("no two pictures of these streams are of the same moment; are they of one recording?")
+        raise CalibrationError("no two pictures of these streams are of the same moment; give streams of one recording")
     places = np.unique(np.linspace(0, len(kept) - 1, min(count, len(kept))).round().astype(int))
     return [kept[p] for p in places]
 
 
 def as_grey(image: Image) -> Image:
-    """Return a picture for people, (h, w) uint8 or (H, W, 3) uint8: counts stretched between their 0.5 % tails."""
+    """Return a picture to display, (h, w) uint8 or (H, W, 3) uint8; stretch counts between their 0.5 % tails."""
     if image.dtype == np.uint8:
         return image
     low, high = np.percentile(image, [0.5, 99.5])
@@ -151,5 +151,5 @@ def as_grey(image: Image) -> Image:
 
 
 def is_colourless(image: Image) -> bool:
-    """Tell whether an (H, W, 3) uint8 picture is grey: its channels the same but for the noise of compression."""
+    """Return True if the channels of an (H, W, 3) uint8 picture are equal, except for noise of compression."""
     return bool(np.abs(cv2.subtract(image[..., 0].astype(np.int16), image[..., 1].astype(np.int16))).mean() < 0.5)

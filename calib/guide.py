@@ -1,4 +1,4 @@
-"""What the person who holds the board sees: both pictures, what was found, and where views are still missing."""
+"""Find views of a board in footage, and guide the person who holds it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 
 from calib.boards import Finding, draw_finding
 from calib.footage import Footage, Moment, as_grey
+from calib.guess import BoardDoubt
 from calib.session import NAMES, VIEWS, Session, View, save_session
 from calib.targets import Board, describe
 from calib.views import Chooser, Kept, sighting
@@ -22,7 +23,10 @@ _HEIGHT, _STRIP = 480, 28
 
 
 def guide_picture(moment: Moment, found: Mapping[Stream, Finding], chooser: Chooser) -> Image:
-    """Return both pictures side by side, (508, W, 3) uint8 RGB: ninths without a view shaded red, advice below."""
+    """Return both pictures side by side with the advice below, (508, W, 3) uint8 RGB.
+
+    Ninths of a picture without a view are shaded red.
+    """
     parts = []
     for stream in STREAMS:
         frame = moment.frame(stream)
@@ -40,7 +44,7 @@ def guide_picture(moment: Moment, found: Mapping[Stream, Finding], chooser: Choo
 
 
 def advice(moment: Moment, chooser: Chooser) -> str:
-    """Return what to show next, for the person who holds the board; nothing when there is enough."""
+    """Return the next view to show, for the person who holds the board; empty when nothing is missing."""
     for stream in STREAMS:
         frame = moment.frame(stream)
         missing = chooser.lacks(stream, frame.shape_hw[::-1]) if frame is not None else []
@@ -54,6 +58,7 @@ def _colour(image: Image) -> Image:
 
 
 def _shaded(picture: Image, counts: Image) -> Image:
+    """Return the picture with the ninths that have a count of 0, (3, 3), shaded red."""
     h, w = picture.shape[:2]
     picture = picture.copy()
     for y, x in np.argwhere(counts == 0):
@@ -72,39 +77,57 @@ def find_views(
     colourless_rgb: bool,
     watch: Callable[[Moment, Mapping[Stream, Finding], Chooser], bool],
 ) -> Chooser:
-    """Look at every `every`-th moment of the footage and return the chooser with the views worth keeping.
+    """Search every `every`-th moment of the footage, and return the chooser with the best views.
 
-    `watch` sees every look and returns False to end it. Raises CalibrationError if no board was found, or the RGB
-    pictures have no colour (the streams may be swapped) and `colourless_rgb` does not say that this is right.
+    `limit`: largest number of views.
+    `still`: keep views of a board at rest only.
+    `colourless_rgb`: accept RGB pictures without colour.
+    `watch`: called after each moment; ends the search by returning False.
+
+    Raises CalibrationError if the board is not found, as soon as the pictures seem to show another board; if it is
+    never at rest; or if the RGB pictures have no colour, because the streams may be swapped.
     """
-    chooser = Chooser(board, limit=limit, still=still)
+    chooser, doubt = Chooser(board, limit=limit, still=still), BoardDoubt(board, footage.live)
     try:
         for k, moment in enumerate(footage):
             if k % every:
                 continue
             found = chooser.look(moment)
+            if not any(chooser.seen.values()):
+                doubt.look(moment)
+                if doubt.sure:
+                    break
             if not watch(moment, found, chooser) or (footage.live and len(chooser.kept) >= limit):
                 break
     except KeyboardInterrupt:
-        if not footage.live:  # live cameras have no other end
+        if not footage.live:  # live cameras end in no other way
             raise
+    _check(chooser, footage, doubt.hint(), colourless_rgb)
+    return chooser
+
+
+def _check(chooser: Chooser, footage: Footage, hint: str, colourless_rgb: bool) -> None:
+    """Raise CalibrationError if the search found no view, or the RGB pictures have no colour.
+
+    `hint`: sentence about another board that the pictures seem to show.
+    """
     if chooser.looked and chooser.colourless == chooser.looked and not colourless_rgb:
         raise CalibrationError(
-            "the RGB pictures have no colour: are the streams swapped? If the camera is a monochrome one, say so with "
+            "the RGB pictures have no colour: are the streams swapped? If the RGB camera is monochrome, add "
             "--colourless-rgb"
         )
     for stream in footage.sources:
         if not chooser.seen[stream]:
+            advice = "check that it is this board, whole in the picture, and with enough contrast"
             raise CalibrationError(
-                f"{describe(board)} was not found in any of {chooser.looked} {NAMES[stream]} pictures: is it "
-                "this board, whole in the picture, and does it stand out?"
+                f"{describe(chooser.board)} was not found in any of {chooser.looked} {NAMES[stream]} pictures; "
+                f"{advice if any(chooser.seen.values()) else hint or advice}"
             )
     if not chooser.kept:
         raise CalibrationError(
             f"the board was found ({chooser.seen['ir']} thermal, {chooser.seen['rgb']} RGB pictures) but never at rest"
-            ": hold it still for half a second at a time, or look more often (--every 1)"
+            "; hold it still for half a second at a time, or look more often with --every 1"
         )
-    return chooser
 
 
 def save_views(chooser: Chooser, footage: Footage, folder: Any) -> Session:
@@ -142,7 +165,7 @@ def _time(kept: Kept) -> int:
 
 
 def contact_sheet(chooser: Chooser, columns: int = 4) -> Image:
-    """Return every kept view with what was found in it, (H, W, 3) uint8 RGB."""
+    """Return a sheet of all kept views with the points found in them, (H, W, 3) uint8 RGB."""
     tiles = []
     for kept in sorted(chooser.kept, key=_time):
         for stream in STREAMS:

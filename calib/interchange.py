@@ -1,4 +1,4 @@
-"""Cameras of other tools: ROS `camera_info` (one camera), Kalibr's camera chain (two cameras and their pose)."""
+"""Exchange cameras with other tools: ROS `camera_info` (one camera), Kalibr's camera chain (two and their pose)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KALIBR = {"radtan": "pinhole", "equidistant": "fisheye", "none": "pinhole"}
 
 
 def read_ros(path: str | Path) -> Camera:
-    """Read a ROS `camera_info` YAML file. Raises CalibrationError naming the file and the key."""
+    """Read a ROS `camera_info` YAML file. Raises CalibrationError that names the file and the key."""
     tree = read_yaml(Path(path))
     try:
         model = _ROS[str(tree["distortion_model"])]
@@ -57,14 +57,18 @@ def write_ros(camera: Camera, path: str | Path, name: str) -> None:
 
 
 def read_kalibr(path: str | Path, ir: str, rgb: str, plane_m: float) -> Calibration:
-    """Read two cameras of a Kalibr camera chain, `ir` and `rgb` (as `cam0`, `cam1`), and the pose between them.
+    """Read two cameras of a Kalibr camera chain and the pose between them.
 
-    Kalibr's `T_cn_cnm1` takes the previous camera's system to this one's. Raises CalibrationError naming the key.
+    `ir`, `rgb`: names of the cameras in the file, such as `cam0`.
+    `plane_m`: distance in metres at which registration is exact.
+
+    Kalibr's `T_cn_cnm1` takes the previous camera's system to the camera's own. Raises CalibrationError that names the
+    key.
     """
     tree = read_yaml(Path(path))
     for name in (ir, rgb):
         if name not in tree:
-            raise CalibrationError(f"{path} has no {name}; there are {', '.join(tree)}")
+            raise CalibrationError(f"{path} has no {name}; choose from {', '.join(tree)}")
     try:
         poses: dict[str, Any] = {"cam0": np.eye(4)}
         for k in range(1, len([n for n in tree if n.startswith("cam")])):
@@ -89,10 +93,12 @@ def read_kalibr(path: str | Path, ir: str, rgb: str, plane_m: float) -> Calibrat
 def write_kalibr(c: Calibration, path: str | Path) -> None:
     """Write a stereo calibration as a Kalibr camera chain: cam0 is RGB, cam1 thermal.
 
-    Raises CalibrationError for what Kalibr cannot say: a homography, k3 and more; OutputUnwritable.
+    Raises CalibrationError if Kalibr has no form for it (a homography, k3 and more), or OutputUnwritable.
     """
     if c.R_rgb_from_ir is None or c.t_rgb_from_ir_m is None:
-        raise CalibrationError("Kalibr wants a stereo pose, and this calibration has a homography")
+        raise CalibrationError(
+            "Kalibr needs a stereo pose, but this calibration has a homography; make a pose with calib stereo"
+        )
     R, t = np.array(c.R_rgb_from_ir), np.array(c.t_rgb_from_ir_m)
     ir_from_rgb = np.eye(4)
     ir_from_rgb[:3, :3], ir_from_rgb[:3, 3] = R.T, -R.T @ t
@@ -103,7 +109,7 @@ def write_kalibr(c: Calibration, path: str | Path) -> None:
 
 def _kalibr_camera(part: dict[str, Any], path: str | Path) -> Camera:
     if part["camera_model"] != "pinhole":
-        raise ValueError(f"camera_model {part['camera_model']}; only pinhole is known")
+        raise ValueError(f"camera_model is {part['camera_model']}, but only pinhole is supported")
     fx, fy, cx, cy = (float(x) for x in part["intrinsics"])
     w, h = part["resolution"]
     model = _KALIBR[str(part["distortion_model"])]
@@ -119,10 +125,10 @@ def _kalibr_camera(part: dict[str, Any], path: str | Path) -> Camera:
 def _kalibr_tree(camera: Camera, name: str) -> dict[str, Any]:
     fisheye = camera.model == "fisheye"
     if camera.K is None:
-        raise CalibrationError(f"Kalibr wants intrinsics of both cameras, and {name} has none")
+        raise CalibrationError(f"Kalibr needs intrinsics of both cameras, but {name} has none; run calib intrinsics")
     if not fisheye and any(camera.dist[4:]):
         raise CalibrationError(
-            f"Kalibr's radtan has four coefficients, and {name} has {len(camera.dist)}: calibrate again with "
+            f"Kalibr's radtan has four coefficients, but {name} has {len(camera.dist)}; calibrate again with "
             "--model pinhole4 or --model fisheye"
         )
     K = camera.matrix

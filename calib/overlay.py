@@ -1,4 +1,4 @@
-"""Pictures by which a person sees whether two cameras are registered: thermal's edges on RGB, and a checkerboard."""
+"""Draw pictures that show a registration: thermal's edges on RGB, and a checkerboard of both."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ _EDGE = (255, 120, 0)
 
 
 def aligned(ir: Image, rgb: Image, c: Calibration | None) -> tuple[Image, Image]:
-    """Return thermal on the grid of RGB, (H, W) uint8, and where it reaches, (H, W) bool; stretched without `c`."""
+    """Return thermal on the grid of RGB, (H, W) uint8, and the mask (H, W) bool of its extent.
+
+    Without a calibration, thermal is stretched over the RGB picture.
+    """
     aligner = Aligner((ir.shape[0], ir.shape[1]), (rgb.shape[0], rgb.shape[1]), c, seam_px=0)
     reached = np.ones(rgb.shape[:2], bool) if aligner.valid is None else aligner.valid > 0
     return aligner(as_grey(ir)), reached
 
 
 def edges_on(aligned_ir: Image, reached: Image, rgb: Image) -> Image:
-    """Return RGB in grey with thermal's edges in orange, (H, W, 3) uint8."""
+    """Return RGB in grey with the edges of thermal in orange, (H, W, 3) uint8."""
     blurred = cv2.GaussianBlur(aligned_ir, (0, 0), max(1.0, rgb.shape[1] / 500))
     strength = cv2.magnitude(cv2.Sobel(blurred, cv2.CV_32F, 1, 0), cv2.Sobel(blurred, cv2.CV_32F, 0, 1))
     high = max(10.0, float(np.percentile(strength, 94)))
@@ -36,7 +39,7 @@ def edges_on(aligned_ir: Image, reached: Image, rgb: Image) -> Image:
 
 
 def checkerboard(aligned_ir: Image, reached: Image, rgb: Image, squares: int = 8) -> Image:
-    """Return RGB and thermal in turn, square by square, (H, W, 3) uint8: lines go on where they are registered."""
+    """Return squares of RGB and thermal in turn, (H, W, 3) uint8; lines continue across squares if registered."""
     h, w = rgb.shape[:2]
     side = max(1, round(w / squares))
     odd = ((np.arange(h)[:, None] // side + np.arange(w) // side) % 2).astype(bool) & reached
@@ -44,6 +47,6 @@ def checkerboard(aligned_ir: Image, reached: Image, rgb: Image, squares: int = 8
 
 
 def before_and_after(ir: Image, rgb: Image, c: Calibration) -> Image:
-    """Return edges and checkerboard, above without and below with the calibration, (2H, 2W, 3) uint8."""
+    """Return edges and checkerboard, without the calibration above and with it below, (2H, 2W, 3) uint8."""
     rows = [aligned(ir, rgb, None), aligned(ir, rgb, c)]
     return np.vstack([np.hstack([edges_on(*row, rgb), checkerboard(*row, rgb)]) for row in rows])

@@ -1,4 +1,4 @@
-"""Parallax: how far thermal and RGB are apart at distances that the registration is not made for."""
+"""Compute parallax: the error of a registration at other distances than its own."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ DISTANCES_M = (0.5, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 
 
 
 def parallax_px(c: Calibration, distance_m: float) -> float:
-    """Return by how many RGB pixels, in the median over the image, things at a distance are misplaced.
+    """Return the median error over the image at a distance, in RGB pixels, through both lenses.
 
-    Two cameras `b` apart with a focal length of `f` pixels, registered at `plane`, err by about
-    f b |1/distance - 1/plane|; here it is computed through both lenses. Raises CalibrationError without a stereo pose.
+    It is about f b |1/distance - 1/plane|, with the baseline b and the focal length f in pixels. Raises
+    CalibrationError without a stereo pose, or if the cameras have nothing in common at that distance.
     """
     if c.R_rgb_from_ir is None:
-        raise CalibrationError("the parallax needs the cameras' pose; a homography does not tell it (calib stereo)")
+        raise CalibrationError(
+            "parallax needs the cameras' pose, but this calibration has a homography; make a pose with calib stereo"
+        )
     w, h = c.rgb.size_wh
     x, y = np.meshgrid(np.linspace(0, w - 1, 17), np.linspace(0, h - 1, 13))
     pixels = np.stack([x, y], -1).reshape(-1, 2)
     there = ir_pixels_of_rgb(pixels, c, plane_m=distance_m)
     seen = ((there >= 0) & (there <= np.array(c.ir.size_wh) - 1.0)).all(1)
     if not seen.any():
-        raise CalibrationError(f"at {distance_m:g} m the two cameras see nothing in common")
+        raise CalibrationError(f"the two cameras have nothing in common at {distance_m:g} m; choose a larger distance")
     return float(np.median(np.linalg.norm(rgb_pixels_of_ir(there[seen], c) - pixels[seen], axis=1)))
 
 
 def parallax_table(c: Calibration, distances_m: Sequence[float] = DISTANCES_M) -> list[tuple[float, float]]:
-    """Return (distance in m, error in RGB pixels) for distances at which the cameras have something in common."""
+    """Return (distance in metres, error in RGB pixels) for the distances at which the fields of view overlap."""
     rows = []
     for d in sorted({*distances_m, *([c.plane_m] if c.plane_m else [])}):
         try:
@@ -43,7 +45,7 @@ def parallax_table(c: Calibration, distances_m: Sequence[float] = DISTANCES_M) -
 
 
 def in_register(c: Calibration, limit_px: float = 1.0) -> tuple[float, float]:
-    """Return the nearest and the farthest distance, m, at which the error is at most `limit_px`; inf: any farther."""
+    """Return the nearest and farthest distance in metres with an error of at most `limit_px`; inf has no limit."""
     assert c.plane_m is not None
 
     def bound(far: float) -> float:

@@ -1,4 +1,4 @@
-"""A board for printing at true size, as SVG or PDF, with what it takes for a thermal camera to see it."""
+"""Draw a board to print at true size, as SVG or PDF, with advice for thermal cameras."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ PAPERS_MM = {
 }
 _EDGE_MM = 8.0
 _TEXT_MM = 26.0
-"""The strip under the board for ruler and instructions."""
+"""Height of the strip under the board for ruler and instructions."""
 _DISC = {"circles": 0.6, "acircles": 0.8}
-"""Diameters of discs as a part of the spacing, unless the board says them."""
+"""Default diameter of discs as a part of the spacing."""
 _HOW = (
-    "Print at 100 % on matt paper; the ruler has to be 100 mm long. Glue it flat onto foam or aluminium board.",
-    "Thermal: ink and paper look alike until they are warmed unlike. Hold the board into the sun or under a heat lamp:",
-    "dark ink grows warmer for some minutes. Or cut the dark parts out of a plate and hold it before something warm.",
-    "Keep it still for half a second at a time, whole in both pictures, in every part of them, near and far, tilted.",
+    "Print at 100 % on matt paper; the ruler must be 100 mm long. Glue the print flat onto foam or aluminium board.",
+    "Thermal: ink and paper look alike at one temperature. Hold the board in the sun or under a heat lamp:",
+    "dark ink stays warmer for some minutes. Or cut the dark parts out of a plate and hold it before a warm surface.",
+    "Keep the board still for half a second at a time, whole in both pictures, everywhere, near and far, tilted.",
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Something black, in mm from the drawing's top left: a rectangle, or a disc in it."""
+    """A black rectangle, or a black disc inside it, in mm from the top left of the drawing."""
 
     x: float
     y: float
@@ -47,7 +47,7 @@ class Shape:
 
 
 def shapes(board: Board) -> tuple[list[Shape], tuple[float, float]]:
-    """Return a board's black shapes and the drawing's width and height, mm."""
+    """Return the black shapes of a board, and the width and height of the drawing in mm."""
     s = 1000 * board.spacing_m
     if board.discs:
         d = disc_mm(board)
@@ -62,12 +62,12 @@ def shapes(board: Board) -> tuple[list[Shape], tuple[float, float]]:
 
 
 def disc_mm(board: Board) -> float:
-    """Return the diameter that discs are drawn with, mm."""
+    """Return the drawn diameter of the discs, in mm."""
     return 1000 * (board.diameter_m or _DISC[board.kind] * board.spacing_m)
 
 
 def _charuco(board: Board) -> Iterator[Shape]:
-    """Squares without a marker are black; markers are their black cells."""
+    """Yield the squares without a marker, and the black cells of the markers."""
     drawn, s = board.charuco(), 1000 * board.spacing_m
     dictionary = drawn.getDictionary()
     side = dictionary.markerSize + 2
@@ -87,12 +87,12 @@ def _charuco(board: Board) -> Iterator[Shape]:
 
 
 def write_pattern(board: Board, path: Path, *, paper: str = "A4") -> None:
-    """Write a board as `.svg` or `.pdf`, one page in true size, upright or across, whichever it fits.
+    """Write a board as `.svg` or `.pdf`, one page at true size, in portrait if it fits, otherwise in landscape.
 
-    Raises ConfigError if it does not fit the paper, or paper or suffix are unknown; OutputUnwritable.
+    Raises ConfigError if the board does not fit the paper, or paper or suffix are unknown, or OutputUnwritable.
     """
     if paper not in PAPERS_MM:
-        raise ConfigError(f"paper {paper}: there are {', '.join(PAPERS_MM)}")
+        raise ConfigError(f"paper {paper} is unknown; choose from {', '.join(PAPERS_MM)}")
     drawn, size = shapes(board)
     need = (size[0] + 2 * _EDGE_MM, size[1] + 2 * _EDGE_MM + _TEXT_MM)
     short, long = PAPERS_MM[paper]
@@ -100,14 +100,14 @@ def write_pattern(board: Board, path: Path, *, paper: str = "A4") -> None:
     if page is None:
         fits = [n for n, (a, b) in PAPERS_MM.items() if any(need[0] <= w and need[1] <= h for w, h in ((a, b), (b, a)))]
         raise ConfigError(
-            f"{describe(board)} needs {need[0]:.0f} x {need[1]:.0f} mm of paper with its edge and text, {paper} has "
-            f"{short:.0f} x {long:.0f}: {'take --paper ' + fits[0] if fits else 'choose a smaller board'}"
+            f"{describe(board)} with margin and text needs {need[0]:.0f} x {need[1]:.0f} mm, but {paper} has "
+            f"{short:.0f} x {long:.0f}; {'take --paper ' + fits[0] if fits else 'choose a smaller board'}"
         )
     left, top = (page[0] - size[0]) / 2, _EDGE_MM
     placed = [Shape(s.x + left, s.y + top, s.w, s.h, s.disc) for s in drawn]
     writers = {".svg": _svg, ".pdf": _pdf}
     if path.suffix.lower() not in writers:
-        raise ConfigError(f"{path}: want a name that ends in .svg or .pdf")
+        raise ConfigError(f"{path} has an unknown suffix; choose a name that ends in .svg or .pdf")
     data = writers[path.suffix.lower()](board, placed, page, top + size[1] + 5)
     try:
         path.write_bytes(data)
@@ -116,7 +116,7 @@ def write_pattern(board: Board, path: Path, *, paper: str = "A4") -> None:
 
 
 def _ruler(page: tuple[float, float], y: float) -> list[Shape]:
-    """Return a ruler of 100 mm with a mark every 10, as thin rectangles."""
+    """Return a ruler of 100 mm with a mark every 10 mm, as thin rectangles."""
     x = (page[0] - 100) / 2
     marks = [Shape(x + 10 * k - 0.1, y, 0.2, 3.0 if k % 5 == 0 else 2.0) for k in range(11)]
     return [Shape(x, y, 100, 0.2), *marks]
@@ -142,7 +142,7 @@ def _svg(board: Board, placed: list[Shape], page: tuple[float, float], below: fl
 
 
 def _pdf(board: Board, placed: list[Shape], page: tuple[float, float], below: float) -> bytes:
-    """Return a PDF of one page: catalogue, page, font and one stream of drawing, with the table of their offsets."""
+    """Return a PDF of one page: catalogue, page, font, one stream of drawing, and the table of their offsets."""
     pt = 72 / 25.4
     w, h = page[0] * pt, page[1] * pt
     lines = ["0 g"]
@@ -174,7 +174,7 @@ def _pdf(board: Board, placed: list[Shape], page: tuple[float, float], below: fl
 
 
 def _pdf_disc(x: float, y: float, r: float) -> str:
-    """Four cubic Béziers, which differ from the circle by 0.03 % of its radius."""
+    """Return a disc as four cubic Bézier curves, which differ from a circle by 0.03 % of the radius."""
     k = 0.5522848 * r
     return (
         f"{x + r:.4f} {y:.4f} m {x + r:.4f} {y + k:.4f} {x + k:.4f} {y + r:.4f} {x:.4f} {y + r:.4f} c "

@@ -1,20 +1,20 @@
-"""One self-contained page that says how good a calibration is, shows it, and says why."""
+"""Write one self-contained page with the verdict on a calibration, its reasons, and pictures."""
 
 from __future__ import annotations
 
 import base64
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from calib.adjust import Sight, lens_of, pose_of, project, without_bias
+from calib.adjust import Observation, lens_of, pose_of, project, without_bias
 from calib.footage import Footage, sampled
 from calib.overlay import aligned, checkerboard, edges_on
 from calib.parallax import in_register, parallax_table
+from calib.reasons import Reason, reasons
 from calib.session import NAMES, VIEWS, Session, diameter_m, load_session
 from rtfuse.align.calibration import Calibration, Camera, lifted, projected, rgb_pixels_of_ir, undistorted
 from rtfuse.errors import CalibrationError, OutputUnwritable
@@ -45,14 +45,6 @@ svg { max-width: 100% }
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Reason:
-    """One reason for the verdict: how good it is, and a sentence."""
-
-    grade: str
-    text: str
-
-
 def write_report(
     c: Calibration,
     path: Path,
@@ -64,8 +56,11 @@ def write_report(
 ) -> str:
     """Write the page and return the verdict: good, pass, fail or unknown.
 
-    `session` adds what the boards show, `ir` and `rgb` pictures of the scene. Raises CalibrationError if they do not
-    fit the calibration, OutputUnwritable.
+    `name`: title of the page.
+    `session`: session folder; adds the boards.
+    `ir`, `rgb`: sources; add pictures of the scene.
+
+    Raises CalibrationError if session or pictures do not fit the calibration, or OutputUnwritable.
     """
     found = load_session(session) if session else None
     if found is not None:
@@ -90,66 +85,13 @@ def write_report(
     return verdict
 
 
-def reasons(c: Calibration, session: Session | None = None) -> list[Reason]:
-    """Return what speaks for and against a calibration."""
-    found = [_pair_reason(c)]
-    for stream, camera in zip(STREAMS, (c.ir, c.rgb), strict=True):
-        if camera.held_out_px is not None:
-            grade = "good" if camera.held_out_px < 0.5 else "pass" if camera.held_out_px < 1 else "fail"
-            text = f"the {NAMES[stream]} lens predicts held-out views to {camera.held_out_px:.2f} px"
-            found.append(Reason(grade, text))
-        elif camera.K is None:
-            found.append(Reason("note", f"the {NAMES[stream]} lens was not calibrated: its distortion stays"))
-    if c.R_std_deg is not None:
-        turn = float(np.hypot(*c.R_std_deg[:2]))
-        px = float(np.radians(turn)) * c.rgb.matrix[0, 0]
-        grade = "good" if px < 0.5 else "pass" if px < 1 else "fail"
-        found.append(
-            Reason(grade, f"the cameras' angle is known to ± {turn:.3f}°, which is ± {px:.2f} px at any distance")
-        )
-    if c.quality is not None and c.quality.distance_m and c.plane_m and c.plane_m > 3 * c.quality.distance_m[1]:
-        near, far = c.quality.distance_m
-        found.append(
-            Reason(
-                "note", f"the boards were {near:.1f} to {far:.1f} m away; that it holds at {c.plane_m:g} m is reckoned"
-            )
-        )
-    if session is not None:
-        for stream in STREAMS:
-            missing = _uncovered(session, stream)
-            if missing:
-                found.append(Reason("note", f"no board was seen in the {missing} of the {NAMES[stream]} image"))
-    return found
-
-
-def _pair_reason(c: Calibration) -> Reason:
-    q = c.quality
-    if q is None:
-        return Reason("unknown", "nothing is known about the error between the two pictures: nothing was held out")
-    how = {"boards": "board views", "points": "points", "register": "pairs of pictures, by its own estimate,"}[q.method]
-    return Reason(q.verdict, f"the two pictures are {q.pair_error_px:.2f} RGB pixels apart on {q.views} held-out {how}")
-
-
 def _same_sizes(c: Calibration, session: Session) -> None:
     for name, camera, size in (("thermal", c.ir, session.ir_wh), ("RGB", c.rgb, session.rgb_wh)):
         if size is not None and camera.size_wh != size:
             raise CalibrationError(
-                f"the session's {name} pictures are {size[0]}x{size[1]}, the calibration is for "
-                f"{camera.size_wh[0]}x{camera.size_wh[1]}"
+                f"the session's {name} pictures are {size[0]}x{size[1]}, but the calibration is for "
+                f"{camera.size_wh[0]}x{camera.size_wh[1]}; give the session that the calibration was made from"
             )
-
-
-def _uncovered(session: Session, stream: Stream) -> str:
-    size = session.ir_wh if stream == "ir" else session.rgb_wh
-    sightings = session.sightings(stream)
-    if size is None or not sightings:
-        return ""
-    cells = np.concatenate([s.xy for s in sightings.values()]) / size * 3
-    counts = np.zeros((3, 3), bool)
-    x, y = np.clip(cells, 0, 2.99).astype(int).T
-    counts[y, x] = True
-    rows, columns = ("top", "middle", "bottom"), ("left", "centre", "right")
-    return ", ".join(f"{rows[y]} {columns[x]}" for y, x in np.argwhere(~counts))
 
 
 def _head(name: str, verdict: str, why: Sequence[Reason]) -> str:
@@ -178,7 +120,7 @@ def _scene(c: Calibration, pairs: Sequence[tuple[Image, Image]]) -> str:
             + _picture(edges_on(*before, rgb), "Thermal's edges on RGB, before")
             + _picture(edges_on(*after, rgb), "after")
             + _picture(checkerboard(*before, rgb), "RGB and thermal in turn, before")
-            + _picture(checkerboard(*after, rgb), "after: lines go on from square to square")
+            + _picture(checkerboard(*after, rgb), "after: lines continue from square to square")
             + "</div>"
         )
     return "".join(parts)
@@ -190,7 +132,7 @@ def _boards(c: Calibration, session: Session, folder: Path) -> list[str]:
         if camera.K is not None and session.sightings(stream):
             image, rms_px = _arrows(session, stream, camera)
             caption = (
-                f"{NAMES[stream]}: where the board was found, and its error (root mean square {rms_px:.2f} px), "
+                f"{NAMES[stream]}: observed points, with errors (root mean square {rms_px:.2f} px) drawn "
                 f"{_MAGNIFIED} times as long"
             )
             parts.append(_picture(image, caption))
@@ -200,26 +142,29 @@ def _boards(c: Calibration, session: Session, folder: Path) -> list[str]:
         parts.append("<h2>Epipolar lines</h2>")
         for view in (both[0], both[len(both) // 2]):
             pictures = _epipolar(c, session, view.name, folder)
-            captions = ("thermal: where RGB's points may lie", "RGB: where thermal's points may lie")
+            captions = ("thermal, with the lines of RGB's points", "RGB, with the lines of thermal's points")
             shown = zip(pictures, captions, strict=True)
             parts.append('<div class="two">' + "".join(_picture(p, t) for p, t in shown) + "</div>")
-        parts.append("<p>The crosses are where the points were found; the lines have to go through them.</p>")
+        parts.append("<p>Crosses mark the observed points; the lines must pass through them.</p>")
     return parts
 
 
 def _arrows(session: Session, stream: Stream, camera: Camera) -> tuple[Image, float]:
-    """Return a picture of every point found with its reprojection error, and the errors' root mean square, px."""
+    """Return a picture of every observed point with its error, and the root mean square error in pixels."""
     w, h = camera.size_wh
     scale = max(1.0, 640 / w)
     picture = np.full((round(h * scale), round(w * scale), 3), 24, np.uint8)
     board, lens, errors = session.target, lens_of(camera), []
     diameter = diameter_m(board, session.sightings(stream).values())
     for name, sighting in session.sightings(stream).items():
-        sight = without_bias(Sight(0, name, board.points[list(sighting.ids)], sighting.xy), lens, diameter)
-        error = sight.pixels - project(sight.points, pose_of(sight.points, sight.pixels, lens), lens)[0]
+        observation = without_bias(Observation(0, name, board.points[list(sighting.ids)], sighting.xy), lens, diameter)
+        error = (
+            observation.pixels
+            - project(observation.points, pose_of(observation.points, observation.pixels, lens), lens)[0]
+        )
         errors.append(error)
         if np.abs(error).max() > 5:
-            continue  # a view that the fit left out
+            continue  # a view that was rejected by the fit
         hull = cv2.convexHull((sighting.xy * scale).astype(np.int32))
         cv2.polylines(picture, [hull], True, (70, 70, 80), 1, cv2.LINE_AA)
         for p, e in zip(sighting.xy * scale, error * scale * _MAGNIFIED, strict=True):
@@ -232,14 +177,14 @@ def _arrows(session: Session, stream: Stream, camera: Camera) -> tuple[Image, fl
 
 
 def _epipolar(c: Calibration, session: Session, name: str, folder: Path) -> tuple[Image, Image]:
-    """Return the thermal and the RGB picture of a view, each with lines on which the other's points must lie."""
+    """Return the thermal and the RGB picture of a view, each with the epipolar lines of the other's points."""
     R, t = np.array(c.R_rgb_from_ir), np.array(c.t_rgb_from_ir_m)
     pictures = []
     for stream, other, suffix in _SIDES:
         path = folder / VIEWS / f"{name}.{stream}.{suffix}"
         picture = cv2.imread(str(path))
         if picture is None:
-            raise CalibrationError(f"{path} is missing: the session's pictures belong to it")
+            raise CalibrationError(f"{path} is missing; keep the pictures in the session's folder")
         scale = max(1.0, 640 / picture.shape[1])
         picture = cv2.cvtColor(cv2.resize(picture, None, fx=scale, fy=scale), cv2.COLOR_BGR2RGB)
         camera, far = (c.ir, c.rgb) if stream == "ir" else (c.rgb, c.ir)
@@ -264,10 +209,10 @@ def _epipolar(c: Calibration, session: Session, name: str, folder: Path) -> tupl
 
 def _distances(c: Calibration) -> str:
     if c.R_rgb_from_ir is None:
-        plane = f"It is for things {c.plane_m:g} m away." if c.plane_m else "Its distance was not given."
+        plane = f"It is exact at {c.plane_m:g} m." if c.plane_m else "Its distance was not given."
         return (
-            f"<h2>Distances</h2><p>A homography registers one distance. {plane} What it does at others depends on the "
-            "cameras' baseline b, m, and RGB's focal length f, px: f b |1/distance - 1/plane|.</p>"
+            f"<h2>Distances</h2><p>A homography registers one distance. {plane} The error at another distance is "
+            "f b |1/distance - 1/plane|, with the baseline b in metres and RGB's focal length f in pixels.</p>"
         )
     near, far = in_register(c)
     reach = "any distance" if np.isinf(far) else f"{far:.2g} m"
@@ -283,7 +228,7 @@ def _distances(c: Calibration) -> str:
 
 
 def _chart(table: Sequence[tuple[float, float]]) -> str:
-    """Return error against distance as SVG, both logarithmic; the lines are one and ten pixels."""
+    """Return a chart of error against distance as SVG, both logarithmic."""
     w, h, left, below = 440, 300, 46, 34
     d, e = np.array(table).T
     e = np.clip(e, 0.05, 200)
@@ -336,7 +281,7 @@ def _numbers(c: Calibration) -> str:
         rows.append(("thermal's corners in RGB, px", ", ".join(f"({x:.1f}, {y:.1f})" for x, y in corners)))
     if c.ir_offset_ms is not None:
         known = "" if c.ir_offset_std_ms is None else f" ± {c.ir_offset_std_ms:.1f}"
-        rows.append(("added to thermal's times, ms", f"{c.ir_offset_ms:+.1f}{known}"))
+        rows.append(("offset added to thermal's times, ms", f"{c.ir_offset_ms:+.1f}{known}"))
     body = "".join(f"<tr><td>{escape(a)}</td><td>{escape(b)}</td></tr>" for a, b in rows)
     return f"<h2>Numbers</h2><table>{body}</table>"
 

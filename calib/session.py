@@ -1,7 +1,8 @@
-"""A session: every board that was found, of one rig, with the pictures it was found in; a folder between commands.
+"""Read and write a session: the folder with the boards found for one rig, shared by the commands.
 
-`boards.json` holds what was found, `views/` the pictures: thermal stretched to 8 bits as `NAME.ir.png`, RGB as
-`NAME.rgb.jpg`. `ir.yaml` and `rgb.yaml`, beside it, are the cameras that `calib intrinsics` made of it.
+`boards.json`: the sightings.
+`views/`: the pictures, thermal stretched to 8 bits as `NAME.ir.png`, RGB as `NAME.rgb.jpg`.
+`ir.yaml`, `rgb.yaml`: the cameras, written by `calib intrinsics`.
 """
 
 from __future__ import annotations
@@ -21,12 +22,16 @@ from rtfuse.types import LABELS, Image, Stream
 BOARDS = "boards.json"
 VIEWS = "views"
 NAMES = LABELS
+"""Names of the streams in messages."""
 
 
 class Sighting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where one camera saw the board: `pixels` of the board's points `ids`, and how sharp they were.
+    """The position of the board in one picture.
 
-    `ratio` is the discs' diameter as it looked, as a part of their spacing; 0 for other boards.
+    `ids`: indices of the board's points.
+    `pixels`: positions of these points, (x, y).
+    `sharpness`: steepest edge per pixel, as a part of the board's contrast.
+    `ratio`: measured diameter of the discs as a part of their spacing; 0 for boards without discs.
     """
 
     ids: tuple[int, ...]
@@ -41,14 +46,14 @@ class Sighting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def diameter_m(board: Board, sightings: Iterable[Sighting]) -> float:
-    """Return the diameter of a board's discs, m: as it was given, or else as it looked; 0 if it has none."""
+    """Return the diameter of a board's discs in metres, as given or else as measured; 0 for boards without discs."""
     if board.diameter_m is not None or not board.discs:
         return board.diameter_m or 0.0
     return board.spacing_m * float(np.median([s.ratio for s in sightings]))
 
 
 class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One moment: what each camera saw of the board, if anything."""
+    """One moment: the sighting of each camera, None without one."""
 
     name: str
     ir: Sighting | None = None
@@ -56,7 +61,13 @@ class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Session(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What `boards.json` holds. `together`: both cameras recorded at once, so that views are pairs."""
+    """The content of `boards.json`.
+
+    `board`: the board, as `describe` writes it.
+    `ir_wh`, `rgb_wh`: image sizes, None for a missing stream.
+    `together`: True if both cameras recorded at once, so that views are pairs.
+    `views`: the views.
+    """
 
     board: str
     ir_wh: tuple[int, int] | None = None
@@ -71,25 +82,25 @@ class Session(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
         return parse_board(self.board)
 
     def size_wh(self, stream: Stream) -> tuple[int, int]:
-        """Return the stream's image size. Raises CalibrationError if the session has no such stream."""
+        """Return the image size of a stream. Raises CalibrationError if the session lacks the stream."""
         size = self.ir_wh if stream == "ir" else self.rgb_wh
         if size is None:
-            raise CalibrationError(f"this session has no {stream} pictures; give --{stream} to calib boards")
+            raise CalibrationError(f"this session has no {stream} pictures; run calib boards with --{stream}")
         return size
 
     def sightings(self, stream: Stream) -> dict[str, Sighting]:
-        """Return what one camera saw, by the view's name."""
+        """Return the sightings of one camera by the name of the view."""
         found = ((v.name, v.ir if stream == "ir" else v.rgb) for v in self.views)
         return {name: s for name, s in found if s is not None}
 
 
 def load_session(folder: str | Path) -> Session:
-    """Read a session. Raises CalibrationError naming the folder and the fault."""
+    """Read a session. Raises CalibrationError that names the file and the fault."""
     path = Path(folder) / BOARDS
     try:
         return msgspec.json.decode(path.read_bytes(), type=Session)
     except OSError as e:
-        raise CalibrationError(f"{path}: {e.strerror or e}; calib boards makes it") from e
+        raise CalibrationError(f"{path}: {e.strerror or e}; make it with calib boards") from e
     except (msgspec.ValidationError, msgspec.DecodeError) as e:
         raise CalibrationError(f"{path}: {e}") from e
 
@@ -104,11 +115,11 @@ def save_session(session: Session, folder: str | Path) -> None:
 
 
 def load_camera(path: str | Path) -> Camera:
-    """Read a camera (YAML). Raises CalibrationError naming the file and the fault."""
+    """Read a camera (YAML). Raises CalibrationError that names the file and the fault."""
     try:
         camera = msgspec.yaml.decode(Path(path).read_bytes(), type=Camera)
     except OSError as e:
-        raise CalibrationError(f"camera file {path}: {e.strerror or e}; calib intrinsics makes it") from e
+        raise CalibrationError(f"camera file {path}: {e.strerror or e}; make it with calib intrinsics") from e
     except (msgspec.ValidationError, msgspec.DecodeError) as e:
         raise CalibrationError(f"camera file {path}: {' '.join(str(e).split())}") from e
     fault = fault_of_camera("camera", camera)

@@ -1,4 +1,4 @@
-"""The pose between the two cameras, and the error between their pictures on views that it was not fitted to."""
+"""Find the pose between the two cameras, and the error between their pictures on held-out views."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import cv2
 import numpy as np
 
-from calib.adjust import Adjusted, Lens, Sight, adjust, compose, lens_of, pose_of, rms, typical, without_bias
+from calib.adjust import Adjusted, Lens, Observation, adjust, compose, lens_of, pose_of, rms, typical, without_bias
 from calib.session import Sighting, diameter_m
 from calib.targets import Board
 from rtfuse.align.calibration import Calibration, Camera, Quality, lifted, matrix3, projected, undistorted, vector3
@@ -18,17 +18,18 @@ from rtfuse.types import Image
 MIN_PAIRS = 5
 _MAX_REJECTED = 0.4
 _MAX_ERROR = 1.25e-3
-"""Of the RGB image's width: 0.8 px at 640. Where views err by more in the median, they are not of one pose."""
+"""Largest median error, as a part of the RGB image's width: 0.8 px at 640. A larger one means several poses."""
 _MAX_TURN_DEG = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class StereoFit:
-    """A rig's calibration and what speaks for it.
+    """The calibration of a rig, and its evidence.
 
-    `pair_errors` are by view, (N, 2) RGB pixels: where thermal lands by a pose that was not fitted to this view, minus
-    where RGB found the same point. `rejected` says which views do not fit, and why. `turned` are the views in which one
-    camera counted a symmetric board's points from its other end.
+    `calibration`: the calibration.
+    `pair_errors`: errors by held-out view, (N, 2) RGB pixels: mapped thermal point minus RGB point.
+    `rejected`: views that do not fit, with the reason.
+    `turned`: views in which one camera numbered a symmetric board from the other end.
     """
 
     calibration: Calibration
@@ -40,21 +41,25 @@ class StereoFit:
 def fit_stereo(
     views: Mapping[str, tuple[Sighting | None, Sighting | None]], board: Board, ir: Camera, rgb: Camera, plane_m: float
 ) -> StereoFit:
-    """Find how the thermal camera stands to the RGB camera from views (thermal, RGB) of a board.
+    """Find the pose of the thermal camera relative to the RGB camera.
 
-    Both lenses are adjusted along with the pose, so that its deviations hold what is uncertain about them; views that
-    one camera alone has help. `plane_m` is the distance that the registration is to be exact for. Raises
-    CalibrationError that says what is wrong with the views: too few, not simultaneous, of another rig.
+    `views`: sightings (thermal, RGB) by view, None for a camera that does not see the board.
+    `ir`, `rgb`: cameras with intrinsics.
+    `plane_m`: distance in metres at which registration is exact.
+
+    Fits both lenses together with the pose, so the standard deviations of the pose include the lenses'. Views of one
+    camera alone improve the lenses. Raises CalibrationError if the views are too few, not simultaneous, or not of one
+    rig.
     """
     names = [n for n, (a, b) in views.items() if a and b and len(set(a.ids) & set(b.ids)) >= 6]
     if len(names) < MIN_PAIRS:
         raise CalibrationError(
-            f"both cameras see the board in {len(names)} views, at least {MIN_PAIRS} are needed (15 are good): hold it "
-            "still where both see the whole of it, at several distances"
+            f"both cameras see the board in {len(names)} views, at least {MIN_PAIRS} are needed (15 are good); hold it "
+            "still, whole in both pictures, at several distances"
         )
     lenses = (lens_of(rgb), lens_of(ir))
-    sights = {
-        (n, camera): Sight(camera, n, board.points[list(s.ids)], s.xy)
+    observations = {
+        (n, camera): Observation(camera, n, board.points[list(s.ids)], s.xy)
         for n, (a, b) in views.items()
         for camera, s in enumerate((b, a))
         if s
@@ -62,45 +67,46 @@ def fit_stereo(
     for camera, lens in enumerate(lenses):
         seen = [s for pair in views.values() if (s := pair[1 - camera])]
         diameter = diameter_m(board, seen) if seen else 0.0
-        sights |= {key: without_bias(s, lens, diameter) for key, s in sights.items() if key[1] == camera}
-    poses = {key: pose_of(s.points, s.pixels, lenses[s.camera]) for key, s in sights.items()}
-    ends = {n: [_relative(poses[n, 0], p) for p in _both_ends(sights[n, 1], board, lenses[1])] for n in names}
+        observations |= {key: without_bias(s, lens, diameter) for key, s in observations.items() if key[1] == camera}
+    poses = {key: pose_of(s.points, s.pixels, lenses[s.camera]) for key, s in observations.items()}
+    ends = {n: [_relative(poses[n, 0], p) for p in _both_ends(observations[n, 1], board, lenses[1])] for n in names}
     start, turned = _most_common(ends)
     for n in turned:
-        sights[n, 1] = replace(sights[n, 1], points=_other_end(sights[n, 1].points, board))
+        observations[n, 1] = replace(observations[n, 1], points=_other_end(observations[n, 1].points, board))
     seen_by_ir = {n: compose(pose, _inverse(start))[0] for (n, camera), pose in poses.items() if camera}
     first = seen_by_ir | {n: pose for (n, camera), pose in poses.items() if not camera}
-    fit, rejected = _consistent(list(sights.values()), lenses, first, start, names, _MAX_ERROR * rgb.size_wh[0])
+    fit, rejected = _consistent(list(observations.values()), lenses, first, start, names, _MAX_ERROR * rgb.size_wh[0])
     assert fit.relative is not None
     angle = float(np.degrees(np.linalg.norm(fit.relative[:3])))
     if angle > _MAX_TURN_DEG:
         raise CalibrationError(
-            f"the two cameras would look {angle:.0f} degrees apart: do the pictures belong to each other, and is the "
-            "board the same way up in both?"
+            f"the two cameras would look {angle:.0f} degrees apart; check that the pictures belong to each other, and "
+            "that the board is the same way up in both"
         )
-    kept = [s for s in sights.values() if s.view not in rejected]
+    kept = [s for s in observations.values() if s.view not in rejected]
     errors = _held_out(kept, [n for n in names if n not in rejected], fit)
     return StereoFit(_calibration(fit, (ir, rgb), plane_m, errors), errors, rejected, tuple(turned))
 
 
-def _both_ends(sight: Sight, board: Board, lens: Lens) -> list[Image]:
-    """Return the thermal camera's pose, and the one that it has if it counted the points from the board's other end.
+def _both_ends(observation: Observation, board: Board, lens: Lens) -> list[Image]:
+    """Return the board's pose in the thermal camera, and its pose if numbered from the other end.
 
-    Grids look the same when turned by half, and the two pictures need not agree on which end is up.
+    A grid looks the same after half a turn, so the two pictures may number it from different ends.
     """
-    orders = [sight.points]
+    orders = [observation.points]
     if board.kind != "charuco":
-        other = _other_end(sight.points, board)
-        orders += [other] if all(np.abs(sight.points - p).max(1).min() < 1e-6 for p in other) else []
-    return [pose_of(points, sight.pixels, lens) for points in orders]
+        other = _other_end(observation.points, board)
+        orders += [other] if all(np.abs(observation.points - p).max(1).min() < 1e-6 for p in other) else []
+    return [pose_of(points, observation.pixels, lens) for points in orders]
 
 
 def _other_end(points: Image, board: Board) -> Image:
+    """Return the points of a board, numbered from its other end."""
     return np.asarray(board.points.min(0) + board.points.max(0) - points)
 
 
 def _relative(rgb_pose: Image, ir_pose: Image) -> Image:
-    """Return the pose that takes the RGB camera's system to the thermal camera's."""
+    """Return the pose (6,) that takes the RGB camera's system to the thermal camera's."""
     R1, R2 = (cv2.Rodrigues(p[:3])[0] for p in (rgb_pose, ir_pose))
     R = R2 @ R1.T
     return np.concatenate([cv2.Rodrigues(R)[0].ravel(), ir_pose[3:] - R @ rgb_pose[3:]])
@@ -112,7 +118,7 @@ def _inverse(pose: Image) -> Image:
 
 
 def _most_common(ends: Mapping[str, Sequence[Image]]) -> tuple[Image, list[str]]:
-    """Return the pose that most views agree with, and which views agree from the board's other end alone."""
+    """Return the pose that most views agree with, and the views that agree only from the board's other end."""
     places = {n: [_place(p) for p in poses] for n, poses in ends.items()}
 
     def disagreement(at: Image) -> float:
@@ -124,61 +130,70 @@ def _most_common(ends: Mapping[str, Sequence[Image]]) -> tuple[Image, list[str]]
 
 
 def _place(pose: Image) -> Image:
-    """Return where a pose takes three points a metre away: what poses are compared by."""
+    """Return three points a metre away after a pose, (9,), for the comparison of poses."""
     probe = np.array([[0, 0, 1.0], [0.5, 0, 1], [0, 0.5, 1]])
     return np.asarray((probe @ cv2.Rodrigues(pose[:3])[0].T + pose[3:]).ravel())
 
 
-def _fit(sights: Sequence[Sight], lenses: Sequence[Lens], poses: Mapping[str, Image], start: Image) -> Adjusted:
-    mine = {s.view: poses[s.view] for s in sights}
-    return adjust(sights, lenses, mine, start, free=[np.ones(len(lens.values), bool) for lens in lenses])
+def _fit(
+    observations: Sequence[Observation], lenses: Sequence[Lens], poses: Mapping[str, Image], start: Image
+) -> Adjusted:
+    mine = {s.view: poses[s.view] for s in observations}
+    return adjust(observations, lenses, mine, start, free=[np.ones(len(lens.values), bool) for lens in lenses])
 
 
 def _consistent(
-    sights: Sequence[Sight],
+    observations: Sequence[Observation],
     lenses: Sequence[Lens],
     poses: Mapping[str, Image],
     start: Image,
     names: Sequence[str],
     most_px: float,
 ) -> tuple[Adjusted, dict[str, str]]:
-    """Return the fit to the views that agree on a pose, and what is wrong with the others."""
-    both = [s for s in sights if s.view in names]
-    known = adjust(both, lenses, {n: poses[n] for n in names}, start, free=[None, None])  # wrong views cannot bend them
+    """Return the fit to the views that agree on a pose, and the reasons against the others, by view.
+
+    Raises CalibrationError if too many disagree, or the median error is above `most_px`.
+    """
+    both = [s for s in observations if s.view in names]
+    # With fixed lenses, a wrong view cannot bend them.
+    known = adjust(both, lenses, {n: poses[n] for n in names}, start, free=[None, None])
     each = {n: rms([e for s, e in zip(both, known.errors, strict=True) if s.view == n]) for n in names}
     median = float(np.median(list(each.values())))
     bad = [n for n, e in each.items() if e > max(0.4, 3 * median)]
     if len(bad) > _MAX_REJECTED * len(names) or median > most_px:
         raise CalibrationError(
-            f"the views do not agree on one pose of the cameras: {median:.1f} px of error in the median, {len(bad)} of "
-            f"{len(names)} views disagree. Did the board move while one camera looked (hold it still), are pictures of "
-            "different rigs or moments mixed, or are the streams swapped?"
+            f"the views do not agree on one pose of the cameras: the median error is {median:.1f} px, {len(bad)} of "
+            f"{len(names)} views disagree; hold the board still, and check that all pictures are of one rig, that "
+            "pairs are of one moment, and that the streams are not swapped"
         )
     assert known.relative is not None
     rejected = {n: f"{each[n]:.2f} px of error where others have {median:.2f}" for n in bad}
-    # What one camera saw alone starts from where that camera puts it now.
-    fit = _fit([s for s in sights if s.view not in bad], lenses, {**poses, **known.poses}, known.relative)
+    # A view of one camera alone starts from its pose in that camera.
+    fit = _fit([s for s in observations if s.view not in bad], lenses, {**poses, **known.poses}, known.relative)
     return fit, rejected
 
 
-def _held_out(sights: Sequence[Sight], names: Sequence[str], fit: Adjusted, folds: int = 5) -> dict[str, Image]:
-    """Return, by view, the error between the two pictures by lenses and a pose that were fitted to other views."""
+def _held_out(
+    observations: Sequence[Observation], names: Sequence[str], fit: Adjusted, folds: int = 5
+) -> dict[str, Image]:
+    """Return the pair error (N, 2) of each view, with lenses and pose fitted to other views."""
     assert fit.relative is not None
     errors: dict[str, Image] = {}
     folds = min(folds, len(names))
-    of = {(s.view, s.camera): s for s in sights}
+    of = {(s.view, s.camera): s for s in observations}
     for fold in range(folds):
         test = names[fold::folds]
-        without = _fit([s for s in sights if s.view not in test], fit.lenses, fit.poses, fit.relative)
+        without = _fit([s for s in observations if s.view not in test], fit.lenses, fit.poses, fit.relative)
         assert without.relative is not None
         errors |= {n: pair_error(of[n, 0], of[n, 1], without.lenses, without.relative) for n in test}
     return {n: errors[n] for n in names}
 
 
-def pair_error(rgb: Sight, ir: Sight, lenses: Sequence[Lens], relative: Image) -> Image:
-    """Return (N, 2) RGB pixels: where thermal's points land, on the board's plane, minus where RGB found them.
+def pair_error(rgb: Observation, ir: Observation, lenses: Sequence[Lens], relative: Image) -> Image:
+    """Return the error of thermal points mapped to RGB through the board's plane, (N, 2) RGB pixels.
 
-    `lenses` are RGB's and thermal's, `relative` takes the RGB camera's system to the thermal camera's.
+    `lenses`: the lenses of RGB and thermal.
+    `relative`: pose (6,) that takes the RGB camera's system to the thermal camera's.
     """
     cameras = [lens.camera((1, 1)) for lens in lenses]
     pose = pose_of(rgb.points, rgb.pixels, lenses[0])

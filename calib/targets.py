@@ -1,4 +1,4 @@
-"""Boards that cameras are calibrated with: what they are called, and where their points lie."""
+"""Define calibration boards: their names as text, and the positions of their points."""
 
 from __future__ import annotations
 
@@ -26,10 +26,15 @@ _WANT = (
 class Board(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
     """A flat board.
 
-    `checkerboard`: `cols` × `rows` inner corners, `spacing_m` the side of a square. `circles`: a grid of discs,
-    `spacing_m` from centre to centre. `acircles`: OpenCV's staggered grid, `rows` of `cols` discs each, every second
-    row half a step on; `spacing_m` is half the distance within a row, and that from row to row. `charuco`: `cols` ×
-    `rows` squares, `marker_m` the side of a marker, of `dictionary`. `diameter_m` of the discs, None: as it looks.
+    Kinds:
+    `checkerboard`: `cols` × `rows` inner corners; `spacing_m` is the side of a square.
+    `circles`: a grid of discs; `spacing_m` is the distance between centres.
+    `acircles`: OpenCV's staggered grid, `rows` of `cols` discs, every second row moved by half a step; `spacing_m` is
+    half the distance within a row, and the distance between rows.
+    `charuco`: `cols` × `rows` squares with markers of `dictionary`; `spacing_m` is the side of a square, `marker_m`
+    the side of a marker.
+
+    `diameter_m`: diameter of the discs in metres; None takes it from the pictures.
     """
 
     kind: Literal["checkerboard", "charuco", "circles", "acircles"]
@@ -42,13 +47,13 @@ class Board(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
     def __post_init__(self) -> None:
         if self.kind == "charuco" and (self.marker_m is None or self.marker_m >= self.spacing_m):
-            raise ConfigError(f"a charuco board needs the side of its markers, smaller than its squares'; {_WANT}")
+            raise ConfigError(f"a charuco board needs a marker side below the side of its squares; {_WANT}")
         if self.diameter_m is not None and self.diameter_m >= 1.4 * self.spacing_m:
             raise ConfigError(f"discs of {1000 * self.diameter_m:g} mm would touch each other; {_WANT}")
 
     @property
     def discs(self) -> bool:
-        """Whether its points are the middles of discs."""
+        """True if the points are centres of discs."""
         return self.kind in ("circles", "acircles")
 
     @cached_property
@@ -73,7 +78,7 @@ class Board(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 def parse_board(text: str) -> Board:
-    """Read a board as `describe` writes it. Raises ConfigError that says what is possible."""
+    """Read a board from text, as `describe` writes it. Raises ConfigError that describes the format."""
     kind, *rest = text.split(":")
     found = re.fullmatch(r"(\d+)x(\d+)", rest[0]) if rest else None
     lengths = [_metres(t) for t in rest[1:]]
@@ -88,7 +93,7 @@ def parse_board(text: str) -> Board:
 
 
 def describe(board: Board) -> str:
-    """Return a board as text, as `parse_board` reads it."""
+    """Return a board as text, in the form that `parse_board` reads."""
     lengths = [board.spacing_m, board.marker_m or board.diameter_m]
     sizes = ":".join(f"{round(1000 * length, 6):g}mm" for length in lengths if length is not None)
     return f"{board.kind}:{board.cols}x{board.rows}:{sizes}"

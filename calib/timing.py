@@ -1,9 +1,9 @@
-"""The constant time offset between the two cameras, from footage in which something moves.
+"""Measure the constant time offset between the two cameras, from footage with motion.
 
-Where the rig itself moves, both pictures move together: each stream's own motion is what most of its points agree on,
-and the offset is the one at which RGB's motion, over the thermal camera's own frame periods, predicts thermal's best.
-Where the rig stands and things move in the picture, the same is done with how fast the whole picture changes. The
-footage is cut into pieces that are left out in turn, which gives the uncertainty (the jackknife: Efron, 1982).
+If the rig moves, both pictures move together. The motion of each stream is the one that most of its points agree on.
+At the right offset, RGB's motion over the frame periods of the thermal camera predicts thermal's motion best. If the
+rig stands still, the rate of change of the whole picture takes the place of its motion. The jackknife over pieces of
+the footage gives the uncertainty (Efron, 1982).
 """
 
 from __future__ import annotations
@@ -22,20 +22,23 @@ from rtfuse.types import Frame, Image
 _WIDTH = 640
 _SLOW_S = 0.6
 _CROSSING_MS = 4.0
-"""How wrong changes of the picture can be: what enters it does so at different moments in the two pictures."""
+"""Uncertainty of an offset from changes: an object enters the two pictures at different moments."""
 _PIECES = 8
 _MIN_FRAMES = 60
 _MIN_FIT = 0.25
-"""The share of thermal's motion that RGB's has to explain."""
+"""Least share of thermal's motion that RGB's motion must explain."""
 _MAX_STD_MS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """`ms` is to be added to the thermal camera's times; `std_ms` its standard deviation.
+    """A measured time offset.
 
-    `fit` is the share of thermal's motion that RGB's explains at this offset, 0 to 1; `by` says what moved. `curve` is
-    (K, 2): offsets in ms, and the fit at each.
+    `ms`: offset to add to the thermal camera's times.
+    `std_ms`: its standard deviation.
+    `fit`: share of thermal's motion that RGB's motion explains at this offset, 0 to 1.
+    `by`: the moving part.
+    `curve`: the fit at each tried offset in ms, (K, 2).
     """
 
     ms: float
@@ -46,9 +49,12 @@ class Offset:
 
 
 class Track:
-    """Follows one stream: its frames' times, how the whole picture moved since the last, and how much it changed.
+    """The motion of one stream over time.
 
-    `moves` are (dx, dy, turn): the shift of the image's middle as a part of its width, and the turn in radians.
+    `t_s`: times of the frames in seconds.
+    `moves`: motion since the previous frame, (dx, dy, turn): shift of the centre as a part of the width, turn in
+    radians.
+    `changes`: mean absolute change since the previous frame, in grey levels.
     """
 
     def __init__(self) -> None:
@@ -58,7 +64,7 @@ class Track:
         self._last: Image | None = None
 
     def add(self, frame: Frame) -> None:
-        """Take the next frame; one that is the last one again (a shutter event) is passed over."""
+        """Add the next frame; ignore a repeated one (a shutter event)."""
         grey = _smooth(frame.image)
         if self._last is not None:
             if np.array_equal(grey, self._last):
@@ -70,7 +76,7 @@ class Track:
 
 
 def _smooth(image: Image) -> Image:
-    """Return a picture as (h, w) uint8, at most about `_WIDTH` across, stretched, without its finest noise."""
+    """Return a picture as smooth, stretched grey, (h, w) uint8, at most about `_WIDTH` wide."""
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if image.ndim == 3 else as_grey(image)
     h, w = grey.shape
     if w > 1.5 * _WIDTH:
@@ -108,9 +114,11 @@ def within(frames: Iterable[Frame], duration_s: float) -> Iterator[Frame]:
 
 
 def time_offset(ir: Iterable[Frame], rgb: Iterable[Frame], *, limit_ms: float = 300.0) -> Offset:
-    """Return what is to be added to the thermal camera's times so that both streams show the same moment.
+    """Return the offset to add to the thermal camera's times.
 
-    Raises CalibrationError that says what is missing: footage, motion, or agreement between the two.
+    `limit_ms`: largest offset to search, in ms.
+
+    Raises CalibrationError if the footage is too short, has too little motion, or the streams do not agree.
     """
     tracks = []
     for name, frames in (("thermal", ir), ("RGB", rgb)):
@@ -119,7 +127,7 @@ def time_offset(ir: Iterable[Frame], rgb: Iterable[Frame], *, limit_ms: float = 
             track.add(frame)
         if len(track.moves) < _MIN_FRAMES:
             raise CalibrationError(
-                f"the {name} stream has {len(track.moves) + 1} different frames, at least {_MIN_FRAMES} are needed: "
+                f"the {name} stream has {len(track.moves) + 1} different frames, at least {_MIN_FRAMES} are needed; "
                 "record ten seconds or more"
             )
         tracks.append(track)
@@ -130,29 +138,33 @@ def time_offset(ir: Iterable[Frame], rgb: Iterable[Frame], *, limit_ms: float = 
         why = (
             f"RGB's motion explains {100 * best.fit:.0f} % of thermal's, at least {100 * _MIN_FIT:.0f} % are needed"
             if best.fit < _MIN_FIT
-            else f"{best.ms:+.0f} ± {best.std_ms:.0f} ms, at most ± {_MAX_STD_MS:.0f} within {limit_ms:.0f} is wanted"
+            else f"{best.ms:+.0f} ± {best.std_ms:.0f} ms, at most ± {_MAX_STD_MS:.0f} within {limit_ms:.0f} is allowed"
         )
         raise CalibrationError(
-            f"the offset cannot be told from this footage ({why}): turn the rig back and forth by hand before a scene "
-            "with edges, for ten seconds"
+            f"this footage does not show the offset ({why}); turn the rig back and forth by hand for ten seconds, "
+            "before a scene with edges"
         )
     return min(usable, key=lambda o: o.std_ms)
 
 
 def _by_motion(ir: Track, rgb: Track, limit_s: float) -> Offset:
-    """From the motion of the whole picture; its shift, as one complex number, may be turned between the cameras."""
+    """Return the offset from the motion of the whole picture.
+
+    The shift is one complex number, so the cameras may be turned against each other.
+    """
     parts = [(m[:, :1] + 1j * m[:, 1:2], m[:, 2:] + 0j) for m in (np.array(ir.moves), np.array(rgb.moves))]
     return _best(ir, rgb, list(zip(*parts, strict=True)), limit_s, "the rig")
 
 
 def _by_change(ir: Track, rgb: Track, limit_s: float) -> Offset:
-    """From how fast the whole picture changes, without its slow drift."""
+    """Return the offset from the rate of change of the whole picture, without its slow drift."""
     a, b = (_quick(t) for t in (ir, rgb))
     offset = _best(ir, rgb, [(a, b)], limit_s, "things in the picture")
     return replace(offset, std_ms=float(np.hypot(offset.std_ms, _CROSSING_MS)))
 
 
 def _quick(track: Track) -> Image:
+    """Return the changes of a stream above their median and without slow parts, (K, 1)."""
     change = np.array(track.changes)
     x = np.sqrt(np.maximum(change - np.median(change), 0))[:, None]
     window = max(3, round(_SLOW_S / float(np.median(np.diff(track.t_s)))) | 1)
@@ -166,7 +178,7 @@ def _best(
     limit_s: float,
     by: Literal["the rig", "things in the picture"],
 ) -> Offset:
-    """Return the offset at which the sums of RGB's signals over thermal's frame periods explain thermal's best."""
+    """Return the offset at which RGB's signals, summed over thermal's frame periods, explain thermal's signals best."""
     t_ir, t_rgb = np.array(ir.t_s), np.array(rgb.t_s)
     splines = [_Spline(t_rgb, np.concatenate([np.zeros((1, b.shape[1])), np.cumsum(b, 0)])) for _, b in signals]
     pieces = np.arange(len(t_ir) - 1) * _PIECES // (len(t_ir) - 1)
@@ -188,7 +200,7 @@ def _best(
 
 
 def _moments(times: Image, a: Image, b: _Spline, pieces: Image) -> Image:
-    """Return, for each piece of the footage, the sums of |a|², a p* and |p|², (pieces, 3), p what RGB predicts."""
+    """Return the sums of |a|², a p* and |p|² for each piece of the footage, (pieces, 3); p is RGB's prediction."""
     inside = (times[:-1] >= b.t[0]) & (times[1:] <= b.t[-1])
     predicted, found = np.diff(b(np.clip(times, b.t[0], b.t[-1])), axis=0)[inside], a[inside]
     sums = np.zeros((_PIECES, 3), complex)
@@ -204,12 +216,12 @@ def _explained(sums: Image) -> float:
 
 
 def _likelihood(sums: Image) -> float:
-    """Return how likely an offset is that leaves these shares of the signals unexplained, as a logarithm."""
+    """Return the logarithmic likelihood of an offset from the sums of each signal."""
     return -sum(float(np.log(1 - _explained(s))) for s in sums)
 
 
 def _peak(x: Image, y: Sequence[float]) -> float:
-    """Return where the parabola through the highest point and its neighbours has its top."""
+    """Return the position of the top of the parabola through the highest point and its neighbours."""
     k = int(np.clip(np.argmax(y), 1, len(y) - 2))
     below, top, above = y[k - 1 : k + 2]
     bend = below - 2 * top + above
@@ -217,7 +229,7 @@ def _peak(x: Image, y: Sequence[float]) -> float:
 
 
 class _Spline:
-    """A cubic through points (K, C) at times (K,): Catmull and Rom's tangents, for uneven steps."""
+    """A cubic spline through points (K, C) at times (K,), with Catmull-Rom tangents for uneven steps."""
 
     def __init__(self, t: Image, y: Image) -> None:
         self.t, self._y, self._slope = t, y, np.gradient(y, t, axis=0)

@@ -1,4 +1,4 @@
-"""Which views of a board to keep: sharp ones, held still, and as different from each other as there are."""
+"""Choose the views of a board to keep: sharp, at rest, and as different from each other as possible."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rtfuse.pipeline.queues import STREAMS
 from rtfuse.types import Image, Stream
 
 _STILL = 2.5e-3
-"""Of the image's width, what a still board may move from one look to the next: 1.6 px at 640."""
+"""Largest motion of a board at rest between two moments, as a part of the image's width: 1.6 px at 640."""
 _NEW = 0.12
-"""How different a view has to be from every other one."""
+"""Least difference of a new view from every other one."""
 _SHARPER = 1.15
 _REGIONS = (("top", "middle", "bottom"), ("left", "centre", "right"))
 _TILTED = 0.06
@@ -25,7 +25,13 @@ _TILTED = 0.06
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kept:
-    """A view worth keeping: what was found in each picture, and the pictures; `rest` numbers the board's rests."""
+    """A view that is kept.
+
+    `moment`: its frames.
+    `found`: the board in each picture.
+    `place`: position, size, turn and tilts of the board in both pictures, (12,) or (6,).
+    `rest`: number of the period of rest in which it was seen.
+    """
 
     moment: Moment
     found: dict[Stream, Finding]
@@ -40,9 +46,15 @@ class Kept:
 
 @dataclass(slots=True)
 class Chooser:
-    """Looks at moment after moment and keeps the best views: at most `limit`, if `still` only of a board at rest.
+    """Searches moment after moment and keeps the best views.
 
-    `seen` counts the moments in which a camera's picture held the board, `looked` all that were looked at.
+    `board`: the board.
+    `limit`: largest number of views.
+    `still`: keep views of a board at rest only.
+    `kept`: the kept views.
+    `seen`: number of moments with the board, by stream.
+    `looked`: number of moments searched.
+    `colourless`: number of moments with an RGB picture without colour.
     """
 
     board: Board
@@ -57,7 +69,7 @@ class Chooser:
     _rest: int = 0
 
     def look(self, moment: Moment) -> dict[Stream, Finding]:
-        """Look for the board in a moment's pictures, keep the view if it is worth it, and return what was found."""
+        """Search a moment's pictures for the board, keep the view if it is useful, and return the board by stream."""
         self.looked += 1
         found: dict[Stream, Finding] = {}
         for stream in STREAMS:
@@ -83,13 +95,13 @@ class Chooser:
         return found
 
     def _consider(self, view: Kept) -> None:
-        """Keep a view that is unlike all others, or better than the one that it is like; let go of the most common."""
+        """Keep a view that differs from all others or improves on a similar one; above the limit, drop a common one."""
         far = [_difference(view, other) for other in self.kept]
         if far and min(far) < _NEW:
             like = int(np.argmin(far))
             old = self.kept[like]
             more = len(view.found) - len(old.found)
-            longer = view.rest == old.rest  # the mean of more looks
+            longer = view.rest == old.rest  # a mean over more moments
             if more > 0 or longer or (more == 0 and view.sharpness > _SHARPER * old.sharpness):
                 self.kept[like] = view
             return
@@ -101,7 +113,7 @@ class Chooser:
             del self.kept[int(crowded[0] if value[0] < value[1] else crowded[1])]
 
     def coverage(self, stream: Stream, size_wh: tuple[int, int]) -> Image:
-        """Return how many kept views cover each ninth of the image, (3, 3) int."""
+        """Return the number of kept views in each ninth of the image, (3, 3) int."""
         counts = np.zeros((3, 3), int)
         for view in self.kept:
             if stream in view.found:
@@ -111,7 +123,7 @@ class Chooser:
         return counts
 
     def lacks(self, stream: Stream, size_wh: tuple[int, int]) -> list[str]:
-        """Say what views are still missing, for the person who holds the board; an empty list: enough."""
+        """Return the views still missing, as advice for the person who holds the board; empty if none are."""
         views = [v for v in self.kept if stream in v.found]
         counts = self.coverage(stream, size_wh)
         missing = [f"{_REGIONS[0][y]} {_REGIONS[1][x]}" for y, x in np.argwhere(counts == 0)]
@@ -126,13 +138,13 @@ class Chooser:
 
 
 def sighting(finding: Finding) -> Sighting:
-    """Return a finding as a session holds it."""
+    """Return a finding in the form of a session."""
     pixels = tuple((float(x), float(y)) for x, y in finding.pixels)
     return Sighting(tuple(int(i) for i in finding.ids), pixels, float(finding.sharpness), float(finding.ratio))
 
 
 def _mean(findings: list[Finding]) -> Finding:
-    """Return where the board was found in the mean, as long as the same points were: noise averages out."""
+    """Return the last finding with the mean positions of all findings that have the same points."""
     last = findings[-1]
     alike = [f.pixels for f in findings if np.array_equal(f.ids, last.ids)]
     return replace(last, pixels=np.mean(alike, axis=0))
@@ -149,7 +161,7 @@ def _at_rest(found: Finding, before: Finding | None, moment: Moment, stream: Str
 
 
 def _place(found: dict[Stream, Finding], stream: Stream, moment: Moment, board: Board) -> Image:
-    """Return where and how a camera saw the board, (6,): middle, size, turn and two tilts; nan where it did not."""
+    """Return the board's place in a picture, (6,): centre (x, y), size, turn and two tilts; NaN without the board."""
     finding, frame = found.get(stream), moment.frame(stream)
     if finding is None or frame is None:
         return np.full(6, np.nan)
@@ -163,7 +175,7 @@ def _place(found: dict[Stream, Finding], stream: Stream, moment: Moment, board: 
 
 
 def _tilt(finding: Finding, board: Board) -> Image:
-    """Return how much nearer the right edge is than the left, and the lower than the upper, (2,): 0 facing us."""
+    """Return the tilt of the board, (2,): nearness of right against left and of bottom against top; 0 is frontal."""
     points = board.points[finding.ids][:, :2]
     low, high = points.min(0), points.max(0)
     unit = (2 * points - low - high) / np.maximum(high - low, 1e-9).max()
@@ -172,5 +184,6 @@ def _tilt(finding: Finding, board: Board) -> Image:
 
 
 def _difference(a: Kept, b: Kept) -> float:
+    """Return the distance between the places of two views, over the streams that both have."""
     apart = np.abs(a.place - b.place)
     return float(np.linalg.norm(apart[np.isfinite(apart)])) if np.isfinite(apart).any() else np.inf

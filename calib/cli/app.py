@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from calib.session import NAMES, Session, load_camera
-from rtfuse.align.calibration import Calibration, Camera, save_calibration
+from rtfuse.align.calibration import Calibration, Camera, load_calibration, save_calibration
 from rtfuse.cli.app import add_version
 from rtfuse.errors import CalibrationError, OutputExists
 from rtfuse.types import Stream
@@ -24,7 +24,7 @@ app = typer.Typer(
     help="Register two cameras on a bracket: make the calibration file that rtfuse loads.",
 )
 add_version(app, "calib")
-out = Console(highlight=False)
+out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 
 Ir = Annotated[str | None, typer.Option(help="Thermal source: stills, a recording or a camera.")]
 Rgb = Annotated[str | None, typer.Option(help="RGB source: stills, a recording or a camera.")]
@@ -46,12 +46,24 @@ def free_path(path: Path, force: bool) -> Path:
     return path
 
 
+def read_calibration(path: Path) -> Calibration:
+    """Read a calibration; print a warning in one line if its verdict is fail."""
+    c = load_calibration(path)
+    if c.quality is not None and c.quality.verdict == "fail":
+        err.print(
+            f"[bold yellow]warning:[/] {path} has the verdict fail: {c.quality.pair_error_px:.1f} RGB px between the "
+            "pictures, where at most 1 passes",
+            soft_wrap=True,
+        )
+    return c
+
+
 def write_calibration(c: Calibration, output: Path, force: bool) -> None:
     """Write a calibration. Raises CalibrationError if its verdict is fail and `force` is not set."""
     q = c.quality
     if q is not None and q.verdict == "fail" and not force:
         raise CalibrationError(
-            f"{output} was not written: its verdict is fail, {q.pair_error_px:.1f} RGB px between the pictures where "
+            f"{output} was not written: the verdict is fail, {q.pair_error_px:.1f} RGB px between the pictures, where "
             "at most 1 passes; take better views or pictures, or write it anyway with --force"
         )
     save_calibration(c, output)

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from calib.cli.app import Force, Ir, Output, Plane, Rgb, free_path, out
+from calib.cli.app import Force, Ir, Output, Plane, Rgb, free_path, out, read_calibration
 from calib.session import NAMES, load_camera, save_camera
-from rtfuse.align.calibration import load_calibration, save_calibration
+from rtfuse.align.calibration import save_calibration
 from rtfuse.errors import CalibrationError, ConfigError
 from rtfuse.types import Stream
 
@@ -30,7 +30,7 @@ def report(
 
     free_path(output, force)
     verdict = write_report(
-        load_calibration(calibration), output, name=calibration.name, session=session, ir=ir, rgb=rgb
+        read_calibration(calibration), output, name=calibration.name, session=session, ir=ir, rgb=rgb
     )
     out.print(f"{output}: {verdict}")
 
@@ -75,7 +75,7 @@ def _convert_rig(source: Path, output: Path, to: Literal["ros", "kalibr"], camer
     """Write a calibration as a Kalibr chain, or one of its cameras as a ROS file."""
     from calib.interchange import write_kalibr, write_ros
 
-    c = load_calibration(source)
+    c = read_calibration(source)
     if to == "kalibr":
         write_kalibr(c, output)
         return

@@ -16,12 +16,13 @@ from calib.cli.app import (
     free_path,
     out,
     print_quality,
+    read_calibration,
     require_pairs,
     session_camera,
     write_calibration,
 )
 from calib.session import Session, load_session
-from rtfuse.align.calibration import Calibration, Camera, load_calibration
+from rtfuse.align.calibration import Calibration, Camera
 from rtfuse.errors import ConfigError
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.types import Image, Stream
@@ -47,7 +48,7 @@ def homography(
 
     free_path(output, force)
     if calibration is not None:
-        c = load_calibration(calibration)
+        c = read_calibration(calibration)
         made = at_plane(c, plane or c.plane_m or 10.0)
     elif session is not None:
         made = _through_boards(session, plane)

@@ -16,9 +16,10 @@ from calib.cli.app import (
     free_path,
     out,
     print_quality,
+    read_calibration,
     write_calibration,
 )
-from rtfuse.align.calibration import load_calibration, save_calibration
+from rtfuse.align.calibration import save_calibration
 
 
 def register(
@@ -47,7 +48,7 @@ def register(
     free_path(output, force)
     with Footage(ir, rgb) as footage:
         pairs = sampled(footage, frames)
-    begun = load_calibration(start) if start else None
+    begun = read_calibration(start) if start else None
     made = calibration_of(pairs, model=model, smooth=smooth, start=begun, plane_m=plane)
     print_quality(made)
     if overlay is not None:
@@ -81,6 +82,6 @@ def timing(
         soft_wrap=True,
     )
     if into is not None:
-        c = load_calibration(into)
+        c = read_calibration(into)
         save_calibration(msgspec.structs.replace(c, ir_offset_ms=found.ms, ir_offset_std_ms=found.std_ms), into)
         out.print(f"{into} changed")

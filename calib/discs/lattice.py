@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import combinations
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -11,20 +12,32 @@ import numpy as np
 from calib.discs.blobs import Disc
 from rtfuse.types import Image
 
+_LEAST_GRID, _GRID_MISFIT, _SEEDS = 9, 0.15, 8
+_MOST_FILL = 0.74
+"""Largest diameter of a disc, as a part of the distance to the next one."""
 Cell = tuple[int, int]
 """Column and row of a disc in a lattice."""
 
 
 def lattices(discs: list[Disc], count: int) -> Iterator[dict[Cell, int]]:
-    """Yield lattices of `count` discs, grown from every disc along pairs of its neighbours.
+    """Yield lattices of `count` discs, as maps from cells to indices of `discs`; some more than once."""
+    for lattice in _all_lattices(discs, count):
+        if len(lattice) == count:
+            yield lattice
 
-    A lattice maps cells to indices of `discs`. The same lattice may be yielded more than once.
+
+def _all_lattices(discs: list[Disc], most: int, seeds: int | None = None) -> Iterator[dict[Cell, int]]:
+    """Yield the lattices that grow from each of the first `seeds` discs along pairs of its neighbours.
+
+    A lattice stops growing above `most` discs.
     """
+    if len(discs) < 3:
+        return
     xy = np.array([(d.x, d.y) for d in discs])
     radius = np.array([d.radius for d in discs])
     alike = _alike(discs)
     far = np.linalg.norm(xy[:, None] - xy[None], axis=2)
-    for seed in range(len(discs)):
+    for seed in range(len(discs))[:seeds]:
         near = [int(k) for k in np.argsort(far[seed])[1:] if alike[seed, k]][:8]
         near = [k for k in near if far[seed, k] > 1.05 * (radius[k] + radius[seed])][:6]
         for a, b in combinations(near, 2):
@@ -35,9 +48,62 @@ def lattices(discs: list[Disc], count: int) -> Iterator[dict[Cell, int]]:
                 or not 0.4 < lengths[0] / lengths[1] < 2.5
             ):
                 continue
-            lattice = _grown(xy, alike, {(0, 0): seed, (1, 0): a, (0, 1): b}, count)
-            if len(lattice) == count:
-                yield lattice
+            yield _grown(xy, alike, {(0, 0): seed, (1, 0): a, (0, 1): b}, most)
+
+
+Grid = tuple[Literal["circles", "acircles"], Image, list[int]]
+"""Kind of board, cells (N, 2) int as in `Board.cells`, and the index of the disc in each cell."""
+
+
+def any_grid(discs: list[Disc]) -> tuple[Grid | None, bool]:
+    """Return a complete grid of any size, at least 3 × 3, that discs form, and True if they form a part of one."""
+    part = False
+    done: set[frozenset[int]] = set()
+    for lattice in _all_lattices(discs, 400, _SEEDS):
+        members = frozenset(lattice.values())
+        if len(lattice) < _LEAST_GRID or members in done:
+            continue
+        order = list(lattice.values())
+        if not _is_alone(discs, order):
+            done.add(members)
+            continue
+        part = True
+        for kind, cells in _grid_shapes(np.array(list(lattice))):
+            if misfit(cells, np.array([(discs[k].x, discs[k].y) for k in order])) < _GRID_MISFIT:
+                return (kind, cells, order), True
+    return None, part
+
+
+def _is_alone(discs: list[Disc], order: list[int]) -> bool:
+    """Return True if the discs of a grid keep apart, and no other disc of their size lies between them.
+
+    The squares of a checkerboard look like discs in a blurred picture, but they touch each other.
+    """
+    xy, radius = np.array([(d.x, d.y) for d in discs]), np.array([d.radius for d in discs])
+    hull = cv2.convexHull(xy[order].astype(np.float32))
+    similar = np.abs(np.log(radius / np.median(radius[order]))) < 0.5
+    inside = [cv2.pointPolygonTest(hull, (float(x), float(y)), False) >= 0 for x, y in xy]
+    elsewhere = np.linalg.norm(xy[:, None] - xy[order], axis=2).min(1) > 0.5 * radius
+    far = np.linalg.norm(xy[order][:, None] - xy[order], axis=2)
+    np.fill_diagonal(far, np.inf)
+    touching = np.median(2 * radius[order] / far.min(1)) > _MOST_FILL
+    return not (touching or (similar & inside & elsewhere).any())
+
+
+def _grid_shapes(steps: Image) -> Iterator[tuple[Literal["circles", "acircles"], Image]]:
+    """Yield the kinds of board that lattice steps (N, 2) fill completely, and their cells (N, 2), not mirrored."""
+    i, j = (steps - steps.min(0)).T
+    for cells in (np.stack([i, j], 1), np.stack([j, i], 1)):
+        if len(cells) == np.prod(cells.max(0) + 1) and cells.max(0).min() >= 2:
+            yield "circles", cells
+    for x, y in ((i + j, i - j), (i - j, i + j), (i + j, j - i), (j - i, i + j)):
+        cells = np.stack([x - x.min(), y - y.min()], 1)
+        rows = int(cells[:, 1].max()) + 1
+        cols = len(cells) // rows
+        for shift in (0, 1):
+            wanted = {(2 * c + (r + shift) % 2, r) for r in range(rows) for c in range(cols)}
+            if cols >= 2 and rows >= 3 and {(int(a), int(b)) for a, b in cells} == wanted:
+                yield "acircles", cells
 
 
 def _alike(discs: list[Disc]) -> Image:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from calib.adjust import Sight, lens_of, without_bias
+from calib.adjust import Observation, lens_of, without_bias
 from calib.boards import draw_finding, find_board
 from calib.intrinsics import fit_camera
 from calib.pattern import disc_mm, shapes, write_pattern
@@ -45,10 +45,10 @@ def test_boards_are_found_to_a_tenth_of_a_pixel(text, bits):
             found = find_board(scene.picture(stream, pose), board)
             assert found is not None, "every one of these has to be found"
             assert board.kind == "charuco" or list(found.ids) == list(range(len(board.points)))
-            sight = Sight(0, "a", board.points[found.ids], found.pixels)
+            observation = Observation(0, "a", board.points[found.ids], found.pixels)
             if board.discs:
-                sight = without_bias(sight, lens_of(scene.camera(stream)), disc_mm(board) / 1000)
-            errors.append(sight.pixels - scene.pixels(stream, pose)[found.ids])
+                observation = without_bias(observation, lens_of(scene.camera(stream)), disc_mm(board) / 1000)
+            errors.append(observation.pixels - scene.pixels(stream, pose)[found.ids])
         lengths = np.linalg.norm(np.concatenate(errors), axis=1)
         assert np.sqrt((lengths**2).mean()) < 0.1
         assert np.abs(np.concatenate(errors).mean(0)).max() < 0.02
@@ -194,7 +194,7 @@ def test_what_cannot_be_printed_is_said(tmp_path):
         write_pattern(big, tmp_path / "b.pdf")
     with pytest.raises(ConfigError, match=r"\.svg or \.pdf"):
         write_pattern(parse_board("circles:4x3:30mm"), tmp_path / "b.png")
-    with pytest.raises(ConfigError, match="there are A4"):
+    with pytest.raises(ConfigError, match="choose from A4"):
         write_pattern(parse_board("circles:4x3:30mm"), tmp_path / "b.pdf", paper="foolscap")
     with pytest.raises(OutputUnwritable, match="nowhere"):
         write_pattern(parse_board("circles:4x3:30mm"), tmp_path / "nowhere" / "b.pdf")

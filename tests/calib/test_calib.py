@@ -7,13 +7,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from calib.adjust import Lens, Sight, lens_of, pose_of, project, without_bias
+from calib.adjust import Lens, Observation, lens_of, pose_of, project, without_bias
 from calib.click import Clicks
 from calib.homography import at_plane, read_points, through_points
 from calib.interchange import read_kalibr, read_ros, write_kalibr, write_ros
 from calib.intrinsics import fit_camera
 from calib.parallax import in_register, parallax_px, parallax_table
-from calib.report import reasons, write_report
+from calib.reasons import reasons
+from calib.report import write_report
 from calib.session import Session, Sighting, View, load_camera, load_session, save_camera, save_session
 from calib.stereo import fit_stereo
 from calib.targets import parse_board
@@ -206,10 +207,10 @@ def test_the_middle_of_a_discs_picture_is_corrected():
         cv2.fillPoly(mask, [((project(rim, pose, IR)[0] + 0.5) * 4 * 16 - 8).round().astype(np.int32)], 1, shift=4)
         m = cv2.moments(mask, binaryImage=True)
         found.append([(m["m10"] / m["m00"] + 0.5) / 4 - 0.5, (m["m01"] / m["m00"] + 0.5) / 4 - 0.5])
-    sight = Sight(0, "a", board.points, np.array(found))
+    observation = Observation(0, "a", board.points, np.array(found))
     truth = project(board.points, pose, IR)[0]
-    assert np.abs(sight.pixels - truth).max() > 0.5
-    assert np.abs(without_bias(sight, IR, 0.06).pixels - truth).max() < 0.1
+    assert np.abs(observation.pixels - truth).max() > 0.5
+    assert np.abs(without_bias(observation, IR, 0.06).pixels - truth).max() < 0.1
     assert np.allclose(pose_of(board.points, truth, IR), pose, atol=1e-6)
 
 
@@ -326,14 +327,14 @@ def test_sessions_and_cameras_are_checked(tmp_path, pairs):
     )
     save_session(session, tmp_path)
     assert load_session(tmp_path) == session
-    with pytest.raises(CalibrationError, match="calib boards makes it"):
+    with pytest.raises(CalibrationError, match="make it with calib boards"):
         load_session(tmp_path / "nowhere")
     (tmp_path / "boards.json").write_text('{"board": 3}')
     with pytest.raises(CalibrationError, match="board"):
         load_session(tmp_path)
     save_camera(TRUE.ir, tmp_path / "ir.yaml")
     assert load_camera(tmp_path / "ir.yaml") == TRUE.ir
-    with pytest.raises(CalibrationError, match="calib intrinsics makes it"):
+    with pytest.raises(CalibrationError, match="make it with calib intrinsics"):
         load_camera(tmp_path / "rgb.yaml")
     save_camera(Camera(size_wh=(3, 4)), tmp_path / "rgb.yaml")
     with pytest.raises(CalibrationError, match="K is missing"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -168,7 +169,7 @@ def test_bad_footage_never_makes_a_file(footage_of_boards, calibrated, tmp_path)
     session = tmp_path / "s"
     for args, why in (
         (("--ir", rgb, "--rgb", ir, "--board", BOARD), "have no colour: are the streams swapped"),
-        (("--ir", ir, "--rgb", rgb, "--board", "circles:7x5:30mm"), "was not found in any of"),
+        (("--ir", ir, "--rgb", rgb, "--board", "charuco:7x5:30mm:22mm"), "seem to show checkerboard:9x6"),
         (("--ir", ir, "--rgb", rgb, "--board", "checkerboard:9x6"), "want KIND:COLSxROWS:SPACING"),
         (("--board", BOARD), "use --ir and --rgb"),
         (("--ir", tmp_path / "absent.mkv", "--board", BOARD), "absent.mkv"),
@@ -177,7 +178,7 @@ def test_bad_footage_never_makes_a_file(footage_of_boards, calibrated, tmp_path)
         assert not (session / "boards.json").exists()
     assert "--force overwrites" in calib("boards", "--ir", ir, "--board", BOARD, "-o", calibrated / "session", status=2)
     out = tmp_path / "c.yaml"
-    assert "calib boards makes it" in calib("stereo", tmp_path, "-o", out, status=2)
+    assert "make it with calib boards" in calib("stereo", tmp_path, "-o", out, status=2)
     swapped = ("--ir-camera", calibrated / "session" / "rgb.yaml", "--rgb-camera", calibrated / "session" / "ir.yaml")
     assert "is it the other camera's" in calib("stereo", calibrated / "session", *swapped, "-o", out, status=2)
     unrelated = ("--ir", ir, "--rgb", "synthetic:?seed=7&duration_s=3", "--frames", "2")
@@ -204,6 +205,43 @@ def test_bad_footage_never_makes_a_file(footage_of_boards, calibrated, tmp_path)
     )
     assert done.returncode == 2
     assert "320x240, but the thermal stream is 640x480" in done.stderr
+
+
+def test_a_wrong_board_stops_early_and_the_error_names_the_seen_one(footage_of_boards, tmp_path):
+    films = ("--ir", footage_of_boards / "ir.mkv", "--rgb", footage_of_boards / "rgb.mkv")
+    said = calib("boards", *films, "--board", "checkerboard:8x6:25mm", "-o", tmp_path / "s", "--every", "1", status=2)
+    looked = int(re.search(r"in any of (\d+) thermal pictures", said)[1])
+    assert looked < 30  # of 36
+    assert "seem to show checkerboard:9x6" in said
+
+
+def test_a_calibration_that_fails_is_written_only_by_force_and_its_use_is_warned_about(tmp_path):
+    rng, out = np.random.default_rng(0), tmp_path / "bad.yaml"
+    ir = rng.uniform(20, 220, (12, 2))
+    rows = np.concatenate([ir, 2 * ir + rng.uniform(-3, 3, ir.shape)], 1)
+    (tmp_path / "points.csv").write_text("\n".join(",".join(map(str, row)) for row in rows))
+    args = ("homography", "--points", tmp_path / "points.csv", "--ir", SCENE, "--rgb", SCENE, "-o", out)
+    assert "the verdict is fail" in calib(*args, status=2)
+    assert not out.exists()
+    calib(*args, "--force")
+    assert load_calibration(out).quality.verdict == "fail"
+    assert calib("report", out, "-o", tmp_path / "r.html").count("has the verdict fail") == 1
+    command = ["run", "--ir", SCENE, "--rgb", SCENE, "--calib", str(out), "--fuser", "pyramid", "--frames", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "rtfuse", *command, "--publish", "off", "align.monitor=false"],
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("is not good") == 1
+
+
+def test_without_arguments_there_is_help():
+    for args in ((), ("-h",), ("--help",)):
+        assert "Usage:" in calib(*args)
+    assert "--plane" in calib("stereo", "-h")
+    assert calib("--version").startswith("calib ")
 
 
 def test_a_live_camera_guides_and_ends_with_its_views(footage_of_boards, tmp_path):
