@@ -266,3 +266,18 @@ def test_a_walk_has_no_jumps():
     legs = [a.heat[0][a.heat[0].shape[0] * 13 // 24 :, :, 1] for a in steps]
     change = [np.abs(a - b).mean() for a, b in zip(legs, legs[1:] + legs[:1], strict=True)]
     assert max(change) < 0.2
+
+
+@pytest.mark.parametrize("seed", [0, 2, 7])
+def test_no_cold_sky_eats_into_the_tree_before_it(seed):
+    """Blurred with a far colder sky, a crown's edge is black in thermal, and a scribble in what is fused."""
+    s = scene(size=(640, 480), seed=seed, noise=0.0, bits=16)
+    (frame,) = itertools.islice(SyntheticSource(s, "ir"), 1)
+    x0, y0, x1, y1 = (round(v) for v in tree_box(s))
+    assert frame.image[y0:y1, x0:x1].min() / 100 - 273.15 > -2
+
+
+def tree_box(s):
+    """Return the box of the nearer tree, in pixels of the thermal camera."""
+    trees = [a for a in s.stage.actors(0) if a.kind == "prop" and a.z_m == 17.5]
+    return s.placement("ir", 0).box(trees[0])

@@ -449,3 +449,29 @@ def test_it_fits(chromium, shared, size_wh):
     page.js("document.getElementById('fill').click()")
     page.until("document.getElementById('view').clientWidth == innerWidth")
     page.until("!document.querySelector('.rail').checkVisibility()")
+
+
+@pytest.mark.parametrize("size_wh", [(360, 270), (800, 600), (1600, 1200)])
+def test_labels_cover_neither_each_other_nor_the_pages_own_words(chromium, shared, size_wh):
+    """Forty boxes in a crowd, two spots and three panes: every label that is written stands alone."""
+    Page(chromium, shared.url, DESK)
+    found = chromium.execute_async_script(
+        """
+        const [[w, h], done] = arguments;
+        import("/static/marks.js").then(({ drawMarks }) => {
+          const canvas = Object.assign(document.createElement("canvas"), { width: w, height: h });
+          const context = canvas.getContext("2d"), written = [], fill = context.fillRect.bind(context);
+          context.fillRect = (...rectangle) => { written.push(rectangle); fill(...rectangle); };
+          const boxes = Array.from({ length: 40 }, (_, k) => [0.3 + 0.01 * k, 0.4 + 0.003 * k, 0.05, 0.2, "person", 0.9 - k / 100]);
+          const header = { size: [640, 480], boxes: [{ age_ms: 0, boxes }], spots: [{ x: 300, y: 240, k: 300 }, { x: 310, y: 245, k: 280 }] };
+          const osd = { x: 8, y: h - 40, w: 0.7 * w, h: 30 };
+          const panes = [{ mix: 1, x: 0, y: 0, w: w / 2, h }, { mix: 0, x: w / 2, y: 0, w: w / 2, h }];
+          drawMarks(canvas, panes, header, { boxes: true, spots: true, scale: 1, since_ms: 0, covered: [osd] });
+          done([...written, [osd.x, osd.y, osd.w, osd.h]]);
+        });""",
+        size_wh,
+    )
+    assert len(found) > 10
+    for k, (x, y, w, h) in enumerate(found):
+        assert all(x >= ox + ow or ox >= x + w or y >= oy + oh or oy >= y + h for ox, oy, ow, oh in found[k + 1 :])
+

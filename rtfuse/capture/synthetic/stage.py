@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
@@ -153,16 +153,16 @@ class Stage:
         found = _cut_out(actor, placement, image.shape)
         if found is None:
             return
-        part, transform, size_wh, level = found
-        layer = cv2.warpAffine(actor.sprite.placed(actor.sprite.colour, level), transform, size_wh, flags=cv2.INTER_LINEAR)
+        (part, transform, size_wh, level), sprite = found, actor.sprite
+        layer = cv2.warpAffine(sprite.placed(sprite.colour, level), transform, size_wh, flags=cv2.INTER_LINEAR)
         light = 0.12 + 0.95 * _light(round(actor.x_m, 1), round(actor.z_m, 1))
         cover = cv2.convertScaleAbs(cv2.extractChannel(layer, 3), alpha=actor.opacity)
         rest = cv2.cvtColor(cv2.bitwise_not(cover), cv2.COLOR_GRAY2RGB)
         lit = cv2.convertScaleAbs(cv2.cvtColor(layer, cv2.COLOR_RGBA2RGB), alpha=light * actor.opacity)
         view = image[part]
         cv2.add(cv2.multiply(view, rest, scale=1 / 255), lit, dst=lit)
-        if actor.sprite.shine:
-            glow = cv2.warpAffine(actor.sprite.placed(actor.sprite.shine, level), transform, size_wh, flags=cv2.INTER_LINEAR)
+        if sprite.shine:
+            glow = cv2.warpAffine(sprite.placed(sprite.shine, level), transform, size_wh, flags=cv2.INTER_LINEAR)
             cv2.add(lit, cv2.convertScaleAbs(glow, alpha=actor.opacity), dst=lit)
         view[:] = lit
 
@@ -171,8 +171,8 @@ class Stage:
         found = _cut_out(actor, placement, celsius.shape)
         if found is None:
             return
-        part, transform, size_wh, level = found
-        layer = cv2.warpAffine(actor.sprite.placed(actor.sprite.heat, level), transform, size_wh, flags=cv2.INTER_LINEAR)
+        (part, transform, size_wh, level), sprite = found, actor.sprite
+        layer = cv2.warpAffine(sprite.placed(sprite.heat, level), transform, size_wh, flags=cv2.INTER_LINEAR)
         celsius[part] += actor.opacity * (layer[..., 0] - layer[..., 1] * celsius[part])
 
 

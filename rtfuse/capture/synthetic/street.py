@@ -143,7 +143,8 @@ def _sky(dx: Image, dy: Image, texture: Image) -> tuple[Image, Image]:
     colour = glow * (1 - up) ** 2 + night * (1 - (1 - up) ** 2)
     clouds = _look_up(texture, dx, dy * 3, 160)
     colour = colour * (1 + 0.18 * clouds[..., None])
-    celsius = 2 - 34 * np.clip(-dy / 0.6, 0, 1) ** 0.5 + 1.2 * clouds
+    # Clouded: a far colder sky would blacken the blurred edges of what stands before it.
+    celsius = 3.6 - 32 * np.clip(-dy / 0.6, 0, 1) ** 2.5 + 0.6 * clouds
     return colour.astype(np.float32), celsius.astype(np.float32)
 
 

@@ -80,7 +80,16 @@ function draw() {
   if (!header || !palettes[chosen.palette] || onItsWay()) return;
   const panes = panesIn(w, h, header.size[0] / header.size[1], mixes());
   picture.draw(panes, images, palettes[chosen.palette]);
-  drawMarks(by("marks"), panes, header, { ...chosen, scale, since_ms: performance.now() - arrived });
+  drawMarks(by("marks"), panes, header, { ...chosen, scale, since_ms: performance.now() - arrived, covered: covered(scale) });
+}
+
+// Where the page's own words and buttons lie over the picture, in pixels of the canvas.
+function covered(scale) {
+  const view = by("view").getBoundingClientRect();
+  return [by("osd"), by("fill"), by("notice")]
+    .map((element) => element.getBoundingClientRect())
+    .filter((one) => one.width)
+    .map((one) => ({ x: (one.x - view.x) * scale, y: (one.y - view.y) * scale, w: one.width * scale, h: one.height * scale }));
 }
 
 // Only a new frame says how old it is: one that is drawn again does not.
@@ -106,11 +115,14 @@ function showState(now) {
   }
   for (const what of ["age", "skew"]) [0, 1, 2].forEach((k) => (by(`${what}-${k}`).textContent = number(now[`${what}_ms`][k])));
   by("frames").textContent = now.frames.toLocaleString("en").replaceAll(",", " ");
-  by("fuser").textContent = now.about.fuser;
+  by("fuser").textContent = now.about.fuser.split(/ \(|:/)[0];
+  by("fuser").title = now.about.fuser;
   by("size").textContent = now.size ? `${now.size[0]} × ${now.size[1]}` : "–";
   by("trip").textContent = header?.trip_ms == null ? "–" : `${header.trip_ms.toFixed(0)} ms`;
   by("viewers").textContent = now.viewers;
   by("spots").hidden = !now.spots;
+  // A recording's frames have no age: their times are the recording's.
+  for (const id of ["osd-age-row", "age-row", "plot-age-figure"]) by(id).hidden = now.recorded;
   showDrops(now);
   gain.show(now.controls, now.counts);
   notice();
@@ -257,6 +269,6 @@ by("fill").addEventListener("click", () => fill());
 document.addEventListener("fullscreenchange", () => !document.fullscreenElement && fill(false));
 document.addEventListener("visibilitychange", show);
 new ResizeObserver(draw).observe(by("view"));
-new ResizeObserver(() => plots.draw()).observe(by("plot-age"));
+new ResizeObserver(() => plots.draw()).observe(by("plot-rate"));
 setInterval(() => (notice(), header?.boxes?.length && draw()), 250);
 show();
