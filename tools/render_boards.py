@@ -1,4 +1,4 @@
-"""Recordings of a board, waved before a rig whose geometry is known: what calibration is tried and tested on.
+"""Render recordings of a board that moves before a rig of known geometry, to try and test calibration.
 
     python tools/render_boards.py -o out/boards --board checkerboard:9x6:25mm
     python tools/render_boards.py -o out/boards --board circles:7x5:30mm --rig rig.yaml --bits 16
