@@ -9,7 +9,7 @@
     python tools/bench_publish.py stream --size 1920x1080 --encoding jpeg --curve   # the same, encrypted
 
 A rig runs in its own process: the real pipeline, by default with the pyramid fuser, fed at 30 Hz by two cameras that
-repeat pictures drawn beforehand, so that drawing costs nothing. Ratios compare phases in turn, as a shared machine drifts.
+repeat pictures drawn beforehand, so that drawing costs nothing. Ratios compare phases in turn, as a machine drifts.
 """
 
 from __future__ import annotations

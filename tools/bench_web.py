@@ -1,7 +1,7 @@
 """Measure the cost of the page's viewers: `rtfuse run` on the live synthetic street, with 0, 1, 4 and 8 of them.
 
 Viewers take every frame as fast as they can and decode none, so the figures are the rig's. Prints, for each number of
-viewers, the published rate and ages of the rig, the processor time of its process, and the rate and delay at the viewers.
+viewers, the published rate and ages of the rig, the processor time of its process, and the viewers' rate and delay.
 
     python tools/bench_web.py
     python tools/bench_web.py --churn 120    # viewers that come and go at random, and one that stays
