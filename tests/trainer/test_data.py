@@ -1,4 +1,4 @@
-"""Training data: what is cut out of pairs and recordings, what is refused, and that batches can be repeated."""
+"""Training data: patches of pairs and recordings, refusals, and batches that can be repeated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the teacher makes is computed once; the student learns it, and goes on along the same curve after a kill."""
+"""Distillation: the teacher's pictures are computed once, the student learns them, a complete run stays as it is."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`trainer eval` as a process: a table, a CSV, a sheet, and honest words about what was skipped."""
+"""`trainer eval`: the table, the CSV, the contact sheet, and the reasons for skipped pairs."""
 
 from __future__ import annotations
 

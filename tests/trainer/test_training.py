@@ -1,4 +1,4 @@
-"""The trainer as a tool: what it takes, what it refuses, and that a killed run goes on as if nothing had happened."""
+"""Training runs: their outputs, resuming after a kill or a full disk, several processes, and divergence."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def curve(folder):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """The folder of a run that nothing disturbed."""
+    """Return the folder of an undisturbed run."""
     folder = tmp_path_factory.mktemp("whole")
     command = trainer("train", "--config", recipe(folder), "--run", folder / "run")
     subprocess.run(command, check=True, timeout=200, env=ENV)
@@ -193,7 +193,7 @@ def test_training_may_start_from_weights_and_compute_in_half_precision(tmp_path)
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_the_quick_recipe_ends_in_weights_that_show_what_either_camera_sees(tmp_path):
-    """The minute of `configs/train_quick.yaml`, judged on a street that it has not seen."""
+    """Run `configs/train_quick.yaml`, and judge the weights on another street."""
     config = Path(__file__).parents[2] / "configs" / "train_quick.yaml"
     subprocess.run(trainer("train", "--config", config, "--run", tmp_path), check=True, timeout=800)
     losses = curve(tmp_path)
