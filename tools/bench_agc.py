@@ -1,7 +1,7 @@
-"""How long the gain control takes, on one core, the methods in turn: p50, p95, p99 in milliseconds.
+"""Time the gain control on one core, its methods in turn: p50, p95, p99 in milliseconds.
 
     python tools/bench_agc.py                       # 640x512 counts of the synthetic scene
-    python tools/bench_agc.py --picture out/agc.png # and what each makes of the last frame
+    python tools/bench_agc.py --picture out/agc.png # and the last frame by each method
 
 `table` follows the scene (histogram and mapping); `shown` also makes the 8-bit picture of it.
 """
@@ -43,7 +43,7 @@ def main() -> None:
     """Measure, print the table, and write the pictures if asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=300, help="frames measured with each method")
-    parser.add_argument("--picture", type=Path, help="write what the methods make of the last frame, side by side")
+    parser.add_argument("--picture", type=Path, help="write the last frame by each method, side by side")
     asked = parser.parse_args()
     cv2.setNumThreads(1)
     frames = scene(30)

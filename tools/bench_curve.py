@@ -1,9 +1,9 @@
-"""What encryption costs: messages over TCP to another process, in plain text and with CURVE; on loopback.
+"""Measure the cost of encryption: messages over TCP to another process, plain and with CURVE, on loopback.
 
     python tools/bench_curve.py            # a table for three sizes, then 1080p JPEG at 30 Hz
 
-Times are per message: from before it is sent to when the other process has it (one at a time), and the processor's in
-both processes together. The stream is a synthetic picture, encoded, encrypted, decrypted and decoded.
+Times are per message: from before the send until the other process has the message (one at a time), and processor time
+of both processes together. The stream is a synthetic picture, encoded, encrypted, decrypted and decoded.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SIZES = {"1080p JPEG": 400_000, "640x480 raw": 921_600, "1080p raw": 6_220_800}
 
 
 def receive(pipe: Connection, endpoint: str, keys: str | None, count: int) -> None:
-    """Receive messages, each with the time at which it was sent; send back how long they took."""
+    """Receive messages that carry their send time; send back the time that each took."""
     context = zmq.Context()
     s = context.socket(zmq.SUB)
     for option, value in curve_client(keys, endpoint).items() if keys else ():
@@ -54,7 +54,7 @@ def receive(pipe: Connection, endpoint: str, keys: str | None, count: int) -> No
 
 
 def messages(size: int, keys: Path | None, client: str | None, count: int) -> tuple[np.ndarray, float]:
-    """Send messages of `size` bytes one by one; returns the times they took in ms, and the processor's ms for each."""
+    """Send messages of `size` bytes one by one; return their times in ms and the processor time per message in ms."""
     context, (here, there) = zmq.Context(), multiprocessing.Pipe()
     authenticator, s = Authenticator(context, keys), context.socket(zmq.PUB)
     endpoint = authenticator.bind(s, "tcp://127.0.0.1:*")
@@ -90,7 +90,7 @@ def watch(pipe: Connection, endpoint: str, keys: str | None, seconds: float) -> 
 
 
 def stream(keys: Path | None, client: str | None, rate_hz: float, seconds: float) -> str:
-    """Publish 1080p JPEG at a rate; returns what the other process saw, as a line."""
+    """Publish 1080p JPEG at a rate; return the rate, loss and age in the other process, as a line."""
     ir, rgb = (next(iter(open_source("synthetic:?size=1920x1080", s))) for s in ("ir", "rgb"))
     publisher, (here, there) = Publisher([Offer("tcp://127.0.0.1:*", "jpeg")], keys=keys), multiprocessing.Pipe()
     frame = Fused(rgb.image, ir.image, Pair(ir, rgb), None, "bench")

@@ -1,4 +1,4 @@
-"""What publishing costs and how old frames are where they arrive, with real processes on this machine.
+"""Measure the cost of publishing and the age of frames in another process, with real processes on this machine.
 
     python tools/bench_publish.py latency            # 640x480 raw over ipc: capture stamp to array in another process
     python tools/bench_publish.py latency fuse.fuser=student   # the same, fused by a network
@@ -8,9 +8,8 @@
     python tools/bench_publish.py stream --size 1920x1080 --encoding jpeg   # over tcp, at 30 frames a second
     python tools/bench_publish.py stream --size 1920x1080 --encoding jpeg --curve   # the same, encrypted
 
-A rig runs in a process of its own: the real pipeline, with the pyramid fuser unless told otherwise, fed at 30 Hz by two
-cameras that show pictures drawn beforehand, so that drawing costs nothing. Ratios are of phases in turn, as a shared
-machine drifts.
+A rig runs in its own process: the real pipeline, by default with the pyramid fuser, fed at 30 Hz by two cameras that
+repeat pictures drawn beforehand, so that drawing costs nothing. Ratios compare phases in turn, as a machine drifts.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ def pictures(stream: Stream, size: str, count: int = 16) -> list[Image]:
 
 
 class Camera:
-    """A live source that shows pictures again and again, at 30 Hz, each stamped with the moment it is due."""
+    """A live source that repeats pictures at 30 Hz, each stamped with its due time."""
 
     def __init__(self, stream: Stream, size: str) -> None:
         self._stream, self._images, self._over = stream, pictures(stream, size), threading.Event()
@@ -74,7 +73,7 @@ class Camera:
 
 
 def serve(size: str, settings: list[str]) -> None:
-    """Run a rig until stdin is closed; prints its endpoints, at the end its own figures."""
+    """Run a rig until stdin is closed; print its endpoints, at the end its own figures."""
     config = load_config(overrides=["fuse.fuser=pyramid", *settings])
     stop = threading.Event()
     rig = open_rig(config, sources={"ir": lambda: Camera("ir", size), "rgb": lambda: Camera("rgb", size)})
@@ -96,7 +95,7 @@ def serve(size: str, settings: list[str]) -> None:
 
 
 class RigProcess:
-    """A rig in a process of its own; `endpoints` are where it publishes, `figures` what it said at its end."""
+    """A rig in its own process; `endpoints` are its addresses, `figures` its output at the end."""
 
     def __init__(self, size: str, *settings: str) -> None:
         command = [sys.executable, __file__, "serve", "--size", size, *settings]
@@ -104,12 +103,12 @@ class RigProcess:
         assert self._process.stdout is not None
         said = self._process.stdout.readline()
         if not said:
-            raise SystemExit(f"the rig did not start: {' '.join(command)}; it said why above")
+            raise SystemExit(f"the rig did not start: {' '.join(command)}; the reason is above")
         self.endpoints: list[str] = json.loads(said)
         self.figures: dict[str, Any] = {}
 
     def held(self) -> dict[str, float]:
-        """Return what the process holds now: resident memory, descriptors, threads; and the processor time it took."""
+        """Return the resident memory, descriptors, threads and processor time of the process."""
         folder = Path(f"/proc/{self._process.pid}")
         status = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
         ticks = sum(int(n) for n in (folder / "stat").read_text().rsplit(")", 1)[1].split()[11:13])
@@ -146,7 +145,7 @@ def _lateness(late: list[float], over: threading.Event) -> None:
 
 
 def listen(subscriber: Subscriber, seconds: float, *, pause_s: float = 0.0) -> list[float]:
-    """Return the age in ms of every frame when it is an array here, pausing after each."""
+    """Return the age in ms of every frame once it is an array in this process; pause after each."""
     ages, end = [], time.monotonic() + seconds
     while time.monotonic() < end:
         received = subscriber.recv(0.5)
@@ -163,7 +162,7 @@ def percentiles(values: list[float]) -> str:
 
 
 def latency(options: argparse.Namespace) -> None:
-    """Age in another process, beside what the fuser takes."""
+    """Print the age of frames in another process, and the fuser's time."""
     late, over = list[float](), threading.Event()
     thread = threading.Thread(target=_lateness, args=(late, over), daemon=True)
     with rig_on_ipc(options.size, options.settings) as rig, Subscriber(rig.endpoints[0]) as subscriber:
@@ -172,18 +171,16 @@ def latency(options: argparse.Namespace) -> None:
         ages = listen(subscriber, options.seconds)
         over.set()
     fuse = rig.figures["fuse_ms"]
-    print(
-        f"{options.size} raw over ipc, {len(ages) / options.seconds:.1f} frames/s: age in another process "
-        f"{percentiles(ages)} ms"
-    )
+    rate = f"{len(ages) / options.seconds:.1f} frames/s"
+    print(f"{options.size} raw over ipc, {rate}: age in another process {percentiles(ages)} ms")
     print("  the fuser alone: p50 {:.1f}  p95 {:.1f}  p99 {:.1f} ms".format(*fuse))
-    print(f"  how much later than asked for this machine woke a thread meanwhile: {percentiles(late)} ms")
+    print(f"  delay of a sleeping thread on this machine in that time: {percentiles(late)} ms")
     beyond = float(np.percentile(ages, 99)) - fuse[0]
     print(f"  p99 of the age beyond the fuser's p50: {beyond:.1f} ms; drops {rig.figures['drops'] or 'none'}")
 
 
 def slow(options: argparse.Namespace) -> None:
-    """A subscriber that takes 100 ms for each frame, beside one that takes none."""
+    """Print ages and memory with a subscriber that takes 100 ms for each frame."""
     pause_s = 3 / _RATE_HZ
     with rig_on_ipc(options.size, options.settings) as rig, Subscriber(rig.endpoints[0]) as subscriber:
         listen(subscriber, 2)
@@ -195,38 +192,39 @@ def slow(options: argparse.Namespace) -> None:
 
 
 def come_and_go(endpoints: list[str], seconds: float, count: int = 100, seed: int = 0) -> int:
-    """Keep up to `count` subscribers that come, read or do not, and go; returns how many there were."""
+    """Open and close up to `count` subscribers at random, some of which read; return how many were opened."""
     import zmq
 
-    rng, slots, opened = random.Random(seed), [None] * count, 0
-    ours: list[Subscriber | None] = list(slots)
+    rng, opened = random.Random(seed), 0
+    subscribers: list[Subscriber | None] = [None] * count
     end = time.monotonic() + seconds
     with zmq.Context() as context:
         context.setsockopt(zmq.MAX_SOCKETS, 4 * count + 16)
         while time.monotonic() < end:
             for _ in range(5):
                 k = rng.randrange(count)
-                one = ours[k]
+                one = subscribers[k]
                 if one is None:
                     topic = rng.choice(("fused", "fused", "stats", "about"))
                     latest = rng.random() < 0.5
-                    ours[k] = Subscriber(rng.choice(endpoints), topic=topic, latest=latest, queue=4, context=context)
+                    endpoint = rng.choice(endpoints)
+                    subscribers[k] = Subscriber(endpoint, topic=topic, latest=latest, queue=4, context=context)
                     opened += 1
                 elif rng.random() < 0.3:
                     one.close()
-                    ours[k] = None
+                    subscribers[k] = None
                 elif rng.random() < 0.3:
                     with contextlib.suppress(Exception):
                         one.recv(0)
             time.sleep(0.02)
-        for left in ours:
+        for left in subscribers:
             if left is not None:
                 left.close()
     return opened
 
 
 def churn(options: argparse.Namespace) -> None:
-    """Quiet and crowded phases in turn."""
+    """Print ages with and without a crowd of subscribers, in turn."""
     with tempfile.TemporaryDirectory() as folder:
         where = json.dumps([{"endpoint": f"ipc://{folder}/s"}, {"endpoint": "tcp://127.0.0.1:*"}])
         with (
@@ -244,21 +242,18 @@ def churn(options: argparse.Namespace) -> None:
                     visitors += int(crowd.communicate(timeout=60)[0])
                 listen(subscriber, 1)
                 held.append(rig.held())
-    print(
-        f"{visitors} subscribers came and went, up to 100 at once; {subscriber.lost} frames lost by the reader beside"
-    )
+    print(f"{visitors} subscribers came and went, up to 100 at once; the steady reader lost {subscriber.lost} frames")
     print(f"  quiet:   {len(quiet)} frames, age {percentiles(quiet)} ms")
     print(f"  crowded: {len(crowded)} frames, age {percentiles(crowded)} ms")
     ratio = float(np.percentile(crowded, 99) / np.percentile(quiet, 99))
-    print(
-        f"  p99 crowded to quiet: {ratio:.2f}; frames {rig.figures['frames']}, drops {rig.figures['drops'] or 'none'}"
-    )
+    figures = rig.figures
+    print(f"  p99 crowded to quiet: {ratio:.2f}; frames {figures['frames']}, drops {figures['drops'] or 'none'}")
     for name in ("rss_mb", "descriptors", "threads"):
         print(f"  {name}: {' '.join(f'{sample[name]:.0f}' for sample in held)}")
 
 
 def encodings(options: argparse.Namespace) -> None:
-    """One thread's milliseconds and the bytes of each encoding, in turn."""
+    """Print one thread's milliseconds and the bytes of each encoding, in turn."""
     import cv2
 
     from rtfuse.wire.h264 import H264Encoder
@@ -303,7 +298,7 @@ def _read(folder: Path) -> list[Image]:
 
 
 def stream(options: argparse.Namespace) -> None:
-    """One encoding over tcp, live; encrypted with keys made for it if asked for."""
+    """Print rate, loss and age of one encoding over tcp, live; encrypted with new keys by --curve."""
     encoding: Encoding = options.encoding
     settings = ["publish.endpoint='tcp://127.0.0.1:*'", f"publish.encoding={encoding}", *options.settings]
     with tempfile.TemporaryDirectory() as folder:
@@ -331,9 +326,10 @@ def stream(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Run what was asked for."""
+    """Run the benchmark that the command line names."""
+    runs = {"latency": latency, "slow": slow, "churn": churn, "encodings": encodings, "stream": stream}
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=["latency", "slow", "churn", "encodings", "stream", "serve", "visit"])
+    parser.add_argument("what", choices=[*runs, "serve", "visit"])
     parser.add_argument("settings", nargs="*", help="KEY=VALUE of the rig's configuration")
     parser.add_argument("--size", default="640x480")
     parser.add_argument("--seconds", type=float, default=20)
@@ -347,9 +343,7 @@ def main() -> None:
         print(come_and_go(options.settings, options.seconds))
     else:
         print(machine())
-        {"latency": latency, "slow": slow, "churn": churn, "encodings": encodings, "stream": stream}[options.what](
-            options
-        )
+        runs[options.what](options)
 
 
 if __name__ == "__main__":

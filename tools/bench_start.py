@@ -3,8 +3,8 @@
     python tools/bench_start.py                                        # the synthetic street
     python tools/bench_start.py --runs 10 -- --ir ir.mp4 --rgb rgb.mp4 --fuser student
 
-What follows `--` goes to `rtfuse run`. The clock starts before the process does and stops when another process has
-received the first frame. The resident size is read `--hold` seconds later.
+Options after `--` go to `rtfuse run`. The clock starts before the process and stops when another process has received
+the first frame. The resident size is read `--hold` seconds later.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def start(options: list[str], hold_s: float) -> tuple[float, float]:
                     said = rig.communicate()[1].decode()
     resident_kb = next((line.split()[1] for line in status.splitlines() if line.startswith("VmRSS")), None)
     if received is None or resident_kb is None:
-        sys.exit(f"tools/bench_start.py: no frame in 60 s, or the rig ended within --hold {hold_s} s: {said[-500:]}")
+        sys.exit(f"tools/bench_start.py: no frame in 60 s, or the rig ended before --hold {hold_s} s: {said[-500:]}")
     return taken, int(resident_kb) / 1e3
 
 

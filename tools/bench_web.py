@@ -1,10 +1,10 @@
-"""What viewers of the page cost the rig: `rtfuse run` on the live synthetic street, watched by 0, 1, 4 and 8.
+"""Measure the cost of the page's viewers: `rtfuse run` on the live synthetic street, with 0, 1, 4 and 8 of them.
 
-Viewers take every frame as fast as they can and decode nothing: what is measured is the rig. Prints, for each number of
-viewers, the published rate and ages of the rig, the processor time of its process, and what the viewers get.
+Viewers take every frame as fast as they can and decode none, so the figures are the rig's. Prints, for each number of
+viewers, the published rate and ages of the rig, the processor time of its process, and the viewers' rate and delay.
 
     python tools/bench_web.py
-    python tools/bench_web.py --churn 120    # viewers that come and go at random beside one that stays
+    python tools/bench_web.py --churn 120    # viewers that come and go at random, and one that stays
 
 With `--churn`, quiet and crowded phases take turns.
 """
@@ -30,7 +30,7 @@ import numpy as np
 
 
 async def watch(url: str, planes: list[str], quality: str, until: float) -> list[tuple[float, float, int]]:
-    """Take frames until then; returns age when sent (ms), time to arrive and be acknowledged (ms) and bytes of each."""
+    """Take frames until a time; return age when sent (ms), round trip (ms) and bytes of each."""
     got = []
     async with aiohttp.ClientSession() as session, session.ws_connect(url + "/live", max_msg_size=0) as socket:
         await socket.send_str(json.dumps({"want": {"planes": planes, "quality": quality}}))
@@ -46,7 +46,7 @@ async def watch(url: str, planes: list[str], quality: str, until: float) -> list
 
 
 async def measured(url: str, pid: int, viewers: int, planes: list[str], quality: str, seconds: float) -> str:
-    """Let so many watch for a while; returns a line of the table."""
+    """Run a number of viewers for a time; return a line of the table."""
     until, spent = time.monotonic() + seconds, _spent_s(pid)
     frames = await asyncio.gather(*(watch(url, planes, quality, until) for _ in range(viewers)))
     await asyncio.sleep(max(0.0, until - time.monotonic()))
@@ -65,7 +65,7 @@ async def measured(url: str, pid: int, viewers: int, planes: list[str], quality:
 
 
 async def churned(url: str, pid: int, planes: list[str], quality: str, seconds: float) -> list[str]:
-    """Watch in quiet phases and beside a crowd, in turn; returns lines about the ages, and what the rig holds."""
+    """Watch with and without a crowd, in turn; return lines about the ages and the rig's memory and descriptors."""
     ages: dict[str, list[float]] = {"quiet": [], "crowded": []}
     visits, held, phase_s = 0, [_held(pid)], min(10.0, seconds / 4)
     for phase in range(2 * round(seconds / phase_s / 2)):
@@ -77,7 +77,7 @@ async def churned(url: str, pid: int, planes: list[str], quality: str, seconds: 
         held.append(_held(pid))
     p99 = {name: float(np.percentile(values, 99)) for name, values in ages.items()}
     return [
-        f"{visits} viewers came and went, up to 7 at once beside the one that stays",
+        f"{visits} viewers came and went, up to 7 at once; one stayed",
         *(
             f"  {name}: {len(values)} frames, age when sent "
             + " / ".join(f"{n:.1f}" for n in np.percentile(values, [50, 95, 99]))
@@ -90,7 +90,7 @@ async def churned(url: str, pid: int, planes: list[str], quality: str, seconds: 
 
 
 async def visitor(url: str, planes: list[str], until: float, rng: random.Random) -> int:
-    """Come, read a few frames or none, and go, politely or not, again and again; returns how often."""
+    """Connect, read a few frames or none, and leave, some without closing, repeatedly; return how often."""
     times = 0
     while time.monotonic() < until:
         async with aiohttp.ClientSession() as session:
@@ -99,7 +99,7 @@ async def visitor(url: str, planes: list[str], until: float, rng: random.Random)
             for _ in range(rng.choice([0, 1, 5, 30])):
                 try:
                     message = await asyncio.wait_for(socket.receive(), 0.5)
-                except TimeoutError:  # it gets no more, as it did not say that it had the last
+                except TimeoutError:  # no more frames, as it did not acknowledge the last one
                     break
                 if message.type is aiohttp.WSMsgType.BINARY and rng.random() < 0.9:
                     (length,) = struct.unpack_from("<I", message.data)
@@ -114,7 +114,7 @@ async def visitor(url: str, planes: list[str], until: float, rng: random.Random)
 
 
 def _held(pid: int) -> dict[str, float]:
-    """Return what a process holds: resident memory in MB, descriptors, threads."""
+    """Return the resident memory in MB, descriptors and threads of a process."""
     with open(f"/proc/{pid}/status") as f:
         status = dict(line.split(":", 1) for line in f)
     files = len(os.listdir(f"/proc/{pid}/fd"))
@@ -128,7 +128,7 @@ def _spent_s(pid: int) -> float:
 
 
 def main() -> None:
-    """Run it."""
+    """Measure, and print the table."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--size", default="640x480")
     options.add_argument("--planes", default="fused", help="fused, ir, rgb; several: fused,ir")
@@ -151,7 +151,7 @@ def main() -> None:
 
 @contextmanager
 def rig(scene: str, viewers: int) -> Iterator[tuple[str, int]]:
-    """Run a rig that so many may watch; yields its page's address and its process."""
+    """Run a rig for a number of viewers; yield the address of its page and its process id."""
     command = ["run", "--ir", scene, "--rgb", scene, "--fuser", "pyramid", "--web", "127.0.0.1:0"]
     process = subprocess.Popen(
         [sys.executable, "-m", "rtfuse", *command, f"web.viewers={viewers}", "publish.endpoint=null"],

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run a command in front of two real V4L2 cameras, the kernel's own virtual ones (vivid), and a v4l2loopback, in QEMU.
+# Run a command in QEMU with two V4L2 cameras, the kernel's virtual ones (vivid), and a v4l2loopback device.
 set -euo pipefail
 
 usage() {
@@ -12,7 +12,7 @@ usage: tools/camera_vm.sh COMMAND [ARGUMENT...]
 Boots a stock Debian kernel over this machine's own file system (read only, /tmp is fresh) and runs COMMAND there in
 the current folder, as root. Both cameras offer every pixel format; RTFUSE_TEST_CAMERAS names them, thermal first.
 RTFUSE_TEST_LOOPBACK names a v4l2loopback device, if the module could be built (gcc, make).
-What COMMAND writes to $CAMERA_VM_OUT is found afterwards in the folder that this script prints last.
+Files that COMMAND writes to $CAMERA_VM_OUT are afterwards in the folder that this script prints last.
 Exit status: COMMAND's own; 125 if the machine could not be set up or booted; 124 if it took too long.
 
   CAMERA_VM_CACHE      kernel, virtme-ng and results (default: ${XDG_CACHE_HOME:-$HOME/.cache}/rtfuse-camera-vm)
@@ -21,8 +21,8 @@ Exit status: COMMAND's own; 125 if the machine could not be set up or booted; 12
   CAMERA_VM_KVM        set to 1 to use /dev/kvm (default: emulate, which works everywhere)
 
 The first run needs Debian on x86-64, root, and the network: it installs qemu-system-x86, kmod and busybox, unpacks
-linux-image-amd64 into the cache, copies its modules to /lib/modules, and builds v4l2loopback of Debian's source. Expect half a minute for the boot, and no
-meaning in any timing.
+linux-image-amd64 into the cache, copies its modules to /lib/modules, and builds v4l2loopback from Debian's source. The boot
+takes half a minute. Timings in the machine have no meaning.
 USAGE
 }
 

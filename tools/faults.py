@@ -1,10 +1,10 @@
-"""What happens to the output when something goes wrong with a camera: every fault, on the real pipeline, in real time.
+"""Play camera faults on the real pipeline in real time, and report the output.
 
     python tools/faults.py                # all faults, as the table of the README
     python tools/faults.py loss-of-rgb    # one of them
 
-Two small live cameras of 30 Hz run into scripted faults; everything behind them is what `rtfuse run` uses. Each picture
-carries the moment at which it was taken, so that a wrong pair, or an old picture shown as new, cannot go unseen.
+Two small live cameras of 30 Hz play scripted faults; the rest is the pipeline of `rtfuse run`. Each picture carries its
+capture time, so that every wrong pair, and every old picture shown as new, is found.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True)
 class Script:
-    """One camera and what goes wrong with it. Times are seconds after the start."""
+    """One camera and its faults. Times are seconds after the start."""
 
     rate_hz: float = 30.0
     slower_from: tuple[float, float] | None = None
@@ -57,7 +57,7 @@ class Script:
 
 
 class Bus:
-    """Where cameras are plugged in: names, and the script of each."""
+    """The bus of the cameras: their names and scripts."""
 
     def __init__(self, scripts: dict[Stream, Script]) -> None:
         self.scripts, self.start = scripts, time.monotonic()
@@ -66,7 +66,7 @@ class Bus:
         return time.monotonic() - self.start
 
     def name(self, stream: Stream) -> str | None:
-        """Return the name under which the stream's camera is there now, None if it is not."""
+        """Return the present name of the stream's camera; None while it is unplugged."""
         script, now = self.scripts[stream], self.now_s()
         if script.lost and script.lost[0] <= now < script.lost[1]:
             return None
@@ -74,7 +74,7 @@ class Bus:
         return f"{stream}-camera-{'b' if moved else 'a'}"
 
     def open(self, stream: Stream) -> Source:
-        """Open the stream's camera, wherever it is now."""
+        """Open the stream's camera under its present name. Raises DeviceUnavailable."""
         name = self.name(stream)
         if name is None:
             raise DeviceUnavailable(f"there is no {stream} camera")
@@ -89,7 +89,7 @@ class ScriptedCamera:
         dtype = "uint16" if stream == "ir" else "uint8"
         self.info = SourceInfo(name, stream, SIZE_WH, dtype, live=True, rate_hz=self._script.rate_hz)
         self.losses: Counter[str] = Counter()
-        self._dice = np.random.default_rng([stream == "ir", 7])
+        self._rng = np.random.default_rng([stream == "ir", 7])
         self._closing = threading.Event()
 
     def __iter__(self) -> Iterator[Frame]:
@@ -106,10 +106,10 @@ class ScriptedCamera:
             k += 1
             if script.stalled and script.stalled[0] <= taken_s < script.stalled[1]:
                 continue
-            if self._dice.random() < script.drop:
+            if self._rng.random() < script.drop:
                 self.losses["driver"] += 1
                 continue
-            if self._dice.random() < script.corrupt:
+            if self._rng.random() < script.corrupt:
                 self.losses["corrupt"] += 1
                 continue
             if script.frozen and script.frozen[0] <= taken_s < script.frozen[1] and kept is not None:
@@ -128,9 +128,9 @@ class ScriptedCamera:
                 held = None
 
     def _picture(self, t_s: float) -> Image:
-        """Return noise with the moment written into its first pixels."""
+        """Return noise with the capture time in its first pixels."""
         shape = (SIZE_WH[1], SIZE_WH[0]) if self._stream == "ir" else (SIZE_WH[1], SIZE_WH[0], 3)
-        image = self._dice.integers(20, 200, shape, np.uint16 if self._stream == "ir" else np.uint8)
+        image = self._rng.integers(20, 200, shape, np.uint16 if self._stream == "ir" else np.uint8)
         image.reshape(-1).view(np.uint8)[:8] = np.array([t_s], np.float64).view(np.uint8)
         return image
 
@@ -145,17 +145,17 @@ class ScriptedCamera:
 
 
 def taken_s(frame: Frame) -> float:
-    """Return when a picture was really taken."""
+    """Return the true capture time of a picture, in seconds after the start."""
     return float(np.ascontiguousarray(frame.image).reshape(-1).view(np.uint8)[:8].view(np.float64)[0])
 
 
 @dataclass
 class Observer:
-    """A sink that notes what was published, and when."""
+    """A sink that records every published frame and its time."""
 
     bus: Bus
     seen: list[tuple[float, str, float | None, float | None, bool]] = field(default_factory=list)
-    """When, mode, when thermal and RGB were really taken, whether thermal was used before."""
+    """Time, mode, true capture times of thermal and RGB, True if thermal was used before; one entry a frame."""
 
     def write(self, fused: Fused) -> None:
         pair = fused.pair
@@ -168,7 +168,7 @@ class Observer:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault, and what of it matters: when it begins and ends."""
+    """A fault: the scripts of both cameras, its end in seconds, the length of the run and the policy."""
 
     name: str
     about: str
@@ -211,11 +211,13 @@ FAULTS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """What was published during a fault.
+    """The output during a fault.
 
-    `modes` counts frames; `gap_ms` is the longest time between two of them; `recovery_ms` from the fault's end to the
-    next pair of pictures that are both newer than it; `wrong` the pairs whose pictures were taken further apart than
-    tolerance and reuse allow; `drops` what was counted.
+    `modes`: frames by mode.
+    `gap_ms`: the longest time between two frames.
+    `recovery_ms`: from the fault's end to the next pair of pictures that are both newer.
+    `wrong`: pairs whose pictures are further apart than tolerance and reuse allow.
+    `old`: frames whose pictures were more than 0.5 s old.
     """
 
     fault: Fault
@@ -229,7 +231,7 @@ class Outcome:
 
 
 def run(fault: Fault) -> Outcome:
-    """Run one fault in real time and return what happened."""
+    """Run one fault in real time and return its outcome."""
     bus = Bus({"ir": fault.ir, "rgb": fault.rgb})
     config = Config(
         ir=Camera(uri="scripted", freeze=True),
@@ -292,7 +294,7 @@ def table(outcomes: Sequence[Outcome]) -> Table:
 
 
 def main() -> None:
-    """Run the faults that were asked for."""
+    """Run the faults that the command line names, or all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     names = [fault.name for fault in FAULTS]
     parser.add_argument("faults", nargs="*", metavar="FAULT", help=", ".join(names))

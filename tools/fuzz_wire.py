@@ -1,9 +1,9 @@
-"""Random and mutated messages against every decoder, and raw bytes against the sockets.
+"""Fuzz every decoder with random and mutated messages, and the sockets with raw bytes.
 
     python tools/fuzz_wire.py --messages 1000000
 
-Every message goes to every decoder. A decoder returns or raises WireError, at once, and keeps no memory; a socket goes
-on serving. Anything else ends the run with the seed that repeats it.
+Every message goes to every decoder. A decoder must return or raise WireError at once and keep no memory; a socket must
+go on serving. Any other result ends the run with the seed that repeats it.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _REQUESTS = (
     b"\x04\x10\x09SUBSCRIBEfused\0",
     b"\x04\x0d\x06CANCELfused\0",
 )
-"""A handshake of ZMTP 3 (ZeroMQ RFC 23), and what a subscriber may say after it."""
+"""A handshake of ZMTP 3 (ZeroMQ RFC 23), and a subscriber's requests after it."""
 _NUMBERS = (0, 1, -1, 2, 255, 256, 65_535, 65_536, 16_384, 16_385, 2**31, 2**32, 2**63, -(2**63), 2**64, 1e308, 0.5)
 _TEXTS = ("", "raw", "jpeg", "png", "h264", "rgb24", "gray8", "gray16le", "fused", "x" * 300, "\0", "ä", "statistics")
 
@@ -82,39 +82,23 @@ def seeds() -> list[bytes]:
             unit, key = encoder(picture(pixels, k), k / 30)
             head = header(pixel_format=pixels, encoding="h264", key_frame=key, unit=k, seq=k)
             found.append(bytes(wire.message("fused", head, np.frombuffer(unit, np.uint8))))
-    of_us = {"session": "x", "rig": "x", "published_ns": 5, "published_unix_ms": 1}
+    common = {"session": "x", "rig": "x", "published_ns": 5, "published_unix_ms": 1}
     numbers = {"frames": 1, "pair_rate_hz": 30.0, "reused": 0, "age_ms": [1.0, None, 2.0], "skew_ms": [0.0, 0.0, 0.0]}
     streams = {"ir": {"state": "live", "for_s": 1.0, "rate_hz": 30.0}}
-    whole = {**of_us, **numbers, "skew_histogram": [(1.0, 3)], "modes": {"fused": 1}, "drops": {}, "streams": streams}
+    whole = {**common, **numbers, "skew_histogram": [(1.0, 3)], "modes": {"fused": 1}, "drops": {}, "streams": streams}
     found.append(wire.encode_statistics("stats", msgspec.convert(whole, wire.Statistics)))
     box = detections.Box(x=1.0, y=2.0, width=3.0, height=4.0, label="person", score=0.5)
-    found.append(
-        detections.encode_detections(
-            "boxes",
-            detections.Detections(
-                session="x",
-                seq=1,
-                rig="x",
-                detector="d",
-                frame_session="x",
-                frame_seq=1,
-                frame_width=34,
-                frame_height=26,
-                rgb_t_ns=1,
-                published_ns=1,
-                spent_ms=1.0,
-                boxes=[box, box],
-            ),
-        )
-    )
+    origin = {"detector": "d", "frame_session": "x", "frame_seq": 1, "frame_width": 34, "frame_height": 26}
+    boxed = {"session": "x", "rig": "x", "seq": 1, "rgb_t_ns": 1, "published_ns": 1, "spent_ms": 1.0, **origin}
+    found.append(detections.encode_detections("boxes", detections.Detections(boxes=[box, box], **boxed)))
     camera = description.CameraAbout(uri="synthetic:", width=34, height=26, dtype="uint8", live=True)
     plane = description.PlaneAbout(topic="fused", plane="fused", pixel_format="rgb24", encoding="raw")
-    described = description.Description(software="0", fuser="x", streams={"ir": camera}, planes=[plane], **of_us)  # type: ignore[arg-type]
+    described = description.Description(software="0", fuser="x", streams={"ir": camera}, planes=[plane], **common)  # type: ignore[arg-type]
     found.append(description.encode_description("about", described, "plane_m: 5\n"))
     state = description.StreamState(state="lost", why="gone")
     found.append(
         description.encode_state(
-            "state", description.StateChange(stream="ir", before="live", streams={"ir": state}, **of_us)
+            "state", description.StateChange(stream="ir", before="live", streams={"ir": state}, **common)
         )
     )  # type: ignore[arg-type]
     return found
@@ -180,7 +164,7 @@ def _length(data: bytes, rng: random.Random, _: list[bytes]) -> bytes:
 
 
 def _field(data: bytes, rng: random.Random, _: list[bytes]) -> bytes:
-    """Change one field of the JSON header and keep the rest of the message whole: the deepest reach."""
+    """Change one field of the JSON header and keep the rest, which reaches deepest into a decoder."""
     at = data.find(b"\0") + 1
     if at < 1 or at + 4 > len(data):
         return data
@@ -201,7 +185,7 @@ _MUTATIONS = (_flip, _overwrite, _insert, _cut, _splice, _length, _field, _field
 
 
 def messages(count: int, seed: int) -> Iterator[bytes]:
-    """Yield random and mutated messages; one in ten is random, one in ten valid, so that decoders have a state."""
+    """Yield messages: a tenth random, a tenth valid, which gives decoders a state, the rest mutated."""
     rng, valid = random.Random(seed), seeds()
     for k in range(count):
         draw = rng.random()
@@ -215,7 +199,7 @@ def messages(count: int, seed: int) -> Iterator[bytes]:
 
 @dataclass
 class Result:
-    """What happened: results by decoder, the most processor time one message took, resident memory before and after."""
+    """Results by decoder, the longest processor time of a message in ms, resident memory over the run in MB."""
 
     accepted: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
@@ -225,7 +209,7 @@ class Result:
 
 
 def rss_mb() -> float:
-    """Return this process's resident memory."""
+    """Return this process's resident memory in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 1e6
 
@@ -252,16 +236,16 @@ def fuzz_decoders(count: int, seed: int = 0, *, marks: int = 10) -> Result:
 
 
 def frame(k: int) -> Fused:
-    """Return something to publish."""
+    """Return a fused frame to publish."""
     rgb = Frame("rgb", picture("rgb24", k), k, k, Stamp.ARRIVAL, k)
     ir = Frame("ir", picture("gray8", k), k, k, Stamp.ARRIVAL, k)
     return Fused(rgb.image, ir.image, Pair(ir, rgb), None, "test")
 
 
 def fuzz_subscriber(count: int, seed: int = 0) -> tuple[int, int]:
-    """Send messages to a real subscriber over a socket; returns how many it took and how many it skipped.
+    """Send messages to a real subscriber over a socket; return how many it took and how many it skipped.
 
-    Raises AssertionError if it does not receive a good frame after all that.
+    Raises AssertionError if it does not receive a good frame afterwards.
     """
     import zmq
 
@@ -285,17 +269,17 @@ def fuzz_subscriber(count: int, seed: int = 0) -> tuple[int, int]:
 
 
 def _drain(subscriber: Subscriber) -> None:
-    """Receive until nothing comes; a bad message ends one `recv`, but not this."""
+    """Receive until the socket is empty; a bad message ends one `recv`, but not this function."""
     seen = -1
     while seen != (seen := subscriber.received + subscriber.malformed):
         subscriber.recv(0.002)
 
 
 def _rogue(port: int, rng: random.Random, valid: list[bytes]) -> socket.socket:
-    """Connect, and say something wrong: at once, or only when ZeroMQ takes us for a subscriber."""
+    """Connect, and send wrong bytes: at once, or after a subscriber's handshake."""
     rogue = socket.create_connection(("127.0.0.1", port), timeout=5)
     said = mutated(rng.choice([_GREETING, _READY, *_REQUESTS, *valid]), rng, valid)
-    with contextlib.suppress(OSError):  # it was thrown out: as it should be
+    with contextlib.suppress(OSError):  # the publisher closed the connection, as it should
         if rng.random() < 0.7:
             rogue.sendall(_GREETING)
             while len(rogue.recv(64, socket.MSG_PEEK)) not in (0, 64):
@@ -309,7 +293,7 @@ def _rogue(port: int, rng: random.Random, valid: list[bytes]) -> socket.socket:
 
 
 def fuzz_publisher(connections: int, seed: int = 0) -> int:
-    """Throw raw bytes at a publisher's socket while somebody listens; returns how many connections there were.
+    """Send raw bytes to a publisher's socket while a subscriber listens; return the number of connections.
 
     Raises AssertionError if the listener misses a frame.
     """
@@ -337,7 +321,7 @@ def fuzz_publisher(connections: int, seed: int = 0) -> int:
 
 
 def main() -> None:
-    """Run everything and print what happened."""
+    """Run everything and print the results."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--messages", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=0)

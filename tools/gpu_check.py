@@ -1,4 +1,4 @@
-"""What `gpu_check.sh` runs. Every part stands alone: one that fails is reported, and the next goes on."""
+"""Run the parts of `gpu_check.sh`; a part that fails is reported, and the next one runs."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ console = Console(width=160, highlight=False)
 
 
 def parity() -> dict[str, Any]:
-    """Every engine against the program in float64: noise, gradients, black, white and constant pictures."""
+    """Compare every engine with the program in float64: noise, gradients, black, white and constant pictures."""
     reference = EagerEngine(UFUSER_WEIGHTS, "cuda" if ON_GPU else "cpu", torch.float64)
-    h, w = (480, 640) if ON_GPU else (48, 64)  # a size that is measured later: nothing is compiled twice
+    h, w = (480, 640) if ON_GPU else (48, 64)  # a size that is measured later, so that it is compiled once
     cases = {"mixed": sample((h, w), (h, w))}
     for name, counts, level in (("black", 0, 0), ("white", 65535, 255), ("constant", 9000, 90)):
         ir = np.full((1, h, w), counts, "<u2").view(np.uint8).reshape(1, h, w, 2)
@@ -63,7 +63,7 @@ def parity() -> dict[str, Any]:
 
 
 def speed(working: list[str]) -> list[dict[str, Any]]:
-    """Raw bytes to fused bytes, the engines in turn; what is compiled takes most of a minute for each size."""
+    """Time raw bytes to fused bytes, the engines in turn; compiling takes most of a minute for each size."""
     working = [name for name in working if "bfloat16" not in name]
     sizes = [(640, 480), (1920, 1080 - 1080 % 8), (3840, 2160)] if ON_GPU else [(160, 120)]
     rows = bench_engines(working, sizes, frames=200 if ON_GPU else 3, seconds=15)
@@ -72,7 +72,7 @@ def speed(working: list[str]) -> list[dict[str, Any]]:
 
 
 def overlapped(name: str, size_wh: tuple[int, int], frames: int) -> dict[str, Any]:
-    """Frames per second where the next frame is uploaded while one is computed."""
+    """Measure frames per second while the next frame is uploaded during computation."""
     w, h = size_wh
     engine = _open(name)
     inputs = [sample((h, w), (h, w), seed=k) for k in range(2)]
@@ -90,7 +90,7 @@ def overlapped(name: str, size_wh: tuple[int, int], frames: int) -> dict[str, An
 
 
 def many_rigs(name: str, seconds: float, rigs: int = 30, batch: int = 10, rate_hz: float = 30.0) -> dict[str, Any]:
-    """Rigs of 640×480 at 30 fps, spread evenly over a period, computed `batch` at a time: age of each when fused."""
+    """Measure the age of fused frames of many rigs, 640×480 at 30 fps, spread over a period, `batch` at a time."""
     size = (480, 640) if ON_GPU else (48, 64)
     engine, whole = _open(name), sample(size, size, batch)
     engine.prepare(whole)
@@ -112,7 +112,7 @@ def many_rigs(name: str, seconds: float, rigs: int = 30, batch: int = 10, rate_h
 
 
 def training() -> dict[str, Any]:
-    """`trainer bench`: what a step costs, and how long the recipe would take."""
+    """Run `trainer bench`: the time of a step and of the whole recipe."""
     whole = Path("data/pairs").is_dir() and ON_GPU
     config = "configs/train_gpu.yaml" if whole else "configs/train_quick.yaml"
     with tempfile.TemporaryDirectory() as folder:
@@ -138,7 +138,7 @@ def main() -> int:
     """Run everything and print the summary last."""
     arguments = [a for a in sys.argv[1:] if a != "--on-processor"]
     if not ON_GPU and "--on-processor" not in sys.argv:
-        console.print(f"no CUDA GPU, or torch {torch.__version__} is no CUDA build; try --on-processor for a small run")
+        console.print(f"no CUDA GPU, or torch {torch.__version__} has no CUDA; --on-processor makes a small run")
         return 2
     out, began = Path(arguments[0] if arguments else "gpu_check.json"), time.perf_counter()
     report: dict[str, Any] = {"device": _device(), "torch": torch.__version__, "cuda": torch.version.cuda}
@@ -148,7 +148,7 @@ def main() -> int:
         start = time.perf_counter()
         try:
             report[name] = job()
-        except Exception as e:  # noqa: BLE001 - the other parts are worth having
+        except Exception as e:  # noqa: BLE001 - run the other parts
             report[name] = {"failed": f"{type(e).__name__}: {e}"}
         report.setdefault("seconds", {})[name] = round(time.perf_counter() - start, 1)
         out.write_text(json.dumps(report, indent=1))
@@ -183,9 +183,8 @@ def _summary(report: dict[str, Any]) -> None:
         ages = " / ".join(f"{x:.1f}" for x in rigs["age_ms"])
         console.print(f"  {rigs['rigs']} rigs at {rigs['rate_hz']:.0f} fps: age p50 / p95 / p99 {ages} ms")
     if "total_s" in report.get("training", {}):
-        console.print(
-            f"  {report['training']['recipe']}: {report['training']['total_s'] / 60:.1f} minutes for all of it"
-        )
+        name, total_s = report["training"]["recipe"], report["training"]["total_s"]
+        console.print(f"  {name}: {total_s / 60:.1f} minutes in total")
     for name, row in report.items():
         if isinstance(row, dict) and "failed" in row:
             console.print(f"  FAIL {name}: {row['failed']}", markup=False)

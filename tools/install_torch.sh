@@ -1,9 +1,9 @@
 #!/bin/sh
 # Install the locked torch with a Python: tools/install_torch.sh .venv/bin/python [cpu|cuda]
 #
-# The CUDA build is gigabytes, so it is taken only where nvidia-smi finds a GPU, or where it is asked for. The CPU build
-# for Linux is in PyTorch's own index, not on PyPI. pip looks first where it looks by itself (an index or folder of
-# yours may have the file), then there; only the files that the lock names by hash are taken from either.
+# The CUDA build is gigabytes, so it is installed only if nvidia-smi finds a GPU, or on request. The CPU build for Linux is
+# in PyTorch's own index, not on PyPI. pip searches its configured indexes and folders first, then PyTorch's; it accepts
+# only the files that the lock names by hash.
 set -eu
 python=$1
 locks=$(dirname "$0")/../requirements

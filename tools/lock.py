@@ -1,9 +1,8 @@
 """Renew the locks in requirements/: `make lock`. Needs uv, and reaches PyPI.
 
-demo.txt has what `make demo` installs, dev.txt what the tests and linters need besides, torch-cpu.txt and
-torch-cuda.txt torch's two builds. Each version is one for all Pythons from 3.11 and for every platform, and every file
-that a package index has for it is named by its hash. At the end, the files of each lock are checked to be there as
-wheels for the Pythons and processors of Linux that the README names.
+demo.txt: the packages of `make demo`; dev.txt: those of the tests and linters too; torch-cpu.txt, torch-cuda.txt: the
+two builds of torch. One version of a package serves all Pythons from 3.11 and all platforms, and the lock names each of
+its files by hash. At the end the tool checks that wheels exist for the Pythons and processors that the README names.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ DEMO = ("view", "web")
 DEV = (*DEMO, "train", "export", "rtx", "test", "lint")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PLATFORMS = ("x86_64-manylinux_2_28", "aarch64-manylinux_2_35")
-SOURCES = ("tensorrt-rtx-cu13",)  # not published as wheels: a few lines of Python that bring two packages that are
+SOURCES = ("tensorrt-rtx-cu13",)  # a source package: a few lines of Python that install two wheels
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 HEADER = "# Made by `make lock` (tools/lock.py). Install with: pip install --require-hashes --no-deps -r {name}\n"
 
@@ -54,7 +53,7 @@ def compiled(*sources: str, extras: tuple[str, ...] = (), asked: list[str], cons
 
 
 def without(package: str, lock: str) -> str:
-    """Take one package out of a lock: its line, its hashes and the remark below them."""
+    """Remove one package from a lock: its line, its hashes and the remark below them."""
     return re.sub(rf"^{package}==.*\n(?:[ ]+.*\n)*", "", lock, flags=re.MULTILINE)
 
 
@@ -91,7 +90,7 @@ def lock_cpu_torch(version: str) -> None:
 
 
 def check_wheels(name: str) -> None:
-    """End with an error where a package of the lock has no wheel for a Python and processor that we name."""
+    """End with an error if a package of the lock has no wheel for one of `PYTHONS` and `PLATFORMS`."""
     for python in PYTHONS:
         for platform in PLATFORMS:
             command = ["uv", "pip", "install", "--quiet", "--dry-run", "--no-deps", "--only-binary", ":all:"]

@@ -1,4 +1,4 @@
-"""Run the demo and a short set of tests in this environment; if one fails, say which packages left the lock.
+"""Run the demo and a short set of tests in this environment; list the packages that differ from the lock.
 
 `make newest` calls it in an environment with the newest versions that pyproject.toml allows.
 """
@@ -14,7 +14,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# They touch every package that rtfuse runs with; the demo brings openvino, av and cv2 in as well.
+# These use every package of rtfuse's runtime; the demo adds openvino, av and cv2.
 TESTS = (
     "wire/test_wire",
     "test_config",
@@ -27,7 +27,7 @@ TESTS = (
 
 
 def main() -> None:
-    """Run all checks, report what moved, and fail if a check failed."""
+    """Run all checks, list the differing packages, and fail if a check failed."""
     checks = {
         "pip check": ["-m", "pip", "check"],
         "the demo": ["-m", "rtfuse", *shlex.split(os.environ["DEMO"])],

@@ -1,12 +1,12 @@
-"""Recordings of a board, waved before a rig whose geometry is known: what calibration is tried and tested on.
+"""Render recordings of a board that moves before a rig of known geometry, to try and test calibration.
 
     python tools/render_boards.py -o out/boards --board checkerboard:9x6:25mm
     python tools/render_boards.py -o out/boards --board circles:7x5:30mm --rig rig.yaml --bits 16
 
 writes `ir.mkv` and `rgb.mkv` (lossless, 30 fps) and `truth.yaml`, the rig's true
-calibration. Without `--rig` it is the rig of the synthetic street (`--scene` chooses which), so that a calibration made
-of these recordings can be tried on it. Every pixel is traced through the lens to the board and averaged over its area;
-then come blur, contrast and noise.
+calibration. Without `--rig` it is the rig of the synthetic street (`--scene` chooses which), so that a calibration from
+these recordings can be tried on the street. Every pixel is traced through the lens to the board and averaged over its
+area; blur, contrast and noise follow.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def rig_of_scene(scene: SyntheticScene) -> Calibration:
 
 
 class BoardScene:
-    """A board before a rig: what each camera sees of it at a pose in the RGB camera's system."""
+    """A board before a rig: draws each camera's picture of it at a pose in the RGB camera's system."""
 
     def __init__(
         self, rig: Calibration, board: Board, *, seed: int = 0, blur_px: float = 0.8, noise: float = 2.0, bits: int = 8
@@ -91,7 +91,7 @@ class BoardScene:
         return back @ R, back @ (t - np.array(self.rig.t_rgb_from_ir_m))
 
     def pixels(self, stream: Stream, pose: Image) -> Image:
-        """Return where the board's points truly are, (N, 2) px."""
+        """Return the true positions of the board's points, (N, 2) px."""
         R, t = self.pose(stream, pose)
         return projected(self.board.points @ R.T + t, self.camera(stream))
 
@@ -172,7 +172,7 @@ def waved(poses: list[Image], hold: int, move: int) -> Iterator[Image]:
 
 
 def record(scene: BoardScene, poses: Iterator[Image], folder: Path) -> None:
-    """Write what both cameras see as `ir.mkv` and `rgb.mkv` in a folder."""
+    """Write both cameras' pictures as `ir.mkv` and `rgb.mkv` in a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with av.open(str(folder / "ir.mkv"), "w") as ir, av.open(str(folder / "rgb.mkv"), "w") as rgb:
         streams = {}
@@ -196,7 +196,7 @@ def record(scene: BoardScene, poses: Iterator[Image], folder: Path) -> None:
 
 
 def _texture(board: Board) -> tuple[Image, Image]:
-    """Return how dark the board is, (h, w) float32: 0 paper, 1 ink; and where its first pixel's corner lies, metres."""
+    """Return the ink of the board, (h, w) float32: 0 paper, 1 ink; and the corner of its first pixel in metres."""
     fine = 2 * _PX_PER_MM * 1000
     low, high = board.points[:, :2].min(0), board.points[:, :2].max(0)
     pad = _MARGIN * board.spacing_m + (board.spacing_m if board.kind in ("checkerboard", "charuco") else 0)

@@ -1,9 +1,9 @@
-"""A network camera to test against: an RTSP server with a moving test picture, by GStreamer.
+"""Serve a network camera for tests: an RTSP server with a moving test picture, by GStreamer.
 
     sudo apt-get install python3-gi gir1.2-gst-rtsp-server-1.0 gstreamer1.0-plugins-{base,good,ugly}
     /usr/bin/python3 tools/rtsp_server.py --port 8554 --size 320x240        # rtsp://127.0.0.1:8554/camera
 
-It needs the system's Python, for GStreamer's bindings, and nothing of rtfuse. It listens on the loopback device only.
+It needs the system's Python with GStreamer's bindings, and does not use rtfuse. It listens on the loopback device only.
 """
 
 from __future__ import annotations

@@ -1,10 +1,9 @@
-"""Does a rig that runs for long stay as it was: memory, file descriptors, threads, and the age of what it publishes?
+"""Check that a rig does not grow over time: memory, file descriptors, threads, and the age of its frames.
 
     python tools/soak.py --minutes 60          # a real `rtfuse run` on the live synthetic street, 30 frames a second
     python tools/soak.py --frames 1000000      # the same pipeline in compressed time: as fast as it goes, with faults
 
-Prints a line a minute (or a twentieth), compares the last quarter with the second, and ends with status 1 if something
-has grown.
+Prints a line a minute (or a twentieth), compares the last quarter with the second, and ends with status 1 after growth.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ SCENE = "synthetic:?live=1&size=320x240&bits=16&drop=0.02&ffc_every_s=60&ffc_s=1
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a process holds: resident memory (kB), file descriptors, threads; frames so far, p99 of their age (ms)."""
+    """A process at one time: frames, resident memory (kB), file descriptors, threads, p99 of the frames' age (ms)."""
 
     frames: int
     resident_kb: int
@@ -65,7 +64,7 @@ def held_by(pid: int, frames: int, ages_ms: list[float]) -> Sample:
 
 
 def grown(samples: list[Sample]) -> list[str]:
-    """Say what has grown from the second quarter of the samples to the last one; the first is for warming up."""
+    """Return the values that grew from the second to the last quarter of the samples; the first is the warm-up."""
     quarter = max(1, len(samples) // 4)
     early, late = samples[quarter : 2 * quarter], samples[-quarter:]
 
@@ -82,7 +81,7 @@ def grown(samples: list[Sample]) -> list[str]:
 
 
 def soak(minutes: float, scene: str = SCENE) -> list[Sample]:
-    """Run the real command for so long, and return a sample of every minute (of every twentieth of a short run)."""
+    """Run the real command, and return a sample of every minute (of every twentieth of a short run)."""
     every_s, samples = min(60.0, 3.0 * minutes), list[Sample]()
     with tempfile.TemporaryDirectory() as folder:
         endpoint = f"ipc://{folder}/soak"
@@ -106,10 +105,10 @@ def soak(minutes: float, scene: str = SCENE) -> list[Sample]:
 
 
 class Compressed:
-    """A camera whose time is its own: frames as fast as they are taken, with losses, freezes, jitter and pauses."""
+    """A camera in compressed time: frames as fast as they are taken, with losses, freezes, jitter and pauses."""
 
     def __init__(self, stream: Stream, frames: int, seed: int = 3) -> None:
-        self._frames, self._dice = frames, np.random.default_rng([seed, stream == "ir"])
+        self._frames, self._rng = frames, np.random.default_rng([seed, stream == "ir"])
         self.info = SourceInfo("compressed", stream, (32, 24), "uint8", live=False, rate_hz=30.0)
         self.losses: dict[str, int] = {}
         self._closed = False
@@ -117,14 +116,14 @@ class Compressed:
     def __iter__(self) -> Iterator[Frame]:
         stream, block = self.info.stream, 4096
         shape = (24, 32) if stream == "ir" else (24, 32, 3)
-        image: Image = self._dice.integers(0, 255, shape, np.uint8)
+        image: Image = self._rng.integers(0, 255, shape, np.uint8)
         for first in range(0, self._frames, block):
             lost, jitter, late = (
-                self._dice.random(block),
-                self._dice.normal(0, 2, block),
-                self._dice.exponential(4, block),
+                self._rng.random(block),
+                self._rng.normal(0, 2, block),
+                self._rng.exponential(4, block),
             )
-            pause, freeze = (range(*sorted(self._dice.integers(0, block, 2))) for _ in range(2))
+            pause, freeze = (range(*sorted(self._rng.integers(0, block, 2))) for _ in range(2))
             for k in range(first, min(first + block, self._frames)):
                 at = k - first
                 if self._closed:
@@ -150,7 +149,7 @@ class _Through(LumaFuser):
 
 
 class _Sampler:
-    """A sink that samples its own process every so many frames; ages are of no meaning in compressed time."""
+    """A sink that samples its own process every `every` frames; ages mean nothing in compressed time."""
 
     def __init__(self, every: int) -> None:
         self._every, self.frames, self.samples = every, 0, list[Sample]()
@@ -165,7 +164,7 @@ class _Sampler:
 
 
 def compressed(frames: int) -> list[Sample]:
-    """Take so many moments of both cameras through the pipeline, and return samples along the way."""
+    """Run `frames` frames of both cameras through the pipeline, and return samples of the process."""
     quiet: dict[Stream, int] = {"ir": 100 * _MS, "rgb": 100 * _MS}
     sampler = _Sampler(max(1, frames // 22))
     rig = Rig(

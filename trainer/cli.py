@@ -172,10 +172,7 @@ def export(
         precision=precision,
         lanes=lanes,
     )
-    if weights:
-        net, manifest = load_network(weights), manifest_beside(weights)
-    else:
-        net, manifest = _weights_of_run(config, run)
+    net, manifest = (load_network(weights), manifest_beside(weights)) if weights else _weights_of_run(config, run)
     manifest = msgspec.structs.replace(manifest, metrics=manifest.metrics | read_metrics(metrics or []))
     manifest = write(net, output, manifest, build, target)
     out.print(f"{output}: {manifest.steps} steps, weights {manifest.weights_sha256[:12]}…", soft_wrap=True)
@@ -259,7 +256,10 @@ def evaluate(
     from trainer.data import split_names
     from trainer.evaluate import contact_sheet, evaluate_recordings, method_name, table, write_csv
     from trainer.evaluate import evaluate as evaluate_folders
+    from trainer.published import published
 
+    if dataset:
+        published(dataset)  # an unknown one is an error before anything is measured
     fusers = _fusers(weights or [], run or [], pyramid)
     stored = {method_name(Path(f)): f for f in [*(fused or []), *(against or [])]}
     if not fusers and not stored:

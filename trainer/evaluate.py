@@ -25,7 +25,7 @@ from rtfuse.fuse.luma import luma
 from rtfuse.fuse.program_fuser import ProgramFuser
 from rtfuse.types import Frame, Image
 from trainer.metrics import Flicker, Scores, measure, stretched
-from trainer.published import COLUMNS, PUBLISHED
+from trainer.published import COLUMNS, published
 from trainer.recordings import registered
 
 FuseLuma = Callable[[Image, Image], Image]
@@ -190,10 +190,8 @@ def table(result: Result, dataset: str | None = None) -> Table:
             cells += [f"{result.flicker[method]:.2f}", f"{result.shown[method]:.2f}"]
         grid.add_row(method, str(len(scores)), *cells)
     if dataset:
-        if dataset not in PUBLISHED:
-            raise ConfigError(f"no published rows for {dataset!r}; there are {', '.join(PUBLISHED)}")
         grid.add_section()
-        for method, row in PUBLISHED[dataset].items():
+        for method, row in published(dataset).items():
             grid.add_row(
                 f"{method} (published)", "", *(f"{row[n]:.2f}" if n in COLUMNS else "" for n in MEASURES), style="dim"
             )

@@ -3,6 +3,10 @@
 Its authors stretched each image to its own minimum and maximum: compare with `--protocol paper`.
 """
 
+from __future__ import annotations
+
+from rtfuse.errors import ConfigError
+
 COLUMNS = ("EN", "SD", "SF", "AG", "SCD", "VIF")
 
 METHODS = ("SDNet", "TarDAL", "DeFusion", "MetaFusion", "CDDFuse", "LRRNet", "MURF", "DDFM", "SegMIF", "EMMA")
@@ -62,3 +66,10 @@ PUBLISHED: dict[str, dict[str, dict[str, float]]] = {
     for dataset, rows in _ROWS.items()
 }
 """Data set → method → measure → value."""
+
+
+def published(dataset: str) -> dict[str, dict[str, float]]:
+    """Return the published measures of a data set, by method. Raises ConfigError if it has none."""
+    if dataset not in PUBLISHED:
+        raise ConfigError(f"no published rows for {dataset!r}; there are {', '.join(PUBLISHED)}")
+    return PUBLISHED[dataset]

@@ -1,4 +1,4 @@
-"""Random and mutated messages, seconds of them; `tools/fuzz_wire.py --messages 1000000` runs them for minutes."""
+"""Fuzz the decoders and sockets for seconds; `tools/fuzz_wire.py --messages 1000000` does it for minutes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_decoders_keep_nothing():
 
 
 def test_a_fault_is_seen(monkeypatch):
-    """The fuzzer itself must not be blind."""
+    """The fuzzer itself must find a fault."""
     monkeypatch.setattr(H264Decoder, "__call__", lambda *_: 1 // 0)
     with pytest.raises(AssertionError, match="h264, seed 5, message"):
         fuzz_wire.fuzz_decoders(2_000, 5)

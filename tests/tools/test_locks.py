@@ -1,4 +1,4 @@
-"""The locks in requirements/: complete, of one mind, and true to the ranges of pyproject.toml."""
+"""The locks in requirements/: complete, consistent, and within the ranges of pyproject.toml."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def versions(name):
 
 
 def wanted(*extras):
-    """The requirements of the base and of these extras, those that an extra takes from another one included."""
+    """Yield the requirements of the base and of these extras, with those that an extra takes from another one."""
     for text in [*PROJECT["project"]["dependencies"], *(t for extra in extras for t in EXTRAS[extra])]:
         requirement = Requirement(text)
         if requirement.name == "rtfuse":

@@ -15,7 +15,7 @@ TOOL = Path(__file__).parents[2] / "tools" / "soak.py"
 
 @pytest.mark.slow
 def test_forty_thousand_faulty_frames_leave_nothing_behind():
-    """In a small process of its own, where 300 bytes kept of each frame show; among all tests they would not."""
+    """Run in a small process of its own, where a leak of 300 bytes a frame is visible."""
     command = [sys.executable, TOOL, "--frames", "40000"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -25,7 +25,7 @@ def test_forty_thousand_faulty_frames_leave_nothing_behind():
 
 
 def test_growth_is_seen():
-    """The soak itself must not be blind."""
+    """The soak itself must find growth."""
     flat = [Sample(k, 100_000, 20, 9, 8.0) for k in range(20)]
     assert grown(flat) == []
     leaking = [Sample(k, 100_000 + 5_000 * k, 20, 9, 8.0) for k in range(20)]

@@ -1,4 +1,4 @@
-"""`trainer export`: the same network in three forms, each with a manifest, each whole or not there."""
+"""`trainer export`: the same network in every format, with a manifest, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ HERE = str(Path(rtfuse.__file__).parent).encode()
 
 @pytest.fixture(scope="module", autouse=True)
 def traced_once():
-    """Tracing the network is most of an export's time: both programs of a size share one graph."""
+    """Share one graph among the programs of a size: tracing the network is most of an export's time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer.export, "_program", functools.cache(trainer.export._program))
         yield
@@ -65,7 +65,7 @@ def inputs(width=64, height=48):
 
 @pytest.fixture(scope="module")
 def model(net, tmp_path_factory):
-    """The path of an ONNX that the command wrote beside its weights, and its manifest."""
+    """Return the path of an ONNX file that the command wrote into the folder of its weights, and its manifest."""
     folder = tmp_path_factory.mktemp("export")
     export(net, folder / "u.safetensors", Manifest(steps=7, metrics={"msrs/EN": 6.5}))
     command = ["-m", "trainer", "export", "--weights", "u.safetensors", "-o", "u.onnx", "--size", "64x48"]
@@ -188,12 +188,12 @@ def test_what_writes_onnx_is_named_where_it_is_not_installed(net, tmp_path, monk
 
 @pytest.fixture(scope="module")
 def whole_program():
-    """rtfuse's own program with the shipped weights, as what TensorRT reads."""
+    """Return rtfuse's own program with the shipped weights, as ONNX for TensorRT."""
     return program_as_onnx(folded_program(UFUSER_WEIGHTS, torch.float16), (48, 64), (96, 128))
 
 
 def test_tensorrt_rtx_builds_the_whole_program_without_a_gpu(whole_program, tmp_path, monkeypatch):
-    """Not a layer is outside: the parser refuses what TensorRT lacks. Ampere and Blackwell, four rigs at once."""
+    """Build every layer: the parser refuses a layer that TensorRT lacks. Ampere and Blackwell, four rigs at once."""
     pytest.importorskip("tensorrt_rtx")
     monkeypatch.setattr("rtfuse.fuse.engines.onnx.program_as_onnx", lambda *_: whole_program)
     for gpu in ("8.6", "12.0"):
@@ -271,7 +271,7 @@ def test_a_malformed_csv_is_refused(tmp_path, row):
 
 @pytest.fixture
 def run_folder(net, tmp_path):
-    """What a run of 30 steps on two patches has left so far, and its recipe."""
+    """Make the run folder of a run after 30 steps on two patches, and its recipe."""
     recipe = Recipe(name="r", data=Data(roots=(Root(name="street", ir="ir", rgb="rgb"),)))
     run, data = tmp_path / "run", tmp_path / "run" / "data"
     data.mkdir(parents=True)

@@ -51,7 +51,7 @@ def test_exact_transforms_have_inverses(down, right, turns, horizontal, vertical
 @settings(deadline=None)
 @given(exact)
 def test_a_pointwise_fusion_is_exactly_equivariant(transform):
-    """F(T i, T v) = T F(i, v) for a fusion that looks at one pixel at a time: the property that EMMA asks for."""
+    """F(T i, T v) = T F(i, v) for a fusion of single pixels: the property that EMMA requires."""
     i, v = images(1, 1, 16, 16), images(1, 1, 16, 16, seed=1)
 
     def fuse(a, b):
@@ -167,7 +167,7 @@ def test_the_sensing_net_is_the_published_one_at_width_64():
 
 
 def test_through_optics_no_checkerboard_is_seen_and_every_look_has_noise():
-    """The low pass takes away what alternates from pixel to pixel, and little of what is four pixels wide."""
+    """The low pass removes a pattern of one pixel, and little of a pattern of four pixels."""
     torch.manual_seed(0)
     x = 0.3 + 0.4 * torch.rand(1, 1, 32, 32)
     rows, columns = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")

@@ -1,4 +1,4 @@
-"""Recipes: what ships loads, ablations differ from their base in what they are about and in nothing else."""
+"""Recipes: every shipped one loads, and an ablation differs from its base only in its subject."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def test_the_table_is_whole_on_a_narrow_terminal(result):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run folder with prepared data, and its recipe beside it."""
+    """Make a run folder with prepared data, and a recipe next to it."""
     folder = tmp_path_factory.mktemp("prepared")
     (folder / "r.yaml").write_text(yaml.safe_dump(RECIPE))
     prepare(load_recipe(folder / "r.yaml").data, folder / "run" / "data")

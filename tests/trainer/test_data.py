@@ -1,0 +1,148 @@
+"""Training data: patches of pairs and recordings, refusals, and batches that can be repeated."""
+
+from __future__ import annotations
+
+import cv2
+import msgspec
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from scenes import write_video
+
+from rtfuse.bench.stages import example_calibration
+from rtfuse.errors import CalibrationError, ConfigError, SourceNotFound, SourceUnreadable
+from trainer.classical import CLASSICAL, fuse_wavelet
+from trainer.data import Patches, low_contrast, prepare
+from trainer.recipe import Data, Root
+from trainer.recordings import registered
+
+SCENE = "synthetic:?seed=2&size=128x96&duration_s=4"
+STREET = Root(name="street", ir=SCENE, rgb=SCENE, every=30)
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Pairs in folders: three good ones and one of every fault."""
+    rng = np.random.default_rng(0)
+    for name in ("ir", "rgb", "method"):
+        (tmp_path / name).mkdir()
+    for stem in ("a", "b", "c"):
+        cv2.imwrite(str(tmp_path / "ir" / f"{stem}.png"), rng.integers(0, 255, (96, 128), np.uint8))
+        cv2.imwrite(str(tmp_path / "rgb" / f"{stem}.jpg"), rng.integers(0, 255, (96, 128, 3), np.uint8))
+        cv2.imwrite(str(tmp_path / "method" / f"{stem}.png"), rng.integers(0, 255, (96, 128), np.uint8))
+    (tmp_path / "method" / "b.png").unlink()
+    cv2.imwrite(str(tmp_path / "ir" / "alone.png"), np.zeros((96, 128), np.uint8))
+    cv2.imwrite(str(tmp_path / "ir" / "sizes.png"), np.zeros((96, 128), np.uint8))
+    cv2.imwrite(str(tmp_path / "rgb" / "sizes.png"), np.zeros((96, 120, 3), np.uint8))
+    (tmp_path / "ir" / "broken.png").write_bytes(b"nothing")
+    cv2.imwrite(str(tmp_path / "rgb" / "broken.png"), np.zeros((96, 128, 3), np.uint8))
+    return tmp_path
+
+
+def data(tmp_path, **changes):
+    root = Root(name="r", ir=str(tmp_path / "ir"), rgb=str(tmp_path / "rgb"), pseudo=(str(tmp_path / "method"),))
+    return Data(**({"roots": (root,), "patch_px": 64, "stride_px": 32, "min_patches": 1} | changes))
+
+
+def test_good_pairs_are_cut_and_every_fault_is_counted(folders):
+    index = prepare(data(folders), folders / "out")
+    assert set(index.scenes) == {"r/a", "r/b", "r/c"}
+    assert len(index.scenes) == 3 * 2 * 3
+    assert index.methods == ["pyramid", "guided", "wavelet", "additive", "method"]
+    assert index.refused == {
+        "no partner of this name": 1,
+        "two sizes in one pair": 1,
+        "unreadable, or not 8 bits": 1,
+        "pseudo ground truth missing or of another size": 1,
+    }
+    patches, pseudo = np.load(folders / "out" / "patches.npy"), np.load(folders / "out" / "pseudo.npy")
+    top, left = index.places[1]
+    whole = cv2.imread(str(folders / "ir" / "a.png"), cv2.IMREAD_GRAYSCALE)
+    assert np.array_equal(patches[1, 0], whole[top : top + 64, left : left + 64])
+    assert pseudo.shape == (18, 5, 64, 64)
+
+
+def test_the_validation_split_is_kept_out_and_too_little_data_is_an_error(folders):
+    (folders / "split.txt").write_text("# held out\nr/a\nr/b\n")
+    index = prepare(data(folders, validation=str(folders / "split.txt")), folders / "out")
+    assert set(index.scenes) == {"r/c"}
+    with pytest.raises(ConfigError, match=r"18 patches, at least 100 .* no partner of this name \(e\.g\. r/alone\)"):
+        prepare(data(folders, min_patches=100), folders / "out")
+    with pytest.raises(SourceNotFound, match=r"absent\.txt"):
+        prepare(data(folders, validation=str(folders / "absent.txt")), folders / "out")
+    with pytest.raises(SourceNotFound, match="data root gone"):
+        prepare(data(folders, roots=(Root(name="gone", ir="nowhere", rgb="nowhere"),)), folders / "out")
+    with pytest.raises(SourceUnreadable, match="trainer prepare"):
+        Patches(folders / "nothing", seed=0)
+
+
+def test_recordings_are_paired_by_time_and_aligned_by_their_calibration(tmp_path):
+    slow, scene = "synthetic:?seed=2&size=128x96&duration_s=2&ir_fps=9", "synthetic:?seed=2&size=128x96&duration_s=2"
+    pairs = list(registered(slow, scene))
+    assert [p.frame_id for p in pairs] == list(range(60))  # every RGB frame, though thermal has 18
+    assert len({p.ir.tobytes() for p in pairs}) == 18
+    (tmp_path / "calib.yaml").write_bytes(msgspec.yaml.encode(example_calibration((128, 96))))
+    plain, aligned = (
+        prepare(Data(roots=(Root(name="r", ir=scene, rgb=scene, every=20, calib=calib),), patch_px=32, stride_px=16,
+                     min_contrast=0, min_patches=1), tmp_path / name)
+        for name, calib in (("plain", None), ("aligned", str(tmp_path / "calib.yaml")))
+    )  # fmt: skip
+    assert aligned.refused["patch beyond the thermal picture"] == len(plain.scenes) - len(aligned.scenes) > 0
+    (tmp_path / "small.yaml").write_bytes(msgspec.yaml.encode(example_calibration((64, 48))))
+    with pytest.raises(CalibrationError, match="64x48"):
+        next(registered(scene, scene, str(tmp_path / "small.yaml")))
+
+
+def test_recordings_and_the_synthetic_scene_give_patches(tmp_path):
+    ir = write_video(tmp_path / "ir.mp4", 20, gray=True, size_wh=(128, 96))
+    rgb = write_video(tmp_path / "rgb.mp4", 20, size_wh=(128, 96))
+    clip = Root(name="clip", ir=str(ir), rgb=str(rgb), every=10)
+    index = prepare(Data(roots=(clip, STREET), patch_px=64, stride_px=64, min_patches=1), tmp_path / "out")
+    assert {"clip/000000", "clip/000010", "street/000030"} <= set(index.scenes)
+
+
+def test_patches_without_contrast_are_left_out():
+    flat = np.full((64, 64), 200, np.uint8)
+    assert low_contrast(flat, 0.1)
+    half = flat.copy()
+    half[:, :32] = 100
+    assert not low_contrast(half, 0.1)
+
+
+def test_batches_depend_on_seed_and_step_alone(folders):
+    prepare(data(folders), folders / "out")
+    first, again, other = (Patches(folders / "out", seed=s) for s in (1, 1, 2))
+    epoch = [row for step in range(first.steps(4)) for row in first.rows(step, 4)]
+    assert len(set(epoch)) == len(epoch) == 16
+    assert first.rows(7, 4) == again.rows(7, 4)
+    assert [first.rows(k, 4) for k in range(4)] != [other.rows(k, 4) for k in range(4)]
+    a, b = (p.sources(p.rows(3, 4), 32, p.rng(3)) for p in (first, again))
+    assert torch.equal(a[0], b[0])
+    assert a[0].shape == (4, 1, 32, 32)
+    fused, ir, luma = first.fused([0, 1], None, first.rng(0))
+    assert fused.shape == ir.shape == luma.shape == (2, 1, 64, 64)
+    with pytest.raises(ConfigError, match="'magic'; there are pyramid"):
+        first.imitated([0], "magic", None, first.rng(0))
+
+
+@settings(deadline=None, max_examples=25)
+@given(hnp.arrays(np.uint8, st.tuples(st.integers(1, 60), st.integers(1, 60))))
+def test_wavelets_reconstruct_an_image_fused_with_itself(image):
+    assert np.abs(fuse_wavelet(image, image).astype(int) - image).max() <= 1
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_classical_fusions_carry_both_sources(name):
+    rng = np.random.default_rng(0)
+    luma = np.full((96, 128), 20, np.uint8)
+    luma[:, 64:] = rng.integers(60, 180, (96, 64), np.uint8)
+    ir = np.full((96, 128), 30, np.uint8)
+    ir[30:60, 16:40] = 220
+    fused = CLASSICAL[name](ir, luma)
+    assert fused.shape == ir.shape
+    assert fused.dtype == np.uint8
+    assert fused[35:55, 20:36].mean() > fused[70:, 4:50].mean() + 50
+    assert np.corrcoef(fused[:, 70:].ravel(), luma[:, 70:].ravel())[0, 1] > 0.8
