@@ -1,6 +1,6 @@
 """What happens to the output when something goes wrong with a camera: every fault, on the real pipeline, in real time.
 
-    python tools/faults.py                # all faults, as the table of the README
+    python tools/faults.py                # all faults, as the table of docs/measurements.md
     python tools/faults.py loss-of-rgb    # one of them
 
 Two small live cameras of 30 Hz run into scripted faults; everything behind them is what `rtfuse run` uses. Each picture
