@@ -1,4 +1,4 @@
-"""The commands of the README and of docs/commands.md, run as they stand, but that a bench takes few and small frames."""
+"""The commands of the README and of docs/commands.md, run as they stand; a bench takes fewer and smaller frames."""
 
 from __future__ import annotations
 
