@@ -125,7 +125,8 @@ def _decoded(image: Image, flags: int) -> Image:
     order = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}.get(image.shape[2] if image.ndim == 3 else 1)
     done, png = cv2.imencode(".png", image if order is None else cv2.cvtColor(image, order))
     decoded = cv2.imdecode(png, flags)
-    assert done and decoded is not None
+    assert done
+    assert decoded is not None
     return decoded
 
 
