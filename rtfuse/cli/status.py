@@ -16,7 +16,7 @@ from rich.text import Text
 from rtfuse.hints import install_hint
 from rtfuse.observe.health import State
 from rtfuse.observe.stats import Snapshot
-from rtfuse.pipeline.parts import Rig
+from rtfuse.pipeline.rig import Rig
 
 CAUSES = {
     "no_ir": "no thermal frame near enough",

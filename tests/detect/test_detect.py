@@ -268,7 +268,7 @@ def playing(tmp_path):
 
     def play():
         while not over.wait(0.01):
-            publisher.write(Fused(image, lambda: ir.image, Pair(ir, rgb), None, "test"))
+            publisher.write(Fused(image, ir.image, Pair(ir, rgb), None, "test"))
 
     thread = threading.Thread(target=play)
     thread.start()
