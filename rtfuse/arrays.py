@@ -16,9 +16,9 @@ from rtfuse.align.calibration import Calibration, load_calibration
 from rtfuse.errors import SourceUnreadable
 from rtfuse.fuse.fuser import DEFAULT_FUSER, Fuser
 from rtfuse.fuse.registry import open_fuser
-from rtfuse.thermal.agc import Agc, displayed
+from rtfuse.pipeline.stages import Stages
 from rtfuse.thermal.preprocessing import ThermalFront
-from rtfuse.types import Frame, Image, Stamp, Stream
+from rtfuse.types import Frame, Image, Moment, Stamp, Stream
 
 _NAMES: dict[Stream, str] = {"ir": "thermal", "rgb": "RGB"}
 _COLOUR_LEVELS, _COLOUR_SHARE = 24, 0.02
@@ -54,23 +54,12 @@ def fuse(
     thermal, colour = _image("ir", ir), _image("rgb", rgb)
     _warn_of_doubts(np.asarray(ir), np.asarray(rgb), stretched=calibration is None)
     frame = ThermalFront(freeze=False)(Frame("ir", thermal, 0, 0, Stamp.MEDIA, 0))
+    moment = Moment(frame, Frame("rgb", colour, 0, 0, Stamp.MEDIA, 0))
     aligner = Aligner(frame.shape_hw, (colour.shape[0], colour.shape[1]), _loaded(calibration))
-    name = DEFAULT_FUSER if fuser == "auto" else fuser
     with _lock:
-        opened = _opened(name)
-        opened.prepare(aligner.rgb_hw if aligner.stretched else aligner.ir_hw, aligner.rgb_hw)
-        return opened.fuse(_Shown(frame, aligner), colour)
-
-
-class _Shown:
-    """A thermal frame by the first table of its gain control; see `rtfuse.fuse.ThermalPicture`."""
-
-    def __init__(self, frame: Frame, aligner: Aligner) -> None:
-        self.image, self.table = Agc().shown(frame)
-        self.grid, self.valid, self._aligner = aligner.grid, aligner.valid, aligner
-
-    def __call__(self) -> Image:
-        return self._aligner(displayed(self.image, self.table))
+        stages = Stages(aligner, _opened(DEFAULT_FUSER if fuser == "auto" else fuser))
+        stages.prepare()
+        return stages.process(moment, aligned=False).image
 
 
 @lru_cache(maxsize=8)

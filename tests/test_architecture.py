@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "web": BASE | SERVICES | {"client", "thermal", "wire"},
     "bench": BASE | SERVICES | STAGES | {"client", "config", "pipeline", "wire"},
     "cli": BASE | SERVICES | STAGES | {"bench", "config", "detect", "pipeline", "record", "view", "web", "wire"},
-    "arrays": BASE | {"align", "fuse", "thermal"},  # two arrays through the stages, without a pipeline
+    "arrays": BASE | {"align", "fuse", "pipeline", "thermal"},
     "__init__": BASE | {"arrays", "capture", "client", "fuse"},
     "__main__": {"cli"},
 }

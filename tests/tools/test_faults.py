@@ -1,6 +1,6 @@
 """Every fault of tools/faults.py, played in real time on the real pipeline: what is published, and what never is.
 
-Times are the machine's: these tests allow several times those of docs/measurements.md. What they hold exactly is that no
+Times are the machine's: these tests allow several times those of docs/measurements.md. What they hold exactly: no
 pair is wrong and no old picture is shown as new.
 """
 
