@@ -1,6 +1,7 @@
 # make demo      fuse the synthetic scene, or IR=thermal.mp4 RGB=rgb.mp4, into out/
 # make test      run every test that needs no camera and no GPU
-# make lint      linters and the type checker
+# make lint      linters, the type checker, and the prose
+# make docs      renew docs/api.md from the docstrings
 # make test-packaging  install the wheel, with each extra alone, and run what it is for (minutes)
 # make test-container  build the container and run it (needs podman and mmdebstrap, as root)
 # make test-cameras    test with real V4L2 cameras: the kernel's virtual ones, in an emulated machine (Debian, root once)
@@ -20,7 +21,7 @@ IR ?= synthetic:?duration_s=2
 RGB ?= synthetic:?duration_s=2
 export DEMO = fuse '$(IR)' '$(RGB)' -o out/demo.mp4 --picture out/demo.png --fuser student --force
 
-.PHONY: demo test test-packaging test-container test-cameras lint newest lock clean
+.PHONY: demo test test-packaging test-container test-cameras lint docs newest lock clean
 
 demo: $(VENV)/.demo
 	@mkdir -p out
@@ -43,6 +44,10 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/python tools/prose.py
+
+docs: $(VENV)/.demo
+	$(BIN)/python tools/api_page.py
 
 $(VENV)/.python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "rtfuse needs Python 3.11 or newer: make PYTHON=python3.11 …")'

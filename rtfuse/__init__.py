@@ -1,14 +1,19 @@
 """capture → sync → align → fuse → publish: thermal and RGB in, one fused stream out.
 
-The parts that programs import: `Subscriber` receives fused frames, `StatisticsSubscriber` how the rig is doing,
-`StateSubscriber` what its cameras begin to do, `DetectionsSubscriber` what detectors find; `describe` asks what it is.
-`open_source` and `open_fuser` give single stages, `Frame`, `Pair` and `Fused` are what flows between them.
+Programs import these names (docs/api.md):
+
+- `fuse` fuses two arrays.
+- `Subscriber` receives fused frames; `StatisticsSubscriber`, `StateSubscriber` and `DetectionsSubscriber` receive
+  statistics, the states of the cameras and the boxes of detectors; `describe` asks a rig for its description.
+- `open_source` and `open_fuser` open single stages. `Frame`, `Pair` and `Fused` flow between the stages.
+- `RtfuseError` is the base of all errors.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from rtfuse.arrays import fuse
     from rtfuse.capture.sources import open_source
     from rtfuse.client.messages import DetectionsSubscriber, StateSubscriber, StatisticsSubscriber, describe
     from rtfuse.client.subscriber import Subscriber
@@ -27,6 +32,7 @@ __all__ = [
     "StatisticsSubscriber",
     "Subscriber",
     "describe",
+    "fuse",
     "open_fuser",
     "open_source",
 ]
@@ -44,6 +50,8 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 def __getattr__(name: str) -> object:
     """Import a public name when it is first used: `import rtfuse` itself costs nothing."""
+    if name == "fuse":  # the package, which can be called
+        return import_module("rtfuse.fuse")
     if name not in _HOME:
         raise AttributeError(f"module 'rtfuse' has no attribute {name!r}")
     found = getattr(import_module(f"rtfuse.{_HOME[name]}"), name)

@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "web": BASE | SERVICES | {"client", "thermal", "wire"},
     "bench": BASE | SERVICES | STAGES | {"client", "config", "pipeline", "wire"},
     "cli": BASE | SERVICES | STAGES | {"bench", "config", "detect", "pipeline", "record", "view", "web", "wire"},
-    "__init__": BASE | {"capture", "client", "fuse"},
+    "arrays": BASE | {"align", "fuse", "pipeline", "thermal"},
+    "__init__": BASE | {"arrays", "capture", "client", "fuse"},
     "__main__": {"cli"},
 }
 """Module or package of `rtfuse` → the others that it may import."""

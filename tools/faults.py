@@ -1,6 +1,6 @@
 """Play camera faults on the real pipeline in real time, and report the output.
 
-    python tools/faults.py                # all faults, as the table of the README
+    python tools/faults.py                # all faults, as the table of docs/measurements.md
     python tools/faults.py loss-of-rgb    # one of them
 
 Two small live cameras of 30 Hz play scripted faults; the rest is the pipeline of `rtfuse run`. Each picture carries its

@@ -1,7 +1,13 @@
 """Fuse thermal and RGB on one pixel grid into one RGB image: `open_fuser(name)`.
 
-`networks` are the networks, `engines` what runs them, `deflicker` what holds the fused picture still.
+`networks` are the networks, `engines` what runs them, `deflicker` what holds the fused picture still. The package is
+also the public function `rtfuse.fuse(ir, rgb)`, which lives in `rtfuse.arrays`.
 """
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 from rtfuse.fuse.fuser import DEFAULT_FUSER, STUDENT_WEIGHTS, UFUSER_WEIGHTS, Engine, Fuser, Precision, ThermalPicture
 from rtfuse.fuse.registry import FUSERS, open_fuser
@@ -17,3 +23,14 @@ __all__ = [
     "ThermalPicture",
     "open_fuser",
 ]
+
+
+class _Callable(ModuleType):
+    """Make the package callable: `rtfuse.fuse` is its name and that of the function for two arrays."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Fuse two arrays; see `rtfuse.arrays.fuse`."""
+        return import_module("rtfuse.arrays").fuse(*args, **kwargs)
+
+
+sys.modules[__name__].__class__ = _Callable

@@ -1,23 +1,37 @@
-"""The README's commands, taken from the page and run as they stand, but that a bench takes few and small frames."""
+"""The commands of the README and of docs/commands.md, run as they stand; a bench takes fewer and smaller frames."""
 
 from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import signal
+import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = [
-    [line.split("   #")[0].strip() for line in block.splitlines() if line.startswith("rtfuse")]
-    for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-]
-COMMANDS = [command for block in BLOCKS for command in block]
-CAMERAS = [c for c in COMMANDS if "/dev/" in c]
-VIEWS = [c for c in COMMANDS if c.startswith("rtfuse view")]
-BESIDE = [c for c in COMMANDS if c.endswith("&")]  # the way to a detector's boxes: test_subscribing.py goes it
+PAGES = {name: (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/commands.md")}
+README = PAGES["README.md"]
+LICENCES = (ROOT / "docs/licences.md").read_text(encoding="utf-8")
+DOCS = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+
+
+def shell_blocks(page):
+    """Return the lines of each shell block of a page."""
+    return [block.splitlines() for block in re.findall(r"```sh\n(.*?)```", page, re.DOTALL)]
+
+
+BLOCKS = {
+    f"{name}: {commands[0]}": commands
+    for name, page in PAGES.items()
+    for block in shell_blocks(page)
+    if (commands := [line for line in block if line.startswith("rtfuse") and "/dev/" not in line])
+}
+VIEWS = [c for block in BLOCKS.values() for c in block if c.startswith("rtfuse view")]
+COMMANDS = [c for block in BLOCKS.values() for c in block if c != "rtfuse demo" and c not in VIEWS]
 
 
 @pytest.fixture
@@ -28,17 +42,19 @@ def here(tmp_path):
     return tmp_path
 
 
-def test_the_page_has_an_example_of_every_subcommand():
-    assert {c.split()[1] for c in COMMANDS} == {"run", "record", "fuse", "view", "detect", "bench", "engines", "keys"}
-    assert CAMERAS
+def test_the_readme_fits_on_150_lines():
+    assert len(README.splitlines()) <= 150
+
+
+def test_the_pages_have_an_example_of_every_subcommand_that_needs_no_other():
+    subcommands = {c.split()[1] for block in BLOCKS.values() for c in block}
+    assert subcommands == {"demo", "run", "record", "fuse", "view", "bench", "engines", "keys"}
 
 
 @pytest.mark.usefixtures("usual_ports")
-@pytest.mark.parametrize(
-    "block", [b for b in BLOCKS if set(b) - set(CAMERAS + VIEWS + BESIDE)], ids=lambda block: block[0]
-)
-def test_commands_work_one_after_the_other(rtfuse, here, block):
-    for command in block:
+@pytest.mark.parametrize("name", [name for name, block in BLOCKS.items() if set(block) & set(COMMANDS)])
+def test_commands_work_one_after_the_other(rtfuse, here, name):
+    for command in BLOCKS[name]:
         if command.startswith("rtfuse bench"):
             command = re.sub(r"--frames \d+", "--frames 30 --size 320x240", command)
         done = rtfuse(*shlex.split(command)[1:], cwd=here, literally=True, timeout_s=280)
@@ -46,24 +62,70 @@ def test_commands_work_one_after_the_other(rtfuse, here, block):
 
 
 @pytest.mark.usefixtures("usual_ports")
-def test_viewing_commands_work_beside_a_running_rig(start, rtfuse, here, monkeypatch):
-    start("run", "--ir", "synthetic:", "--rgb", "synthetic:", "--loop").wait_for("publishing")
+def test_the_tour_shows_a_picture_and_ends_with_ctrl_c(start, rtfuse, here, monkeypatch):
+    demo = start("demo", cwd=here)
+    demo.wait_for("http://127.0.0.1:8080")
     monkeypatch.setenv("SDL_VIDEODRIVER", "dummy")
     for command in VIEWS:
         arguments = shlex.split(command)[1:]
         if "--duration" not in arguments and "--frames" not in arguments:
             arguments += ["--frames", "5"]  # the window, which a person would close
+        if "--save" in arguments:
+            arguments += ["--force"]
         done = rtfuse(*arguments, cwd=here)
         assert done.returncode == 0, done.stderr
         assert not done.stdout.startswith("0 frames received")
     assert len(list((here / "out" / "seen").iterdir())) == 10
+    demo.signal(signal.SIGINT)
+    assert demo.end(10) in (0, 130), demo.output
 
 
-@pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\(([\w./]+)\)", README))))
-def test_links_lead_somewhere(target):
-    assert (ROOT / target).exists()
+@pytest.mark.parametrize("name", PAGES)
+def test_every_command_can_be_pasted_into_bash_and_zsh(name):
+    """An interactive zsh takes `#` for a word, and an unquoted pattern without a match for an error."""
+    for line in (line for block in shell_blocks(PAGES[name]) for line in block):
+        unquoted = re.sub(r"'[^']*'", "", line)
+        assert not set(unquoted) & set("?*[]()#~^"), line
+        for shell in filter(shutil.which, ("bash", "zsh")):
+            subprocess.run([shell, "-n", "-c", line], check=True)
 
 
-def test_the_python_example_is_valid(tmp_path):
-    (block,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    compile(block, "README.md", "exec")
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        path, _, anchor = target.partition("#")
+        if path.startswith(("http://", "https://")):
+            continue
+        file = page.parent / path if path else page
+        assert file.exists(), f"{page.name} links to {target}"
+        if anchor and file.suffix == ".md":
+            assert anchor in anchors(file.read_text(encoding="utf-8")), f"{page.name} links to {target}"
+
+
+def anchors(page):
+    """Return the names that a page's headings get: lower case, hyphens for blanks, no other punctuation."""
+    headings = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", re.sub(r"[`*]", "", h).lower()).replace(" ", "-") for h in headings}
+
+
+def test_the_tables_of_licences_name_every_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *(d for extra in project["optional-dependencies"].values() for d in extra)]
+    names = {re.split(r"[\[<>=;~! ]", requirement)[0] for requirement in wanted} - {"rtfuse"}
+    assert len(names) > 20
+    for name in sorted(names):
+        short = name.removesuffix("-cu13")
+        if short.startswith("types-") or short.startswith("pytest-"):
+            continue  # stubs and plugins, under the licence of what they are for
+        for page, text in (("README.md", README), ("docs/licences.md", LICENCES)):
+            assert re.search(rf"(?<![\w-]){re.escape(short)}(?![\w-])", text, re.IGNORECASE), f"{page}: {short}"
+    assert "x264" in README
+    assert "GPL" in README
+
+
+def test_the_python_examples_are_valid():
+    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert len(blocks) == 2
+    for block in blocks:
+        compile(block, "README.md", "exec")

@@ -1,0 +1,140 @@
+"""Fuse two arrays as `rtfuse fuse a.png b.png` fuses two files: the public function `rtfuse.fuse`."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from rtfuse.align.aligner import Aligner
+from rtfuse.align.calibration import Calibration, load_calibration
+from rtfuse.errors import SourceUnreadable
+from rtfuse.fuse.fuser import DEFAULT_FUSER, Fuser
+from rtfuse.fuse.registry import open_fuser
+from rtfuse.pipeline.stages import Stages
+from rtfuse.thermal.preprocessing import ThermalFront
+from rtfuse.types import Frame, Image, Moment, Stamp, Stream
+
+_NAMES: dict[Stream, str] = {"ir": "thermal", "rgb": "RGB"}
+_COLOUR_LEVELS, _COLOUR_SHARE = 24, 0.02
+"""An image has colour if more than this share of its pixels has channels further apart than this many levels."""
+_lock = threading.Lock()
+"""A fuser fuses one pair at a time."""
+
+
+def fuse(
+    ir: npt.ArrayLike,
+    rgb: npt.ArrayLike,
+    *,
+    fuser: str = "auto",
+    calibration: str | Path | Calibration | None = None,
+) -> Image:
+    """Fuse a thermal and an RGB image of one moment; return (H, W, 3) uint8 RGB on the RGB image's grid.
+
+    The result equals that of `rtfuse fuse ir.png rgb.png -o fused.png`, bit for bit.
+
+    - `ir`: (h, w) uint8, or uint16 counts, which the gain control maps to 8 bits. (h, w, 1) is the same. Of a colour
+      image (h, w, 3 or 4) only the brightness is used, with a warning.
+    - `rgb`: (H, W, 3) uint8 in R, G, B order. OpenCV's images are B, G, R: reverse them with `image[..., ::-1]`. Alpha
+      is dropped, a grey image gets three channels, and of 16 bits the upper eight are used.
+    - `fuser`: a name of `open_fuser`. `auto` is `ufuser`, as for `rtfuse fuse`: one picture may take its time.
+    - `calibration`: a file of `calib`, or a loaded `Calibration`. Without it thermal is stretched to (H, W).
+
+    The fuser stays open, so that the next call is fast. Calls may come from any thread; they fuse one after another.
+    Neither array is changed.
+
+    Raises SourceUnreadable (also a ValueError) for an array that is not an image of 8 or 16 bits, CalibrationError for
+    a calibration of other sizes, UnknownFuser, WeightsMissing or EngineUnavailable.
+    """
+    thermal, colour = _image("ir", ir), _image("rgb", rgb)
+    _warn_of_doubts(np.asarray(ir), np.asarray(rgb), stretched=calibration is None)
+    frame = ThermalFront(freeze=False)(Frame("ir", thermal, 0, 0, Stamp.MEDIA, 0))
+    moment = Moment(frame, Frame("rgb", colour, 0, 0, Stamp.MEDIA, 0))
+    aligner = Aligner(frame.shape_hw, (colour.shape[0], colour.shape[1]), _loaded(calibration))
+    with _lock:
+        stages = Stages(aligner, _opened(DEFAULT_FUSER if fuser == "auto" else fuser))
+        stages.prepare()
+        return stages.process(moment, aligned=False).image
+
+
+@lru_cache(maxsize=8)
+def _opened(name: str) -> Fuser:
+    return open_fuser(name)
+
+
+def _loaded(calibration: str | Path | Calibration | None) -> Calibration | None:
+    """Return a calibration, loaded if it is a file's name; warn if its own verdict is `fail`."""
+    if calibration is None:
+        return None
+    loaded = calibration if isinstance(calibration, Calibration) else load_calibration(calibration)
+    if loaded.quality is not None and loaded.quality.verdict == "fail":
+        error = f"{loaded.quality.pair_error_px:.1f} px"
+        warnings.warn(f"the calibration is not good: {error} between the pictures; see calib report", stacklevel=4)
+    return loaded
+
+
+def _image(stream: Stream, given: npt.ArrayLike) -> Image:
+    """Return an image that a `Frame` of the stream takes, contiguous. Raises SourceUnreadable."""
+    image = np.asarray(given)
+    _check(stream, image)
+    image = np.ascontiguousarray(image, image.dtype.newbyteorder("="))
+    if stream == "ir":
+        plane = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
+        return plane if plane.ndim == 2 else _decoded(plane, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
+    if image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
+        return image
+    return cv2.cvtColor(_decoded(image, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+
+
+def _check(stream: Stream, image: Image) -> None:
+    """Raise SourceUnreadable for an array that is not an image, saying what to do."""
+    name, shape = _NAMES[stream], image.shape
+    want = "(H, W) uint8 or uint16" if stream == "ir" else "(H, W, 3) uint8 in R, G, B order"
+    found = f"{name} must be {want}, got {shape} {image.dtype}"
+    if image.ndim == 3 and shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4):
+        raise SourceUnreadable(f"{found}: put the channels last, for example with numpy.moveaxis(image, 0, -1)")
+    if image.ndim not in (2, 3) or (image.ndim == 3 and shape[2] not in (1, 3, 4)):
+        raise SourceUnreadable(f"{found}: give one image")
+    if 0 in shape:
+        raise SourceUnreadable(f"{found}: the array is empty")
+    if image.dtype.kind != "u" or image.dtype.itemsize > 2:
+        hint = "scale its range to 0 to 255 and convert with .astype(numpy.uint8)"
+        if image.dtype.kind == "f" and not np.isfinite(image).all():
+            hint = f"it has values that are not finite; replace them, {hint}"
+        raise SourceUnreadable(f"{found}: {hint}" + (", or give the camera's counts as uint16" * (stream == "ir")))
+
+
+def _decoded(image: Image, flags: int) -> Image:
+    """Return an RGB, RGBA or grey image as OpenCV reads a PNG file of it, which converts it on the way."""
+    order = {3: cv2.COLOR_RGB2BGR, 4: cv2.COLOR_RGBA2BGRA}.get(image.shape[2] if image.ndim == 3 else 1)
+    done, png = cv2.imencode(".png", image if order is None else cv2.cvtColor(image, order))
+    decoded = cv2.imdecode(png, flags)
+    assert done
+    assert decoded is not None
+    return decoded
+
+
+def _warn_of_doubts(ir: Image, rgb: Image, *, stretched: bool) -> None:
+    """Warn of images that look swapped or turned, and of thermal in colour."""
+    (h, w), (rows, columns) = ir.shape[:2], rgb.shape[:2]
+    if stretched and (w - h) * (columns - rows) < 0:
+        sizes = f"thermal is {w}x{h} and RGB {columns}x{rows}"
+        warnings.warn(f"{sizes}: one of them seems to be turned by 90 degrees, and thermal is stretched", stacklevel=4)
+    if not _has_colour(ir):
+        return
+    if _has_colour(rgb):
+        warnings.warn("thermal is in colour: only its brightness is used; give counts or white-hot luma", stacklevel=4)
+    else:
+        warnings.warn("RGB has no colour and thermal has: the call is rtfuse.fuse(ir, rgb)", stacklevel=4)
+
+
+def _has_colour(image: Image) -> bool:
+    if image.ndim == 2 or image.shape[2] == 1:
+        return False
+    small = image[::4, ::4, :3].astype(np.int32) >> (8 * (image.dtype.itemsize - 1))
+    return float((small.max(axis=2) - small.min(axis=2) > _COLOUR_LEVELS).mean()) > _COLOUR_SHARE
