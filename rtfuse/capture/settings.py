@@ -12,7 +12,7 @@ from rtfuse.settings import Count, Positive, Section
 
 
 class Camera(Section, frozen=True):
-    """One stream. `offset_ms` is added to its capture times; `fps`, `size` (w, h) and `format` are asked of it.
+    """Configure one stream. `offset_ms` is added to its times; `fps`, `size` (w, h) and `format` are asked of it.
 
     `controls` are set on a V4L2 camera by their names (`rtfuse probe` lists them). `timeout_ms` without a frame makes a
     live source be opened again. `freeze`: take pictures repeated bit for bit for a frozen camera's; null: where the
@@ -31,7 +31,7 @@ class Camera(Section, frozen=True):
 
 
 class Playback(Section, frozen=True):
-    """How recordings are played: times real time, or `max`; and whether they start again at their end."""
+    """Play recordings at `speed` times real time, or as fast as possible (`max`); again and again if `loop`."""
 
     speed: Positive | Literal["max"] = 1.0
     loop: bool = False
