@@ -167,6 +167,33 @@ class Pair(Moment):
     skew_ns: int = 0
 
 
+@dataclass(slots=True, eq=False)
+class ThermalPicture:
+    """One thermal frame as displayed, with its place on the RGB grid.
+
+    - `image`: (h, w) uint8 or uint16.
+    - `table`: (65536,) uint8, the display luma of every count; None for uint8.
+    - `grid`: (H, W, 2) float32, the place of each RGB pixel in the thermal image, from -1 (centre of the first pixel)
+      to 1 (centre of the last); None: the same pixel, or stretched.
+    - `valid`: (H, W) uint8, 255 where thermal reaches; None: everywhere.
+    - `warp`: computes the picture on the RGB grid, (H, W) uint8.
+    - `aligned`: that picture, None until the first call.
+    """
+
+    image: Image
+    table: Image | None
+    grid: Image | None
+    valid: Image | None
+    warp: Callable[[], Image]
+    aligned: Image | None = None
+
+    def __call__(self) -> Image:
+        """Return the picture on the RGB grid, (H, W) uint8, computed once."""
+        if self.aligned is None:
+            self.aligned = self.warp()
+        return self.aligned
+
+
 Mode = Literal["fused", "rgb", "ir", "held"]
 """What an output shows: both streams; one of them alone; or an earlier output again, as nothing newer is there."""
 
@@ -210,6 +237,25 @@ class Fused:
         if self.aligned is None:
             raise ValueError("this frame has no aligned thermal plane: the sink's `wants_aligned` was False")
         return self.aligned
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """One moment on its way through the stages; each stage reads it, and fills in or exchanges a part.
+
+    - `moment`: the frames.
+    - `aligned_wanted`: True if the result must have the aligned thermal plane.
+    - `thermal`: the thermal picture for display; None without a thermal frame.
+    - `image`: the fused picture, (H, W, 3) uint8 RGB.
+    """
+
+    moment: Moment
+    aligned_wanted: bool = True
+    thermal: ThermalPicture | None = None
+    image: Image | None = None
+
+
+Stage = Callable[[Work], None]
 
 
 @dataclass(frozen=True, slots=True)

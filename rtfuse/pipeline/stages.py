@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -19,31 +18,12 @@ from rtfuse.fuse import Fuser
 from rtfuse.fuse.deflicker import Deflicker
 from rtfuse.observe.logs import event
 from rtfuse.thermal.agc import Agc, displayed
-from rtfuse.types import Frame, Fused, Image, Mode, Moment, PlacedSpot, Spot
+from rtfuse.types import Frame, Fused, Image, Mode, Moment, PlacedSpot, Spot, Stage, ThermalPicture, Work
 
 _log = logging.getLogger("rtfuse.pipeline")
 Size = tuple[int, int]
 Fit = Callable[[Size, Size], Aligner]
 """Make an aligner for thermal and RGB pictures of these sizes (h, w). Raises CalibrationError."""
-
-
-@dataclass(slots=True)
-class Work:
-    """One moment on its way through the stages; each stage reads it and fills in or exchanges its part.
-
-    - `moment`: the frames.
-    - `aligned_wanted`: True if the result must have the aligned thermal plane.
-    - `thermal`: the thermal picture for display, None without a thermal frame.
-    - `image`: the fused picture, (H, W, 3) uint8 RGB.
-    """
-
-    moment: Moment
-    aligned_wanted: bool = True
-    thermal: DisplayedThermal | None = None
-    image: Image | None = None
-
-
-Stage = Callable[[Work], None]
 
 
 class Stages:
@@ -68,7 +48,7 @@ class Stages:
         self._deflicker = Deflicker() if config.fuse.steady else None
         self._fit, self._done = fit, done
         self._unfit: dict[tuple[Size, Size], CalibrationError] = {}
-        self._thermal: DisplayedThermal | None = None
+        self._thermal: tuple[Frame, ThermalPicture] | None = None
         self._unreached: Image | None = None
         self._chain: list[tuple[str, Stage]] = [
             ("thermal", self._show),
@@ -120,11 +100,19 @@ class Stages:
         aligner = self.aligner
         self.fuser.prepare(aligner.rgb_hw if aligner.stretched else aligner.ir_hw, aligner.rgb_hw)
 
-    def thermal(self, ir: Frame) -> DisplayedThermal:
+    def thermal(self, ir: Frame) -> ThermalPicture:
         """Return the thermal frame as displayed; the same for every moment that it is part of."""
-        if self._thermal is None or self._thermal.frame is not ir:
-            self._thermal = DisplayedThermal(ir, *self.agc.shown(ir), self.aligner)
-        return self._thermal
+        if self._thermal is None or self._thermal[0] is not ir:
+            (image, table), aligner = self.agc.shown(ir), self.aligner
+
+            def warp() -> Image:
+                try:
+                    return aligner(displayed(image, table))
+                except Exception as e:
+                    raise named("align", e) from e
+
+            self._thermal = ir, ThermalPicture(image, table, aligner.grid, aligner.valid, warp)
+        return self._thermal[1]
 
     def _show(self, work: Work) -> None:
         if work.moment.ir is not None:
@@ -172,24 +160,3 @@ class Stages:
 
 _FUSED: Mode = "fused"
 _IR: Mode = "ir"
-
-
-class DisplayedThermal:
-    """One thermal frame as displayed, with its place on the RGB grid; see `rtfuse.fuse.ThermalPicture`.
-
-    `aligned` is the picture on the RGB grid, (H, W) uint8; None until a call computes it.
-    """
-
-    def __init__(self, frame: Frame, image: Image, table: Image | None, aligner: Aligner) -> None:
-        self.frame, self.image, self.table = frame, image, table
-        self.grid, self.valid, self._aligner = aligner.grid, aligner.valid, aligner
-        self.aligned: Image | None = None
-
-    def __call__(self) -> Image:
-        """Return the picture on the RGB grid, (H, W) uint8."""
-        if self.aligned is None:
-            try:
-                self.aligned = self._aligner(displayed(self.image, self.table))
-            except Exception as e:
-                raise named("align", e) from e
-        return self.aligned

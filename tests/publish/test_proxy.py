@@ -291,10 +291,10 @@ def test_the_configuration_is_read_and_the_command_line_wins(tmp_path):
 def test_what_a_rig_is_and_does_passes_too():
     w, h = 64, 48
     camera = CameraAbout(uri="synthetic:", width=w, height=h, dtype="uint8", live=True, rate_hz=30.0, coding=None)
-    first, second = (About("1", fuser, {"ir": camera}) for fuser in ("one", "two"))
+    abouts = [About("1", fuser, {"ir": camera}) for fuser in ("one", "two")]
     with (
-        rig("truck-1", about=lambda: first) as one,
-        rig("truck-2", about=lambda: second) as two,
+        rig("truck-1", about=lambda: abouts[0]) as one,
+        rig("truck-2", about=lambda: abouts[1]) as two,
         proxy({"truck-1": one.endpoint, "truck-2": two.endpoint}) as joined,
     ):
         for name, fuser in (("truck-2", "two"), ("truck-1", "one"), ("truck-1", "one")):
