@@ -105,7 +105,7 @@ def _slug(text: str) -> str:
 
 
 class Node:
-    """An open capture node; closing it ends its streaming."""
+    """Own an open capture node; closing it ends its streaming."""
 
     def __init__(self, path: str, mode: int = os.O_RDWR) -> None:
         if sys.platform != "linux":

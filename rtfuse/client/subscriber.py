@@ -21,7 +21,7 @@ _H264_QUEUE = 64
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Received:
-    """One frame.
+    """Hold one received frame.
 
     `image`: read-only, (H, W, 3) uint8 RGB, or (H, W) uint8 or uint16 of a gray plane.
     `header`: its numbers and times.

@@ -42,7 +42,7 @@ _STAGE_EDGES_MS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 33.0, 50.0, 100.0, 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A histogram at one moment: the upper edge of each bin in ms (the last: inf) with its count, and the sum in ms."""
+    """Hold a histogram: the upper edge of each bin in ms (the last: inf) with its count, and the sum in ms."""
 
     bins: tuple[tuple[float, int], ...] = ()
     sum_ms: float = 0.0

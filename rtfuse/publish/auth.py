@@ -134,7 +134,7 @@ class Authenticator:
 
         ZeroMQ asks for authorisation when a client connects, never again, and cannot drop a single one. So the endpoint
         is taken down, which ends all its sessions, and put up again: the others are back within a reconnection, the
-        revoked one is refused. Costs nothing while nobody was revoked, and never waits.
+        revoked one is refused. It does nothing while no key was revoked, and never waits.
         """
         if not self.stale(socket):
             return
@@ -151,10 +151,12 @@ class Authenticator:
             bound.tries += 1
             if bound.tries % _TELL_TRIES == 0:
                 why = zmq.strerror(e.errno or 0)
-                event(_log, logging.ERROR, "rebind", f"{bound.endpoint} cannot be bound again, nobody receives: {why}")
+                event(
+                    _log, logging.ERROR, "rebind", f"{bound.endpoint} cannot be bound again, no client receives: {why}"
+                )
 
     def release(self, socket: zmq.Socket[Any]) -> None:
-        """Forget a socket before it is closed, from its own thread; one that is not known is none of ours."""
+        """Forget a socket before it is closed, from its own thread; ignore an unknown one."""
         bound = self._bound.pop(socket, None)
         if bound is not None:
             socket.monitor(None, 0)

@@ -154,8 +154,8 @@ class Endpoint:
         return None if key is None else prefix[: len(key)]
 
     def _count(self, key: bytes) -> int:
-        everybody = (*self._peers.values(), self._old)
-        return sum(any(_meets(prefix, key) for prefix in prefixes) for prefixes in everybody)
+        peers = (*self._peers.values(), self._old)
+        return sum(any(_meets(prefix, key) for prefix in prefixes) for prefixes in peers)
 
     def close(self) -> None:
         """Give the last messages a moment to leave, then close."""

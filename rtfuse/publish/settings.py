@@ -20,7 +20,7 @@ class Endpoint(Section, frozen=True):
 
 
 class Publish(Section, frozen=True):
-    """The ZeroMQ output; `endpoint: null` publishes nothing. `endpoints`, where there are any, take its place.
+    """Configure the ZeroMQ output; `endpoint: null` publishes nothing. A list of `endpoints` replaces it.
 
     `planes` are published each under its own topic, `topic` is the fused picture's. `h264_kbps: null` keeps the quality
     constant instead of the rate. See docs/publishing.md. `keys` is a folder of `rtfuse keys`: with it TCP is encrypted,

@@ -54,7 +54,7 @@ def consecutive_parts(path: Path) -> Iterator[Path]:
 
 @dataclass(frozen=True, slots=True)
 class FrameTimes:
-    """One line of the text track.
+    """Keep the times of one frame: one line of the text track.
 
     `number`: the frame's packet in its video track of this part, from 0.
     `t_ns`, `arrival_ns`: capture and arrival in nanoseconds of the local monotonic clock.

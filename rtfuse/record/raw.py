@@ -99,7 +99,7 @@ class RawRecorder:
         if path.suffix.lower() != SUFFIX:
             raise OutputUnwritable(f"recording {path}: it becomes a Matroska file, so its name must end in {SUFFIX}")
         if not path.parent.is_dir():
-            raise OutputUnwritable(f"recording {path}: there is no folder {path.parent}")
+            raise OutputUnwritable(f"recording {path}: folder {path.parent} does not exist; make it, or choose another")
         old = existing_parts(path)
         if old and not force:
             raise OutputExists(f"recording {old[0]} exists; choose another name or give --force")

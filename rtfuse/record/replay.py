@@ -119,7 +119,7 @@ def _track(container: InputContainer, stream: Stream) -> VideoStream:
     for video in container.streams.video:
         if video.metadata.get("title") == VIDEO_TITLES[stream]:
             return video
-    raise ValueError(f"there is no track {VIDEO_TITLES[stream]}")
+    raise ValueError(f"track {VIDEO_TITLES[stream]} is missing")
 
 
 def _times(packet: Any, stream: Stream) -> list[FrameTimes]:

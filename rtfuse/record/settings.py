@@ -8,7 +8,7 @@ from rtfuse.settings import NotNegative, Positive, Section
 
 
 class Record(Section, frozen=True):
-    """A file to record fused video to; `side_by_side` puts both sources next to it."""
+    """Record fused video to a file; `side_by_side` puts both sources to its left."""
 
     path: str | None = None
     side_by_side: bool = False
@@ -16,9 +16,9 @@ class Record(Section, frozen=True):
 
 
 class Raw(Section, frozen=True):
-    """A file to record both streams to as the cameras send them, for `--replay`; see `rtfuse.record.raw.RawRecorder`.
+    """Record both streams to a file as the cameras send them, for `--replay`; see `rtfuse.record.raw.RawRecorder`.
 
-    Thermal is lossless; `rgb_codec` is RGB's. A new part is begun after `split_s` or `split_mb`; recording ends when
+    Thermal is lossless; `rgb_codec` is RGB's. A new part begins after `split_s` or `split_mb`; recording ends when
     less than `reserve_mb` is free on the disk.
     """
 

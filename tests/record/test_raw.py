@@ -152,7 +152,7 @@ def test_a_recording_is_not_overwritten_without_a_word(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "fault"), [("a.mp4", "must end in .mkv"), ("none/a.mkv", "there is no folder"), ("dir.mkv", "exists")]
+    ("name", "fault"), [("a.mp4", "must end in .mkv"), ("none/a.mkv", "does not exist"), ("dir.mkv", "exists")]
 )
 def test_a_wrong_name_is_an_error(tmp_path, name, fault):
     (tmp_path / "dir.mkv").mkdir()
