@@ -1,4 +1,4 @@
-"""Guess which board a picture shows, for the error about a wrong `--board`."""
+"""Guess the board in a picture, for the error about a wrong `--board`."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _charuco(grey: Image) -> str | None:
 
 
 def _charuco_size(ids: Image, centres: Image) -> tuple[int, int] | None:
-    """Return columns and rows of the ChArUco board on which markers `ids` (N,) lie at `centres` (N, 2).
+    """Return columns and rows of the ChArUco board with the markers `ids` (N,) at `centres` (N, 2).
 
     Markers fill every second square, row by row; only the right number of columns puts them on a plane.
     """
@@ -126,7 +126,7 @@ def _discs(grey: Image) -> tuple[str | None, bool]:
 
 
 def _is_whole(cells: Image, xy: Image, hw: tuple[int, ...], margin: float) -> bool:
-    """Return True if the grid with a margin, in steps, lies inside the picture; else a row may lie outside it."""
+    """Return True if the grid with a margin, in steps, lies inside the picture; otherwise a row may be outside."""
     H, _ = cv2.findHomography(cells.astype(float), xy)
     if H is None:
         return False

@@ -109,7 +109,7 @@ def read_points(path: str | Path) -> tuple[Image, Image]:
             row = []
         if len(row) != 4 or not np.isfinite(row).all():
             raise CalibrationError(
-                f"point file {path}, line {number}: want ir_x,ir_y,rgb_x,rgb_y, found {line.strip()!r}"
+                f"point file {path}, line {number}: expected ir_x,ir_y,rgb_x,rgb_y, found {line.strip()!r}"
             )
         rows.append(row)
     table = np.array(rows, float).reshape(-1, 4)

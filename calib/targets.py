@@ -17,7 +17,7 @@ Count = Annotated[int, msgspec.Meta(ge=2, le=100)]
 Metres = Annotated[float, msgspec.Meta(gt=0, le=10)]
 _UNITS = {"mm": 1e-3, "cm": 1e-2, "m": 1.0}
 _WANT = (
-    "want KIND:COLSxROWS:SPACING with a unit, e.g. checkerboard:9x6:25mm (inner corners, side of a square), "
+    "expected KIND:COLSxROWS:SPACING with a unit, e.g. checkerboard:9x6:25mm (inner corners, side of a square), "
     "circles:7x5:30mm or acircles:4x11:20mm (centre to centre; a diameter may follow), charuco:7x5:30mm:22mm (squares, "
     "their side, the markers' side)"
 )

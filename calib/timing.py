@@ -85,7 +85,7 @@ def _smooth(image: Image) -> Image:
 
 
 def _move(before: Image, after: Image) -> Image:
-    """Return (dx, dy, turn) of what most of a picture did: Lucas and Kanade's flow, and what its points agree on."""
+    """Return the motion (dx, dy, turn) that most points of a picture agree on, by the flow of Lucas and Kanade."""
     h, w = before.shape
     points = cv2.goodFeaturesToTrack(before, 300, 0.003, w / 60, blockSize=7)
     if points is None or len(points) < 8:

@@ -83,8 +83,8 @@ def session_camera(session: Session, stream: Stream, path: Path) -> Camera:
     if camera.size_wh != session.size_wh(stream):
         (w, h), (sw, sh) = camera.size_wh, session.size_wh(stream)
         raise CalibrationError(
-            f"{path} is for a camera of {w}x{h}, but the session's {NAMES[stream]} pictures are {sw}x{sh}: "
-            "is it the other camera's?"
+            f"{path} is for a camera of {w}x{h}, but the session's {NAMES[stream]} pictures are {sw}x{sh}; give the "
+            f"{NAMES[stream]} camera's file"
         )
     return camera
 

@@ -1,4 +1,4 @@
-"""Search where thermal lies in the RGB picture, over turn, scale and shift, at a low resolution.
+"""Search the position of thermal in the RGB picture, over turn, scale and shift, at a low resolution.
 
 One Fourier transform for each turn and scale compares all shifts at once.
 """
@@ -23,7 +23,7 @@ _TURNS_DEG = (-9.0, -6.0, -3.0, 0.0, 3.0, 6.0, 9.0)
 NEAR = (0.87, 0.93, 1.0, 1.07, 1.15), _TURNS_DEG
 """Scales and turns of the first search, about the start."""
 WIDE = tuple(np.geomspace(0.35, 1.75, 19)), (-8.0, -4.0, 0.0, 4.0, 8.0)
-"""Scales and turns of the second search, used where the first one found nothing."""
+"""Scales and turns of the second search, used after the first one failed."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -138,7 +138,7 @@ def test_boards_are_named_as_text():
         "circles:7x5:0mm",
         "circles:7x5:30mm:50mm",
     ):
-        with pytest.raises(ConfigError, match="want KIND:COLSxROWS:SPACING"):
+        with pytest.raises(ConfigError, match="expected KIND:COLSxROWS:SPACING"):
             parse_board(wrong)
     assert np.allclose(parse_board("acircles:2x2:10mm").points[:, :2], [[0, 0], [0.02, 0], [0.01, 0.01], [0.03, 0.01]])
 

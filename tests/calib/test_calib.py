@@ -254,7 +254,7 @@ def test_a_homography_through_points_says_how_good_it_is(tmp_path):
         with pytest.raises(CalibrationError, match=why):
             fitted(*wrong)
     (tmp_path / "p.csv").write_text("1,2,3\n")
-    with pytest.raises(CalibrationError, match="line 1: want ir_x"):
+    with pytest.raises(CalibrationError, match="line 1: expected ir_x"):
         read_points(tmp_path / "p.csv")
     with pytest.raises(CalibrationError, match=r"absent\.csv"):
         read_points(tmp_path / "absent.csv")

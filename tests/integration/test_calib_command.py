@@ -170,7 +170,7 @@ def test_bad_footage_never_makes_a_file(footage_of_boards, calibrated, tmp_path)
     for args, why in (
         (("--ir", rgb, "--rgb", ir, "--board", BOARD), "have no colour: are the streams swapped"),
         (("--ir", ir, "--rgb", rgb, "--board", "charuco:7x5:30mm:22mm"), "seem to show checkerboard:9x6"),
-        (("--ir", ir, "--rgb", rgb, "--board", "checkerboard:9x6"), "want KIND:COLSxROWS:SPACING"),
+        (("--ir", ir, "--rgb", rgb, "--board", "checkerboard:9x6"), "expected KIND:COLSxROWS:SPACING"),
         (("--board", BOARD), "use --ir and --rgb"),
         (("--ir", tmp_path / "absent.mkv", "--board", BOARD), "absent.mkv"),
     ):
@@ -180,7 +180,7 @@ def test_bad_footage_never_makes_a_file(footage_of_boards, calibrated, tmp_path)
     out = tmp_path / "c.yaml"
     assert "make it with calib boards" in calib("stereo", tmp_path, "-o", out, status=2)
     swapped = ("--ir-camera", calibrated / "session" / "rgb.yaml", "--rgb-camera", calibrated / "session" / "ir.yaml")
-    assert "is it the other camera's" in calib("stereo", calibrated / "session", *swapped, "-o", out, status=2)
+    assert "give the thermal camera's file" in calib("stereo", calibrated / "session", *swapped, "-o", out, status=2)
     unrelated = ("--ir", ir, "--rgb", "synthetic:?seed=7&duration_s=3", "--frames", "2")
     assert "could not be registered" in calib("register", *unrelated, "-o", out, status=2)
     assert not out.exists()
