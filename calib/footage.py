@@ -15,7 +15,7 @@ from rtfuse.capture import open_source
 from rtfuse.errors import CalibrationError, ConfigError, SourceLost
 from rtfuse.pipeline.queues import Inbox, LiveInbox, OrderedInbox
 from rtfuse.sync.pairer import Pairer
-from rtfuse.types import Frame, Image, Pair, Source, Stream
+from rtfuse.types import Frame, Image, Source, Stream
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -108,7 +108,7 @@ class Footage:
         self._stack.callback(inbox.stop)
         while not inbox.over:
             for pair in inbox.take(0.1):
-                if isinstance(pair, Pair):
+                if pair.ir is not None and pair.rgb is not None:
                     yield Moment(pair.ir, pair.rgb)
 
 

@@ -95,3 +95,12 @@ class Interrupted(RtfuseError):
     """Ctrl-C or SIGTERM ended a job that is only of use when it is complete."""
 
     exit_status = 130
+
+
+def named(stage: str, error: Exception) -> Exception:
+    """Return an error that names the stage; an `RtfuseError` is returned as it is."""
+    if isinstance(error, RtfuseError):
+        return error
+    failed = StageFailed(f"{stage} failed: {type(error).__name__}: {error}")
+    failed.__cause__ = error
+    return failed

@@ -14,6 +14,11 @@ from rtfuse.errors import ConfigError
 
 S = TypeVar("S", bound=msgspec.Struct)
 
+
+class Section(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Base of all settings: keyword-only, immutable, unknown keys refused."""
+
+
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]

@@ -1,4 +1,4 @@
-"""What flows through the pipeline: `Frame` → `Pair` → `Fused`, and the protocols of its two ends."""
+"""Define the data that flows through the pipeline, `Frame` → `Moment` → `Fused`, and the protocols of its ends."""
 
 from __future__ import annotations
 
@@ -114,31 +114,82 @@ class Frame:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Pair:
-    """A thermal and an RGB frame of the same moment; `reused` if the IR frame was in an earlier pair."""
+class Moment:
+    """Frames of one moment: a `Pair`, or the frame of one stream while the other is missing.
+
+    `reused` is True if the IR frame was in an earlier moment. `skew_ns` is the capture time of IR minus that of RGB,
+    after the cameras' constant offsets; None without both. Raises ValueError if there is no frame.
+    """
+
+    ir: Frame | None = None
+    rgb: Frame | None = None
+    reused: bool = False
+    skew_ns: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.ir is None and self.rgb is None:
+            raise ValueError("a moment must have a frame of IR or RGB, got neither")
+
+    @classmethod
+    def alone(cls, frame: Frame) -> Moment:
+        """Return the moment of one frame, whose partner is missing."""
+        return Moment(ir=frame) if frame.stream == "ir" else Moment(rgb=frame)
+
+    @property
+    def complete(self) -> bool:
+        """True if both frames are there."""
+        return self.ir is not None and self.rgb is not None
+
+    @property
+    def frames(self) -> tuple[Frame, ...]:
+        """The frames that are there, IR first."""
+        return tuple(frame for frame in (self.ir, self.rgb) if frame is not None)
+
+    @property
+    def leader(self) -> Frame:
+        """The frame that gives the output its time: RGB's, or else IR's."""
+        return self.frames[-1]
+
+    def frame(self, stream: Stream) -> Frame | None:
+        """Return the frame of a stream; None if it is missing."""
+        return self.ir if stream == "ir" else self.rgb
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pair(Moment):
+    """A moment with both frames: thermal and RGB that show the same scene."""
 
     ir: Frame
     rgb: Frame
     reused: bool = False
     skew_ns: int = 0
-    """Capture time of IR minus that of RGB, after the cameras' constant offsets."""
-
-    @property
-    def leader(self) -> Frame:
-        """The frame that gives the output its time: RGB's."""
-        return self.rgb
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Alone:
-    """A frame of the one stream that is there, while the other is missing."""
+@dataclass(slots=True, eq=False)
+class ThermalPicture:
+    """One thermal frame as displayed, with its place on the RGB grid.
 
-    frame: Frame
+    - `image`: (h, w) uint8 or uint16.
+    - `table`: (65536,) uint8, the display luma of every count; None for uint8.
+    - `grid`: (H, W, 2) float32, the place of each RGB pixel in the thermal image, from -1 (centre of the first pixel)
+      to 1 (centre of the last); None: the same pixel, or stretched.
+    - `valid`: (H, W) uint8, 255 where thermal reaches; None: everywhere.
+    - `warp`: computes the picture on the RGB grid, (H, W) uint8.
+    - `aligned`: that picture, None until the first call.
+    """
 
-    @property
-    def leader(self) -> Frame:
-        """The frame that gives the output its time."""
-        return self.frame
+    image: Image
+    table: Image | None
+    grid: Image | None
+    valid: Image | None
+    warp: Callable[[], Image]
+    aligned: Image | None = None
+
+    def __call__(self) -> Image:
+        """Return the picture on the RGB grid, (H, W) uint8, computed once."""
+        if self.aligned is None:
+            self.aligned = self.warp()
+        return self.aligned
 
 
 Mode = Literal["fused", "rgb", "ir", "held"]
@@ -156,18 +207,22 @@ class PlacedSpot:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fused:
-    """The result for one pair, or for the one stream that is there.
+    """One fused picture and the moment that it shows.
 
-    `image` is (H, W, 3) uint8 RGB on the RGB camera's grid. `aligned` gives the thermal image on the same grid, which
-    not every fuser needs and not every consumer asks for. `valid` is (H, W) uint8, 255 where thermal reaches, 0 where
-    the output is RGB alone, between them on the seam; None means thermal reaches everywhere. `fuser` names the method,
-    `mode` what was done; `states` what each stream is doing (see `rtfuse.observe.health`). `spots` are the hottest and
-    coldest pixel of a radiometric thermal frame, their places in pixels of `image`, possibly outside of it.
+    - `image`: (H, W, 3) uint8 RGB on the RGB camera's grid.
+    - `aligned`: thermal on the same grid, (H, W) uint8; None where neither the fuser nor a sink needed it.
+    - `pair`: the frames that were fused.
+    - `valid`: (H, W) uint8, 255 where thermal reaches, 0 where the output is RGB alone, between them on the seam; None
+      means thermal reaches everywhere.
+    - `fuser`: the method's name.
+    - `mode`: the streams that the picture shows.
+    - `states`: the state of each stream (see `rtfuse.observe.health`).
+    - `spots`: the hottest and coldest pixel of a radiometric thermal frame, in pixels of `image`, possibly outside it.
     """
 
     image: Image
-    aligned: Callable[[], Image]
-    pair: Pair | Alone
+    aligned: Image | None
+    pair: Moment
     valid: Image | None
     fuser: str
     mode: Mode = "fused"
@@ -176,8 +231,29 @@ class Fused:
 
     @property
     def ir(self) -> Image:
-        """The thermal image on RGB's grid, (H, W) uint8."""
-        return self.aligned()
+        """Thermal on RGB's grid, (H, W) uint8. Raises ValueError if it was not computed; see `Sink`."""
+        if self.aligned is None:
+            raise ValueError("this frame has no aligned thermal plane: the sink's `wants_aligned` was False")
+        return self.aligned
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """One moment on its way through the stages; each stage reads it, and fills in or exchanges a part.
+
+    - `moment`: the frames.
+    - `aligned_wanted`: True if the result must have the aligned thermal plane.
+    - `thermal`: the thermal picture for display; None without a thermal frame.
+    - `image`: the fused picture, (H, W, 3) uint8 RGB.
+    """
+
+    moment: Moment
+    aligned_wanted: bool = True
+    thermal: ThermalPicture | None = None
+    image: Image | None = None
+
+
+Stage = Callable[[Work], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,7 +299,11 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """Where fused frames go: a ZeroMQ endpoint, a file, memory."""
+    """Take fused frames: a ZeroMQ endpoint, a file, memory.
+
+    A sink may have `wants_aligned() -> bool`, asked for every frame from another thread: False if it does not need
+    `Fused.aligned`.
+    """
 
     def write(self, fused: Fused) -> None: ...
 

@@ -36,7 +36,7 @@ def free_port(kind=socket.SOCK_STREAM):
 def fused(k=0, size_wh=(64, 48)):
     """Frame `k` of the moving picture, fused, RGB and thermal of the same size."""
     ir, rgb = make_frame("ir", k, size_wh=size_wh), make_frame("rgb", k, size_wh=size_wh)
-    return Fused(picture(k, size_wh), lambda: ir.image, Pair(ir, rgb, skew_ns=5), None, "test")
+    return Fused(picture(k, size_wh), ir.image, Pair(ir, rgb, skew_ns=5), None, "test")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from scenes import make_frame
 from rtfuse.observe.health import Condition, State
 from rtfuse.observe.stats import Stats
 from rtfuse.thermal.agc import Agc
-from rtfuse.types import Alone, Fused, Pair
+from rtfuse.types import Fused, Moment, Pair
 from rtfuse.web.rig_view import RigView
 from rtfuse.web.server import WebServer
 
@@ -32,9 +32,9 @@ def fused(k=0, *, alone=None, spots=None, size_wh=SIZE):
     ir, rgb = (make_frame(s, k, t_ns=t_ns, size_wh=size_wh) for s in ("ir", "rgb"))
     if alone == "rgb":
         nothing = np.zeros(rgb.shape_hw, np.uint8)
-        return Fused(rgb.image, lambda: nothing, Alone(rgb), nothing, "none", mode="rgb")
+        return Fused(rgb.image, nothing, Moment.alone(rgb), nothing, "none", mode="rgb")
     grey = np.repeat(ir.image[..., None], 3, 2)
-    return Fused(grey, lambda: ir.image, Pair(ir, rgb, skew_ns=-2_000_000), None, "pyramid", spots=spots)
+    return Fused(grey, ir.image, Pair(ir, rgb, skew_ns=-2_000_000), None, "pyramid", spots=spots)
 
 
 def serving():

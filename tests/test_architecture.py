@@ -23,12 +23,12 @@ MAY_IMPORT = {
     "wire": BASE,  # what goes over the network, for both of its ends
     "client": BASE | {"wire"},
     "record": BASE | SERVICES | {"capture"},  # reads its files by the decoder of recordings, and at their pace
-    "config": BASE | {"settings", "fuse", "sync", "wire"},  # the words that they take
+    "config": BASE | STAGES | {"settings", "record", "web"},  # the settings beside each stage
     "pipeline": BASE | SERVICES | STAGES | {"config", "record", "wire"},
     "detect": BASE | SERVICES | {"client", "publish", "wire"},
     "view": BASE | SERVICES | {"capture", "client", "record", "thermal", "wire"},  # of capture: the calls of V4L2
     "web": BASE | SERVICES | {"client", "thermal", "wire"},
-    "bench": BASE | SERVICES | STAGES | {"client", "wire"},
+    "bench": BASE | SERVICES | STAGES | {"client", "config", "pipeline", "wire"},
     "cli": BASE | SERVICES | STAGES | {"bench", "config", "detect", "pipeline", "record", "view", "web", "wire"},
     "__init__": BASE | {"capture", "client", "fuse"},
     "__main__": {"cli"},

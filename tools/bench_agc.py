@@ -24,7 +24,8 @@ from rich.table import Table
 
 from rtfuse.capture import open_source
 from rtfuse.record.video import write_image
-from rtfuse.thermal import Agc
+from rtfuse.thermal.agc import Agc
+from rtfuse.thermal.settings import AgcSettings
 from rtfuse.types import Frame
 
 SIZE_WH = (640, 512)
@@ -46,7 +47,7 @@ def main() -> None:
     asked = parser.parse_args()
     cv2.setNumThreads(1)
     frames = scene(30)
-    controls: dict[str, Agc] = {name: Agc(method=name) for name in METHODS}
+    controls: dict[str, Agc] = {name: Agc(AgcSettings(method=name)) for name in METHODS}
     took: dict[tuple[str, str], list[float]] = {}
     for k in range(asked.rounds):
         for name, agc in controls.items():

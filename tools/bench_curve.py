@@ -22,6 +22,7 @@ import zmq
 from rtfuse.capture import open_source
 from rtfuse.client.subscriber import Subscriber
 from rtfuse.publish.auth import Gate
+from rtfuse.publish.planes import Offer
 from rtfuse.publish.publisher import Publisher
 from rtfuse.types import Fused, Pair
 from rtfuse.wire.keys import client_keys, curve_client, new_client, new_rig
@@ -91,8 +92,8 @@ def watch(pipe: Connection, endpoint: str, keys: str | None, seconds: float) -> 
 def stream(keys: Path | None, client: str | None, rate_hz: float, seconds: float) -> str:
     """Publish 1080p JPEG at a rate; returns what the other process saw, as a line."""
     ir, rgb = (next(iter(open_source("synthetic:?size=1920x1080", s))) for s in ("ir", "rgb"))
-    publisher, (here, there) = Publisher("tcp://127.0.0.1:*", encoding="jpeg", keys=keys), multiprocessing.Pipe()
-    frame = Fused(rgb.image, lambda: ir.image, Pair(ir, rgb), None, "bench")
+    publisher, (here, there) = Publisher([Offer("tcp://127.0.0.1:*", "jpeg")], keys=keys), multiprocessing.Pipe()
+    frame = Fused(rgb.image, ir.image, Pair(ir, rgb), None, "bench")
     args = (there, publisher.endpoint, client, seconds)
     process = multiprocessing.get_context("spawn").Process(target=watch, args=args)
     process.start()

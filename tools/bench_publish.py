@@ -35,7 +35,8 @@ from rtfuse.bench.stages import machine
 from rtfuse.capture import open_source
 from rtfuse.client.subscriber import Subscriber
 from rtfuse.config import load_config
-from rtfuse.pipeline.build import introduce, open_publisher, open_rig
+from rtfuse.pipeline.build import open_rig
+from rtfuse.pipeline.outputs import describing, open_publisher
 from rtfuse.pipeline.run import Pipeline
 from rtfuse.types import Frame, Image, SourceInfo, Stamp, Stream
 from rtfuse.wire.images import compress
@@ -75,14 +76,13 @@ class Camera:
 def serve(size: str, settings: list[str]) -> None:
     """Run a rig until stdin is closed; prints its endpoints, at the end its own figures."""
     config = load_config(overrides=["fuse.fuser=pyramid", *settings])
-    publisher = open_publisher(config)
-    assert publisher is not None
-    rig = open_rig(config, sources={"ir": lambda: Camera("ir", size), "rgb": lambda: Camera("rgb", size)})
-    introduce(publisher, config, rig)
-    rig.sinks["publish"] = publisher
     stop = threading.Event()
-    pipeline = Pipeline(rig, stop)
-    publisher.statistics = lambda: pipeline.snapshot().fields()
+    rig = open_rig(config, sources={"ir": lambda: Camera("ir", size), "rgb": lambda: Camera("rgb", size)})
+    publisher = open_publisher(
+        config, statistics=lambda: pipeline.statistics(), states=rig.states, about=describing(config, rig)
+    )
+    assert publisher is not None
+    pipeline = Pipeline(rig, {"publish": publisher}, age_at="publish", stop=stop)
     spent: list[int] = []
     took = pipeline.stats.took
     pipeline.stats.took = lambda stage, ns: (spent.append(ns) if stage == "fuse" else None, took(stage, ns))[1]  # type: ignore[method-assign]

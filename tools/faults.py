@@ -26,7 +26,7 @@ from rtfuse.errors import DeviceUnavailable, SourceLost
 from rtfuse.observe.stats import Snapshot
 from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.run import Pipeline
-from rtfuse.types import Frame, Fused, Image, Pair, Source, SourceInfo, Stamp, Stream
+from rtfuse.types import Frame, Fused, Image, Source, SourceInfo, Stamp, Stream
 
 SIZE_WH = (96, 72)
 Span = tuple[float, float]
@@ -159,10 +159,8 @@ class Observer:
 
     def write(self, fused: Fused) -> None:
         pair = fused.pair
-        frames = (pair.ir, pair.rgb) if isinstance(pair, Pair) else (pair.frame,)
-        taken = {frame.stream: taken_s(frame) for frame in frames}
-        reused = isinstance(pair, Pair) and pair.reused
-        self.seen.append((self.bus.now_s(), fused.mode, taken.get("ir"), taken.get("rgb"), reused))
+        taken = {frame.stream: taken_s(frame) for frame in pair.frames}
+        self.seen.append((self.bus.now_s(), fused.mode, taken.get("ir"), taken.get("rgb"), pair.reused))
 
     def close(self) -> None:
         return None
@@ -242,9 +240,8 @@ def run(fault: Fault) -> Outcome:
     )
     rig = open_rig(config, sources={stream: _opener(bus, stream) for stream in ("ir", "rgb")})
     observer = Observer(bus)
-    rig.sinks["observer"] = observer
     bus.start = time.monotonic()
-    snapshot = Pipeline(rig).run(duration_s=fault.seconds)
+    snapshot = Pipeline(rig, {"observer": observer}, age_at="observer").run(duration_s=fault.seconds)
     tolerance_s, reuse_s, shutter_s = (
         n / 1e9 for n in (rig.pairer.tolerance_ns, rig.pairer.max_reuse_ns, rig.pairer.shutter_ns)
     )

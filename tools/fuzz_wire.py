@@ -255,7 +255,7 @@ def frame(k: int) -> Fused:
     """Return something to publish."""
     rgb = Frame("rgb", picture("rgb24", k), k, k, Stamp.ARRIVAL, k)
     ir = Frame("ir", picture("gray8", k), k, k, Stamp.ARRIVAL, k)
-    return Fused(rgb.image, lambda: ir.image, Pair(ir, rgb), None, "test")
+    return Fused(rgb.image, ir.image, Pair(ir, rgb), None, "test")
 
 
 def fuzz_subscriber(count: int, seed: int = 0) -> tuple[int, int]:

@@ -14,7 +14,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,8 +25,9 @@ from rtfuse.align.aligner import Aligner
 from rtfuse.capture.pacing import Playback
 from rtfuse.client.subscriber import Subscriber
 from rtfuse.fuse.luma import LumaFuser
-from rtfuse.pipeline.parts import Rig
+from rtfuse.pipeline.rig import Rig
 from rtfuse.pipeline.run import Pipeline
+from rtfuse.pipeline.stages import Stages
 from rtfuse.sync.pairer import Pairer
 from rtfuse.types import Frame, Fused, Image, SourceInfo, Stamp, Stream
 
@@ -177,13 +177,11 @@ def compressed(frames: int) -> list[Sample]:
             alone_after_ns=quiet,
             shutter_ns=1000 * _MS,
         ),
-        aligner=Aligner((24, 32), (24, 32)),
-        fuser=_Through(),
-        sinks={"sampler": sampler},
+        stages=Stages(Aligner((24, 32), (24, 32)), _Through()),
         playback=Playback(None),
         order="replay",
     )
-    result = Pipeline(rig, threading.Event()).run()
+    result = Pipeline(rig, {"sampler": sampler}, age_at="sampler").run()
     if result.frames < 0.5 * frames:
         raise RuntimeError(f"only {result.frames} of {frames} frames came out")
     return sampler.samples

@@ -19,7 +19,7 @@ from torch import nn
 from rtfuse.capture import open_source
 from rtfuse.capture.stills import is_image, read_image
 from rtfuse.errors import ConfigError, SourceNotFound
-from rtfuse.fuse.deflicker import Steady
+from rtfuse.fuse.deflicker import Deflicker
 from rtfuse.fuse.engines.eager import EagerEngine
 from rtfuse.fuse.luma import luma
 from rtfuse.fuse.program_fuser import ProgramFuser
@@ -137,7 +137,7 @@ def evaluate_recordings(
     stored = {method: iter(open_source(uri, "rgb")) for method, uri in recordings.items()}
     scores: dict[str, dict[str, Scores]] = {m: {} for m in (*fusers, *recordings)}
     meters, shown = ({method: Flicker() for method in scores} for _ in range(2))
-    steadies = {method: Steady() for method in scores}
+    steadies = {method: Deflicker() for method in scores}
     for k, pair in enumerate(islice(registered(ir, rgb, calib), frames)):
         v = luma(pair.rgb)
         images = {method: fuse(pair.ir, v) for method, fuse in fusers.items()}

@@ -8,7 +8,7 @@ from heapq import merge
 
 from rtfuse.config import Align, Camera, Config, Fuse, Playback
 from rtfuse.pipeline.build import open_rig
-from rtfuse.pipeline.parts import Rig
+from rtfuse.pipeline.rig import Rig
 from rtfuse.types import Image, Pair
 
 
@@ -41,18 +41,15 @@ def registered(ir: str, rgb: str, calib: str | None = None) -> Iterator[Register
             playback=Playback(speed="max"),
         )
     )
-    try:
+    with rig:
         for frame in merge(rig.sources["ir"], rig.sources["rgb"], key=lambda frame: frame.t_ns):
             rig.pairer.push(frame)
             for pair in rig.pairer.pairs():
                 yield _registered(rig, pair)
         for pair in rig.pairer.finish():
             yield _registered(rig, pair)
-    finally:
-        for source in rig.sources.values():
-            source.close()
 
 
 def _registered(rig: Rig, pair: Pair) -> Registered:
-    aligned = rig.aligner(rig.agc(pair.ir))
+    aligned = rig.stages.thermal(pair.ir)()
     return Registered(aligned, pair.rgb.image, pair.rgb.frame_id, rig.aligner.valid, rig.aligner.stretched)

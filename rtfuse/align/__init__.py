@@ -2,8 +2,3 @@
 
 `aligner` warps, `calibration` is the file, `drift` warns when a camera was moved, `structure` is what it compares.
 """
-
-from rtfuse.align.aligner import Aligner
-from rtfuse.align.calibration import Calibration, load_calibration
-
-__all__ = ["Aligner", "Calibration", "load_calibration"]

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from rtfuse.align.structure import structure
-from rtfuse.types import Clock, Fused, Image, Pair
+from rtfuse.types import Clock, Fused, Image
 
 _REACH_PX = 12
 _WIDTH = 320
@@ -43,15 +43,17 @@ class DriftMonitor:
         self.moved_px: tuple[float, float] | None = None
         """How far thermal lies from its usual place, in RGB pixels, right and down; None: not known yet."""
 
+    def wants_aligned(self) -> bool:
+        """Return True if a measurement is due."""
+        return self._clock() >= self._next_ns
+
     def write(self, fused: Fused) -> None:
         """Measure this frame if it is time."""
-        now = self._clock()
-        if now < self._next_ns:
-            return
-        if not isinstance(fused.pair, Pair):
+        now, rgb = self._clock(), fused.pair.rgb
+        if now < self._next_ns or fused.aligned is None or fused.pair.ir is None or rgb is None:
             return
         self._next_ns = now + self._every_ns
-        dx, dy, confidence = residual_shift(fused.ir, fused.pair.rgb.image, fused.valid)
+        dx, dy, confidence = residual_shift(fused.aligned, rgb.image, fused.valid)
         if confidence < _SURE:
             return
         if len(self._first) < self._settle:

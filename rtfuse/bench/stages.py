@@ -1,4 +1,4 @@
-"""`rtfuse bench`: what each stage of the pipeline costs per frame, in wall time and in processor time.
+"""Measure the cost of each stage of the pipeline per frame, in wall time and in processor time (`rtfuse bench`).
 
 The stages run one after the other on real recordings, so that the processor time of all threads that a stage uses is
 its own. A subscriber in another process counts what receiving costs.
@@ -13,7 +13,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
 import av
@@ -25,12 +24,13 @@ from rtfuse import wire
 from rtfuse.align.aligner import Aligner
 from rtfuse.align.calibration import Calibration, Camera
 from rtfuse.capture import open_source
+from rtfuse.config import Config, Fuse
 from rtfuse.fuse import open_fuser
 from rtfuse.fuse.luma import Blend, luma, with_luma
+from rtfuse.pipeline.stages import Stages
 from rtfuse.publish.publisher import Publisher
 from rtfuse.sync.pairer import Pairer
-from rtfuse.thermal import Agc
-from rtfuse.types import Frame, Fused, Stream
+from rtfuse.types import Frame, Image, Pair, Stream
 
 WARM_UP = 20
 RECEIVE = "receive, another process"
@@ -38,6 +38,8 @@ NETWORK = "fuse"
 ENCODE = "encode raw (part of publish)"
 COLOUR = "colour (part of fuse)"
 TOTAL = "all but the network"
+_ROWS = {"align": "warp", "fuse": NETWORK}
+"""The row that ends with each of the `Stages`: `warp` is gain control and warp."""
 
 
 class Stopwatch:
@@ -46,14 +48,25 @@ class Stopwatch:
     def __init__(self) -> None:
         self.wall: dict[str, list[int]] = {}
         self.cpu: dict[str, list[int]] = {}
+        self._begun = (0, 0)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time the block as one sample of the stage `name`, the processor time of all threads included."""
-        cpu, wall = time.process_time_ns(), time.perf_counter_ns()
+        self.begin()
         yield
+        self.lap(name)
+
+    def begin(self) -> None:
+        """Begin a sample."""
+        self._begun = time.process_time_ns(), time.perf_counter_ns()
+
+    def lap(self, name: str) -> None:
+        """End the sample of the stage `name`, and begin the next."""
+        cpu, wall = self._begun
         self.wall.setdefault(name, []).append(time.perf_counter_ns() - wall)
         self.cpu.setdefault(name, []).append(time.process_time_ns() - cpu)
+        self.begin()
 
 
 def record_scene(folder: Path, size_wh: tuple[int, int], frames: int) -> tuple[str, str]:
@@ -84,17 +97,20 @@ def example_calibration(size_wh: tuple[int, int]) -> Calibration:
 
 def bench_stages(ir: str, rgb: str, *, fuser_name: str, weights: str | None = None, frames: int = 300) -> Stopwatch:
     """Run `frames` pairs of two recordings of one size through every stage and return the times."""
-    watch, agc = Stopwatch(), Agc()
+    watch = Stopwatch()
     sources = [iter(open_source(uri, stream)) for uri, stream in ((ir, "ir"), (rgb, "rgb"))]  # type: ignore[arg-type]
     first = [next(source) for source in sources]
-    size_wh = first[1].shape_hw[::-1]
-    aligner = Aligner(first[0].shape_hw, first[1].shape_hw, _fitting(first, size_wh))
-    fuser = open_fuser(fuser_name, weights=weights)
+    aligner = Aligner(first[0].shape_hw, first[1].shape_hw, _fitting(first, first[1].shape_hw[::-1]))
+
+    def done(stage: str) -> None:
+        if stage in _ROWS:
+            watch.lap(_ROWS[stage])
+
+    stages = Stages(aligner, open_fuser(fuser_name, weights=weights), Config(fuse=Fuse(steady=False)), done=done)
     blend = Blend(aligner.valid) if aligner.valid is not None else None
     pairer = Pairer(tolerance_ns=20_000_000)
-    publisher = Publisher("tcp://127.0.0.1:*")
-    receiver = _start_receiver(publisher.endpoint)
-    try:
+    with Publisher("tcp://127.0.0.1:*") as publisher:
+        receiver = _start_receiver(publisher.endpoint)
         for _ in range(frames):
             with watch.stage("read ir"):
                 ir_frame = next(sources[0], None)
@@ -107,25 +123,25 @@ def bench_stages(ir: str, rgb: str, *, fuser_name: str, weights: str | None = No
                 pairer.push(rgb_frame)
                 pairs = pairer.pairs()
             for pair in pairs:
-                with watch.stage("warp"):
-                    warped = aligner(agc(pair.ir))
-                with watch.stage(NETWORK):
-                    image = fuser(warped, pair.rgb.image, aligner.valid)
+                watch.begin()
+                fused = stages.process(pair)
                 with watch.stage(COLOUR):
-                    y = luma(pair.rgb.image)
-                    if blend is not None:
-                        blend(blend(warped, y), y)
-                    with_luma(pair.rgb.image, y, warped)
-                fused = Fused(image, partial(np.asarray, warped), pair, aligner.valid, fuser.name)
+                    _colour(pair, fused.ir, blend)
                 header = publisher.header(fused)
                 with watch.stage(ENCODE):
-                    wire.encode("bench", header, image)
+                    wire.encode("bench", header, fused.image)
                 with watch.stage("publish"):
                     publisher.write(fused)
-    finally:
-        publisher.close()
     watch.cpu[RECEIVE] = _receiver_times(receiver)
     return watch
+
+
+def _colour(pair: Pair, thermal: Image, blend: Blend | None) -> None:
+    """Do once more what a luma fuser does beside fusing luma."""
+    y = luma(pair.rgb.image)
+    if blend is not None:
+        blend(blend(thermal, y), y)
+    with_luma(pair.rgb.image, y, thermal)
 
 
 def _fitting(first: list[Frame], size_wh: tuple[int, int]) -> Calibration | None:

@@ -2,41 +2,40 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 import rtfuse
 from rtfuse.align.drift import DriftMonitor
 from rtfuse.cli.notes import notes, open_rig_or_advise
 from rtfuse.cli.signals import Signals
 from rtfuse.cli.status import CAUSES, one_line, slow_fuser, sources_line, watching
-from rtfuse.cli.words import size_of
 from rtfuse.config import Config, Detector, Web
 from rtfuse.errors import ConfigError, Interrupted
-from rtfuse.fuse import DEFAULT_FUSER, Engine
 from rtfuse.hints import install_hint
 from rtfuse.observe.stats import Snapshot
 from rtfuse.observe.trace import Trace
-from rtfuse.pipeline.build import introduce, open_lasting, open_publisher, open_raw, open_rig
-from rtfuse.pipeline.parts import Rig
+from rtfuse.pipeline.build import open_rig
+from rtfuse.pipeline.outputs import describing, open_publisher, open_raw
 from rtfuse.pipeline.queues import STREAMS
+from rtfuse.pipeline.rig import Rig
 from rtfuse.pipeline.run import Pipeline
-from rtfuse.publish.publisher import Publisher
+from rtfuse.pipeline.sources import open_lasting
+from rtfuse.publish.publisher import About, Publisher
 from rtfuse.record.raw import RawRecorder
 from rtfuse.record.session import RecordSummary, record
 from rtfuse.record.video import PictureWriter, Writer, open_writer
 from rtfuse.types import Frame, Sink, Source, Stream
+
+if TYPE_CHECKING:
+    from rtfuse.web.server import WebServer
 
 
 def run_live(
@@ -51,56 +50,67 @@ def run_live(
     """`rtfuse run`: fuse at the sources' own pace, publish, record; returns the counts.
 
     `window` is one more sink; `show` is entered when everything is open, and left at the end.
+    Addresses and files are opened before the cameras; each part that was opened is closed, whichever one fails.
     """
-    publisher, writer, raw = open_publisher(settings), None, None
-    trace = Trace(settings.trace, force=settings.record.force) if settings.trace else None
-    try:
-        rig = open_rig_or_advise(settings, replay)
-        rig.trace = trace
-        console.print(sources_line(rig), soft_wrap=True, markup=False)
+    say = partial(console.print, soft_wrap=True, markup=False)
+    rig: Rig
+    pipeline: Pipeline
+    about: Callable[[], About]
+    with ExitStack() as stack:
+        publisher = open_publisher(
+            settings,
+            statistics=lambda: pipeline.statistics(),
+            states=lambda: rig.states(),
+            about=lambda: about(),
+            clock=lambda: rig.clock(),
+        )
+        if publisher is not None:
+            stack.enter_context(publisher)
+        trace = stack.enter_context(Trace(settings.trace, force=settings.record.force)) if settings.trace else None
+        rig = open_rig_or_advise(settings, replay, trace=trace, status=lambda: one_line(pipeline.snapshot()))
+        stack.enter_context(rig)
+        about = describing(settings, rig)
+        say(sources_line(rig))
         _print_notes(console, settings, rig, replay)
-        if settings.raw.path:
-            raw = open_raw(settings, rig.sources)
-            rig.taps.append(partial(_tap, raw))
-            console.print(f"recording both streams to {settings.raw.path}", soft_wrap=True, markup=False)
-        if publisher is not None:
-            introduce(publisher, settings, rig)
-            rig.sinks["publish"] = publisher
-            for line in publisher.lines():
-                console.print(f"publishing {line}", soft_wrap=True, markup=False)
-        if settings.record.path:
-            rgb = rig.sources["rgb"].info
-            writer = open_writer(
-                settings.record.path,
-                rate_hz=rgb.rate_hz,
-                time_base=rgb.time_base,
-                side_by_side=settings.record.side_by_side,
-                force=settings.record.force,
-            )
-            rig.sinks["record"] = writer
-        if settings.align.monitor and settings.align.calib:
-            warn = partial(console.print, "warning:", style="yellow", soft_wrap=True)
-            rig.sinks["drift"] = DriftMonitor(warn)
-        if window is not None:
-            rig.sinks["window"] = window
-        pipeline = Pipeline(rig, signals.stop)
-        rig.supervisor.status = lambda: one_line(pipeline.snapshot())
-        if publisher is not None:
-            publisher.statistics = lambda: pipeline.snapshot().fields()
-        with _answering(settings, pipeline, console, publisher), show(console, pipeline.snapshot):
+        taps = _raw_taps(settings, rig, console, stack)
+        for line in publisher.lines() if publisher is not None else ():
+            say(f"publishing {line}")
+        sinks: dict[str, Sink] = {"publish": publisher} if publisher is not None else {}
+        sinks |= _local_sinks(settings, rig, console, stack)
+        if (server := _open_page(settings, rig, lambda: pipeline.snapshot(), publisher)) is not None:
+            sinks["web"] = stack.enter_context(closing(server)).live
+            _print_page(settings.web, server, console)
+        sinks |= {"window": window} if window is not None else {}
+        age_at = next((name for name in ("publish", "record", "web") if name in sinks), None)
+        pipeline = Pipeline(rig, sinks, age_at=age_at, taps=taps, stop=signals.stop)
+        with show(console, pipeline.snapshot):
             result = pipeline.run(frames=settings.frames, duration_s=settings.duration_s)
         if any(cause == "busy" for _, cause in result.drops):
-            console.print(f"note: {slow_fuser(str(rig.fuser))}", style="yellow", soft_wrap=True, markup=False)
+            say(f"note: {slow_fuser(str(rig.fuser))}", style="yellow")
         return result
-    finally:
-        if publisher is not None:
-            publisher.close()
-        if raw is not None:
-            raw.close()
-        if writer is not None:
-            writer.close()
-        if trace is not None:
-            trace.close()
+
+
+def _raw_taps(settings: Config, rig: Rig, console: Console, stack: ExitStack) -> list[Callable[[Frame], None]]:
+    """Open the recording of both streams, as the configuration says."""
+    if not settings.raw.path:
+        return []
+    recorder = stack.enter_context(closing(open_raw(settings, rig.sources)))
+    console.print(f"recording both streams to {settings.raw.path}", soft_wrap=True, markup=False)
+    return [partial(_tap, recorder)]
+
+
+def _local_sinks(settings: Config, rig: Rig, console: Console, stack: ExitStack) -> dict[str, Sink]:
+    """Open the recording of fused video and the watch on the registration, as the configuration says."""
+    sinks: dict[str, Sink] = {}
+    how, rgb = settings.record, rig.sources["rgb"].info
+    if how.path:
+        writer = open_writer(
+            how.path, rate_hz=rgb.rate_hz, time_base=rgb.time_base, side_by_side=how.side_by_side, force=how.force
+        )
+        sinks["record"] = stack.enter_context(closing(writer))
+    if settings.align.monitor and settings.align.calib:
+        sinks["drift"] = DriftMonitor(partial(console.print, "warning:", style="yellow", soft_wrap=True))
+    return sinks
 
 
 def _print_notes(console: Console, settings: Config, rig: Rig, replay: str | None = None) -> None:
@@ -108,25 +118,24 @@ def _print_notes(console: Console, settings: Config, rig: Rig, replay: str | Non
         console.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False, highlight=False)
 
 
-@contextmanager
-def _answering(settings: Config, pipeline: Pipeline, console: Console, publisher: Publisher | None) -> Iterator[None]:
-    """Answer over HTTP while the block runs, if the configuration says so."""
+def _open_page(
+    settings: Config, rig: Rig, snapshot: Callable[[], Snapshot], publisher: Publisher | None
+) -> WebServer | None:
+    """Serve the page, if the configuration names an address."""
     if settings.web.address is None:
-        yield
-        return
+        return None
     try:
-        from rtfuse.web.qr import qr_code
         from rtfuse.web.rig_view import RigView
         from rtfuse.web.server import WebServer
     except ImportError as e:
         raise ConfigError(f"--web needs {e.name}, which is not installed: {install_hint('web')}") from e
-    rig, how, software = pipeline.rig, settings.web, rtfuse.__version__
+    how, software = settings.web, rtfuse.__version__
 
     def about() -> dict[str, str]:
         return {"rig": settings.rig, "fuser": str(rig.fuser), "version": software}
 
-    view = RigView(pipeline.snapshot, about, rig.clock, CAUSES, rig if how.controls else None, publisher)
-    server = WebServer(
+    view = RigView(snapshot, about, rig.clock, CAUSES, rig if how.controls else None, publisher)
+    return WebServer(
         settings.web.address,
         view,
         allow_remote=how.insecure,
@@ -137,20 +146,22 @@ def _answering(settings: Config, pipeline: Pipeline, console: Console, publisher
         cert=how.cert,
         key=how.key,
     )
-    rig.sinks["web"] = server.live
+
+
+def _print_page(how: Web, server: WebServer, console: Console) -> None:
+    """Print the page's address, and the login where it needs a token."""
+    from rtfuse.web.qr import qr_code
+
     console.print(f"answering on {server.url}", soft_wrap=True)
-    if server.token_needed:
-        # A token that somebody chose stays out of logs; a random one is nowhere else to be found.
-        login = server.login if console.is_terminal or not how.token else server.login.partition("#")[0]
-        console.print(f"log in at {login}", soft_wrap=True, highlight=False, markup=False)
-        if server.plain:
-            console.print("nothing of it is encrypted: whoever is on the way can read it", style="yellow")
-        if console.is_terminal:
-            console.print(qr_code(server.login), style="black on white", highlight=False)
-    try:
-        yield
-    finally:
-        server.close()
+    if not server.token_needed:
+        return
+    # A token that somebody chose stays out of logs; a random one is nowhere else to be found.
+    login = server.login if console.is_terminal or not how.token else server.login.partition("#")[0]
+    console.print(f"log in at {login}", soft_wrap=True, highlight=False, markup=False)
+    if server.plain:
+        console.print("nothing of it is encrypted: whoever is on the way can read it", style="yellow")
+    if console.is_terminal:
+        console.print(qr_code(server.login), style="black on white", highlight=False)
 
 
 def _keyed(how: Web) -> dict[str, str | None]:
@@ -166,15 +177,12 @@ def _tap(recorder: RawRecorder, frame: Frame) -> None:
 def record_raw(settings: Config, signals: Signals, console: Console) -> RecordSummary:
     """`rtfuse record`: both streams as they come, into one file; returns what was recorded and why it ended."""
     sources: dict[Stream, Source] = {}
-    try:
+    with ExitStack() as stack:
         for stream in STREAMS:
-            sources[stream] = open_lasting(settings, stream)
+            sources[stream] = stack.enter_context(closing(open_lasting(settings, stream)))
         recorder = open_raw(settings, sources)
         console.print(f"recording to {settings.raw.path}; Ctrl-C ends it", soft_wrap=True, markup=False)
         return record(sources, recorder, signals.stop, duration_s=settings.duration_s, frames=settings.frames)
-    finally:
-        for source in sources.values():
-            source.close()
 
 
 def fuse_recordings(
@@ -188,30 +196,33 @@ def fuse_recordings(
     force: bool = False,
 ) -> Snapshot:
     """`rtfuse fuse`: every pair once, in order, into `output`; a failed or interrupted run leaves no output."""
-    rig = open_rig(settings)
-    console.print(sources_line(rig), soft_wrap=True, markup=False, highlight=False)
-    _print_notes(console, settings, rig)
-    rgb = rig.sources["rgb"].info
-    writers: dict[str, Writer] = {}
-    try:
+    with ExitStack() as stack:
+        rig = stack.enter_context(open_rig(settings))
+        console.print(sources_line(rig), soft_wrap=True, markup=False, highlight=False)
+        _print_notes(console, settings, rig)
+        rgb = rig.sources["rgb"].info
+        writers: dict[str, Writer] = {}
         writers["record"] = open_writer(
             output, rate_hz=rgb.rate_hz, time_base=rgb.time_base, side_by_side=side_by_side, force=force
         )
+        stack.push(partial(_finish, writers["record"]))
         if picture:
             writers["picture"] = PictureWriter(picture, at=(rgb.frames or 1) // 2, force=force)
-        rig.sinks.update(writers)
-        pipeline = Pipeline(rig, signals.stop)
+            stack.push(partial(_finish, writers["picture"]))
+        pipeline = Pipeline(rig, writers, age_at="record", stop=signals.stop)
         with _progress(console, pipeline.snapshot, settings.frames or rgb.frames):
             result = pipeline.run(frames=settings.frames)
         if signals.fired:
             raise Interrupted(f"interrupted after {result.frames} frames; {output} was not written")
-    except BaseException:
-        for writer in writers.values():
-            writer.abort()
-        raise
-    for writer in writers.values():
-        writer.close()
     return result
+
+
+def _finish(writer: Writer, failure: type[BaseException] | None, *_: object) -> None:
+    """Complete a writer's output; remove it if the run has failed."""
+    if failure is None:
+        writer.close()
+    else:
+        writer.abort()
 
 
 @contextmanager
@@ -240,98 +251,3 @@ def _progress(console: Console, snapshot: Callable[[], Snapshot], total: int | N
             over.set()
             thread.join(1.0)
             progress.update(task, completed=snapshot().frames)
-
-
-def bench_and_print(
-    console: Console,
-    ir: str | None,
-    rgb: str | None,
-    *,
-    fuser: str | None,
-    weights: str | None,
-    engines: str | None,
-    frames: int,
-    size: str,
-    batch: str,
-    json_file: Path | None,
-) -> None:
-    """`rtfuse bench`: the stages on two recordings, or on the synthetic scene recorded in `size`; or the engines."""
-    from rtfuse.bench import stages as bench
-
-    if (ir is None) != (rgb is None):
-        raise ConfigError("rtfuse bench needs both --ir and --rgb, or neither")
-    sizes = [size_of(text) for text in size.split(",")]
-    numbers: dict[str, Any] = {"machine": bench.machine()}
-    if engines:
-        from rtfuse.bench.engines import as_json, bench_engines
-        from rtfuse.bench.engines import table as engines_table
-
-        counts = [int(n) for n in batch.split(",") if n.isdigit() and int(n)]
-        if not counts:
-            raise ConfigError(f"--batch {batch!r}: want numbers, for example 1,4")
-        rows = bench_engines(engines.split(","), sizes, batches=counts, weights=weights, frames=frames)
-        title = f"U-Fuser, raw bytes to fused bytes, engines in turn; {bench.machine()}"
-        _print_whole(console, engines_table(rows, title))
-        numbers = as_json(rows, bench.machine())
-    else:
-        name = fuser or DEFAULT_FUSER
-        with tempfile.TemporaryDirectory() as folder:
-            if ir is None or rgb is None:
-                ir, rgb = bench.record_scene(Path(folder), sizes[0], frames + bench.WARM_UP)
-            watch = bench.bench_stages(ir, rgb, fuser_name=name, weights=weights, frames=frames)
-        console.print(bench.table(watch, f"{name}, milliseconds per frame; {bench.machine()}"))
-        numbers |= {"fuser": name, "stages_ms": bench.rows(watch)}
-    if json_file:
-        json_file.write_text(json.dumps(numbers, indent=1))
-
-
-def _print_whole(console: Console, grid: Table) -> None:
-    """Print a table as wide as it is where nobody looks at a terminal."""
-    wide = Console(width=200, highlight=False) if not console.is_terminal else console
-    wide.print(grid)
-
-
-def _engine(name: str) -> Engine:
-    for known in get_args(Engine):
-        if name == known:
-            return known
-    raise ConfigError(f"no engine is called {name!r}: there are {', '.join(get_args(Engine))}")
-
-
-def list_engines(console: Console) -> None:
-    """`rtfuse engines list`: what is kept, for what, how large, and when it was last used."""
-    from rtfuse.fuse.engines.cache import cache_folder, entries
-
-    kept = entries()
-    if not kept:
-        console.print(f"no engines are kept in {cache_folder()}", soft_wrap=True)
-        return
-    grid = Table(title=str(cache_folder()), title_justify="left", header_style="bold")
-    for column in ("engine", "for", "weights", "MB", "last used"):
-        grid.add_column(column, justify="right" if column == "MB" else "left")
-    for entry in kept:
-        key = entry.key
-        about = ", ".join(key[k] for k in ("sizes", "precision", "gpu") if k in key) or "any size, float32"
-        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used_s))
-        name = key.get("engine", "damaged")
-        grid.add_row(name, about if key else "", key.get("weights", "")[:12], f"{entry.size_bytes / 1e6:.1f}", used)
-    console.print(grid)
-
-
-def clear_engines(console: Console) -> None:
-    """`rtfuse engines clear`: remove everything that is kept."""
-    from rtfuse.fuse.engines.cache import clear
-
-    gone = clear()
-    console.print(f"{len(gone)} engines removed, {sum(e.size_bytes for e in gone) / 1e6:.1f} MB")
-
-
-def build_engine(console: Console, engine: str, weights: str | None, rgb_size: str, ir_size: str | None) -> None:
-    """`rtfuse engines build`: build, or load, the engine for these sizes, check it, and say how long that took."""
-    from rtfuse.fuse import open_fuser
-
-    (w, h), (iw, ih) = size_of(rgb_size), size_of(ir_size or rgb_size)
-    start = time.monotonic()
-    fuser = open_fuser("ufuser", weights=weights, engine=_engine(engine))
-    fuser.prepare((ih, iw), (h, w))
-    console.print(f"{fuser}: ready for {w}x{h} after {time.monotonic() - start:.1f} s", soft_wrap=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
@@ -12,8 +13,8 @@ from rtfuse.capture.stills import is_stills
 from rtfuse.config import Camera, Config
 from rtfuse.errors import DeviceUnavailable, RtfuseError, SourceLost, SourceNotFound
 from rtfuse.pipeline.build import open_rig
-from rtfuse.pipeline.parts import Rig
 from rtfuse.pipeline.queues import STREAMS
+from rtfuse.pipeline.rig import Rig
 from rtfuse.types import Image
 
 _COLOUR_LEVELS, _COLOUR_SHARE = 24, 0.02
@@ -22,10 +23,10 @@ _GREY = ("GREY", "Y10", "Y12", "Y14", "Y16", "Y16-BE")
 """Pixel formats of V4L2 cameras without colour."""
 
 
-def open_rig_or_advise(config: Config, replay: str | None) -> Rig:
-    """Open the rig; the error of a missing camera says how to start without it."""
+def open_rig_or_advise(config: Config, replay: str | None, **more: Any) -> Rig:
+    """Open the rig as `open_rig` does; the error of a missing camera says how to start without it."""
     try:
-        return open_rig(config, replay=replay)
+        return open_rig(config, replay=replay, **more)
     except (DeviceUnavailable, SourceNotFound, SourceLost) as e:
         live = any(camera.uri and is_live(camera.uri) for camera in (config.ir, config.rgb))
         if replay is None and live and config.degraded.start == "both" and config.degraded.policy != "stop":

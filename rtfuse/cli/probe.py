@@ -14,7 +14,7 @@ from rtfuse.capture.pixels import DECODABLE, Sizes
 from rtfuse.capture.v4l2 import CameraInfo, V4l2Source, list_cameras
 from rtfuse.errors import RtfuseError
 from rtfuse.record.video import write_image
-from rtfuse.thermal import Agc
+from rtfuse.thermal.agc import Agc
 from rtfuse.thermal.preprocessing import ThermalFront
 from rtfuse.types import Image, Stream
 

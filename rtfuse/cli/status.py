@@ -15,7 +15,7 @@ from rtfuse.cli.screen import status
 from rtfuse.hints import install_hint
 from rtfuse.observe.health import State
 from rtfuse.observe.stats import Snapshot
-from rtfuse.pipeline.parts import Rig
+from rtfuse.pipeline.rig import Rig
 
 CAUSES = {
     "no_ir": "no thermal frame near enough",

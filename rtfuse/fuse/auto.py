@@ -5,13 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from statistics import median
 
 import numpy as np
 
 from rtfuse.errors import EngineUnavailable
-from rtfuse.fuse.fuser import Fuser, ThermalPicture
-from rtfuse.types import Clock, Image
+from rtfuse.fuse.engines.machine import torch_gpu
+from rtfuse.fuse.engines.selection import open_network
+from rtfuse.fuse.fuser import Fuser, Options
+from rtfuse.types import Clock, Image, ThermalPicture
 
 _MARGIN, _FULL, _ROOM = 0.7, 0.95, 0.6
 """Shares of a frame's period: what the network may take at the start; when it is given up; when it is tried again."""
@@ -116,7 +119,7 @@ class AutoFuser:
         ir_hw, rgb_hw = self._sizes
         fuser.prepare(ir_hw, rgb_hw)
         rng, spent = np.random.default_rng(0), list[float]()
-        thermal, rgb = _Noise(rng, ir_hw, rgb_hw), rng.integers(0, 255, (*rgb_hw, 3), np.uint8)
+        thermal, rgb = _noise(rng, ir_hw, rgb_hw), rng.integers(0, 255, (*rgb_hw, 3), np.uint8)
         while len(spent) < 6 and sum(spent) < 10 * self._period_ns:
             start = self._clock()
             fuser.fuse(thermal, rgb)
@@ -154,14 +157,17 @@ class AutoFuser:
         self._run = self._frames = 0
 
 
-class _Noise:
-    """A thermal picture of noise, to measure with; see `ThermalPicture`."""
+def _noise(rng: np.random.Generator, ir_hw: tuple[int, int], rgb_hw: tuple[int, int]) -> ThermalPicture:
+    """Return a thermal picture of noise, to measure with."""
+    image, aligned = (rng.integers(0, 255, hw, np.uint8) for hw in (ir_hw, rgb_hw))
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in rgb_hw[::-1])), -1)
+    return ThermalPicture(image, table=None, grid=grid, valid=None, warp=lambda: aligned)
 
-    table = valid = None
 
-    def __init__(self, rng: np.random.Generator, ir_hw: tuple[int, int], rgb_hw: tuple[int, int]) -> None:
-        self.image, self._aligned = (rng.integers(0, 255, hw, np.uint8) for hw in (ir_hw, rgb_hw))
-        self.grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, n, dtype=np.float32) for n in rgb_hw[::-1])), -1)
-
-    def __call__(self) -> Image:
-        return self._aligned
+def open_auto(options: Options) -> Fuser:
+    """Return U-Fuser or its student, as the machine allows; U-Fuser alone where weights or a plan are given."""
+    engine, precision = options.engine, options.precision
+    if options.weights is not None or options.plan is not None:
+        return open_network("ufuser", options.weights, engine, precision, options.plan)
+    small = partial(open_network, "student", None, engine, precision, resort=engine == "auto")
+    return AutoFuser(small, partial(open_network, "ufuser", None, engine, precision), likely=torch_gpu())

@@ -22,7 +22,7 @@ _EVERY = 8
 """Which rows and columns are looked at for that."""
 
 
-class Steady:
+class Deflicker:
     """Holds a stream of pictures still where they change by a level; begins anew at gaps, cuts and other sizes.
 
     It keeps the picture that it returned last, and expects nobody to write into it.

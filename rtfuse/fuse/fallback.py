@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from rtfuse.errors import EngineUnavailable, RtfuseError
-from rtfuse.fuse.fuser import Fuser, ThermalPicture
-from rtfuse.types import Image
+from rtfuse.fuse.fuser import Fuser
+from rtfuse.types import Image, ThermalPicture
 
 T = TypeVar("T")
 Candidate = tuple[str, Callable[[], Fuser]]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
 
 from rtfuse.types import Image
+from rtfuse.types import ThermalPicture as ThermalPicture
 
 DEFAULT_FUSER = "ufuser"
 Engine = Literal["auto", "tensorrt", "cuda", "openvino", "eager"]
@@ -15,28 +17,15 @@ UFUSER_WEIGHTS = _WEIGHTS / "ufuser.safetensors"
 STUDENT_WEIGHTS = _WEIGHTS / "student.safetensors"
 
 
-class ThermalPicture(Protocol):
-    """A thermal picture as it is shown, and where it lies on the RGB grid.
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What `open_fuser` was asked for: the fuser's name, and the options of networks."""
 
-    `image` is (h, w) uint8 or uint16. `table` is (65536,) uint8, the display luma of every count; None for uint8.
-    `grid` is (H, W, 2) float32: the place of each RGB pixel in the thermal image, from -1 (centre of the first pixel)
-    to 1 (centre of the last); None: the same pixel, or stretched. `valid` is (H, W) uint8, 255 where thermal reaches;
-    None: everywhere. Calling it returns the picture on the RGB grid, (H, W) uint8.
-    """
-
-    @property
-    def image(self) -> Image: ...
-
-    @property
-    def table(self) -> Image | None: ...
-
-    @property
-    def grid(self) -> Image | None: ...
-
-    @property
-    def valid(self) -> Image | None: ...
-
-    def __call__(self) -> Image: ...
+    name: str = DEFAULT_FUSER
+    weights: str | Path | None = None
+    engine: Engine = "auto"
+    precision: Precision = "auto"
+    plan: str | Path | None = None
 
 
 @runtime_checkable
@@ -66,3 +55,9 @@ class Fuser(Protocol):
         `valid` is (H, W) uint8, 255 where thermal reaches; None means everywhere.
         """
         ...
+
+
+class Opener(Protocol):
+    """Opens a fuser; the registry names one for each."""
+
+    def __call__(self, options: Options, /) -> Fuser: ...

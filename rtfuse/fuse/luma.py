@@ -7,8 +7,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from rtfuse.fuse.fuser import ThermalPicture
-from rtfuse.types import Image
+from rtfuse.types import Image, ThermalPicture
 
 FuseLuma = Callable[[Image, Image], Image]
 """Thermal and visible luma, (H, W) uint8 each, to fused luma (H, W) uint8."""

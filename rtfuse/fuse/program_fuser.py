@@ -8,9 +8,8 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-from rtfuse.fuse.fuser import ThermalPicture
 from rtfuse.fuse.inputs import MULTIPLE, TABLE, Inputs, sample
-from rtfuse.types import Image
+from rtfuse.types import Image, ThermalPicture
 
 
 class ProgramEngine(Protocol):

@@ -12,6 +12,7 @@ from itertools import pairwise
 import cv2
 import numpy as np
 
+from rtfuse.fuse.fuser import Options
 from rtfuse.fuse.luma import LumaFuser
 from rtfuse.types import Image
 
@@ -19,8 +20,8 @@ _BASE_PX = 12
 """The pyramid ends before the base's shorter side falls below this."""
 
 
-def open_pyramid() -> LumaFuser:
-    """Return the fuser `pyramid`."""
+def open_pyramid(_: Options | None = None) -> LumaFuser:
+    """Return the fuser `pyramid`, which has no options."""
     return LumaFuser("pyramid", fuse_pyramid)
 
 

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import difflib
-from functools import partial
+from importlib import import_module
 from pathlib import Path
+from typing import cast
 
 from rtfuse.errors import UnknownFuser
-from rtfuse.fuse.fuser import DEFAULT_FUSER, Engine, Fuser, Precision
+from rtfuse.fuse.fuser import DEFAULT_FUSER, Engine, Fuser, Opener, Options, Precision
 
-FUSERS = {
-    "auto": "ufuser where it holds the camera's rate, else student; may change while it runs",
-    "ufuser": "U-Fuser, the network of EMMA (CVPR 2024), with weights trained here",
-    "student": "a small network that imitates ufuser in real time on two processor cores",
-    "pyramid": "Laplacian pyramid: a few milliseconds on a processor",
+_REGISTRY = {
+    "auto": ("ufuser where it holds the camera's rate, else student; may change while it runs", "auto:open_auto"),
+    "ufuser": (
+        "U-Fuser, the network of EMMA (CVPR 2024), with weights trained here",
+        "engines.selection:open_chosen",
+    ),
+    "student": (
+        "a small network that imitates ufuser in real time on two processor cores",
+        "engines.selection:open_chosen",
+    ),
+    "pyramid": ("Laplacian pyramid: a few milliseconds on a processor", "pyramid:open_pyramid"),
 }
+"""Name of each fuser → its summary, and its `Opener` as `module:function` in `rtfuse.fuse`, imported when opened."""
+
+FUSERS = {name: summary for name, (summary, _) in _REGISTRY.items()}
 
 
 def open_fuser(
@@ -34,22 +44,10 @@ def open_fuser(
     eager torch. `plan` is an engine of TensorRT that `trainer export` wrote. Raises UnknownFuser, WeightsMissing if the
     network's weights are absent or do not fit it, or EngineUnavailable.
     """
-    if name == "pyramid":
-        from rtfuse.fuse.pyramid import open_pyramid
-
-        return open_pyramid()
-    if name in ("auto", "ufuser", "student"):
-        from rtfuse.fuse.engines.machine import torch_gpu
-        from rtfuse.fuse.engines.selection import open_network
-
-        if name != "auto":
-            return open_network(name, weights, engine, precision, plan)
-        if weights is not None or plan is not None:
-            return open_network("ufuser", weights, engine, precision, plan)
-        from rtfuse.fuse.auto import AutoFuser
-
-        small = partial(open_network, "student", None, engine, precision, resort=engine == "auto")
-        return AutoFuser(small, partial(open_network, "ufuser", None, engine, precision), likely=torch_gpu())
-    near = difflib.get_close_matches(name, FUSERS, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise UnknownFuser(f"no fuser is called {name!r}: there are {', '.join(FUSERS)}{hint}")
+    if name not in _REGISTRY:
+        near = difflib.get_close_matches(name, FUSERS, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise UnknownFuser(f"no fuser is called {name!r}: there are {', '.join(FUSERS)}{hint}")
+    module, _, function = _REGISTRY[name][1].partition(":")
+    opener = cast(Opener, getattr(import_module(f"rtfuse.fuse.{module}"), function))
+    return opener(Options(name, weights, engine, precision, plan))

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rtfuse.observe.health import Condition
-from rtfuse.types import Clock, Fused, Pair, PlacedSpot
+from rtfuse.types import Clock, Fused, PlacedSpot
 
 _BIN_NS = 100_000
 _BINS = 200_000
@@ -164,7 +164,7 @@ class Stats:
                 return
             self._spots = fused.spots
             self._age.add(fused.pair.leader.age_ns(now))
-            if isinstance(fused.pair, Pair):
+            if fused.pair.skew_ns is not None:
                 self._reused += fused.pair.reused
                 self._skew.add(fused.pair.skew_ns)
 

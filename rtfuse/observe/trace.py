@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rtfuse.errors import OutputExists, OutputUnwritable
-from rtfuse.types import Alone, Frame, Fused, Pair, Stamp
+from rtfuse.types import Frame, Fused, Moment, Stamp
 
 _FLUSH_NS = 500_000_000
 _LOCAL = {Stamp.EXPOSURE, Stamp.END, Stamp.ARRIVAL, Stamp.STREAM}
@@ -56,10 +56,9 @@ class Trace:
             thread, {"ph": "X", "name": name, "ts": begun_ns / 1e3, "dur": (ended_ns - begun_ns) / 1e3, "args": known}
         )
 
-    def stage(self, name: str, thread: str, moment: Pair | Alone, begun_ns: int, ended_ns: int) -> None:
-        """Note a stage of a pair, or of a lone frame."""
-        frames = (moment.ir, moment.rgb) if isinstance(moment, Pair) else (moment.frame,)
-        self.span(name, thread, begun_ns, ended_ns, **{frame.stream: frame.frame_id for frame in frames})
+    def stage(self, name: str, thread: str, moment: Moment, begun_ns: int, ended_ns: int) -> None:
+        """Note a stage of a moment."""
+        self.span(name, thread, begun_ns, ended_ns, **{frame.stream: frame.frame_id for frame in moment.frames})
 
     def written(self, sink: str, fused: Fused, spent_ns: int) -> None:
         """Note that a sink has just taken a frame, which took `spent_ns`."""
@@ -77,6 +76,12 @@ class Trace:
                 now = time.monotonic_ns() / 1e3
                 event = {"ph": "i", "s": "p", "name": f"dropped: {where} {cause}", "ts": now, "args": {"frames": more}}
                 self._event("drops", event)
+
+    def __enter__(self) -> Trace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """End the array and close the file; a second call does nothing."""

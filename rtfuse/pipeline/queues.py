@@ -14,13 +14,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
-from rtfuse.errors import RtfuseError, StageFailed
+from rtfuse.errors import named
 from rtfuse.observe.watchdog import Heart
 from rtfuse.sync.pairer import Pairer
-from rtfuse.types import Alone, Clock, Frame, Fused, Pair, Sink, Stream
+from rtfuse.types import Clock, Frame, Fused, Moment, Sink, Stream
 
 STREAMS: tuple[Stream, Stream] = ("ir", "rgb")
-Moment = Pair | Alone
 _AHEAD = 4
 """Frames that a stream may be ahead of the other where none is dropped."""
 _TICK_S = 0.05
@@ -235,6 +234,13 @@ class Dropping(Protocol):
 
 
 @runtime_checkable
+class Selective(Protocol):
+    """A sink that does not always need the aligned thermal plane."""
+
+    def wants_aligned(self) -> bool: ...
+
+
+@runtime_checkable
 class Ticking(Protocol):
     """A sink that has something to do now and then even when no frame comes."""
 
@@ -272,6 +278,10 @@ class Outlet:
     def waiting(self) -> int:
         """How many frames wait for the sink."""
         return len(self._waiting)
+
+    def wants_aligned(self) -> bool:
+        """Return True if the sink needs the aligned thermal plane of the next frame."""
+        return not isinstance(self._sink, Selective) or self._sink.wants_aligned()
 
     def offer(self, fused: Fused) -> None:
         """Hand a frame to the sink; when it lags, wait (lossless) or drop the oldest."""
@@ -325,12 +335,3 @@ class Outlet:
             fused = self._waiting.popleft() if self._waiting else None
             self._changed.notify_all()
             return fused
-
-
-def named(stage: str, error: Exception) -> Exception:
-    """Return an error that names the stage; the package's own errors speak for themselves."""
-    if isinstance(error, RtfuseError):
-        return error
-    failed = StageFailed(f"{stage} failed: {type(error).__name__}: {error}")
-    failed.__cause__ = error
-    return failed

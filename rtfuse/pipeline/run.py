@@ -1,7 +1,7 @@
 """capture → sync → align → fuse → publish: the threads and what passes between them.
 
     source thread (ir)  ─┐                                              ┌─ outlet thread: publish
-                         ├─ Inbox with its Pairer ─ run(): align, fuse ─┤
+                         ├─ Inbox with its Pairer ─ run(): the Stages ──┤
     source thread (rgb) ─┘                                              └─ outlet thread: record
 
 Live, the inbox and the outlets drop their oldest and count it, so the age of what comes out stays flat; a stream that
@@ -15,21 +15,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from rtfuse.capture.pacing import paced, timeline
-from rtfuse.errors import NoOverlap, SourceLost, StageFailed
+from rtfuse.errors import CalibrationError, NoOverlap, SourceLost, StageFailed, named
 from rtfuse.observe.health import Health, State
 from rtfuse.observe.logs import event
 from rtfuse.observe.stats import Snapshot, Stats
-from rtfuse.pipeline.fusing import Fusing
-from rtfuse.pipeline.parts import Rig
-from rtfuse.pipeline.queues import STREAMS, Dropping, Inbox, LiveInbox, Moment, OrderedInbox, Outlet, named
-from rtfuse.types import Frame, Fused, Source, Stream
+from rtfuse.pipeline.overlay import marked
+from rtfuse.pipeline.queues import STREAMS, Dropping, Inbox, LiveInbox, OrderedInbox, Outlet
+from rtfuse.pipeline.rig import Rig
+from rtfuse.types import Frame, Fused, Moment, Sink, Source, Stream
 
 _JOIN_S = 0.8
 """How long a stopping pipeline waits for threads (live)."""
@@ -42,12 +42,29 @@ _NAMES: dict[Stream, str] = {"ir": "thermal", "rgb": "RGB"}
 
 
 class Pipeline:
-    """Runs a `Rig` until a source ends, a limit is reached, or `stop` is set."""
+    """Runs a `Rig` until a source ends, a limit is reached, or `stop` is set.
 
-    def __init__(self, rig: Rig, stop: threading.Event | None = None) -> None:
-        self.rig, self.stop = rig, stop or threading.Event()
+    - `sinks`: take the fused frames, by the names of their drop counts; their owner closes them.
+    - `age_at`: the sink at which age is measured and frames are counted; None: where frames leave the stages.
+    - `taps`: are called with every captured frame, in the capture threads.
+
+    Raises ValueError if `age_at` names no sink.
+    """
+
+    def __init__(
+        self,
+        rig: Rig,
+        sinks: Mapping[str, Sink] | None = None,
+        *,
+        age_at: str | None = None,
+        taps: Sequence[Callable[[Frame], None]] = (),
+        stop: threading.Event | None = None,
+    ) -> None:
+        self.rig, self.sinks, self.stop = rig, dict(sinks or {}), stop or threading.Event()
+        if age_at is not None and age_at not in self.sinks:
+            raise ValueError(f"age_at: there is no sink {age_at!r}; there are {', '.join(self.sinks) or 'none'}")
         self.stats = Stats(rig.clock)
-        self._fusing = Fusing(rig, self.stats)
+        self._age_at, self._taps, self._cost_ns = age_at, taps, 0.0
         self._inbox = _inbox(rig)
         self._outlets: list[Outlet] = []
         self._states: dict[Stream, State] = dict.fromkeys(STREAMS, State.STARTING)
@@ -61,12 +78,16 @@ class Pipeline:
         queues = {"fuse": self._inbox.waiting} | {outlet.name: outlet.waiting for outlet in self._outlets}
         return self.stats.snapshot(*self._drops(), streams=streams, queues=queues)
 
+    def statistics(self) -> dict[str, Any]:
+        """Return the counts so far as the fields of the statistics message."""
+        return self.snapshot().fields()
+
     def _drops(self) -> list[Mapping[Any, int]]:
-        """Return what every part but `stats` has dropped, by where and cause."""
+        """Return the drops of every part but `stats`, by part and cause."""
         rig = self.rig
         losses = {(str(s), cause): n for s, source in rig.sources.items() for cause, n in source.losses.items()}
         slow = {(o.name, "slow"): o.dropped for o in self._outlets}
-        lost = [sink.drops for sink in rig.sinks.values() if isinstance(sink, Dropping)]
+        lost = [sink.drops for sink in self.sinks.values() if isinstance(sink, Dropping)]
         return [rig.pairer.drops, self._inbox.drops, losses, slow, *lost]
 
     def run(self, *, frames: int | None = None, duration_s: float | None = None) -> Snapshot:
@@ -77,9 +98,8 @@ class Pipeline:
         Sources are closed; sinks are left to their owner.
         """
         self.rig.check_overlap()
-        names = list(self.rig.sinks)
-        for name, sink in self.rig.sinks.items():
-            written = partial(self._written, name, first=name == names[0])
+        for name, sink in self.sinks.items():
+            written = partial(self._written, name)
             heart = self.rig.supervisor.heart(name)
             self._outlets.append(
                 Outlet(name, sink, lossless=self.rig.lossless, inbox=self._inbox, written=written, heart=heart)
@@ -140,8 +160,8 @@ class Pipeline:
                     return
                 health.frame(put)
                 if self.rig.trace is not None:
-                    self.rig.trace.captured(put)
-                for tap in self.rig.taps:
+                    self.rig.trace.trace.captured(put)
+                for tap in self._taps:
                     tap(put)
         except Exception as e:  # noqa: BLE001 - raised again in the fusing thread
             self._inbox.fail(named(f"capture of {stream}", e))
@@ -163,10 +183,10 @@ class Pipeline:
             if rig.live:
                 self._follow()
             if rig.trace is not None:
-                rig.trace.drops(self.stats.drops, *self._drops())
+                rig.trace.trace.drops(self.stats.drops, *self._drops())
             with heart.busy():
                 for moment in self._newest(moments):
-                    if (fused := self._fusing(moment, self._states if rig.live else {})) is None:
+                    if (fused := self._fuse(moment)) is None:
                         continue
                     done += 1
                     self._deliver(fused)
@@ -177,32 +197,53 @@ class Pipeline:
                 return True
         return False
 
+    def _fuse(self, moment: Moment) -> Fused | None:
+        """Return the output for a moment; None, counted, for pictures that cannot be aligned."""
+        rig = self.rig
+        try:
+            rig.stages.fit(moment)
+        except CalibrationError:
+            self.stats.drops[moment.leader.stream, "size"] += 1
+            return None
+        begun_ns = time.monotonic_ns()
+        fused = rig.stages.process(moment, aligned=any(o.wants_aligned() for o in self._outlets))
+        ended_ns = time.monotonic_ns()
+        if moment.complete:
+            self._cost_ns += 0.2 * (ended_ns - begun_ns - self._cost_ns)
+            self.stats.took("fuse", ended_ns - begun_ns)
+        if rig.trace is not None:
+            rig.trace.write(moment, fused.fuser, begun_ns, ended_ns)
+        if not rig.live:
+            return fused
+        fused = replace(fused, states=dict(self._states))
+        return marked(fused, rig.health) if rig.mark else fused
+
     def _patience_s(self, end_ns: int | None) -> float:
-        """How long to wait for something to fuse: until the run must end, 0.2 s, or the next look at the streams."""
+        """Return the longest wait for a moment: until the run must end, 0.2 s, or the next look at the streams."""
         left_s = 0.2 if end_ns is None else min(0.2, max(0.0, (end_ns - self.rig.clock()) / 1e9))
         return min(left_s, 0.05) if self.rig.live else left_s
 
     def _newest(self, moments: list[Moment]) -> list[Moment]:
         """Skip to the newest when fusing takes longer than a frame; after a mere hiccup, catch up instead."""
         rate_hz = self.rig.sources["rgb"].info.rate_hz or 30
-        if self.rig.lossless or len(moments) < 2 or self._fusing.cost_ns < 1e9 / rate_hz:
+        if self.rig.lossless or len(moments) < 2 or self._cost_ns < 1e9 / rate_hz:
             return moments
         for moment in moments[:-1]:
             self.stats.drops[moment.leader.stream, "busy"] += 1
         return moments[-1:]
 
-    def _written(self, name: str, fused: Fused, spent_ns: int, *, first: bool) -> None:
-        """Count a frame that a sink has taken; the first sink is where its age is measured."""
+    def _written(self, name: str, fused: Fused, spent_ns: int) -> None:
+        """Count a frame that a sink has taken."""
         self.stats.took(name, spent_ns)
         if self.rig.trace is not None:
-            self.rig.trace.written(name, fused, spent_ns)
-        if first:
+            self.rig.trace.trace.written(name, fused, spent_ns)
+        if name == self._age_at:
             self.stats.delivered(fused)
 
     def _deliver(self, fused: Fused) -> None:
         for outlet in self._outlets:
             outlet.offer(fused)
-        if not self._outlets:
+        if self._age_at is None:
             self.stats.delivered(fused)
         self._last, self._last_ns = fused, self.rig.clock()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +10,7 @@ from typing import get_args
 import numpy as np
 
 from rtfuse.errors import ConfigError
-from rtfuse.types import Frame, Fused, Image, Pair, Stream
+from rtfuse.types import Fused, Image
 from rtfuse.wire.names import ABOUT_TOPIC, STATE_TOPIC, STATISTICS_TOPIC, Encoding, PixelFormat, Plane
 
 _OWN_TOPICS = (STATISTICS_TOPIC, STATE_TOPIC, ABOUT_TOPIC)
@@ -70,35 +69,24 @@ class Offer:
 
 
 class Picture:
-    """The planes of one output, each made when it is first asked for; any thread may ask."""
+    """Give the planes of one output; any thread may ask."""
 
     def __init__(self, fused: Fused) -> None:
         self.fused = fused
-        self._lock = threading.Lock()
 
     def __call__(self, plane: Plane) -> Image | None:
         """Return a plane, or None where this output has none: the stream is missing, or the camera sends no counts."""
         return _MAKERS[plane](self)
 
-    def frame(self, stream: Stream) -> Frame | None:
-        """Return the frame of a stream that is in the output."""
-        pair = self.fused.pair
-        if isinstance(pair, Pair):
-            return pair.ir if stream == "ir" else pair.rgb
-        return pair.frame if pair.frame.stream == stream else None
-
     def _aligned(self) -> Image | None:
-        if self.frame("ir") is None:
-            return None
-        with self._lock:  # two encoders that want it warp it once
-            return self.fused.ir
+        return None if self.fused.pair.ir is None else self.fused.aligned
 
     def _colour(self) -> Image | None:
-        rgb = self.frame("rgb")
+        rgb = self.fused.pair.rgb
         return None if rgb is None else rgb.image
 
     def _counts(self) -> Image | None:
-        ir = self.frame("ir")
+        ir = self.fused.pair.ir
         return ir.image if ir is not None and ir.image.dtype == np.uint16 else None
 
     def _mask(self) -> Image:

@@ -1,4 +1,4 @@
-"""Fused frames, their planes, and what the rig says of itself onto ZeroMQ sockets."""
+"""Publish fused frames, their planes, and the rig's statistics, states and description on ZeroMQ sockets."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rtfuse.publish.auth import Gate
 from rtfuse.publish.encoders import Kind, Lane, Outgoing, kind_of
 from rtfuse.publish.endpoint import Endpoint, check
 from rtfuse.publish.planes import PIXELS, Offer, Picture
-from rtfuse.types import Clock, Fused, Pair, Stream
+from rtfuse.types import Clock, Fused, Stream
 from rtfuse.wire.description import (
     CameraAbout,
     Description,
@@ -27,17 +27,24 @@ from rtfuse.wire.description import (
     encode_description,
     encode_state,
 )
-from rtfuse.wire.message import Header, Spot, Statistics, check_names, encode_statistics
-from rtfuse.wire.names import ABOUT_TOPIC, STATE_TOPIC, STATISTICS_TOPIC, Encoding
+from rtfuse.wire.message import Header, Spot, check_names, encode_statistics
+from rtfuse.wire.message import Statistics as StatisticsMessage
+from rtfuse.wire.names import ABOUT_TOPIC, STATE_TOPIC, STATISTICS_TOPIC
 
 _SECOND_NS = 1_000_000_000
 _LAST_S = 1.0
 """How long encoders may take for the last pictures."""
 
 
+Statistics = Callable[[], Mapping[str, Any]]
+"""Return the fields of `wire.Statistics`."""
+States = Callable[[], Mapping[str, tuple[str, str | None]]]
+"""Return the state of each stream, and the reason where it is lost."""
+
+
 @dataclass(frozen=True, slots=True)
 class About:
-    """What a rig is: `software` its version, `fuser` the method, its cameras, the text of its calibration file."""
+    """Describe a rig: `software` its version, `fuser` the method, its cameras, the text of its calibration file."""
 
     software: str
     fuser: str
@@ -48,43 +55,44 @@ class About:
 class Publisher:
     """A sink that publishes every frame, each plane as one message part; see `rtfuse.wire.message`.
 
-    A slow, stuck or dead subscriber loses frames and delays nothing: a few frames wait for each, no more. `endpoint` is
-    one endpoint, published as `encoding` says, or several offers. Nothing is encoded that nobody listens to, and
-    nothing twice; what an encoder could not take in time is counted in `drops`. With `keys`, a folder of
-    `rtfuse.wire.keys`, TCP is encrypted and for authorised clients alone; without, a bind beyond this machine needs
-    `allow_remote`. `refused` counts by cause the peers that were not let in. Offers have one `prefix`. `endpoint` is
-    the first real one, also after a bind to port 0 or `*`, and `endpoints` all of them. Callables say what the
-    publisher does not know itself: `statistics` the fields of `wire.Statistics`, which `tick` publishes once a second;
-    `states` what each stream is doing and why, published when it changes; `about` what the rig is, published to whoever
-    subscribes and when it changes. `sent` counts frames, whether anyone listens or not. Use it from one thread;
-    `subscribers` and `drops` may be read from any. Raises ConfigError for an argument that makes no sense,
-    EndpointUnavailable for an endpoint that cannot be bound.
+    A slow, stuck or dead subscriber loses frames and delays nothing: a few frames wait for each, no more. A plane is
+    encoded only for subscribers, and once for all of them; frames that an encoder could not take in time are counted in
+    `drops`.
+
+    - `endpoint`: one endpoint, for raw fused frames, or several offers with one `prefix`.
+    - `rig`: the name in every message.
+    - `statistics`: called by `tick` once a second, and published.
+    - `states`: called by `tick`, and published when a state changes.
+    - `about`: called by `tick` once a second, and published to new subscribers and when it changes.
+    - `allow_remote`: permits an endpoint beyond this machine without `keys`.
+    - `keys`: a folder of `rtfuse.wire.keys`; TCP is then encrypted, for authorised clients only.
+
+    `refused` counts by cause the peers that were refused. `sent` counts frames, with or without subscribers. Use it
+    from one thread; `subscribers`, `wants_aligned` and `drops` may be read from any. Raises ConfigError for an argument
+    that makes no sense, EndpointUnavailable for an endpoint that cannot be bound.
     """
 
     def __init__(
         self,
         endpoint: str | Sequence[Offer],
         *,
-        topic: str = "fused",
-        prefix: str = "",
-        encoding: Encoding = "raw",
-        jpeg_quality: int = 90,
         rig: str = "rig",
-        statistics: Callable[[], Mapping[str, Any]] | None = None,
+        statistics: Statistics | None = None,
+        states: States | None = None,
+        about: Callable[[], About] | None = None,
         allow_remote: bool = False,
         keys: str | Path | None = None,
         clock: Clock = time.monotonic_ns,
     ) -> None:
         if isinstance(endpoint, str):
-            endpoint = [Offer(endpoint, encoding, topic=topic, jpeg_quality=jpeg_quality, prefix=prefix)]
+            endpoint = [Offer(endpoint)]
         for offer in endpoint:
             check(offer.endpoint, encrypted=keys is not None, allow_remote=allow_remote)
             check_names(offer.topic_of("fused"), offer.encoding, rig)
         self.sent = 0
-        self.clock, self._rig, self._session = clock, rig, secrets.token_hex(8)
-        self.statistics, self._next_statistics_ns = statistics, 0
-        self.states: Callable[[], Mapping[str, tuple[str, str | None]]] | None = None
-        self.about: Callable[[], About] | None = None
+        self._clock, self._rig, self._session = clock, rig, secrets.token_hex(8)
+        self._statistics, self._states, self._about = statistics, states, about
+        self._next_statistics_ns = 0
         self._told_states: Mapping[str, tuple[str, str | None]] = {}
         self._told_about: About | None = None
         self._next_about_ns = 0
@@ -148,13 +156,23 @@ class Publisher:
         """Return how many subscribers each endpoint and topic has."""
         return {(bound.name, topic): n for bound in self._endpoints for topic, n in bound.subscribers().items()}
 
+    def __enter__(self) -> Publisher:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def wants_aligned(self) -> bool:
+        """Return True if somebody subscribes to the aligned thermal plane."""
+        return any(one.wanted for kind, lane in self._lanes.items() if kind.plane == "ir" for one in lane.to)
+
     def write(self, fused: Fused) -> None:
         """Publish one frame; never waits for a subscriber or an encoder. Raises ConfigError if it is too large."""
         self._listen()
         header, picture, leader = self.header(fused), Picture(fused), fused.pair.leader
 
         def finish(header: Header) -> Header:
-            now = self.clock()
+            now = self._clock()
             return msgspec.structs.replace(header, age_ns=leader.age_ns(now), **_published(now))
 
         for lane in self._ordered:  # those with threads of their own first: they begin while raw is copied
@@ -163,17 +181,17 @@ class Publisher:
 
     def tick(self) -> None:
         """Publish what is due of statistics, states and the description, also while no frame comes."""
-        now = self.clock()
+        now = self._clock()
         self._listen()
-        if self.statistics is not None and now >= self._next_statistics_ns:
+        if self._statistics is not None and now >= self._next_statistics_ns:
             self._next_statistics_ns = now + _SECOND_NS
-            told = msgspec.convert({**self.statistics(), **self._of_us(now)}, Statistics)
+            told = msgspec.convert({**self._statistics(), **self._of_us(now)}, StatisticsMessage)
             self._say(encode_statistics(self._own[STATISTICS_TOPIC], told), self._endpoints)
-        if self.states is not None:
-            self._follow(self.states())
-        if self.about is not None and now >= self._next_about_ns:
+        if self._states is not None:
+            self._follow(self._states())
+        if self._about is not None and now >= self._next_about_ns:
             self._next_about_ns = now + _SECOND_NS
-            about = self.about()
+            about = self._about()
             if about != self._told_about:
                 self._told_about = about
                 for offer, bound in zip(self._offers, self._endpoints, strict=True):
@@ -200,7 +218,7 @@ class Publisher:
 
     def _state(self, stream: str | None, before: str | None) -> bytes:
         streams = {name: StreamState(state=state, why=why) for name, (state, why) in self._told_states.items()}
-        change = StateChange(stream=stream, before=before, streams=streams, **self._of_us(self.clock()))
+        change = StateChange(stream=stream, before=before, streams=streams, **self._of_us(self._clock()))
         return encode_state(self._own[STATE_TOPIC], change)
 
     def _describe(self, offer: Offer, bound: Endpoint) -> None:
@@ -224,7 +242,7 @@ class Publisher:
             fuser=about.fuser,
             streams=dict(about.streams),
             planes=planes,
-            **self._of_us(self.clock()),
+            **self._of_us(self._clock()),
         )
         self._say(encode_description(self._own[ABOUT_TOPIC], description, about.calibration), [bound])
 
@@ -237,8 +255,8 @@ class Publisher:
 
     def header(self, fused: Fused) -> Header:
         """Return the header that the fused plane would be published with now."""
-        pair, now = fused.pair, self.clock()
-        for frame in (pair.ir, pair.rgb) if isinstance(pair, Pair) else (pair.frame,):
+        pair, now = fused.pair, self._clock()
+        for frame in pair.frames:
             self._shown[frame.stream] = frame.frame_id, frame.t_ns
         (ir_id, ir_t_ns), (rgb_id, rgb_t_ns) = (self._shown.get(stream, (0, 0)) for stream in ("ir", "rgb"))
         hot, cold = [Spot(round(s.x, 1), round(s.y, 1), round(s.k, 2)) for s in fused.spots or ()] or (None, None)
@@ -253,8 +271,8 @@ class Publisher:
             ir_t_ns=ir_t_ns,
             rgb_t_ns=rgb_t_ns,
             stamp=pair.leader.stamp.value,
-            ir_reused=isinstance(pair, Pair) and pair.reused,
-            skew_ns=pair.skew_ns if isinstance(pair, Pair) else ir_t_ns - rgb_t_ns,
+            ir_reused=pair.reused,
+            skew_ns=ir_t_ns - rgb_t_ns if pair.skew_ns is None else pair.skew_ns,
             ir_state=fused.states.get("ir", "live"),
             rgb_state=fused.states.get("rgb", "live"),
             hot=hot,

@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 
 from rtfuse.errors import OutputExists, OutputUnwritable
-from rtfuse.types import Fused, Image, Pair
+from rtfuse.types import Fused, Image
 
 # Not .avi: it has no times, only a rate.
 VIDEO_CODECS = {".mp4": "libx264", ".mkv": "libx264", ".mov": "libx264", ".webm": "libvpx-vp9"}
@@ -77,12 +77,9 @@ def compose(fused: Fused, side_by_side: bool) -> Image:
     """Return the picture to write, (H, W, 3) uint8 RGB: fused alone, or thermal | RGB | fused, (H, 3W, 3)."""
     if not side_by_side:
         return fused.image
-    pair, rgb = fused.pair, np.zeros_like(fused.image)
-    if isinstance(pair, Pair):
-        rgb = pair.rgb.image
-    elif pair.frame.stream == "rgb":
-        rgb = pair.frame.image
-    return np.hstack([cv2.cvtColor(fused.ir, cv2.COLOR_GRAY2RGB), rgb, fused.image])
+    rgb = fused.pair.rgb
+    colour = np.zeros_like(fused.image) if rgb is None else rgb.image
+    return np.hstack([cv2.cvtColor(fused.ir, cv2.COLOR_GRAY2RGB), colour, fused.image])
 
 
 class VideoWriter:

@@ -3,6 +3,7 @@
 `pairer` decides from the times of the frames and of their arrival alone, so that a replay decides the same.
 """
 
-from rtfuse.sync.pairer import Pairer, Policy
+from rtfuse.sync.pairer import Pairer
+from rtfuse.sync.settings import Policy
 
 __all__ = ["Pairer", "Policy"]

@@ -16,11 +16,9 @@ import bisect
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
-from rtfuse.types import Alone, Frame, Pair, Stream
-
-Policy = Literal["lead", "strict"]
+from rtfuse.sync.settings import Policy
+from rtfuse.types import Frame, Moment, Pair, Stream
 
 NO_IR = "no_ir"
 """An RGB frame with no thermal frame near enough."""
@@ -128,12 +126,12 @@ class Pairer:
         """Return those of `moments` that are pairs."""
         return [moment for moment in self.moments(now_ns) if isinstance(moment, Pair)]
 
-    def moments(self, now_ns: int | None = None) -> list[Pair | Alone]:
+    def moments(self, now_ns: int | None = None) -> list[Moment]:
         """Return the pairs, and the frames alone, that are certain, in order of their times.
 
         `now_ns` is the time, on the clock of the frames' `arrival_ns`, against which `wait_ns` is judged.
         """
-        found: list[Pair | Alone] = []
+        found: list[Moment] = []
         while self._rgb and self._settled(self._rgb[0], now_ns):
             rgb = self._rgb.pop(0)
             if rgb.t_ns == self._last_rgb:
@@ -148,7 +146,7 @@ class Pairer:
             lone.used = True
             self._decided = lone.t_ns
             self._forget(lone.t_ns)
-            found.append(Alone(lone.frame))
+            found.append(Moment.alone(lone.frame))
         return found
 
     def finish(self) -> list[Pair]:
@@ -217,7 +215,7 @@ class Pairer:
             around[0] = self._ir[first]
         return min(around, key=lambda e: abs(e.t_ns - t_ns), default=None)
 
-    def _decide(self, rgb: _Entry) -> Pair | Alone | None:
+    def _decide(self, rgb: _Entry) -> Moment | None:
         for entry in self._ir:
             entry.near |= abs(entry.t_ns - rgb.t_ns) <= self.tolerance_ns
         ir = self._nearest(rgb.t_ns)
@@ -225,7 +223,7 @@ class Pairer:
             ir = self._reusable(rgb.t_ns)
         if ir is None:
             if self._missing_ir(rgb.t_ns):
-                return Alone(rgb.frame)
+                return Moment.alone(rgb.frame)
             self.drops["rgb", NO_IR] += 1
             return None
         if self.policy == "strict" and (ir.used or self._nearer_rgb(ir, rgb)):

@@ -2,7 +2,3 @@
 
 `cameras` are frame layouts, `preprocessing` cuts out and repairs the picture, `agc` maps counts, `palettes` colour it.
 """
-
-from rtfuse.thermal.agc import Agc, displayed
-
-__all__ = ["Agc", "displayed"]

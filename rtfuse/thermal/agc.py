@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
-
 import cv2
 import numpy as np
 
+from rtfuse.thermal.settings import AgcSettings
 from rtfuse.types import Frame, Image
 
 _LEVELS = 65536
 _LINEAR = 0.2
 _CLAHE_CLIP, _CLAHE_TILES = 2.0, (8, 8)
-
-Method = Literal["plateau", "linear", "clahe"]
 
 
 def displayed(counts: Image, table: Image | None) -> Image:
@@ -22,48 +18,21 @@ def displayed(counts: Image, table: Image | None) -> Image:
     return counts if table is None else cv2.LUT(counts, table)
 
 
-@dataclass(frozen=True, slots=True)
-class AgcSettings:
-    """What an `Agc` goes by; its docstring explains each."""
-
-    method: Method = "plateau"
-    tails: tuple[float, float] = (0.001, 0.001)
-    plateau: float = 2.0
-    max_gain: float = 1.5
-    midpoint: int | None = None
-    tau_ms: float = 700.0
-    region: tuple[float, float, float, float] | None = None
-    freeze: bool = False
-
-
 class Agc:
-    """Maps 16-bit counts to 8 bits by a rising table that follows the scene slowly; 8 bits pass as they are.
+    """Map 16-bit counts to 8 bits by a rising table that follows the scene slowly; 8 bits pass as they are.
 
     `plateau` is histogram equalisation with every bin's share capped at `plateau` times the mean occupied bin (Vickers,
     "Plateau equalization algorithm for real-time display of high-quality infrared imagery", 1996), so that a large
     uniform background does not take all grey levels; `linear` spreads them evenly; `clahe` adds local contrast to that
-    (Zuiderveld, 1994). In all of them the shares `tails` of the pixels clip to black and to white, and the table rises
-    by at most `max_gain` grey levels per count, so that a uniform scene is not blown up into noise; where that leaves
-    levels over, the scene's mean is put at `midpoint` (None: 128). `region` (left, top, width, height; shares of the
-    picture) is what the table is made for. The table follows by a first-order filter of time constant `tau_ms`, except
-    where it leaves most of the picture black or white; with `freeze` the one that is there, or else the first, is kept.
-    `settings` may be replaced by any thread while it runs: a frame is shown by one whole set of them, the next frame by
-    the new one.
+    (Zuiderveld, 1994). In each of them the table rises by at most `max_gain` grey levels per count, so that a uniform
+    scene is not blown up into noise. The table follows the scene by a first-order filter, and jumps where it would show
+    most of the picture black or white.
+
+    Any thread may replace `settings`: a frame is shown by one whole set of them, the next frame by the new one.
     """
 
-    def __init__(
-        self,
-        *,
-        method: Method = "plateau",
-        tails: tuple[float, float] = (0.001, 0.001),
-        plateau: float = 2.0,
-        max_gain: float = 1.5,
-        midpoint: int | None = None,
-        tau_ms: float = 700.0,
-        region: tuple[float, float, float, float] | None = None,
-        freeze: bool = False,
-    ) -> None:
-        self.settings = AgcSettings(method, tails, plateau, max_gain, midpoint, tau_ms, region, freeze)
+    def __init__(self, settings: AgcSettings | None = None) -> None:
+        self.settings = settings or AgcSettings()
         self._now = self.settings
         self._held: Image | None = None
         self._table: Image | None = None

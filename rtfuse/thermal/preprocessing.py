@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
 
 from rtfuse.errors import ConfigError
 from rtfuse.thermal.cameras import Layout, layout_of
+from rtfuse.thermal.settings import Thermal as ThermalSettings
 from rtfuse.types import Frame, Image, Spot, Thermal
 
 _log = logging.getLogger("rtfuse.thermal")
@@ -114,24 +114,18 @@ def _read_map(path: str) -> tuple[tuple[int, int] | None, Image]:
 
 
 class ThermalFront:
-    """Makes of each thermal frame, as its camera sent it, the thermal picture and what is known of it.
+    """Cut the thermal picture out of each frame, repair it, and read its temperatures and telemetry.
 
-    `camera` is a name of `rtfuse.thermal.cameras` or `auto`; `k_per_count` the scale of a radiometric camera, if it is
-    to be another than the camera's own; with `black-hot` every picture is inverted, so that hot is bright behind here.
-    `freeze`: look for pictures that repeat. Raises ConfigError for a wrong camera or dead pixel map.
+    `settings.k_per_count` takes the place of the camera's own scale; with `black-hot` every picture is inverted, so
+    that hot is bright from here on. With `freeze`, pictures that repeat are marked. Raises ConfigError for a wrong
+    camera or dead pixel map.
     """
 
-    def __init__(
-        self,
-        *,
-        camera: str = "auto",
-        k_per_count: float | None = None,
-        polarity: Literal["white-hot", "black-hot"] = "white-hot",
-        dead_pixels: str | None = None,
-        freeze: bool = True,
-    ) -> None:
-        self._camera, self._k_per_count, self._inverted = camera, k_per_count, polarity == "black-hot"
-        self._dead = DeadPixels(dead_pixels) if dead_pixels else None
+    def __init__(self, settings: ThermalSettings | None = None, *, freeze: bool = True) -> None:
+        settings = settings or ThermalSettings()
+        self._camera, self._k_per_count = settings.camera, settings.k_per_count
+        self._inverted = settings.polarity == "black-hot"
+        self._dead = DeadPixels(settings.dead_pixels) if settings.dead_pixels else None
         self._repeats = FreezeWatch() if freeze else None
         self._layout: Layout | None = None
         self._layout_of: tuple[tuple[int, int], str] | None = None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Annotated, Any, Protocol
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from rtfuse.thermal.agc import Agc, AgcSettings, Method
+from rtfuse.thermal.agc import Agc
+from rtfuse.thermal.settings import AgcSettings, Method
 
 _Tail = Annotated[float, msgspec.Meta(ge=0, le=0.05)]
 
@@ -26,10 +26,12 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Adjustable(Protocol):
-    """What can be changed while it runs: `rtfuse.pipeline.parts.Rig`."""
+    """What can be changed while it runs: `rtfuse.pipeline.rig.Rig`."""
 
-    agc: Agc
     mark: bool
+
+    @property
+    def agc(self) -> Agc: ...
 
 
 class Controls:
@@ -45,7 +47,7 @@ class Controls:
         if (mark := given.pop("mark", None)) is not None:
             self._rig.mark = mark
         if given:
-            self._rig.agc.settings = replace(self._rig.agc.settings, **given)
+            self._rig.agc.settings = msgspec.structs.replace(self._rig.agc.settings, **given)
         return wanted
 
     def now(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from rtfuse.thermal.palettes import colourise
-from rtfuse.types import Fused, Image, Pair
+from rtfuse.types import Fused, Image
 
 Plane = Literal["fused", "ir", "rgb"]
 QualityName = Literal["low", "medium", "high"]
@@ -107,14 +107,12 @@ class Encoder:
 
 
 def _plane(fused: Fused, plane: Plane) -> Image | None:
-    pair = fused.pair
     if plane == "fused":
         return fused.image
-    if isinstance(pair, Pair):
-        return np.ascontiguousarray(fused.aligned()) if plane == "ir" else pair.rgb.image
-    if pair.frame.stream != plane:
+    frame = fused.pair.frame(plane)
+    if frame is None:
         return None
-    return fused.aligned() if plane == "ir" else pair.frame.image
+    return np.ascontiguousarray(fused.ir) if plane == "ir" else frame.image
 
 
 def _yielding() -> None:

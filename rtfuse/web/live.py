@@ -20,7 +20,7 @@ import msgspec
 from aiohttp import WSMsgType, web
 
 from rtfuse.observe.logs import event
-from rtfuse.types import Clock, Fused, Pair, PlacedSpot
+from rtfuse.types import Clock, Fused, PlacedSpot
 from rtfuse.web.encode import Encoded, Encoder, Plane, QualityName, Shot
 
 MAX_SAID_BYTES = 4096
@@ -178,7 +178,7 @@ class Live:
             "seq": shot.seq,
             "age_ms": round(pair.leader.age_ns(self._clock()) / 1e6, 1),
             "trip_ms": viewer.trip_ms and round(viewer.trip_ms, 1),
-            "skew_ms": round(pair.skew_ns / 1e6, 2) if isinstance(pair, Pair) else None,
+            "skew_ms": round(pair.skew_ns / 1e6, 2) if pair.skew_ns is not None else None,
             "mode": fused.mode,
             "size": [fused.image.shape[1], fused.image.shape[0]],
             "planes": [[name, len(p.data), p.width, p.height] for name, p in planes.items()],

@@ -17,7 +17,7 @@ from aiohttp import web
 from rtfuse.observe.logs import event
 from rtfuse.observe.stats import Snapshot
 from rtfuse.thermal.palettes import PALETTES, palette
-from rtfuse.types import Fused, Pair
+from rtfuse.types import Fused
 from rtfuse.web.boxes import BoxFeed
 from rtfuse.web.controls import Controls
 from rtfuse.web.encode import Plane, QualityName
@@ -243,9 +243,8 @@ def _hold_little(transport: asyncio.Transport | None) -> None:
 
 def _has_counts(fused: Fused) -> bool:
     """Whether thermal has more than 8 bits, so that gain control does something."""
-    pair = fused.pair
-    frame = pair.ir if isinstance(pair, Pair) else pair.frame
-    return frame.stream == "ir" and frame.image.dtype != "uint8"
+    ir = fused.pair.ir
+    return ir is not None and ir.image.dtype != "uint8"
 
 
 def _asked(request: web.Request, quality: str = "medium") -> tuple[Plane, QualityName, str]:

@@ -262,7 +262,7 @@ def test_boxes_go_out_best_first_and_never_too_many(tmp_path, playing):
 def one_frame():
     image = np.dstack([thermal()] * 3)
     ir, rgb = Frame("ir", image[..., 0].copy(), 0, 0, Stamp.ARRIVAL, 0), Frame("rgb", image, 0, 0, Stamp.ARRIVAL, 0)
-    return Fused(image, lambda: ir.image, Pair(ir, rgb), None, "test")
+    return Fused(image, ir.image, Pair(ir, rgb), None, "test")
 
 
 @pytest.fixture

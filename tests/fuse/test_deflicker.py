@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 
 from rtfuse.config import Align, Camera, Config, Fuse, Playback
-from rtfuse.fuse.deflicker import LEVEL, Steady
+from rtfuse.fuse.deflicker import LEVEL, Deflicker
 from rtfuse.fuse.luma import luma
 from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.run import Pipeline
@@ -18,7 +18,7 @@ PERIOD_NS = 33_000_000
 @settings(max_examples=50, deadline=None)
 @given(arrays(np.uint8, (6, 16, 24, 3)))
 def test_no_pixel_leaves_what_was_fused_by_more_than_a_level(stream):
-    steady, before = Steady(), None
+    steady, before = Deflicker(), None
     for k, image in enumerate(stream):
         shown = steady(image.copy(), k * PERIOD_NS)
         difference = shown.astype(int) - image
@@ -30,7 +30,7 @@ def test_no_pixel_leaves_what_was_fused_by_more_than_a_level(stream):
 
 
 def test_noise_of_a_level_stands_still_and_a_step_of_two_is_followed():
-    steady, base = Steady(), np.full((32, 32, 3), 100, np.uint8)
+    steady, base = Deflicker(), np.full((32, 32, 3), 100, np.uint8)
     first = steady(base, 0)
     assert np.array_equal(steady(base + 1, PERIOD_NS), first)
     assert np.array_equal(steady(base - 1, 2 * PERIOD_NS), first)
@@ -39,7 +39,7 @@ def test_noise_of_a_level_stands_still_and_a_step_of_two_is_followed():
 
 @pytest.mark.parametrize("channel", [0, 1, 2])
 def test_every_channel_is_held(channel):
-    steady, base = Steady(), np.full((32, 32, 3), 100, np.uint8)
+    steady, base = Deflicker(), np.full((32, 32, 3), 100, np.uint8)
     changed = base.copy()
     changed[..., channel] += 1
     assert np.array_equal(steady(changed, PERIOD_NS), changed)
@@ -50,7 +50,7 @@ def test_it_begins_anew_after_a_gap_a_cut_another_size_and_a_step_back_in_time()
     base = np.full((64, 64, 3), 100, np.uint8)
 
     def fresh(second, t_ns):
-        steady = Steady()
+        steady = Deflicker()
         steady(base, 10 * PERIOD_NS)
         return np.array_equal(steady(second, t_ns), second)
 
@@ -64,7 +64,7 @@ def test_it_begins_anew_after_a_gap_a_cut_another_size_and_a_step_back_in_time()
 
 
 def test_pictures_handed_out_are_never_written_again():
-    steady, rng = Steady(), np.random.default_rng(0)
+    steady, rng = Deflicker(), np.random.default_rng(0)
     shown = [steady(rng.integers(100, 104, (16, 16, 3), np.uint8), k * PERIOD_NS) for k in range(8)]
     copies = [image.copy() for image in shown]
     steady(rng.integers(100, 104, (16, 16, 3), np.uint8), 8 * PERIOD_NS)
@@ -93,8 +93,7 @@ def flicker(ir, rgb, fuser, *, steady, frames):
         playback=Playback(speed="max"),
     )
     rig, sink = open_rig(config), Measured()
-    rig.sinks["measured"] = sink
-    Pipeline(rig).run(frames=frames)
+    Pipeline(rig, {"measured": sink}).run(frames=frames)
     return sink.flicker.value
 
 

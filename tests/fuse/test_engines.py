@@ -37,7 +37,7 @@ from rtfuse.fuse.networks.loading import load_network
 from rtfuse.fuse.networks.student import Student
 from rtfuse.fuse.networks.ufuser import UFuser, crop, pad_to_multiple
 from rtfuse.fuse.program_fuser import ProgramFuser
-from rtfuse.thermal import Agc, displayed
+from rtfuse.thermal.agc import Agc, displayed
 from rtfuse.types import Frame, Stamp
 
 KEY = {"weights": "abc", "engine": "test"}

@@ -82,7 +82,7 @@ def test_a_traceback_without_a_place_for_it_is_shown_and_developers_may_ask_for_
 
 
 def test_a_stage_that_fails_says_which_and_why(ended):
-    body = "from rtfuse.pipeline.queues import named; e = {}; raise named('record', e) from e"
+    body = "from rtfuse.errors import named; e = {}; raise named('record', e) from e"
     status, _, said = ended(*own(body.format("OSError(28, 'No space left on device', 'o.mp4')")))
     assert (status, said) == (
         1,

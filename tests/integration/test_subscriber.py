@@ -32,7 +32,7 @@ rgb = Frame("rgb", image, 0, 0, Stamp.ARRIVAL, 0)
 publisher = Publisher(sys.argv[1])
 print(publisher.endpoint, flush=True)
 while True:
-    publisher.write(Fused(image, lambda: image[..., 0], Pair(ir, rgb), None, "test"))
+    publisher.write(Fused(image, image[..., 0], Pair(ir, rgb), None, "test"))
     time.sleep(0.005)
 """
 

@@ -39,9 +39,7 @@ def fused(k, size_wh, grey=90):
     image = image_of(grey, size_wh)
     ir = make_frame("ir", k, size_wh=size_wh)
     t_ns = 10**9 + k * 40_000_000
-    return Fused(
-        image, lambda: image[..., 1].copy(), Pair(ir, Frame("rgb", image, k, t_ns, Stamp.ARRIVAL, t_ns)), None, "x"
-    )
+    return Fused(image, image[..., 1].copy(), Pair(ir, Frame("rgb", image, k, t_ns, Stamp.ARRIVAL, t_ns)), None, "x")
 
 
 class Playing:

@@ -14,6 +14,7 @@ from rtfuse.observe.trace import Trace
 from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.run import Pipeline
 
+STAGES = ("thermal", "align", "fuse", "deflicker")
 SCENE = "synthetic:?size=160x120&duration_s=1"
 
 
@@ -29,13 +30,10 @@ class Nowhere:
 def traced(tmp_path_factory):
     """A run of 30 pairs: its events, and what it counted."""
     path = tmp_path_factory.mktemp("trace") / "t.json"
-    rig = open_rig(
-        Config(ir=Camera(uri=SCENE), rgb=Camera(uri=SCENE), fuse=Fuse(fuser="pyramid"), playback=Playback(speed="max"))
-    )
-    rig.trace = Trace(path)
-    rig.sinks["publish"] = Nowhere()
-    snapshot = Pipeline(rig).run()
-    rig.trace.close()
+    scene = Camera(uri=SCENE)
+    config = Config(ir=scene, rgb=scene, fuse=Fuse(fuser="pyramid"), playback=Playback(speed="max"))
+    with Trace(path) as trace, open_rig(config, trace=trace) as rig:
+        snapshot = Pipeline(rig, {"publish": Nowhere()}, age_at="publish").run()
     return json.loads(path.read_text()), snapshot
 
 
@@ -77,7 +75,7 @@ def test_within_a_thread_nothing_overlaps(traced):
 
 def test_the_sums_are_those_of_the_statistics(traced):
     events, snapshot = traced
-    fuse = sum(e["dur"] for e in [*spans(events, "fuse"), *spans(events, "thermal")]) / 1e3
+    fuse = sum(e["dur"] for stage in STAGES for e in spans(events, stage)) / 1e3
     assert fuse == pytest.approx(snapshot.stages["fuse"].sum_ms, rel=0.02)
     assert sum(e["dur"] for e in spans(events, "publish")) / 1e3 == pytest.approx(
         snapshot.stages["publish"].sum_ms, rel=0.05, abs=0.5

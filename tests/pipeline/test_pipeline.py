@@ -13,29 +13,36 @@ from rtfuse.align.aligner import Aligner
 from rtfuse.capture.pacing import Playback
 from rtfuse.errors import NoOverlap, SourceLost, StageFailed
 from rtfuse.fuse import open_fuser
-from rtfuse.pipeline.parts import Rig
 from rtfuse.pipeline.queues import LiveInbox
+from rtfuse.pipeline.rig import Rig
 from rtfuse.pipeline.run import Pipeline
+from rtfuse.pipeline.stages import Stages
 from rtfuse.sync.pairer import Pairer
 from rtfuse.types import Stamp
 
 MS = 1_000_000
 
 
-def rig(ir, rgb, **options):
-    pairer = options.pop("pairer", None) or Pairer(tolerance_ns=17 * MS, max_reuse_ns=150 * MS, wait_ns=20 * MS)
-    options.setdefault("fuser", open_fuser("pyramid"))
-    options.setdefault("sinks", {"memory": Memory()})
-    return Rig({"ir": ir, "rgb": rgb}, pairer, Aligner(ir.info.size_wh[::-1], rgb.info.size_wh[::-1]), **options)
+def paced(ir, rgb, *, stages=None, sinks=None, stop=None, **options):
+    """A pipeline of two sources at their own pace, into memory or other sinks; frames are counted at the first."""
+    options.setdefault("pairer", Pairer(tolerance_ns=17 * MS, max_reuse_ns=150 * MS, wait_ns=20 * MS))
+    sizes = ir.info.size_wh[::-1], rgb.info.size_wh[::-1]
+    rig = Rig({"ir": ir, "rgb": rgb}, stages=stages or Stages(Aligner(*sizes), open_fuser("pyramid")), **options)
+    sinks = sinks or {"memory": Memory()}
+    return Pipeline(rig, sinks, age_at=next(iter(sinks)), stop=stop)
 
 
 def lossless(ir, rgb, **options):
-    pairer = Pairer(tolerance_ns=17 * MS, max_reuse_ns=150 * MS)
-    return rig(ir, rgb, pairer=pairer, playback=Playback(None), order="lossless", **options)
+    options.setdefault("pairer", Pairer(tolerance_ns=17 * MS, max_reuse_ns=150 * MS))
+    return paced(ir, rgb, **{"playback": Playback(None), "order": "lossless"} | options)
 
 
-def out(r):
-    return r.sinks["memory"].fused
+def fused_by(fuser):
+    return Stages(Aligner((48, 64), (48, 64)), fuser)
+
+
+def out(pipeline):
+    return pipeline.sinks["memory"].fused
 
 
 class Slow:
@@ -54,7 +61,7 @@ class Slow:
 @pytest.mark.parametrize("ir_ms", [100 / 3, 1000 / 9, 1000 / 60])
 def test_lossless_gives_every_rgb_frame_once_in_order(ir_ms):
     r = lossless(list_source("ir", round(4000 / ir_ms) + 1, period_ms=ir_ms), list_source("rgb", 120))
-    result = Pipeline(r).run()
+    result = r.run()
     assert [f.pair.rgb.frame_id for f in out(r)] == list(range(120))
     assert result.frames == 120
     assert not [k for k in result.drops if k[0] == "rgb"]
@@ -67,30 +74,30 @@ def test_lossless_waits_for_a_slow_sink_and_loses_nothing():
             super().write(fused)
 
     r = lossless(list_source("ir", 50), list_source("rgb", 50), sinks={"memory": Lagging()})
-    assert Pipeline(r).run().frames == 50
+    assert r.run().frames == 50
     assert len(out(r)) == 50
 
 
 def test_the_nearest_thermal_frame_is_taken_even_at_the_very_end():
     r = lossless(list_source("ir", 20, start_ms=5), list_source("rgb", 20))
-    Pipeline(r).run()
+    r.run()
     assert {f.pair.skew_ns for f in out(r)} <= {5 * MS - 1, 5 * MS, 5 * MS + 1}
 
 
 def test_frames_and_duration_end_the_run():
     r = lossless(list_source("ir", 100), list_source("rgb", 100))
-    assert Pipeline(r).run(frames=7).frames == 7
+    assert r.run(frames=7).frames == 7
     assert len(out(r)) == 7
-    r = rig(list_source("ir", 300), list_source("rgb", 300))
-    result = Pipeline(r).run(duration_s=0.5)
+    r = paced(list_source("ir", 300), list_source("rgb", 300))
+    result = r.run(duration_s=0.5)
     assert 1 <= result.frames <= 17
-    assert r.sources["ir"].closed
+    assert r.rig.sources["ir"].closed
 
 
 def test_recordings_are_paced_by_their_times_and_speed():
-    r = rig(list_source("ir", 31), list_source("rgb", 31), playback=Playback(speed=2.0))
+    r = paced(list_source("ir", 31), list_source("rgb", 31), playback=Playback(speed=2.0))
     start = time.monotonic()
-    result = Pipeline(r).run()
+    result = r.run()
     assert time.monotonic() - start >= 0.49
     frames = out(r)
     assert result.frames > 10
@@ -103,9 +110,8 @@ def test_a_loop_goes_on_with_rising_times_and_numbers():
     def make(stream):
         return list_source(stream, 10)
 
-    r = lossless(make("ir"), make("rgb"), reopen=make)
-    r.playback = Playback(None, loop=True)
-    Pipeline(r).run(frames=35)
+    r = lossless(make("ir"), make("rgb"), reopen=make, playback=Playback(None, loop=True))
+    r.run(frames=35)
     rgb = [f.pair.rgb for f in out(r)]
     assert [f.frame_id for f in rgb] == list(range(35))
     assert np.diff([f.t_ns for f in rgb]) == pytest.approx(100 / 3 * MS, abs=2)
@@ -113,8 +119,8 @@ def test_a_loop_goes_on_with_rising_times_and_numbers():
 
 
 def test_a_slow_fuser_drops_frames_at_the_front_and_the_age_stays_flat():
-    r = rig(list_source("ir", 90), list_source("rgb", 90), fuser=Slow(0.1))
-    result = Pipeline(r).run()
+    r = paced(list_source("ir", 90), list_source("rgb", 90), stages=fused_by(Slow(0.1)))
+    result = r.run()
     assert 5 <= result.frames <= 32
     assert result.age_ms[2] < 1000  # three seconds of recording, were it to build up
     ids = [f.pair.rgb.frame_id for f in out(r)]
@@ -131,8 +137,8 @@ def test_a_hiccup_is_caught_up_with_not_dropped():
             time.sleep(wait)
             return rgb
 
-    r = rig(list_source("ir", 60), list_source("rgb", 60), fuser=Hiccup(0.1), queue=64)
-    result = Pipeline(r).run()
+    r = paced(list_source("ir", 60), list_source("rgb", 60), stages=fused_by(Hiccup(0.1)), queue=64)
+    result = r.run()
     assert result.frames == 60
     assert not result.drops
 
@@ -145,9 +151,9 @@ def test_a_stuck_sink_does_not_hold_up_the_others():
             release.wait(10)
             super().write(fused)
 
-    r = rig(list_source("ir", 30), list_source("rgb", 30), sinks={"memory": Memory(), "stuck": Stuck()})
+    r = paced(list_source("ir", 30), list_source("rgb", 30), sinks={"memory": Memory(), "stuck": Stuck()})
     with pytest.raises(StageFailed, match="last frames"):
-        Pipeline(r).run()
+        r.run()
     release.set()
     assert len(out(r)) == 30
 
@@ -160,9 +166,9 @@ def test_each_thermal_frame_is_aligned_once():
             aligned.append(1)
             return super().__call__(ir)
 
-    r = lossless(list_source("ir", 10, period_ms=100), list_source("rgb", 30))
-    r.aligner = Counting((48, 64), (48, 64))
-    assert Pipeline(r).run().reused == 20
+    stages = Stages(Counting((48, 64), (48, 64)), open_fuser("pyramid"))
+    r = lossless(list_source("ir", 10, period_ms=100), list_source("rgb", 30), stages=stages)
+    assert r.run().reused == 20
     assert len(aligned) == 10
 
 
@@ -184,18 +190,17 @@ def test_a_failing_stage_ends_the_run_with_its_name(stage, live):
 
     broken = ZeroDivisionError("boom")
     ir, rgb = (list_source(s, 60, fail=broken if stage == s else None) for s in ("ir", "rgb"))
-    r = (rig if live else lossless)(ir, rgb)
-    if stage == "fuse":
-        r.fuser = BrokenStage()
-    if stage == "align":
-        r.aligner = BrokenStage()
-    if stage == "sink":
-        r.sinks = {"screen": Broken()}
+    options = {
+        "fuse": {"stages": fused_by(BrokenStage())},
+        "align": {"stages": Stages(BrokenStage(), open_fuser("pyramid"))},
+        "sink": {"sinks": {"screen": Broken()}},
+    }
+    r = (paced if live else lossless)(ir, rgb, **options.get(stage, {}))
     name = {"ir": "capture of ir", "rgb": "capture of rgb", "fuse": "fuse with broken", "sink": "screen"}.get(
         stage, stage
     )
     with pytest.raises(StageFailed, match=rf"{name} failed: ZeroDivisionError: boom"):
-        Pipeline(r).run()
+        r.run()
     assert ir.closed
     assert rgb.closed
 
@@ -203,28 +208,28 @@ def test_a_failing_stage_ends_the_run_with_its_name(stage, live):
 def test_our_own_errors_speak_for_themselves():
     r = lossless(list_source("ir", 5), list_source("rgb", 5, fail=SourceLost("the cable is out")))
     with pytest.raises(SourceLost, match="the cable is out"):
-        Pipeline(r).run()
+        r.run()
 
 
 def test_streams_that_never_overlap_are_refused_with_both_spans():
     r = lossless(list_source("ir", 30), list_source("rgb", 30, start_ms=10_000))
     with pytest.raises(NoOverlap, match=r"thermal 0\.00 to 1\.00 s, RGB 10\.00 to 11\.00 s"):
-        Pipeline(r).run()
+        r.run()
 
 
 def test_streams_that_overlap_but_never_meet_are_refused_after_the_fact():
-    r = lossless(list_source("ir", 3, start_ms=450, period_ms=20), list_source("rgb", 2, period_ms=1000))
-    r.pairer = Pairer(tolerance_ns=MS)
+    ir, rgb = list_source("ir", 3, start_ms=450, period_ms=20), list_source("rgb", 2, period_ms=1000)
+    r = lossless(ir, rgb, pairer=Pairer(tolerance_ns=MS))
     with pytest.raises(NoOverlap, match=r"sync\.tolerance_ms"):
-        Pipeline(r).run()
+        r.run()
 
 
 def test_stop_ends_a_live_run_soon():
     stop = threading.Event()
-    r = rig(list_source("ir", 3000), list_source("rgb", 3000))
+    r = paced(list_source("ir", 3000), list_source("rgb", 3000), stop=stop)
     threading.Timer(0.3, stop.set).start()
     start = time.monotonic()
-    Pipeline(r, stop).run()
+    r.run()
     assert time.monotonic() - start < 2
 
 
@@ -237,9 +242,9 @@ def test_a_source_that_hangs_does_not_keep_the_run_from_ending():
             return iter(())
 
     ir = Hanging("ir", [make_frame("ir")], live=True)
-    r = rig(ir, list_source("rgb", 300))
+    r = paced(ir, list_source("rgb", 300))
     start = time.monotonic()
-    result = Pipeline(r).run(duration_s=0.3)
+    result = r.run(duration_s=0.3)
     assert time.monotonic() - start < 2
     assert result.drops["rgb", "no_ir"] > 3
     release.set()
@@ -258,7 +263,7 @@ def test_the_inbox_pairs_at_once_and_drops_its_oldest_when_full():
 
 def test_all_frames_are_accounted_for_with_unequal_streams():
     ir, rgb = list_source("ir", 200, period_ms=1000 / 60), list_source("rgb", 75, start_ms=300, period_ms=40)
-    result = Pipeline(lossless(ir, rgb)).run()
+    result = lossless(ir, rgb).run()
     counted = {s: sum(n for k, n in result.drops.items() if k[0] == s) for s in ("ir", "rgb")}
     assert result.frames + counted["rgb"] == 75
     assert result.frames - result.reused + counted["ir"] <= 200

@@ -17,7 +17,7 @@ from rtfuse.errors import ConfigError, EndpointUnavailable
 from rtfuse.publish import encoders
 from rtfuse.publish.planes import Offer, Picture
 from rtfuse.publish.publisher import About, Publisher
-from rtfuse.types import Alone, Fused, Pair
+from rtfuse.types import Fused, Moment, Pair
 from rtfuse.wire.description import CameraAbout, decode_state
 from rtfuse.wire.images import compress
 
@@ -31,7 +31,7 @@ def fused(k=0, size_wh=(64, 48), **changes):
     ir = replace(ir, image=counts)
     aligned = picture(k + 50, size_wh)[..., 0].copy()
     valid = picture(k + 90, size_wh)[..., 1].copy()
-    return replace(Fused(picture(k, size_wh), lambda: aligned, Pair(ir, rgb), valid, "test"), **changes)
+    return replace(Fused(picture(k, size_wh), aligned, Pair(ir, rgb), valid, "test"), **changes)
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def test_each_plane_arrives_as_it_is_under_its_topic(open_, ipc, encoding):
 
 def test_planes_are_missing_where_their_stream_is(open_, ipc):
     ir, rgb = make_frame("ir", 4, size_wh=(64, 48)), make_frame("rgb", 4, size_wh=(64, 48))
-    alone = {"rgb": fused(pair=Alone(rgb), mode="rgb"), "ir": fused(pair=Alone(ir), mode="ir")}
+    alone = {"rgb": fused(pair=Moment.alone(rgb), mode="rgb"), "ir": fused(pair=Moment.alone(ir), mode="ir")}
     has = {mode: {plane for plane in ALL if Picture(f)(plane) is not None} for mode, f in alone.items()}
     assert has == {"rgb": {"fused", "rgb", "mask"}, "ir": {"fused", "ir", "mask"}}  # 8 bits are no counts
     everywhere = Picture(fused(valid=None))("mask")
@@ -248,9 +248,9 @@ def test_a_late_joiner_of_h264_begins_with_a_key_frame_and_sees_the_newest(open_
 
 
 def test_a_late_joiner_gets_the_description_of_its_endpoint_at_once(open_, ipc):
-    publisher = open_(Publisher, [Offer(ipc[0], planes=("fused", "counts")), Offer(ipc[1], "jpeg")], rig="truck")
-    about = [About("1.2.3", "pyramid", {"ir": CAMERA, "rgb": CAMERA}, "plane_m: 5.0\n")]
-    publisher.about = lambda: about[-1]
+    offers = [Offer(ipc[0], planes=("fused", "counts")), Offer(ipc[1], "jpeg")]
+    about = About("1.2.3", "pyramid", {"ir": CAMERA, "rgb": CAMERA}, "plane_m: 5.0\n")
+    publisher = open_(Publisher, offers, rig="truck", about=lambda: about)
     with pytest.raises(EndpointUnavailable, match=r"has not said what it is within 0\.05 s"):
         describe(ipc[0], 0.05)
     answers = {}
@@ -286,9 +286,8 @@ def listen():
 
 def test_a_changed_description_is_sent_again(open_, ipc, listen):
     now = [0]
-    publisher = open_(Publisher, [Offer(ipc[0])], clock=lambda: now[0])
     about = [About("1", "pyramid", {"ir": CAMERA}, "")]
-    publisher.about = lambda: about[-1]
+    publisher = open_(Publisher, [Offer(ipc[0])], about=lambda: about[-1], clock=lambda: now[0])
     reader = listen(ipc[0], b"about")
     joined(publisher, ((ipc[0], "about"), 1))
     assert b'"pyramid"' in reader.recv()
@@ -303,9 +302,8 @@ def test_a_changed_description_is_sent_again(open_, ipc, listen):
 
 
 def test_a_state_is_told_when_it_changes_and_to_whoever_joins(open_, ipc, listen):
-    publisher = open_(Publisher, [Offer(ipc[0])], rig="truck")
     states = {"ir": ("starting", None), "rgb": ("live", None)}
-    publisher.states = lambda: states
+    publisher = open_(Publisher, [Offer(ipc[0])], rig="truck", states=lambda: states)
     publisher.tick()
     reader = listen(ipc[0], b"state")
     joined(publisher, ((ipc[0], "state"), 1))

@@ -14,6 +14,7 @@ from scenes import picture
 
 from rtfuse import StatisticsSubscriber, Subscriber, describe
 from rtfuse.errors import ConfigError, EndpointUnavailable, KeysUnusable
+from rtfuse.publish.planes import Offer
 from rtfuse.publish.proxy import Proxy, ProxyConfig, RigLink, load_proxy_config
 from rtfuse.publish.publisher import About, Publisher
 from rtfuse.wire.description import CameraAbout
@@ -30,7 +31,7 @@ FIELDS = {
 
 def rig(name, endpoint="tcp://127.0.0.1:*", size_wh=(64, 48), **options):
     """A rig that publishes all the time under its own name."""
-    publisher = Publisher(endpoint, prefix=f"{name}/", rig=name, statistics=lambda: FIELDS, **options)
+    publisher = Publisher([Offer(endpoint, prefix=f"{name}/")], rig=name, statistics=lambda: FIELDS, **options)
     return publishing(publisher, fused(size_wh=size_wh), every_s=PERIOD_S)
 
 
@@ -290,11 +291,13 @@ def test_the_configuration_is_read_and_the_command_line_wins(tmp_path):
 def test_what_a_rig_is_and_does_passes_too():
     w, h = 64, 48
     camera = CameraAbout(uri="synthetic:", width=w, height=h, dtype="uint8", live=True, rate_hz=30.0, coding=None)
-    with rig("truck-1") as one, rig("truck-2") as two:
-        one.about = lambda: About("1", "one", {"ir": camera})
-        two.about = lambda: About("1", "two", {"ir": camera})
-        with proxy({"truck-1": one.endpoint, "truck-2": two.endpoint}) as joined:
-            for name, fuser in (("truck-2", "two"), ("truck-1", "one"), ("truck-1", "one")):
-                told = describe(joined.endpoint, 10, topic=f"{name}/about")
-                assert (told.about.rig, told.about.fuser) == (name, fuser)
-                assert [plane.topic for plane in told.about.planes] == [f"{name}/fused"]
+    abouts = [About("1", fuser, {"ir": camera}) for fuser in ("one", "two")]
+    with (
+        rig("truck-1", about=lambda: abouts[0]) as one,
+        rig("truck-2", about=lambda: abouts[1]) as two,
+        proxy({"truck-1": one.endpoint, "truck-2": two.endpoint}) as joined,
+    ):
+        for name, fuser in (("truck-2", "two"), ("truck-1", "one"), ("truck-1", "one")):
+            told = describe(joined.endpoint, 10, topic=f"{name}/about")
+            assert (told.about.rig, told.about.fuser) == (name, fuser)
+            assert [plane.topic for plane in told.about.planes] == [f"{name}/fused"]

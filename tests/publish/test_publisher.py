@@ -17,6 +17,7 @@ from scenes import picture
 import rtfuse
 from rtfuse.client.subscriber import Subscriber
 from rtfuse.errors import ConfigError, EndpointUnavailable
+from rtfuse.publish.planes import Offer
 from rtfuse.publish.publisher import Publisher
 from rtfuse.wire.message import Header, encode
 
@@ -42,7 +43,7 @@ def connect(publisher, *subscribers):
 @pytest.mark.parametrize("encoding", ["raw", "jpeg", "png"])
 def test_what_is_published_is_received(open_, endpoint, where, encoding):
     endpoint = endpoint if where == "ipc" else "tcp://127.0.0.1:*"
-    publisher = open_(Publisher, endpoint, encoding=encoding, rig="truck", clock=lambda: 50_000_000)
+    publisher = open_(Publisher, [Offer(endpoint, encoding)], rig="truck", clock=lambda: 50_000_000)
     subscriber = open_(Subscriber, publisher.endpoint, latest=False)
     connect(publisher, subscriber)
     publisher.write(fused(1))
@@ -217,7 +218,7 @@ def test_malformed_messages_are_counted_and_skipped(open_, endpoint):
 
 
 def test_topics_do_not_mix(open_, endpoint):
-    publisher = open_(Publisher, endpoint, topic="fused")
+    publisher = open_(Publisher, endpoint)
     wrong, right = open_(Subscriber, endpoint, topic="fus", latest=False), open_(Subscriber, endpoint, latest=False)
     connect(publisher, right)
     assert wrong.recv(0.1) is None
@@ -299,10 +300,12 @@ def test_a_free_port_is_found_and_named(open_, endpoint):
     assert re.fullmatch(r"tcp://127\.0\.0\.1:[1-9]\d*", publisher.endpoint)
 
 
-@pytest.mark.parametrize("wrong", [{"topic": "a\0b"}, {"encoding": "bmp"}, {"rig": "x" * 2000}, {"rig": "\udcff"}])
-def test_what_no_message_could_carry_is_refused_before_the_bind(wrong):
+@pytest.mark.parametrize(
+    ("offer", "rig"), [({"topic": "a\0b"}, "rig"), ({"encoding": "bmp"}, "rig"), ({}, "x" * 2000), ({}, "\udcff")]
+)
+def test_what_no_message_could_carry_is_refused_before_the_bind(offer, rig):
     with pytest.raises(ConfigError):
-        Publisher("tcp://127.0.0.1:*", **wrong)
+        Publisher([Offer("tcp://127.0.0.1:*", **offer)], rig=rig)
 
 
 @pytest.mark.parametrize("endpoint", ["tcp://*:0", "tcp://0.0.0.0:0", "tcp://192.0.2.1:5555", "tcp://[::]:0"])

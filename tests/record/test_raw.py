@@ -19,12 +19,13 @@ from msgspec.structs import replace as replace_setting
 
 from rtfuse.config import Camera, Config, Fuse, Playback, Publish, Raw, Sync
 from rtfuse.errors import OutputExists, OutputUnwritable, SourceNotFound, SourceUnreadable
-from rtfuse.pipeline.build import open_raw, open_rig
+from rtfuse.pipeline.build import open_rig
+from rtfuse.pipeline.outputs import open_raw
 from rtfuse.pipeline.run import Pipeline
 from rtfuse.record.raw import RawRecorder, part_path
 from rtfuse.record.replay import Replay
 from rtfuse.record.session import record
-from rtfuse.types import Alone, Frame, SourceInfo, Stamp
+from rtfuse.types import Frame, SourceInfo, Stamp
 
 MS = 1_000_000
 W, H = 64, 48
@@ -285,12 +286,8 @@ class Noted:
 
     def write(self, fused):
         pair = fused.pair
-        if isinstance(pair, Alone):
-            self.seen.append((fused.mode, pair.frame.stream, pair.frame.frame_id, pair.frame.t_ns))
-        else:
-            self.seen.append(
-                (fused.mode, pair.ir.frame_id, pair.ir.t_ns, pair.rgb.frame_id, pair.rgb.t_ns, pair.reused)
-            )
+        frames = [(frame.stream, frame.frame_id, frame.t_ns) for frame in pair.frames]
+        self.seen.append((fused.mode, frames, pair.reused))
 
     def close(self):
         pass
@@ -311,16 +308,13 @@ def test_a_replay_pairs_as_the_live_run_did(tmp_path, policy, speed):
     )
     rig, live = open_rig(settings), Noted()
     recorder = open_raw(settings, rig.sources)
-    rig.taps.append(lambda frame: recorder.write(frame.sent))
-    rig.sinks["noted"] = live
-    Pipeline(rig, threading.Event()).run(duration_s=3.0)
+    Pipeline(rig, {"noted": live}, age_at="noted", taps=[lambda frame: recorder.write(frame.sent)]).run(duration_s=3.0)
     recorder.close()
     assert not recorder.losses
 
     settings, start = replace_setting(settings, playback=Playback(speed=speed)), time.monotonic()
     rig, replayed = open_rig(settings, replay=str(tmp_path / "live.mkv")), Noted()
-    rig.sinks["noted"] = replayed
-    result = Pipeline(rig, threading.Event()).run()
+    result = Pipeline(rig, {"noted": replayed}, age_at="noted").run()
     assert len(live.seen) > 45
     both = min(len(live.seen), len(replayed.seen))
     assert both >= len(live.seen) - 1  # the run was cut off at its end
@@ -330,7 +324,7 @@ def test_a_replay_pairs_as_the_live_run_did(tmp_path, policy, speed):
 
 
 def test_record_ends_after_so_many_frames_and_sums_up(tmp_path):
-    from rtfuse.pipeline.build import open_lasting
+    from rtfuse.pipeline.sources import open_lasting
 
     settings = Config(ir=Camera(uri=SCENE), rgb=Camera(uri=SCENE), raw=Raw(path=str(tmp_path / "a.mkv"), reserve_mb=0))
     sources = {stream: open_lasting(settings, stream) for stream in ("ir", "rgb")}

@@ -18,7 +18,7 @@ from rtfuse.types import Fused, Pair, Stamp
 
 def fused(k, *, t_ns=None, size_wh=(64, 48), stamp=Stamp.MEDIA):
     ir, rgb = (make_frame(s, k, t_ns=t_ns, size_wh=size_wh, stamp=stamp) for s in ("ir", "rgb"))
-    return Fused(picture(k, size_wh), lambda: ir.image, Pair(ir, rgb), None, "test")
+    return Fused(picture(k, size_wh), ir.image, Pair(ir, rgb), None, "test")
 
 
 def write(path, items, **options):

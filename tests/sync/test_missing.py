@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtfuse.sync.pairer import Pairer
-from rtfuse.types import Alone, Frame, Pair, Stamp
+from rtfuse.types import Frame, Pair, Stamp
 
 MS = 1_000_000
 IMAGES = {"ir": np.zeros((1, 1), np.uint8), "rgb": np.zeros((1, 1, 3), np.uint8)}
@@ -57,7 +57,7 @@ def lived(p, frames):
 
 
 def modes(out):
-    return ["fused" if isinstance(m, Pair) else m.frame.stream for m, _ in out]
+    return ["fused" if isinstance(m, Pair) else m.leader.stream for m, _ in out]
 
 
 def longest_gap(out):
@@ -67,7 +67,7 @@ def longest_gap(out):
 def test_a_lost_thermal_camera_leaves_rgb_and_no_gap():
     out = lived(pairer(), camera("ir", 33.3, 3000, missing=[(1000, 2000)]) + camera("rgb", 33.3, 3000))
     assert longest_gap(out) < 80
-    alone = [m.frame.t_ns / MS for m, _ in out if isinstance(m, Alone)]
+    alone = [m.leader.t_ns / MS for m, _ in out if not m.complete]
     assert 1100 < alone[0] < 1200
     assert 1950 < alone[-1] < 2000
     assert modes(out).count("rgb") == len(alone) > 20
@@ -76,8 +76,8 @@ def test_a_lost_thermal_camera_leaves_rgb_and_no_gap():
 def test_a_lost_rgb_camera_leaves_thermal_within_200_ms():
     out = lived(pairer(), camera("ir", 33.3, 3000) + camera("rgb", 33.3, 3000, missing=[(1000, 2000)]))
     assert longest_gap(out) <= 200
-    alone = [m.frame.t_ns / MS for m, _ in out if isinstance(m, Alone)]
-    assert {m.frame.stream for m, _ in out if isinstance(m, Alone)} == {"ir"}
+    alone = [m.leader.t_ns / MS for m, _ in out if not m.complete]
+    assert {m.leader.stream for m, _ in out if not m.complete} == {"ir"}
     assert alone[0] < 1150
     assert modes(out)[-1] == "fused"
     back = next(when for m, when in out if isinstance(m, Pair) and m.rgb.t_ns >= 2000 * MS)
@@ -91,7 +91,7 @@ def test_a_closed_shutter_holds_thermal_and_then_lets_rgb_go_alone():
     held = [m for m, _ in out if isinstance(m, Pair) and m.skew_ns < -150 * MS]
     assert held
     assert all(m.reused and m.skew_ns >= -1000 * MS for m in held)
-    alone = [m.frame.t_ns / MS for m, _ in out if isinstance(m, Alone)]
+    alone = [m.leader.t_ns / MS for m, _ in out if not m.complete]
     assert 1900 < alone[0] < 2050
     assert alone[-1] < 3000
     assert longest_gap(out) < 80
@@ -152,8 +152,8 @@ def test_whatever_goes_missing_no_pair_is_wrong_and_everything_is_counted(period
     assert times == sorted(set(times))
     fresh = []
     for m, _ in out:
-        if isinstance(m, Alone):
-            assert not m.frame.frozen
+        if not m.complete:
+            assert not m.leader.frozen
             continue
         assert not m.ir.frozen
         assert not m.rgb.frozen
@@ -164,10 +164,5 @@ def test_whatever_goes_missing_no_pair_is_wrong_and_everything_is_counted(period
             fresh.append(m.ir.frame_id)
     assert len(set(fresh)) == len(fresh)
     for stream, frames in (("ir", ir), ("rgb", rgb)):
-        used = {
-            f.frame_id
-            for m, _ in out
-            for f in ((m.ir, m.rgb) if isinstance(m, Pair) else (m.frame,))
-            if f.stream == stream
-        }
+        used = {f.frame_id for m, _ in out for f in m.frames if f.stream == stream}
         assert len(used) + sum(n for (s, _), n in p.drops.items() if s == stream) == len(frames)

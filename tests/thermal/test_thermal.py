@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rtfuse.errors import ConfigError
-from rtfuse.thermal import Agc
+from rtfuse.thermal.agc import Agc
 from rtfuse.thermal.cameras import CAMERAS, layout_of
 from rtfuse.thermal.palettes import PALETTES, colourise, palette
 from rtfuse.thermal.preprocessing import DeadPixels, FreezeWatch, ThermalFront
+from rtfuse.thermal.settings import AgcSettings, Thermal
 from rtfuse.types import Frame, Stamp
 
 METHODS = ("plateau", "linear", "clahe")
@@ -41,7 +42,7 @@ def street(rng, shape=(128, 160)):
 @pytest.mark.parametrize("method", METHODS)
 def test_eight_bits_pass_untouched(method):
     image = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    assert Agc(method=method)(frame(image)) is image
+    assert Agc(AgcSettings(method=method))(frame(image)) is image
 
 
 counts_of_any_kind = st.builds(
@@ -60,7 +61,7 @@ counts_of_any_kind = st.builds(
     st.floats(0.01, 300),
 )
 def test_more_counts_are_never_darker(method, scenes, tails, plateau, max_gain):
-    agc = Agc(method=method, tails=tails, plateau=plateau, max_gain=max_gain)
+    agc = Agc(AgcSettings(method=method, tails=tails, plateau=plateau, max_gain=max_gain))
     for k, counts in enumerate(scenes):
         table = agc.table(frame(counts, k))
         assert table.dtype == np.uint8
@@ -71,7 +72,7 @@ def test_more_counts_are_never_darker(method, scenes, tails, plateau, max_gain):
 
 @pytest.mark.parametrize("method", ["plateau", "linear"])
 def test_the_whole_range_is_used(method):
-    out = Agc(method=method)(frame(scene(np.random.default_rng(0))))
+    out = Agc(AgcSettings(method=method))(frame(scene(np.random.default_rng(0))))
     assert out.dtype == np.uint8
     assert out.min() <= 1
     assert out.max() >= 254
@@ -80,38 +81,38 @@ def test_the_whole_range_is_used(method):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_lamp_or_dead_pixels_do_not_darken_the_scene(method):
     counts = scene(np.random.default_rng(0), shape=(240, 320))
-    plain = Agc(method=method)(frame(counts)).astype(int)
+    plain = Agc(AgcSettings(method=method))(frame(counts)).astype(int)
     spoilt = counts.copy()
     spoilt[0, :30] = 65535
     spoilt[1, :30] = 0
-    assert np.abs(Agc(method=method)(frame(spoilt)).astype(int) - plain)[60:].mean() < 6
+    assert np.abs(Agc(AgcSettings(method=method))(frame(spoilt)).astype(int) - plain)[60:].mean() < 6
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_uniform_scene_is_neither_noise_nor_black(method):
     counts = np.full((60, 80), 8000, np.uint16)
     counts[::2, ::2] += 2
-    out = Agc(method=method)(frame(counts)).astype(int)
+    out = Agc(AgcSettings(method=method))(frame(counts)).astype(int)
     assert np.ptp(out) < 24 if method == "clahe" else np.ptp(out) < 12
     assert 60 < out.mean() < 200 if method == "clahe" else 100 < out.mean() < 156
-    assert abs(Agc(method="plateau", midpoint=60)(frame(counts)).mean() - 60) < 8
+    assert abs(Agc(AgcSettings(method="plateau", midpoint=60))(frame(counts)).mean() - 60) < 8
 
 
 def test_a_plateau_shows_what_a_wide_cold_sky_would_hide():
     """Linear spends its levels on the empty range between sky and people; the plateau on what is there."""
     counts = street(np.random.default_rng(1))
     road = np.s_[70:78, :]
-    plain, equalised = (Agc(method=m)(frame(counts)).astype(float) for m in ("linear", "plateau"))
+    plain, equalised = (Agc(AgcSettings(method=m))(frame(counts)).astype(float) for m in ("linear", "plateau"))
     assert equalised[road].std() > 1.5 * plain[road].std()
     people, ground = equalised[82:98, 32:38].mean(), equalised[road].mean()
     assert people > ground + 40
-    unbounded = Agc(method="plateau", plateau=1e9, max_gain=255)(frame(counts)).astype(float)
+    unbounded = Agc(AgcSettings(method="plateau", plateau=1e9, max_gain=255))(frame(counts)).astype(float)
     assert equalised[:60].std() < 0.5 * unbounded[:60].std()  # the sky's noise is not blown up
 
 
 def test_the_mapping_follows_a_step_slowly():
     rng = np.random.default_rng(0)
-    agc, first = Agc(tau_ms=1000), scene(rng)
+    agc, first = Agc(AgcSettings(tau_ms=1000)), scene(rng)
     still = agc(frame(first, 0)).astype(int)
     warmer = (first + 150).astype(np.uint16)
     step = agc(frame(warmer, 1)).astype(int)
@@ -126,7 +127,7 @@ def test_the_speed_of_following_does_not_depend_on_the_frame_rate():
     first, warmer = scene(rng), scene(rng, 8150)
     shown = []
     for period_ms in (11, 100):
-        agc = Agc(tau_ms=700)
+        agc = Agc(AgcSettings(tau_ms=700))
         agc(frame(first))
         for k in range(1, 550 // period_ms + 1):
             agc(frame(warmer, k, period_ms))
@@ -136,7 +137,7 @@ def test_the_speed_of_following_does_not_depend_on_the_frame_rate():
 
 def test_a_scene_beyond_the_mapping_is_mapped_anew_at_once():
     rng = np.random.default_rng(0)
-    agc = Agc(tau_ms=5000)
+    agc = Agc(AgcSettings(tau_ms=5000))
     agc(frame(scene(rng, 8000)))
     out = agc(frame(scene(rng, 30000), 1))
     assert out.std() > 40
@@ -155,18 +156,18 @@ def test_noise_alone_does_not_make_the_picture_flicker():
 def test_a_region_is_what_the_mapping_is_made_for():
     counts = np.full((100, 100), 2000, np.uint16)
     counts[50:] = scene(np.random.default_rng(0), 9000, 50, (50, 100))
-    below, whole = (Agc(method="linear", region=r)(frame(counts)) for r in ((0, 0.5, 1, 0.5), None))
+    below, whole = (Agc(AgcSettings(method="linear", region=r))(frame(counts)) for r in ((0, 0.5, 1, 0.5), None))
     assert below[50:].std() > 3 * whole[50:].std()
     assert below[:50].max() == 0
 
 
 def test_a_region_of_no_size_is_one_pixel():
-    Agc(region=(1.0, 1.0, 0.0, 0.0))(frame(scene(np.random.default_rng(0))))
+    Agc(AgcSettings(region=(1.0, 1.0, 0.0, 0.0)))(frame(scene(np.random.default_rng(0))))
 
 
 def test_a_frozen_mapping_stays():
     rng = np.random.default_rng(0)
-    agc = Agc(freeze=True)
+    agc = Agc(AgcSettings(freeze=True))
     first = agc.table(frame(scene(rng)))
     assert agc.table(frame(scene(rng, 20000), 1)) is first
 
@@ -175,15 +176,16 @@ def test_clahe_brings_out_local_contrast():
     rng = np.random.default_rng(0)
     ramp = np.linspace(5000, 15000, 160)[None].repeat(128, 0) + rng.normal(0, 60, (128, 160))
     counts = ramp.astype(np.uint16)
-    local = [np.diff(Agc(method=m)(frame(counts)).astype(float), axis=1).std() for m in ("linear", "clahe")]
+    shown = [Agc(AgcSettings(method=m))(frame(counts)) for m in ("linear", "clahe")]
+    local = [np.diff(image.astype(float), axis=1).std() for image in shown]
     assert local[1] > 1.5 * local[0]
 
 
 def test_shown_is_what_calling_gives():
     counts = scene(np.random.default_rng(0))
     for method in METHODS:
-        image, table = Agc(method=method).shown(frame(counts))
-        assert np.array_equal(image if table is None else table[image], Agc(method=method)(frame(counts)))
+        image, table = Agc(AgcSettings(method=method)).shown(frame(counts))
+        assert np.array_equal(image if table is None else table[image], Agc(AgcSettings(method=method))(frame(counts)))
 
 
 # ------------------------------------------------------------------------------------- what cameras send, by layout
@@ -249,7 +251,7 @@ def test_counts_below_the_picture_are_temperatures(name):
     words = np.full((384, 256), 0x8010, np.uint16)
     words[192:] = round(293.15 * 64)
     words[200, 30], words[300, 40] = round(350.0 * 64), round(250.0 * 64)
-    made = ThermalFront(camera=name)(frame(words))
+    made = ThermalFront(Thermal(camera=name))(frame(words))
     assert made.image.shape == (192, 256)
     assert (made.thermal.hot.x, made.thermal.hot.y) == (30, 8)
     assert (made.thermal.cold.x, made.thermal.cold.y) == (40, 108)
@@ -261,30 +263,30 @@ def test_counts_folded_two_rows_into_one():
     words, temperatures = np.zeros((484, 512), np.uint16), np.full((192, 256), 300 * 16, np.uint16)
     temperatures[7, 11] = 310 * 16
     words[:96] = temperatures.reshape(96, 512)
-    made = ThermalFront(camera="tc002c")(frame(words))
+    made = ThermalFront(Thermal(camera="tc002c"))(frame(words))
     assert np.array_equal(made.image, temperatures)
     assert (made.thermal.hot.x, made.thermal.hot.y, made.thermal.hot.k) == (11, 7, 310.0)
 
 
 def test_the_eight_bit_half_is_the_picture_where_there_are_no_counts():
-    front, sent = ThermalFront(camera="tc001"), np.random.default_rng(0).integers(0, 255, (384, 256), np.uint8)
+    front, sent = ThermalFront(Thermal(camera="tc001")), np.random.default_rng(0).integers(0, 255, (384, 256), np.uint8)
     assert np.array_equal(front(frame(sent)).image, sent[:192])
     assert front.size_wh((256, 384), "uint8") == (256, 192)
 
 
 def test_any_camera_can_be_radiometric():
     counts = scene(np.random.default_rng(0), 29315, 20)
-    made = ThermalFront(k_per_count=0.01)(frame(counts))
+    made = ThermalFront(Thermal(k_per_count=0.01))(frame(counts))
     assert made.thermal.hot.k == pytest.approx(counts.max() / 100)
     assert counts[made.thermal.hot.y, made.thermal.hot.x] == counts.max()
 
 
 def test_a_wrong_camera_is_an_error():
     with pytest.raises(ConfigError, match="'tc01' is not known; want auto, plain"):
-        ThermalFront(camera="tc01").size_wh((640, 512), "uint16")
+        ThermalFront(Thermal(camera="tc01")).size_wh((640, 512), "uint16")
     with pytest.raises(ConfigError, match="tc001 sends 256x384, this source has 640x512"):
-        ThermalFront(camera="tc001").size_wh((640, 512), "uint16")
-    assert ThermalFront(camera="boson").size_wh((640, 512), "uint16") == (640, 512)  # without telemetry
+        ThermalFront(Thermal(camera="tc001")).size_wh((640, 512), "uint16")
+    assert ThermalFront(Thermal(camera="boson")).size_wh((640, 512), "uint16") == (640, 512)  # without telemetry
 
 
 def test_layouts_cut_pictures_from_what_is_sent():
@@ -300,7 +302,7 @@ def test_layouts_cut_pictures_from_what_is_sent():
 
 def test_black_hot_cameras_become_white_hot():
     sent = np.arange(12, dtype=np.uint8).reshape(3, 4)
-    assert np.array_equal(ThermalFront(polarity="black-hot")(frame(sent)).image, 255 - sent)
+    assert np.array_equal(ThermalFront(Thermal(polarity="black-hot"))(frame(sent)).image, 255 - sent)
 
 
 def test_a_plain_frame_is_handed_on_as_it_is():
@@ -350,7 +352,7 @@ def test_a_map_may_be_an_image(tmp_path):
     cv2.imwrite(str(tmp_path / "dead.png"), marks)
     counts = np.full((60, 80), 700, np.uint16)
     counts[3, 5] = 0
-    front = ThermalFront(dead_pixels=str(tmp_path / "dead.png"))
+    front = ThermalFront(Thermal(dead_pixels=str(tmp_path / "dead.png")))
     assert np.all(front(frame(counts)).image == 700)
     with pytest.raises(ConfigError, match="is 80x60, the picture is 81x60"):
         front.size_wh((81, 60), "uint16")
@@ -369,7 +371,7 @@ def test_a_wrong_map_is_an_error(tmp_path, content, fault):
     if content is not None:
         (tmp_path / "dead.txt").write_bytes(content)
     with pytest.raises(ConfigError, match=fault):
-        ThermalFront(dead_pixels=str(tmp_path / "dead.txt")).size_wh((80, 60), "uint16")
+        ThermalFront(Thermal(dead_pixels=str(tmp_path / "dead.txt"))).size_wh((80, 60), "uint16")
 
 
 def test_a_map_that_no_longer_fits_is_left_out(tmp_path):

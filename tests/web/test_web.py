@@ -15,7 +15,7 @@ from rtfuse.cli.app import _completed
 from rtfuse.errors import ConfigError, EndpointUnavailable
 from rtfuse.observe.health import Condition, State
 from rtfuse.observe.stats import Histogram, Stats
-from rtfuse.types import Alone, Fused, Pair, PlacedSpot
+from rtfuse.types import Fused, Moment, Pair, PlacedSpot
 from rtfuse.web import address_of
 from rtfuse.web.metrics import exposition
 from rtfuse.web.rig_view import RigView
@@ -46,7 +46,7 @@ def counted(*, skews_ms=(0, 3, -3), age_ms=8):
         stats.delivered(
             Fused(
                 rgb.image,
-                lambda: None,
+                None,
                 Pair(ir, rgb, skew_ns=skew * 1_000_000, reused=k == 1),
                 None,
                 "pyramid",
@@ -56,7 +56,7 @@ def counted(*, skews_ms=(0, 3, -3), age_ms=8):
         stats.took("fuse", 4_000_000)
     clock.ms += 100
     rgb = at("rgb", clock.ms - age_ms)
-    stats.delivered(Fused(rgb.image, lambda: None, Alone(rgb), None, "none", mode="rgb"))
+    stats.delivered(Fused(rgb.image, None, Moment.alone(rgb), None, "none", mode="rgb"))
     stats.drops["ir", "busy"] += 5
     return stats, clock
 
@@ -110,7 +110,7 @@ def test_temperatures_are_those_of_the_newest_frame():
     assert not any("temperature" in key[0] for key in parsed(exposition(stats.snapshot(), ABOUT)))
     ir = at("ir", clock.ms)
     spots = PlacedSpot(0, 0, 400.0), PlacedSpot(0, 0, 200.0)
-    stats.delivered(Fused(ir.image, lambda: None, Alone(ir), None, "none", mode="ir", spots=spots))
+    stats.delivered(Fused(ir.image, None, Moment.alone(ir), None, "none", mode="ir", spots=spots))
     assert parsed(exposition(stats.snapshot(), ABOUT))[("rtfuse_temperature_kelvin", ("spot", "hot"))] == 400
 
 

@@ -11,7 +11,7 @@ from rtfuse.errors import EngineUnavailable
 from rtfuse.fuse.engines.machine import has_torch, nvidia_gpus, torch_gpu
 from rtfuse.fuse.engines.parity import check
 from rtfuse.fuse.fallback import Candidate, FallbackFuser
-from rtfuse.fuse.fuser import STUDENT_WEIGHTS, UFUSER_WEIGHTS, Fuser
+from rtfuse.fuse.fuser import STUDENT_WEIGHTS, UFUSER_WEIGHTS, Fuser, Options
 from rtfuse.hints import install_hint
 
 if TYPE_CHECKING:
@@ -44,6 +44,11 @@ def open_network(
 
         candidates.append(("the pyramid", open_pyramid))
     return FallbackFuser(candidates)
+
+
+def open_chosen(options: Options) -> FallbackFuser:
+    """Return the network that the options name."""
+    return open_network(options.name, options.weights, options.engine, options.precision, options.plan)
 
 
 def _engines(engine: str, weights: str | Path | None) -> list[str]:

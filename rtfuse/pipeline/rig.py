@@ -1,4 +1,4 @@
-"""What a pipeline is made of: the opened parts of one rig, matched to each other."""
+"""Hold the opened parts of one rig, matched to each other; closing the rig closes its sources."""
 
 from __future__ import annotations
 
@@ -12,39 +12,61 @@ from rtfuse.align.aligner import Aligner
 from rtfuse.capture.pacing import Playback
 from rtfuse.errors import NoOverlap
 from rtfuse.fuse import Fuser
-from rtfuse.fuse.deflicker import Steady
 from rtfuse.observe.health import Health
 from rtfuse.observe.trace import Trace
 from rtfuse.observe.watchdog import Heart, Supervisor
 from rtfuse.pipeline.queues import STREAMS
+from rtfuse.pipeline.stages import Stages
 from rtfuse.sync.pairer import Pairer
-from rtfuse.thermal import Agc
-from rtfuse.types import Clock, Frame, Sink, Source, Stream
+from rtfuse.thermal.agc import Agc
+from rtfuse.types import Clock, Frame, Moment, Source, Stream
 
 Policy = Literal["passthrough", "hold", "stop"]
 Order = Literal["live", "lossless", "replay"]
 
 
+class StageTrace:
+    """Write the stages of each moment into a trace; `done` goes to `Stages`."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace, self._ended = trace, list[tuple[str, int]]()
+
+    def done(self, stage: str) -> None:
+        """Note that a stage has just ended."""
+        self._ended.append((stage, time.monotonic_ns()))
+
+    def write(self, moment: Moment, fuser: str, begun_ns: int, ended_ns: int) -> None:
+        """Write the stages of a pair, which took from `begun_ns` to `ended_ns`."""
+        stages, self._ended = self._ended, []
+        if not moment.complete:
+            return
+        start_ns = begun_ns
+        for k, (stage, end_ns) in enumerate(stages):
+            end_ns = ended_ns if k + 1 == len(stages) else end_ns
+            self.trace.stage(f"fuse by {fuser}" if stage == "fuse" else stage, "fuse", moment, start_ns, end_ns)
+            start_ns = end_ns
+        self.trace.stage("pair", "pair", moment, min(moment.leader.arrival_ns, begun_ns), begun_ns)
+
+
 @dataclass(slots=True)
 class Rig:
-    """The parts of one pipeline, opened and matched to each other; `build.open_rig` makes them from a `Config`.
+    """The parts of one pipeline; `build.open_rig` opens them from a `Config`. Use it as a context manager.
 
-    `reopen` gives a source again from its start (for loops); `fit` an aligner for other picture sizes (h, w) of thermal
-    and RGB, where a camera came back with another one. `sinks` are named for the drop counts; the first one is where
-    age is measured. `taps` see every frame in the capture threads. `policy` says what happens while a stream is
-    missing, `mark` whether the picture says so; `health` is what each stream is doing, and `limit_ns` how long it may
-    be missing under the policy `stop`. `steady` takes the flicker out of what was fused. `hearts` are the capture
-    threads' signs of life for the `supervisor`. `trace` hears of every frame's stages.
+    - `sources`: where the frames come from; `reopen` opens one again at its start, for loops.
+    - `pairer`, `stages`: from frames to moments, from moments to fused pictures.
+    - `playback`, `order`: the pace and the order in which frames are taken.
+    - `queue`: the most moments that wait for the stages.
+    - `policy`: the output while a stream is missing; under `stop` the run ends after `limit_ns`.
+    - `mark`: True writes on the picture which stream is missing.
+    - `health`: the state of each stream.
+    - `supervisor`: the watchdog; `hearts` are the signs of life of capture threads.
+    - `trace`: takes every frame's stages.
+    - `clock`: monotonic nanoseconds.
     """
 
     sources: dict[Stream, Source]
     pairer: Pairer
-    aligner: Aligner
-    fuser: Fuser
-    sinks: dict[str, Sink] = field(default_factory=dict)
-    taps: list[Callable[[Frame], None]] = field(default_factory=list)
-    agc: Agc = field(default_factory=Agc)
-    steady: Steady | None = None
+    stages: Stages
     playback: Playback = field(default_factory=Playback)
     order: Order = "live"
     queue: int = 8
@@ -52,11 +74,10 @@ class Rig:
     limit_ns: int = 5_000_000_000
     mark: bool = False
     reopen: Callable[[Stream], Source] | None = None
-    fit: Callable[[tuple[int, int], tuple[int, int]], Aligner] | None = None
     health: dict[Stream, Health] = field(default_factory=dict)
     supervisor: Supervisor = field(default_factory=Supervisor)
     hearts: dict[Stream, Heart] = field(default_factory=dict)
-    trace: Trace | None = None
+    trace: StageTrace | None = None
     clock: Clock = time.monotonic_ns
 
     def __post_init__(self) -> None:
@@ -64,15 +85,46 @@ class Rig:
             if stream not in self.health:
                 self.health[stream] = Health(stream, quiet_ns=150_000_000, clock=self.clock)
 
+    def __enter__(self) -> Rig:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the sources; a second call does nothing."""
+        for source in self.sources.values():
+            source.close()
+
+    @property
+    def fuser(self) -> Fuser:
+        """The fuser; its text names the engine."""
+        return self.stages.fuser
+
+    @property
+    def aligner(self) -> Aligner:
+        """The aligner for the pictures' present sizes."""
+        return self.stages.aligner
+
+    @property
+    def agc(self) -> Agc:
+        """The gain control, whose settings may change while the rig runs."""
+        return self.stages.agc
+
     @property
     def live(self) -> bool:
-        """Whether a source is a camera, or a recording of cameras as they were, so that one may be missing."""
+        """True if a source is a camera, or a replay of cameras, so that a stream may be missing."""
         return self.order == "replay" or any(source.info.live for source in self.sources.values())
 
     @property
     def lossless(self) -> bool:
-        """Whether every frame is fused, however long it takes."""
+        """True if every frame is fused, however long it takes."""
         return self.order == "lossless" or (self.order == "replay" and self.playback.speed is None)
+
+    def states(self) -> dict[str, tuple[str, str | None]]:
+        """Return the state of each stream, and the reason where it is lost."""
+        conditions = {stream: self.health[stream].condition() for stream in STREAMS}
+        return {stream: (c.state.value, c.why) for stream, c in conditions.items()}
 
     def frames(self, stream: Stream, period_ns: int) -> Iterator[Frame]:
         """Yield the frames of a source; with `loop`, round after round, each `period_ns` later than the last."""
@@ -98,7 +150,7 @@ class Rig:
             raise NoOverlap(f"the streams never overlap in time: {self.spans()}; check the files, or set ir.offset_ms")
 
     def spans(self) -> str:
-        """Say from when to when both streams reach."""
+        """Return the time span of both streams as text."""
 
         def span(stream: Stream) -> str:
             info = self.sources[stream].info

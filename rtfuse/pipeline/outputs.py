@@ -1,0 +1,107 @@
+"""Open the outputs of a `Config`: the ZeroMQ endpoints, and the file of both streams."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import rtfuse
+from rtfuse.capture.prepared import Prepared
+from rtfuse.config import Config, Endpoint, dump_config
+from rtfuse.pipeline.queues import STREAMS
+from rtfuse.pipeline.rig import Rig
+from rtfuse.publish.planes import Offer
+from rtfuse.publish.publisher import About, Publisher, States, Statistics
+from rtfuse.record.raw import RawRecorder
+from rtfuse.types import Clock, Source, SourceInfo, Stream
+from rtfuse.wire.description import CameraAbout
+
+
+def open_publisher(
+    config: Config,
+    *,
+    statistics: Statistics | None = None,
+    states: States | None = None,
+    about: Callable[[], About] | None = None,
+    clock: Clock = time.monotonic_ns,
+) -> Publisher | None:
+    """Bind the ZeroMQ endpoints of the configuration; None if it has none.
+
+    The providers (see `Publisher`) and `clock` are called once frames are written: the rig may be opened after this.
+    """
+    offers = _offers(config)
+    if not offers:
+        return None
+    p = config.publish
+    return Publisher(
+        offers,
+        rig=config.rig,
+        statistics=statistics,
+        states=states,
+        about=about,
+        allow_remote=p.insecure,
+        keys=p.keys,
+        clock=clock,
+    )
+
+
+def _offers(config: Config) -> list[Offer]:
+    """Return the planes of each endpoint."""
+    p = config.publish
+    listed = p.endpoints or ([Endpoint(endpoint=p.endpoint)] if p.endpoint is not None else [])
+    return [
+        Offer(
+            e.endpoint,
+            encoding=e.encoding or p.encoding,
+            planes=e.planes if e.planes is not None else p.planes,
+            topic=p.topic if e.topic is None else e.topic,
+            jpeg_quality=e.jpeg_quality or p.jpeg_quality,
+            h264_kbps=e.h264_kbps or p.h264_kbps,
+            prefix=f"{config.rig}/" if p.rig_topics else "",
+        )
+        for e in listed
+    ]
+
+
+def describing(config: Config, rig: Rig) -> Callable[[], About]:
+    """Return a provider that describes the rig: version, fuser at work, cameras, calibration."""
+    calibration = Path(config.align.calib).read_text(encoding="utf-8") if config.align.calib else ""
+    software = rtfuse.__version__
+
+    def about() -> About:
+        return About(software, str(rig.fuser), {s: _camera(rig.sources[s].info) for s in STREAMS}, calibration)
+
+    return about
+
+
+def _camera(info: SourceInfo) -> CameraAbout:
+    w, h = info.size_wh
+    return CameraAbout(
+        uri=info.uri,
+        width=w,
+        height=h,
+        dtype=info.dtype,
+        live=info.live,
+        rate_hz=info.rate_hz,
+        coding=info.coding,
+    )
+
+
+def open_raw(config: Config, sources: Mapping[Stream, Source], *, clock: Clock = time.monotonic_ns) -> RawRecorder:
+    """Open the file that both streams are recorded to, as their cameras send them."""
+    infos = {s: (source.source if isinstance(source, Prepared) else source).info for s, source in sources.items()}
+    raw = config.raw
+    assert raw.path is not None
+    calib = config.align.calib
+    return RawRecorder(
+        raw.path,
+        infos,
+        rgb_codec=raw.rgb_codec,
+        split_s=raw.split_s,
+        split_bytes=round(raw.split_mb * 1e6) if raw.split_mb else None,
+        reserve_bytes=round(raw.reserve_mb * 1e6),
+        metadata={"config": dump_config(config), "calibration": Path(calib).read_text() if calib else ""},
+        force=raw.force,
+        clock=clock,
+    )

@@ -1,0 +1,132 @@
+"""Open the sources of a `Config`, with the steps that each frame passes before it is paired."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
+
+from rtfuse.capture import is_live, open_source
+from rtfuse.capture.prepared import Prepared, Step
+from rtfuse.capture.reconnect import Absent, Reconnecting
+from rtfuse.config import Camera, Config
+from rtfuse.errors import ConfigError, DeviceUnavailable, SourceLost, SourceNotFound, redact
+from rtfuse.observe.health import Health
+from rtfuse.observe.watchdog import Heart
+from rtfuse.pipeline.queues import STREAMS
+from rtfuse.record.replay import Replay
+from rtfuse.thermal.cameras import camera_named
+from rtfuse.thermal.preprocessing import FreezeWatch, ThermalFront
+from rtfuse.types import Clock, Frame, Source, SourceInfo, Stream
+
+_log = logging.getLogger("rtfuse")
+
+
+@dataclass(frozen=True, slots=True)
+class SourceOpener:
+    """Opens the source of a stream, with the steps that its frames pass before they are paired.
+
+    `given` opens others in place of the configured ones; `replay` is a recording of `rtfuse record` to read from.
+    """
+
+    config: Config
+    clock: Clock = time.monotonic_ns
+    given: Mapping[Stream, Callable[[], Source]] = field(default_factory=dict)
+    replay: str | None = None
+
+    def check(self) -> None:
+        """Raise ConfigError for an error that can be found before any device is opened."""
+        camera_named(self.config.thermal.camera)
+        ThermalFront(self.config.thermal)
+        for stream in STREAMS:
+            if self.replay is None and stream not in self.given and not self.camera(stream).uri:
+                raise ConfigError(f"{stream}.uri: no source given; use --{stream} URI or set it in the config file")
+
+    def open(self, stream: Stream) -> Source:
+        """Open the source."""
+        if self.replay is not None:
+            return self._prepared(stream, Replay(self.replay, stream, clock=self.clock))
+        return self._prepared(stream, self._bare(stream))
+
+    def open_or_wait(self, stream: Stream) -> Source:
+        """Open the source; a camera that is absent gets a placeholder, if `degraded.start` allows it."""
+        try:
+            return self.open(stream)
+        except (DeviceUnavailable, SourceNotFound, SourceLost) as e:
+            camera, how = self.camera(stream), self.config.degraded
+            known = stream in self.given or (camera.uri is not None and is_live(camera.uri))
+            if how.start == "both" or how.policy == "stop" or self.replay is not None or not known:
+                raise
+            size, why = camera.size or (640, 480), str(e)
+            _log.warning("%s is not there yet: %s", stream, why)
+            dtype = "uint16" if stream == "ir" else "uint8"
+            info = SourceInfo(redact(camera.uri or stream), stream, size, dtype, live=True, rate_hz=camera.fps)
+            return self._prepared(stream, Absent(info, why))
+
+    def keep_open(self, source: Source, health: Health | None = None, heart: Heart | None = None) -> None:
+        """Reopen a live source each time that it is lost; `health` and `heart` follow it. Others stay as they are."""
+        if not isinstance(source, Prepared) or not source.info.live:
+            return
+        reopen: Callable[[], Source] = getattr(source.source, "again", None) or partial(self._bare, source.info.stream)
+        if health is None or heart is None:
+            source.source = Reconnecting(source.source, reopen)
+        else:
+            source.source = Reconnecting(source.source, reopen, watcher=health, alive=heart.beat)
+
+    def camera(self, stream: Stream) -> Camera:
+        """Return the settings of a stream."""
+        return self.config.ir if stream == "ir" else self.config.rgb
+
+    def _bare(self, stream: Stream) -> Source:
+        """Open the source without the steps."""
+        if stream in self.given:
+            return self.given[stream]()
+        camera, kind = self.camera(stream), camera_named(self.config.thermal.camera)
+        assert camera.uri is not None
+        return open_source(
+            camera.uri,
+            stream,
+            fps=camera.fps,
+            size_wh=camera.size,
+            pixel_format=camera.format,
+            controls=camera.controls,
+            words=kind.words if kind is not None and stream == "ir" else None,
+            timeout_s=camera.timeout_ms / 1000,
+            transport=camera.transport,
+            clock=self.clock,
+        )
+
+    def _prepared(self, stream: Stream, source: Source) -> Source:
+        """Return the source with its steps: plausible times, telemetry, dead pixels, frozen pictures."""
+        info, steps = source.info, list[Step]()
+        freeze = self.camera(stream).freeze
+        if freeze is None:  # a compressed stream, or a drawing, may repeat a picture of a scene at rest
+            freeze = info.dtype == "uint16" or info.uri.startswith("/dev/")
+        if stream == "rgb":
+            if freeze:
+                steps.append(_watched(FreezeWatch()))
+            return Prepared(source, steps) if steps or info.live else source
+        front = ThermalFront(self.config.thermal, freeze=freeze)
+
+        def described(raw: SourceInfo) -> SourceInfo:
+            return replace(raw, size_wh=front.size_wh(raw.size_wh, raw.dtype))
+
+        return Prepared(source, [*steps, front], described)
+
+
+def _watched(watch: FreezeWatch) -> Step:
+    def step(frame: Frame) -> Frame:
+        return replace(frame, frozen=True) if watch(frame.image) else frame
+
+    return step
+
+
+def open_lasting(config: Config, stream: Stream, *, clock: Clock = time.monotonic_ns) -> Source:
+    """Open a stream's source alone; a live one is opened again each time that it is lost."""
+    opener = SourceOpener(config, clock)
+    opener.check()
+    source = opener.open(stream)
+    opener.keep_open(source)
+    return source

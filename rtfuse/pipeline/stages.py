@@ -1,0 +1,162 @@
+"""Turn one moment into one fused picture: thermal, align, fuse, deflicker; no threads, clocks or sockets.
+
+`run`, `fuse`, `bench` and `trainer` call `Stages`. To add a stage, write its file and add a line to `Stages._chain`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from rtfuse.align.aligner import Aligner
+from rtfuse.config import Config
+from rtfuse.errors import CalibrationError, named
+from rtfuse.fuse import Fuser
+from rtfuse.fuse.deflicker import Deflicker
+from rtfuse.observe.logs import event
+from rtfuse.thermal.agc import Agc, displayed
+from rtfuse.types import Frame, Fused, Image, Mode, Moment, PlacedSpot, Spot, Stage, ThermalPicture, Work
+
+_log = logging.getLogger("rtfuse.pipeline")
+Size = tuple[int, int]
+Fit = Callable[[Size, Size], Aligner]
+"""Make an aligner for thermal and RGB pictures of these sizes (h, w). Raises CalibrationError."""
+
+
+class Stages:
+    """Process moments one after another, from one thread.
+
+    - `aligner` lays thermal on the RGB grid; `fit` makes another one when a camera changes its size (None: sizes stay).
+    - `fuser` fuses; `config` has the settings of the other stages.
+    - `done`, if given, is called with a stage's name each time that it has ended; nothing is measured here.
+    """
+
+    def __init__(
+        self,
+        aligner: Aligner,
+        fuser: Fuser,
+        config: Config | None = None,
+        *,
+        fit: Fit | None = None,
+        done: Callable[[str], None] | None = None,
+    ) -> None:
+        config = config or Config()
+        self.aligner, self.fuser, self.agc = aligner, fuser, Agc(config.thermal.agc)
+        self._deflicker = Deflicker() if config.fuse.steady else None
+        self._fit, self._done = fit, done
+        self._unfit: dict[tuple[Size, Size], CalibrationError] = {}
+        self._thermal: tuple[Frame, ThermalPicture] | None = None
+        self._unreached: Image | None = None
+        self._chain: list[tuple[str, Stage]] = [
+            ("thermal", self._show),
+            ("align", self._align),
+            ("fuse", self._fuse),
+            ("deflicker", self._hold),
+        ]
+
+    def process(self, moment: Moment, *, aligned: bool = True) -> Fused:
+        """Fuse a pair, or show the one frame that is there on the RGB grid.
+
+        Without `aligned`, `Fused.aligned` may be None. Raises CalibrationError for sizes that cannot be aligned, the
+        `RtfuseError` of a stage that failed, or StageFailed, naming the stage, if it failed in another way.
+        """
+        self.fit(moment)
+        work = Work(moment, aligned)
+        for name, stage in self._chain:
+            try:
+                stage(work)
+            except Exception as e:
+                raise named(f"fuse with {self.fuser.name}" if name == "fuse" else name, e) from e
+            if self._done is not None:
+                self._done(name)
+        return self._fused(work)
+
+    def fit(self, moment: Moment) -> None:
+        """Make align fit the frames' sizes, which change when a camera comes back. Raises CalibrationError."""
+        if self._fit is None:
+            return
+        ir_hw = self.aligner.ir_hw if moment.ir is None else moment.ir.shape_hw
+        rgb_hw = self.aligner.rgb_hw if moment.rgb is None else moment.rgb.shape_hw
+        if (ir_hw, rgb_hw) == (self.aligner.ir_hw, self.aligner.rgb_hw):
+            return
+        if (ir_hw, rgb_hw) in self._unfit:
+            raise self._unfit[ir_hw, rgb_hw]
+        sizes = f"thermal {ir_hw[1]}x{ir_hw[0]}, RGB {rgb_hw[1]}x{rgb_hw[0]}"
+        try:
+            aligner = self._fit(ir_hw, rgb_hw)
+        except CalibrationError as e:
+            self._unfit[ir_hw, rgb_hw] = e
+            event(_log, logging.ERROR, "size", str(e), sizes=sizes)
+            raise
+        event(_log, logging.WARNING, "size", f"the pictures have new sizes: {sizes}")
+        self.aligner, self._thermal, self._unreached = aligner, None, None
+        self.prepare()
+
+    def prepare(self) -> None:
+        """Make the fuser ready for the aligner's sizes, so that the first frame does not wait."""
+        aligner = self.aligner
+        self.fuser.prepare(aligner.rgb_hw if aligner.stretched else aligner.ir_hw, aligner.rgb_hw)
+
+    def thermal(self, ir: Frame) -> ThermalPicture:
+        """Return the thermal frame as displayed; the same for every moment that it is part of."""
+        if self._thermal is None or self._thermal[0] is not ir:
+            (image, table), aligner = self.agc.shown(ir), self.aligner
+
+            def warp() -> Image:
+                try:
+                    return aligner(displayed(image, table))
+                except Exception as e:
+                    raise named("align", e) from e
+
+            self._thermal = ir, ThermalPicture(image, table, aligner.grid, aligner.valid, warp)
+        return self._thermal[1]
+
+    def _show(self, work: Work) -> None:
+        if work.moment.ir is not None:
+            work.thermal = self.thermal(work.moment.ir)
+
+    def _align(self, work: Work) -> None:
+        if work.thermal is not None and (work.aligned_wanted or work.moment.rgb is None):
+            work.thermal()
+
+    def _fuse(self, work: Work) -> None:
+        rgb = work.moment.rgb
+        if rgb is None:
+            assert work.thermal is not None
+            work.image = cv2.cvtColor(work.thermal(), cv2.COLOR_GRAY2RGB)
+        else:
+            work.image = rgb.image if work.thermal is None else self.fuser.fuse(work.thermal, rgb.image)
+
+    def _hold(self, work: Work) -> None:
+        if self._deflicker is not None and work.image is not None and work.moment.complete:
+            work.image = self._deflicker(work.image, work.moment.leader.t_ns)
+
+    def _fused(self, work: Work) -> Fused:
+        """Return the result of all stages."""
+        moment, thermal, image = work.moment, work.thermal, work.image
+        assert image is not None
+        if moment.ir is None or thermal is None:
+            if self._unreached is None:
+                self._unreached = np.zeros(self.aligner.rgb_hw, np.uint8)
+            return Fused(image, self._unreached, moment, self._unreached, "none", mode="rgb")
+        fuser, mode = (self.fuser.name, _FUSED) if moment.rgb is not None else ("none", _IR)
+        spots = self._placed(moment.ir)
+        return Fused(image, thermal.aligned, moment, self.aligner.valid, fuser, mode=mode, spots=spots)
+
+    def _placed(self, ir: Frame) -> tuple[PlacedSpot, PlacedSpot] | None:
+        """Return the hottest and the coldest pixel of a radiometric frame on the RGB grid."""
+        thermal = ir.thermal
+        if thermal is None or thermal.hot is None or thermal.cold is None:
+            return None
+
+        def place(spot: Spot) -> PlacedSpot:
+            return PlacedSpot(*self.aligner.place((spot.x, spot.y)), spot.k)
+
+        return place(thermal.hot), place(thermal.cold)
+
+
+_FUSED: Mode = "fused"
+_IR: Mode = "ir"

@@ -1,0 +1,40 @@
+"""Settings of the ZeroMQ output."""
+
+from __future__ import annotations
+
+import msgspec
+
+from rtfuse.settings import Count, Quality, Section
+from rtfuse.wire.names import Encoding, Plane
+
+
+class Endpoint(Section, frozen=True):
+    """One of several endpoints; what it does not say is as `Publish` says."""
+
+    endpoint: str
+    encoding: Encoding | None = None
+    planes: tuple[Plane, ...] | None = None
+    topic: str | None = None
+    jpeg_quality: Quality | None = None
+    h264_kbps: Count | None = None
+
+
+class Publish(Section, frozen=True):
+    """The ZeroMQ output; `endpoint: null` publishes nothing. `endpoints`, where there are any, take its place.
+
+    `planes` are published each under its own topic, `topic` is the fused picture's. `h264_kbps: null` keeps the quality
+    constant instead of the rate. See docs/publishing.md. `keys` is a folder of `rtfuse keys`: with it TCP is encrypted,
+    and for its clients alone. `rig_topics`: topics begin with the rig's name, `truck-1/fused`, so that `rtfuse proxy`
+    can join several rigs.
+    """
+
+    endpoint: str | None = "tcp://127.0.0.1:5555"
+    encoding: Encoding = "raw"
+    planes: tuple[Plane, ...] = ("fused",)
+    topic: str = "fused"
+    jpeg_quality: Quality = 90
+    h264_kbps: Count | None = None
+    endpoints: list[Endpoint] = msgspec.field(default_factory=list)
+    rig_topics: bool = False
+    keys: str | None = None
+    insecure: bool = False
