@@ -20,7 +20,7 @@ from rtfuse.cli.status import CAUSES, one_line, slow_fuser, sources_line, watchi
 from rtfuse.config import Config, Detector, Web
 from rtfuse.errors import ConfigError, Interrupted
 from rtfuse.hints import install_hint
-from rtfuse.observe.stats import Snapshot
+from rtfuse.observe.stats import Snapshot, Stats
 from rtfuse.observe.trace import Trace
 from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.outputs import describing, open_publisher, open_raw
@@ -49,10 +49,10 @@ def run_live(
 ) -> Snapshot:
     """`rtfuse run`: fuse at the sources' own pace, publish, record; returns the counts.
 
+    Addresses and files are opened before the cameras; an error closes each part that was opened.
     `window` is one more sink; `show` is entered when everything is open, and left at the end.
-    Addresses and files are opened before the cameras; each part that was opened is closed, whichever one fails.
     """
-    say = partial(console.print, soft_wrap=True, markup=False)
+    say = partial(console.print, soft_wrap=not console.is_terminal, markup=False)
     rig: Rig
     pipeline: Pipeline
     about: Callable[[], About]
@@ -76,18 +76,30 @@ def run_live(
         for line in publisher.lines() if publisher is not None else ():
             say(f"publishing {line}")
         sinks: dict[str, Sink] = {"publish": publisher} if publisher is not None else {}
-        sinks |= _local_sinks(settings, rig, console, stack)
-        if (server := _open_page(settings, rig, lambda: pipeline.snapshot(), publisher)) is not None:
+        sinks |= _local_sinks(settings, rig, console, stack) | ({"window": window} if window is not None else {})
+        running = list[Pipeline]()
+        if (server := _open_page(settings, rig, _snapshots(running, rig), publisher)) is not None:
             sinks["web"] = stack.enter_context(closing(server)).live
             _print_page(settings.web, server, console)
-        sinks |= {"window": window} if window is not None else {}
         age_at = next((name for name in ("publish", "record", "web") if name in sinks), None)
         pipeline = Pipeline(rig, sinks, age_at=age_at, taps=taps, stop=signals.stop)
+        running.append(pipeline)
         with show(console, pipeline.snapshot):
             result = pipeline.run(frames=settings.frames, duration_s=settings.duration_s)
-        if any(cause == "busy" for _, cause in result.drops):
-            say(f"note: {slow_fuser(str(rig.fuser))}", style="yellow")
+        _note_slow(console, rig, result)
         return result
+
+
+def _snapshots(running: list[Pipeline], rig: Rig) -> Callable[[], Snapshot]:
+    """Return a provider of the counts, for the page, which may ask before there is a pipeline."""
+    before = Stats(rig.clock)
+    return lambda: running[0].snapshot() if running else before.snapshot()
+
+
+def _note_slow(console: Console, rig: Rig, result: Snapshot) -> None:
+    if any(cause == "busy" for _, cause in result.drops):
+        wrap = not console.is_terminal
+        console.print(f"note: {slow_fuser(str(rig.fuser))}", style="yellow", soft_wrap=wrap, markup=False)
 
 
 def _raw_taps(settings: Config, rig: Rig, console: Console, stack: ExitStack) -> list[Callable[[Frame], None]]:
@@ -115,7 +127,8 @@ def _local_sinks(settings: Config, rig: Rig, console: Console, stack: ExitStack)
 
 def _print_notes(console: Console, settings: Config, rig: Rig, replay: str | None = None) -> None:
     for note in notes(settings, rig, replay):
-        console.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False, highlight=False)
+        wrap = not console.is_terminal  # a terminal gets whole words, a file whole lines
+        console.print(f"note: {note}", style="yellow", soft_wrap=wrap, markup=False, highlight=False)
 
 
 def _open_page(
