@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 import rtfuse
 from rtfuse.align.drift import DriftMonitor
 from rtfuse.cli.notes import notes, open_rig_or_advise
 from rtfuse.cli.signals import Signals
 from rtfuse.cli.status import CAUSES, one_line, slow_fuser, sources_line, watching
-from rtfuse.cli.words import size_of
 from rtfuse.config import Config, Detector, Web
 from rtfuse.errors import ConfigError, Interrupted
-from rtfuse.fuse import DEFAULT_FUSER, Engine
 from rtfuse.hints import install_hint
-from rtfuse.observe.stats import Snapshot
+from rtfuse.observe.stats import Snapshot, Stats
 from rtfuse.observe.trace import Trace
 from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.outputs import describing, open_publisher, open_raw
@@ -34,7 +28,7 @@ from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Rig
 from rtfuse.pipeline.run import Pipeline
 from rtfuse.pipeline.sources import open_lasting
-from rtfuse.publish.publisher import Publisher
+from rtfuse.publish.publisher import About, Publisher
 from rtfuse.record.raw import RawRecorder
 from rtfuse.record.session import RecordSummary, record
 from rtfuse.record.video import PictureWriter, Writer, open_writer
@@ -55,10 +49,13 @@ def run_live(
 ) -> Snapshot:
     """`rtfuse run`: fuse at the sources' own pace, publish, record; returns the counts.
 
-    Addresses and files are opened before the cameras; each part that was opened is closed, whichever one fails.
+    Addresses and files are opened before the cameras; an error closes each part that was opened.
     `window` is one more sink; `show` is entered when everything is open, and left at the end.
     """
-    say = partial(console.print, soft_wrap=True, markup=False)
+    say = partial(console.print, soft_wrap=not console.is_terminal, markup=False)
+    rig: Rig
+    pipeline: Pipeline
+    about: Callable[[], About]
     with ExitStack() as stack:
         publisher = open_publisher(
             settings,
@@ -75,27 +72,43 @@ def run_live(
         about = describing(settings, rig)
         say(sources_line(rig))
         _print_notes(console, settings, rig, replay)
-        taps = []
-        if settings.raw.path:
-            taps.append(partial(_tap, stack.enter_context(closing(open_raw(settings, rig.sources)))))
-            say(f"recording both streams to {settings.raw.path}")
+        taps = _raw_taps(settings, rig, console, stack)
         for line in publisher.lines() if publisher is not None else ():
             say(f"publishing {line}")
         sinks: dict[str, Sink] = {"publish": publisher} if publisher is not None else {}
-        sinks |= _local_sinks(settings, rig, console, stack)
-        server = _open_page(settings, rig, lambda: pipeline.snapshot(), publisher)
-        if server is not None:
+        sinks |= _local_sinks(settings, rig, console, stack) | ({"window": window} if window is not None else {})
+        running = list[Pipeline]()
+        if (server := _open_page(settings, rig, _snapshots(running, rig), publisher)) is not None:
             sinks["web"] = stack.enter_context(closing(server)).live
             _print_page(settings.web, server, console)
-        if window is not None:
-            sinks["window"] = window
         age_at = next((name for name in ("publish", "record", "web") if name in sinks), None)
         pipeline = Pipeline(rig, sinks, age_at=age_at, taps=taps, stop=signals.stop)
+        running.append(pipeline)
         with show(console, pipeline.snapshot):
             result = pipeline.run(frames=settings.frames, duration_s=settings.duration_s)
-        if any(cause == "busy" for _, cause in result.drops):
-            say(f"note: {slow_fuser(str(rig.fuser))}", style="yellow")
+        _note_slow(console, rig, result)
         return result
+
+
+def _snapshots(running: list[Pipeline], rig: Rig) -> Callable[[], Snapshot]:
+    """Return a provider of the counts, for the page, which may ask before there is a pipeline."""
+    before = Stats(rig.clock)
+    return lambda: running[0].snapshot() if running else before.snapshot()
+
+
+def _note_slow(console: Console, rig: Rig, result: Snapshot) -> None:
+    if any(cause == "busy" for _, cause in result.drops):
+        wrap = not console.is_terminal
+        console.print(f"note: {slow_fuser(str(rig.fuser))}", style="yellow", soft_wrap=wrap, markup=False)
+
+
+def _raw_taps(settings: Config, rig: Rig, console: Console, stack: ExitStack) -> list[Callable[[Frame], None]]:
+    """Open the recording of both streams, as the configuration says."""
+    if not settings.raw.path:
+        return []
+    recorder = stack.enter_context(closing(open_raw(settings, rig.sources)))
+    console.print(f"recording both streams to {settings.raw.path}", soft_wrap=True, markup=False)
+    return [partial(_tap, recorder)]
 
 
 def _local_sinks(settings: Config, rig: Rig, console: Console, stack: ExitStack) -> dict[str, Sink]:
@@ -114,7 +127,8 @@ def _local_sinks(settings: Config, rig: Rig, console: Console, stack: ExitStack)
 
 def _print_notes(console: Console, settings: Config, rig: Rig, replay: str | None = None) -> None:
     for note in notes(settings, rig, replay):
-        console.print(f"note: {note}", style="yellow", soft_wrap=True, markup=False, highlight=False)
+        wrap = not console.is_terminal  # a terminal gets whole words, a file whole lines
+        console.print(f"note: {note}", style="yellow", soft_wrap=wrap, markup=False, highlight=False)
 
 
 def _open_page(
@@ -250,98 +264,3 @@ def _progress(console: Console, snapshot: Callable[[], Snapshot], total: int | N
             over.set()
             thread.join(1.0)
             progress.update(task, completed=snapshot().frames)
-
-
-def bench_and_print(
-    console: Console,
-    ir: str | None,
-    rgb: str | None,
-    *,
-    fuser: str | None,
-    weights: str | None,
-    engines: str | None,
-    frames: int,
-    size: str,
-    batch: str,
-    json_file: Path | None,
-) -> None:
-    """`rtfuse bench`: the stages on two recordings, or on the synthetic scene recorded in `size`; or the engines."""
-    from rtfuse.bench import stages as bench
-
-    if (ir is None) != (rgb is None):
-        raise ConfigError("rtfuse bench needs both --ir and --rgb, or neither")
-    sizes = [size_of(text) for text in size.split(",")]
-    numbers: dict[str, Any] = {"machine": bench.machine()}
-    if engines:
-        from rtfuse.bench.engines import as_json, bench_engines
-        from rtfuse.bench.engines import table as engines_table
-
-        counts = [int(n) for n in batch.split(",") if n.isdigit() and int(n)]
-        if not counts:
-            raise ConfigError(f"--batch {batch!r}: want numbers, for example 1,4")
-        rows = bench_engines(engines.split(","), sizes, batches=counts, weights=weights, frames=frames)
-        title = f"U-Fuser, raw bytes to fused bytes, engines in turn; {bench.machine()}"
-        _print_whole(console, engines_table(rows, title))
-        numbers = as_json(rows, bench.machine())
-    else:
-        name = fuser or DEFAULT_FUSER
-        with tempfile.TemporaryDirectory() as folder:
-            if ir is None or rgb is None:
-                ir, rgb = bench.record_scene(Path(folder), sizes[0], frames + bench.WARM_UP)
-            watch = bench.bench_stages(ir, rgb, fuser_name=name, weights=weights, frames=frames)
-        console.print(bench.table(watch, f"{name}, milliseconds per frame; {bench.machine()}"))
-        numbers |= {"fuser": name, "stages_ms": bench.rows(watch)}
-    if json_file:
-        json_file.write_text(json.dumps(numbers, indent=1))
-
-
-def _print_whole(console: Console, grid: Table) -> None:
-    """Print a table as wide as it is where nobody looks at a terminal."""
-    wide = Console(width=200, highlight=False) if not console.is_terminal else console
-    wide.print(grid)
-
-
-def _engine(name: str) -> Engine:
-    for known in get_args(Engine):
-        if name == known:
-            return known
-    raise ConfigError(f"no engine is called {name!r}: there are {', '.join(get_args(Engine))}")
-
-
-def list_engines(console: Console) -> None:
-    """`rtfuse engines list`: what is kept, for what, how large, and when it was last used."""
-    from rtfuse.fuse.engines.cache import cache_folder, entries
-
-    kept = entries()
-    if not kept:
-        console.print(f"no engines are kept in {cache_folder()}", soft_wrap=True)
-        return
-    grid = Table(title=str(cache_folder()), title_justify="left", header_style="bold")
-    for column in ("engine", "for", "weights", "MB", "last used"):
-        grid.add_column(column, justify="right" if column == "MB" else "left")
-    for entry in kept:
-        key = entry.key
-        about = ", ".join(key[k] for k in ("sizes", "precision", "gpu") if k in key) or "any size, float32"
-        used = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.used_s))
-        name = key.get("engine", "damaged")
-        grid.add_row(name, about if key else "", key.get("weights", "")[:12], f"{entry.size_bytes / 1e6:.1f}", used)
-    console.print(grid)
-
-
-def clear_engines(console: Console) -> None:
-    """`rtfuse engines clear`: remove everything that is kept."""
-    from rtfuse.fuse.engines.cache import clear
-
-    gone = clear()
-    console.print(f"{len(gone)} engines removed, {sum(e.size_bytes for e in gone) / 1e6:.1f} MB")
-
-
-def build_engine(console: Console, engine: str, weights: str | None, rgb_size: str, ir_size: str | None) -> None:
-    """`rtfuse engines build`: build, or load, the engine for these sizes, check it, and say how long that took."""
-    from rtfuse.fuse import open_fuser
-
-    (w, h), (iw, ih) = size_of(rgb_size), size_of(ir_size or rgb_size)
-    start = time.monotonic()
-    fuser = open_fuser("ufuser", weights=weights, engine=_engine(engine))
-    fuser.prepare((ih, iw), (h, w))
-    console.print(f"{fuser}: ready for {w}x{h} after {time.monotonic() - start:.1f} s", soft_wrap=True)

@@ -152,7 +152,7 @@ class _Screen:
             return self._said
         boxes = sorted(self._found[1], key=lambda box: -box.score)
         spots = ", ".join(f"{b.width:.0f}x{b.height:.0f} at {b.x:.0f},{b.y:.0f}" for b in boxes[:_SHOWN])
-        return f"{len(boxes)} warm" + (f": {spots}" if spots else "") + (", …" if len(boxes) > _SHOWN else "")
+        return f"{len(boxes)} warm spots" + (f": {spots}" if spots else "") + (", …" if len(boxes) > _SHOWN else "")
 
     def _drawn(self, s: Snapshot) -> Group:
         from rtfuse.cli.status import drops_line

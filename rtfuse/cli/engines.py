@@ -28,26 +28,15 @@ def bench(
 
     Example: rtfuse bench --engines eager,openvino:float32,openvino:bfloat16
     """
-    from rtfuse.cli.commands import bench_and_print
+    from rtfuse.cli.benching import Bench, bench_and_print
 
-    bench_and_print(
-        out,
-        ir,
-        rgb,
-        fuser=fuser,
-        weights=weights,
-        engines=engines,
-        frames=frames,
-        size=size,
-        batch=batch,
-        json_file=json_file,
-    )
+    bench_and_print(out, Bench(ir, rgb, fuser, weights, engines, frames, size, batch, json_file))
 
 
 @engines_app.command(name="list")
 def engines_list() -> None:
     """List the engines that are kept: weights, sizes, and when they were last used."""
-    from rtfuse.cli.commands import list_engines
+    from rtfuse.cli.benching import list_engines
 
     list_engines(out)
 
@@ -55,7 +44,7 @@ def engines_list() -> None:
 @engines_app.command(name="clear")
 def engines_clear() -> None:
     """Remove all engines that are kept; a run that needs one builds it again."""
-    from rtfuse.cli.commands import clear_engines
+    from rtfuse.cli.benching import clear_engines
 
     clear_engines(out)
 
@@ -71,6 +60,6 @@ def engines_build(
 
     Example: rtfuse engines build --size 1280x720 --ir-size 640x512
     """
-    from rtfuse.cli.commands import build_engine
+    from rtfuse.cli.benching import build_engine
 
     build_engine(out, engine, weights, size, ir_size)

@@ -72,12 +72,12 @@ def _ignored(stream: str, camera: Camera) -> Iterator[str]:
     instead = "they are for cameras at /dev/videoN" if len(names) > 1 else "it is for cameras at /dev/videoN"
     if uri.startswith("synthetic:"):
         w, h = camera.size or (640, 480)
-        instead = f"write 'synthetic:?size={w}x{h}&fps={camera.fps or 30:g}'"
+        instead = f"write 'synthetic:?size={w}x{h}{f'&fps={camera.fps:g}' if camera.fps else ''}'"
     yield f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} no effect on {_named(uri)}: {instead}"
 
 
 def _named(uri: str) -> str:
-    return "synthetic:" if uri.startswith("synthetic:") else "a network stream" if is_live(uri) else "a file"
+    return "the synthetic street" if uri.startswith("synthetic:") else "a network stream" if is_live(uri) else "a file"
 
 
 def _doubts(config: Config, rig: Rig) -> Iterator[str]:

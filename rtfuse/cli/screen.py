@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 
 from rich.console import Console, RenderableType
 from rich.live import Live
+from rich.logging import RichHandler
 
 _REFRESH_S = 0.25
 
@@ -56,25 +58,36 @@ def _follow(
     every_s: float,
     over: threading.Event,
 ) -> None:
-    live: Live | None = None
     due = time.monotonic() + every_s
     while not over.is_set():
         if drawable(console):
-            if live is None:
-                live = Live(console=console, auto_refresh=False, vertical_overflow="crop")
-                live.start()
-            live.update(draw(), refresh=True)
-        else:
-            if live is not None:
-                live.stop()
-                live = None
-            if time.monotonic() >= due:
-                due += every_s
-                console.print(f"{time.strftime('%H:%M:%S')} {line()}", soft_wrap=True, highlight=False, markup=False)
+            _draw_in_place(console, draw, over)
+        elif time.monotonic() >= due:
+            due = time.monotonic() + every_s
+            console.print(f"{time.strftime('%H:%M:%S')} {line()}", soft_wrap=True, highlight=False, markup=False)
         over.wait(_REFRESH_S)
-    if live is not None:
+
+
+def _draw_in_place(console: Console, draw: Callable[[], RenderableType], over: threading.Event) -> None:
+    """Draw until the end, or until another program has the foreground."""
+    with _log_above(console), Live(draw(), console=console, auto_refresh=False, vertical_overflow="crop") as live:
+        while not over.wait(_REFRESH_S) and drawable(console):
+            live.update(draw(), refresh=True)
         live.update(draw())
-        live.stop()
+
+
+@contextmanager
+def _log_above(console: Console) -> Iterator[None]:
+    """Let log lines for the same terminal go by way of the console, which draws below them."""
+    handlers = [h for h in logging.getLogger("rtfuse").handlers if isinstance(h, RichHandler) and h.console.is_terminal]
+    before = [(handler, handler.console) for handler in handlers]
+    for handler in handlers:
+        handler.console = console
+    try:
+        yield
+    finally:
+        for handler, its in before:
+            handler.console = its
 
 
 class StatusLine:

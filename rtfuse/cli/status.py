@@ -53,7 +53,7 @@ def sources_line(rig: Rig) -> str:
         coding = f" {info.coding}" if info.coding else ""
         parts.append(f"{stream}{coding} {info.size_wh[0]}x{info.size_wh[1]} {info.dtype} {rate}")
     parts.append(f"paired within {rig.pairer.tolerance_ns / 1e6:.1f} ms")
-    reach = f"thermal reaches {rig.aligner.reach:.0%} of the picture"
+    reach = f"thermal reaches {rig.aligner.reach:.0%}"
     if rig.aligner.stretched:
         reach = "no calibration (--calib): thermal is stretched over RGB"
     return f"{'; '.join(parts)}\nfused by {rig.fuser}; {reach}"
@@ -109,16 +109,12 @@ def _triple(values: tuple[float, ...]) -> str:
 
 
 def live_table(s: Snapshot) -> Table:
-    """Return the state as a table with one row."""
+    """Return the state as a table of one row that fits into 80 columns."""
     table = Table(box=None, padding=(0, 2), header_style="dim")
-    for name in ("frames", "rate", "age p50/95/99", "skew p50/95/99", "drops"):
-        table.add_column(name)
+    for name in ("frames", "rate", "age p50/95/99", "skew p50/95/99"):
+        table.add_column(name, no_wrap=True)
     table.add_row(
-        str(s.frames),
-        f"[bold]{s.recent_hz:.1f}[/] Hz",
-        f"{_triple(s.age_ms)} ms",
-        f"{_triple(s.skew_ms)} ms",
-        Text(drops_line(s), style="yellow" if s.drops else "green"),
+        str(s.frames), f"[bold]{s.recent_hz:.1f}[/] Hz", f"{_triple(s.age_ms)} ms", f"{_triple(s.skew_ms)} ms"
     )
     return table
 
@@ -130,7 +126,8 @@ def live_view(s: Snapshot) -> Group:
         for name, c in s.streams.items()
         if c.state not in (State.LIVE, State.ENDED)
     ]
-    return Group(live_table(s), *lines)
+    drops = Text(f"  drops: {drops_line(s)}", style="yellow" if s.drops else "green")
+    return Group(live_table(s), drops, *lines)
 
 
 def summary(s: Snapshot, paths: dict[str, str] | None = None) -> Table:

@@ -71,12 +71,7 @@ def watch(
     with boxes, Subscriber(how.endpoint, topic=how.topic, keys=how.keys) as stream:
         detector = open_detector()
         report.say(f"{name}: watching {how.topic} of {how.endpoint}, boxes on {boxes.endpoint}")
-        unseen = (
-            f"no {how.topic} from {how.endpoint} yet: is `rtfuse run` there, with publish.planes=[fused,{how.topic}]?"
-        )
-        if how.topic == "fused":
-            unseen = f"nothing from {how.endpoint} yet: is `rtfuse run` publishing there?"
-        absence = Absence(f"the rig on {how.endpoint}", report.say, unseen=unseen)
+        absence = Absence(f"the rig on {how.endpoint}", report.say, unseen=_unseen(how))
         end, pace = time.monotonic() + (how.duration_s or float("inf")), _Pace(name, stream)
         while not stopped() and time.monotonic() < end and boxes.sent != how.frames:
             received = stream.recv(_POLL_S)

@@ -51,7 +51,7 @@ def test_usual_sources_need_no_note(grey, colour, tmp_path):
 
 def test_settings_that_a_source_ignores_are_said(grey, colour, tmp_path):
     (line,) = said(STREET, STREET, "rgb.size=[320, 240]")
-    assert "rgb.size has no effect on synthetic:" in line
+    assert "rgb.size has no effect on the synthetic street:" in line
     assert "'synthetic:?size=320x240" in line
     (line,) = said(grey, colour, "ir.format=Y16", "ir.size=[64, 48]", "ir.fps=9")
     assert "ir.size, ir.format have no effect on a file" in line
