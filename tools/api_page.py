@@ -94,7 +94,7 @@ def _section(name: str, found: Any) -> Iterator[str]:
 
 
 def _members(owner: type) -> Iterator[tuple[str, Any]]:
-    """Yield the public methods and properties of a class of ours, those of its bases first."""
+    """Yield the public methods and properties of a class in rtfuse, its bases' first."""
     seen = dict[str, Any]()
     for base in reversed(owner.__mro__):
         if base.__module__.partition(".")[0] == "rtfuse":
