@@ -5,7 +5,7 @@ docs/detectors.md lists the models that `rtfuse detect` reads, and shows how to 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import cv2
