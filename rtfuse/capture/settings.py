@@ -12,11 +12,16 @@ from rtfuse.settings import Count, Positive, Section
 
 
 class Camera(Section, frozen=True):
-    """Configure one stream. `offset_ms` is added to its times; `fps`, `size` (w, h) and `format` are asked of it.
+    """Configure one stream.
 
-    `controls` are set on a V4L2 camera by their names (`rtfuse probe` lists them). `timeout_ms` without a frame makes a
-    live source be opened again. `freeze`: take pictures repeated bit for bit for a frozen camera's; null: where the
-    source is a camera or has 16 bits, as a compressed stream may repeat a scene at rest. `transport` is RTSP's.
+    - `uri`: the source; see `rtfuse.capture.sources`.
+    - `offset_ms`: added to its capture times.
+    - `fps`, `size` (w, h), `format`: asked of the camera.
+    - `controls`: values of a V4L2 camera's controls by their names (`rtfuse probe` lists them).
+    - `timeout_ms`: a live source without a frame for this long is opened again.
+    - `freeze`: take pictures repeated bit for bit for those of a frozen camera; null: only from a camera or with 16
+      bits, as a compressed stream may repeat a scene at rest.
+    - `transport`: RTSP's.
     """
 
     uri: str | None = None

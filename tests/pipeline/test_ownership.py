@@ -1,4 +1,4 @@
-"""Close what was opened, whichever part fails to open later; measure age at the sink that is named."""
+"""Opened parts are closed when a later one fails to open; age is measured at the sink that is named."""
 
 from __future__ import annotations
 

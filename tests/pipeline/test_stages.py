@@ -1,4 +1,4 @@
-"""One chain: a moment in, a fused picture out, whichever frames are there; nothing but the hook measures it."""
+"""One chain: a moment in, a fused picture out, for a pair or one frame; only the hook measures it."""
 
 from __future__ import annotations
 
