@@ -12,7 +12,7 @@ from rtfuse.settings import Count, Positive, Section
 
 
 class Camera(Section, frozen=True):
-    """One stream.
+    """Configure one stream.
 
     - `uri`: the source; see `rtfuse.capture.sources`.
     - `offset_ms`: added to its capture times.
@@ -36,7 +36,7 @@ class Camera(Section, frozen=True):
 
 
 class Playback(Section, frozen=True):
-    """Playback of recordings: `speed` is times real time, or `max`; `loop` starts them again at their end."""
+    """Play recordings at `speed` times real time, or as fast as possible (`max`); again and again if `loop`."""
 
     speed: Positive | Literal["max"] = 1.0
     loop: bool = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import logging
 import re
 import time
 from collections import Counter
@@ -13,12 +14,15 @@ import cv2
 import numpy as np
 
 from rtfuse.errors import SourceNotFound, SourceUnreadable
+from rtfuse.observe.logs import event
 from rtfuse.types import LABELS, Clock, Frame, Image, SourceInfo, Stamp, Stream
 
 SUFFIXES = frozenset(
     [".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm", ".pnm", ".jp2"]
 )
+_PAGED = (".tif", ".tiff")
 DEFAULT_FPS = 25.0
+_log = logging.getLogger("rtfuse.capture")
 
 
 def is_image(path: str | Path) -> bool:
@@ -34,9 +38,11 @@ def is_stills(uri: str) -> bool:
 class Stills:
     """Read images in natural order of their names (`2.png` before `10.png`), `1 / fps` seconds apart.
 
-    16-bit thermal PNG and TIFF keep their counts. Images that cannot be read are skipped and counted in `losses`
-    as `corrupt`; the following images keep their times. Raises SourceNotFound if no image exists, SourceUnreadable if
-    the first cannot be read or a later one has another size or depth.
+    16-bit thermal PNG and TIFF keep their counts.
+    `losses`: counts images that are `corrupt`, which are skipped (the following ones keep their times), and the `pages`
+    of TIFF files after the first, which are not read.
+    Raises SourceNotFound if no image exists, SourceUnreadable if the first cannot be read or a later one has another
+    size or depth.
     """
 
     def __init__(self, uri: str, stream: Stream, *, fps: float | None = None, clock: Clock = time.monotonic_ns) -> None:
@@ -90,12 +96,22 @@ class Stills:
             if image is None:
                 self._losses["corrupt"] += 1
                 continue
+            self._count_pages(path)
             if image.shape[:2] != (h, w) or image.dtype != self._info.dtype:
                 raise SourceUnreadable(
                     f"{self._name} image {path} is {image.shape[1]}x{image.shape[0]} {image.dtype}, the first of "
                     f"{self._info.uri} is {w}x{h} {self._info.dtype}; a stream needs one size and depth"
                 )
             yield Frame(self._info.stream, image, count, count * self._period_ns, Stamp.MEDIA, self._clock())
+
+    def _count_pages(self, path: str) -> None:
+        """Count the pages of a TIFF file that are not read, and warn about the first such file."""
+        more = cv2.imcount(path) - 1 if Path(path).suffix.lower() in _PAGED else 0
+        if more > 0:
+            if not self._losses["pages"]:
+                text = f"{self._name} image {path} has {more + 1} pages, only the first is read; split it into files"
+                event(_log, logging.WARNING, "pages", text, stream=self._info.stream)
+            self._losses["pages"] += more
 
     def close(self) -> None:
         """End the iteration after the frame in progress."""

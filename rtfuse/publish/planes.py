@@ -1,4 +1,4 @@
-"""Define the planes of an output, and the offer of an endpoint: planes, encoding, topics."""
+"""Say what an endpoint publishes: which planes, in which encodings, under which topics."""
 
 from __future__ import annotations
 
