@@ -137,6 +137,7 @@ def test_the_other_ways_to_a_calibration(calibrated, tmp_path):
         "4",
         "--overlay",
         tmp_path / "overlay.png",
+        "--force",  # its own estimate of the error may be above a pixel
     )
     assert np.median(error_px(tmp_path / "seen.yaml")) < 1.0
     assert cv2.imread(str(tmp_path / "overlay.png")).shape == (960, 1280, 3)
