@@ -1,4 +1,4 @@
-"""What a user gets wrong: one clear line, status 2, no traceback, and no output left behind."""
+"""Wrong input: one clear line, status 2, no traceback, and no output left behind."""
 
 from __future__ import annotations
 
