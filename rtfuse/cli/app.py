@@ -51,13 +51,13 @@ def run_app(app: typer.Typer) -> None:
 
 
 def _flush() -> None:
-    """Write what standard output still holds. Raises OSError if it cannot take that."""
+    """Flush standard output. Raises OSError if it cannot be written."""
     if sys.stdout is not None:  # closed from the start
         sys.stdout.flush()
 
 
 def _completed(arguments: list[str]) -> list[str]:
-    """Give `--web` the default address where none follows it: options of the parser always take a value."""
+    """Give `--web` the default address if none follows it: an option of the parser always takes a value."""
     whole = list(arguments)
     for k in (k for k, argument in enumerate(arguments) if argument == "--web"):
         if k + 1 == len(arguments) or arguments[k + 1].startswith("-") or "=" in arguments[k + 1]:

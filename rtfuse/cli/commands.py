@@ -1,4 +1,4 @@
-"""What the subcommands do, once their options have become a `Config`."""
+"""Do the work of `rtfuse run`, `fuse` and `record` with the `Config` that their options give."""
 
 from __future__ import annotations
 
@@ -172,13 +172,13 @@ def _print_page(how: Web, server: WebServer, console: Console) -> None:
     login = server.login if console.is_terminal or not how.token else server.login.partition("#")[0]
     console.print(f"log in at {login}", soft_wrap=True, highlight=False, markup=False)
     if server.plain:
-        console.print("nothing of it is encrypted: whoever is on the way can read it", style="yellow")
+        console.print("nothing of it is encrypted: every machine on the way can read it", style="yellow")
     if console.is_terminal:
         console.print(qr_code(server.login), style="black on white", highlight=False)
 
 
 def _keyed(how: Web) -> dict[str, str | None]:
-    """Return where boxes come from, with the file of keys for each."""
+    """Return the endpoints of boxes, each with its file of keys."""
     listed = [Detector(endpoint=d) if isinstance(d, str) else d for d in how.detections]
     return {d.endpoint: d.keys or how.detections_keys for d in listed}
 
@@ -188,7 +188,7 @@ def _tap(recorder: RawRecorder, frame: Frame) -> None:
 
 
 def record_raw(settings: Config, signals: Signals, console: Console) -> RecordSummary:
-    """`rtfuse record`: both streams as they come, into one file; returns what was recorded and why it ended."""
+    """`rtfuse record`: write both streams into one file as they come; returns the counts and the cause of the end."""
     sources: dict[Stream, Source] = {}
     with ExitStack() as stack:
         for stream in STREAMS:

@@ -41,7 +41,7 @@ _MODES = {"rgb": "of RGB alone", "ir": "of thermal alone", "held": "that repeat 
 
 
 def sources_line(rig: Rig) -> str:
-    """Return two lines on what was opened.
+    """Return two lines about the rig.
 
     The first has coding, size, depth and rate of both streams, and the tolerance; the second has the fuser and the
     share of the RGB picture that thermal reaches.
@@ -60,7 +60,7 @@ def sources_line(rig: Rig) -> str:
 
 
 def slow_fuser(fuser: str) -> str:
-    """Return why a fuser is too slow for the frames that came, and what to do; `fuser` is its text, engine included."""
+    """Return the cause of a fuser that is too slow, and the remedy; `fuser` is its text, engine included."""
     what = fuser.partition(": ")[0]
     if "(torch" in what and "GPU" not in what:
         why = "the log says why"
@@ -90,7 +90,7 @@ def one_line(s: Snapshot) -> str:
 
 
 def streams_line(s: Snapshot) -> str:
-    """Return what each stream is doing, at what rate, and how its clock drifts, in one line."""
+    """Return the state, rate and clock drift of each stream in one line."""
     parts = []
     for name, c in s.streams.items():
         detail = [c.state.value + (f" {c.for_s:.1f} s" if c.state not in (State.LIVE, State.ENDED) else "")]
@@ -120,7 +120,7 @@ def live_table(s: Snapshot) -> Table:
 
 
 def live_view(s: Snapshot) -> Group:
-    """Return the state as a table, and a line for each stream that shows nothing new."""
+    """Return the state as a table, the drops, and a line for each stream that is not live."""
     lines = [
         Text(f"  {name}: {c.state.value} for {c.for_s:.1f} s" + (f", {c.why}" if c.why else ""), style="bold red")
         for name, c in s.streams.items()
@@ -131,7 +131,7 @@ def live_view(s: Snapshot) -> Group:
 
 
 def summary(s: Snapshot, paths: dict[str, str] | None = None) -> Table:
-    """Return the closing table: frames, rate, age, skew, drops by cause, and where the results are."""
+    """Return the closing table: frames, rate, age, skew, drops by cause, paths of the outputs."""
     table = Table.grid(padding=(0, 2))
     reused = f" ({s.reused} with a thermal frame used before)" if s.reused else ""
     table.add_row("frames", f"{s.frames} in {s.elapsed_s:.1f} s{reused}")

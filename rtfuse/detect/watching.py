@@ -24,7 +24,7 @@ _PACE_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """What a detector watches, and where its boxes go.
+    """Name the frames that a detector watches, and the endpoint of its boxes.
 
     endpoint: where the rig publishes.
     topic: the plane to watch.
@@ -47,7 +47,7 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Take what a detector finds; each is called in the thread that detects.
+    """Take the results of a detector, in the thread that detects.
 
     say: one line for the user.
     pace: rate and latency as one line, once a second.
@@ -106,7 +106,7 @@ def _timed(detector: Detector, image: Image) -> tuple[list[Box], float]:
 
 
 class _Pace:
-    """Rate and latency, as one line a second."""
+    """Put rate and latency into one line a second."""
 
     def __init__(self, name: str, stream: Subscriber) -> None:
         self._name, self._stream = name, stream

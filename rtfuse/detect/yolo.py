@@ -1,4 +1,4 @@
-"""Detectors of the YOLO family: an ONNX network in, boxes in pixels of the frame out."""
+"""Run detectors of the YOLO family: an ONNX network gives boxes in pixels of the frame."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Network:
 
 
 def names_of(text: str | None) -> dict[int, str]:
-    """Return the class names that exporters write into the metadata, `{0: 'person', …}`; none if it is not that."""
+    """Return the class names that exporters write into the metadata, `{0: 'person', …}`; empty for other texts."""
     try:
         found = ast.literal_eval(text or "{}")
     except (ValueError, SyntaxError, RecursionError, MemoryError):
@@ -75,7 +75,7 @@ def _made_for(text: str | None) -> tuple[int, int] | None:
 
 
 def open_onnxruntime(path: Path) -> Network:
-    """Open a network with ONNX Runtime, on the CPU or what else it finds."""
+    """Open a network with ONNX Runtime, on a GPU if it finds one."""
     onnxruntime = onnxruntime_library()
     usable = [p for p in onnxruntime.get_available_providers() if not p.startswith("Azure")]
     session = onnxruntime.InferenceSession(str(path), providers=usable)
@@ -164,7 +164,7 @@ def decoded(output: Floats, layout: str, confidence: float, iou: float) -> tuple
 
 
 def _opened(path: Path, engine: str) -> Network:
-    """Open a network, without a word of the engine's own on the terminal. Raises ConfigError."""
+    """Open a network, without log lines of the engine on the terminal. Raises ConfigError."""
     if not path.is_file():
         raise ConfigError(f"model {path} {'is not a file' if path.exists() else 'not found'}")
     try:
@@ -229,7 +229,7 @@ class Yolo:
         self._layout, self._confidence, self._iou = layout, confidence, iou
 
     def __call__(self, image: Image) -> list[Box]:
-        """Return what is in an image, (H, W, 3) uint8 RGB or (H, W) uint8, in its pixels."""
+        """Return the boxes in an image, (H, W, 3) uint8 RGB or (H, W) uint8, in its pixels."""
         boxed, scale, offset = letterboxed(image, self._size_wh)
         blob = (boxed.transpose(2, 0, 1)[None].astype(np.float32) / 255).astype(self._network.dtype)
         output = self._network.run(blob)

@@ -23,7 +23,7 @@ from rtfuse.thermal.palettes import palette as colours_of
 from rtfuse.types import Image
 from rtfuse.view.camera import CameraOutput
 from rtfuse.view.pipe import Pipe
-from rtfuse.view.window import Window
+from rtfuse.view.window import Window as Window
 from rtfuse.wire.message import Header, Spot
 
 _POLL_S = 0.1
@@ -91,7 +91,7 @@ class Saver:
 
 
 class Film:
-    """Write frames into a video file, each at its capture time; whole under its name or not at all.
+    """Write frames into a video file, each at its capture time; the file appears under its name when it is complete.
 
     Raises OutputExists without `force`, OutputUnwritable.
     """
@@ -154,7 +154,7 @@ def _contents(header: Header) -> str:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What to watch, and how to show it.
+    """Name a stream to watch, and the way to show it.
 
     endpoint, topic: the stream.
     keys: the client's key file, for a rig that encrypts.

@@ -1,4 +1,4 @@
-"""`rtfuse detect`: what networks of every layout say, in pixels of the frame; warm spots; the whole as a process."""
+"""`rtfuse detect`: boxes of every network layout, in pixels of the frame; warm spots; the command as a process."""
 
 from __future__ import annotations
 

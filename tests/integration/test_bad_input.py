@@ -1,4 +1,4 @@
-"""What a user gets wrong: one clear line, status 2, no traceback, and no output left behind."""
+"""Wrong input: one clear line, status 2, no traceback, and no output left behind."""
 
 from __future__ import annotations
 
@@ -130,6 +130,16 @@ def test_an_existing_output_is_kept(rtfuse, clip, tmp_path):
     (tmp_path / "o.mp4").write_text("precious")
     one_line(rtfuse("fuse", *clip, "-o", tmp_path / "o.mp4"), "exists", "--force")
     assert (tmp_path / "o.mp4").read_text() == "precious"
+
+
+def test_an_output_is_named_beside_the_input_if_none_is_given(rtfuse, clip, tmp_path):
+    rgb = tmp_path / "flight.mp4"
+    rgb.write_bytes(clip[1].read_bytes())
+    done = rtfuse("fuse", clip[0], rgb)
+    assert done.returncode == 0, done.stderr
+    assert f"writing {tmp_path}/flight-fused.mp4" in done.stdout
+    assert (tmp_path / "flight-fused.mp4").stat().st_size > 1000
+    one_line(rtfuse("fuse", clip[0], rgb), "flight-fused.mp4", "exists", "--force")
 
 
 def test_usage_errors(rtfuse, clip):
