@@ -30,7 +30,7 @@ DEMO_S, LADDER_S = 1.8, 5.5
 LADDER = np.s_[195:280, 375:489]
 """Two people before a shop window: outlines, faces and hair show the difference."""
 WEB_WH = 1280, 800
-_WAIT_S = 60.0
+_WAIT_S = 240.0
 
 
 def main() -> None:
@@ -118,7 +118,7 @@ def screenshot(url: str, size_wh: tuple[int, int]) -> bytes:
         metrics = {"width": size_wh[0], "height": size_wh[1], "deviceScaleFactor": 1, "mobile": False}
         page.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         end = time.monotonic() + _WAIT_S
-        boxes = "return Number(document.getElementById('osd-boxes')?.textContent) >= 3"
+        boxes = "return Number(document.getElementById('osd-boxes')?.textContent) >= 2"
         while not (page.current_url.startswith(url) and page.execute_script(boxes)):
             if time.monotonic() > end:
                 raise TimeoutError(f"{url} shows no boxes within {_WAIT_S:.0f} s")
@@ -126,8 +126,9 @@ def screenshot(url: str, size_wh: tuple[int, int]) -> bytes:
                 _try(page, url)
             time.sleep(0.2)
         time.sleep(20)  # the strip charts fill
-        while not page.execute_script(boxes) and time.monotonic() < end:
-            time.sleep(0.1)
+        shown = boxes + " && document.getElementById('osd-boxes-row').checkVisibility()"
+        while not page.execute_script(shown) and time.monotonic() < end:
+            time.sleep(0.05)
         taken = page.execute_cdp_cmd("Page.captureScreenshot", {"format": "jpeg", "quality": 90})
         return base64.b64decode(taken["data"])
     finally:
