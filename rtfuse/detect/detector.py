@@ -52,7 +52,7 @@ class Warm:
         if image.ndim != 2:
             raise ConfigError("without a model warm things are looked for in thermal: --topic ir, or give a --model")
         smooth = cv2.GaussianBlur(image, (5, 5), 0)
-        middle, bright, hot = np.percentile(smooth[::3, ::3], (50, 98, 99.7))
+        middle, bright, hot = np.percentile(smooth[::3, ::3], (50, 98, 99.7)).tolist()
         limit = max(self._contrast, 0.3 * (hot - middle))
         lowest = max(min(bright, middle + 0.8 * (hot - middle)), middle + 0.4 * (hot - middle), middle + limit)
         found = [

@@ -1,6 +1,6 @@
-"""Serve the rig over HTTP: a page with the live picture, numbers for Prometheus, and whether it is healthy.
+"""Serve the rig over HTTP: a page with the live picture, numbers for Prometheus, and its health.
 
-`server` listens, `guard` says who may, `page` answers, `live` sends frames; what the browser runs is in `static`.
+`server` listens, `guard` controls access, `page` answers, `live` sends frames; `static` has the browser's files.
 """
 
 from rtfuse.web.addresses import DEFAULT_ADDRESS, address_of

@@ -14,5 +14,5 @@ def address_of(text: str) -> tuple[str, int]:
     """Return host and port of `ADDR:PORT`, or of a port on the loopback device. Raises ConfigError."""
     found = _ADDRESS.fullmatch(text)
     if found is None or int(found[2]) > 65535:
-        raise ConfigError(f"web.address: {text!r} is no address; want for example {DEFAULT_ADDRESS}, or a port")
+        raise ConfigError(f"web.address: {text!r} is not an address; want for example {DEFAULT_ADDRESS}, or a port")
     return (found[1] or "127.0.0.1").strip("[]"), int(found[2])

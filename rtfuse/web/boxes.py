@@ -1,4 +1,4 @@
-"""What detectors say of the frames, off their own ZeroMQ endpoints: the newest boxes of each, while they are fresh."""
+"""Receive detections from the detectors' ZeroMQ endpoints and keep the newest boxes of each, while they are fresh."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ _POLL_MS = 200
 
 
 class BoxFeed:
-    """Listens to detectors in a thread of its own. It waits for those that are not there yet, and finds them again.
+    """Listens to detectors in a thread of its own. Waits for detectors that have not started, and reconnects.
 
-    `endpoints` are theirs, each with the file of client keys for it, None where nothing is encrypted. Boxes older than
-    `fresh_s` are not shown; of another rig than `rig` they count in `foreign`, and what is no message of detections in
-    `malformed`. Raises ConfigError if an endpoint makes no sense, KeysUnusable for a file.
+    endpoints: endpoint of each detector, with its file of client keys, or None where nothing is encrypted.
+    rig: name of this rig; boxes of another rig count in `foreign`, messages that cannot be read in `malformed`.
+    fresh_s: older boxes are not shown.
+    Raises ConfigError for a wrong endpoint, KeysUnusable for a wrong file of keys.
     """
 
     def __init__(
@@ -50,9 +51,9 @@ class BoxFeed:
         self._thread.start()
 
     def shown(self, rgb_t_ns: int) -> list[dict[str, Any]]:
-        """Return what is to be drawn on a frame of this capture time: per detector its boxes, in shares of the picture.
+        """Return the boxes to draw on a frame of this capture time: those of each detector, in shares of the picture.
 
-        `age_ms` is how long ago they came, `behind_ms` how much older the frame is that was looked at.
+        `age_ms` is the time since the boxes arrived, `behind_ms` how much older the detector's frame is.
         """
         now = self._clock()
         return [

@@ -1,4 +1,4 @@
-"""What the page may change on a running rig, within limits that make sense."""
+"""Change settings of a running rig from the page, within limits."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Adjustable(Protocol):
-    """What can be changed while it runs: `rtfuse.pipeline.rig.Rig`."""
+    """A rig whose settings can change while it runs: `rtfuse.pipeline.rig.Rig`."""
 
     mark: bool
 

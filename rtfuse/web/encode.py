@@ -25,7 +25,7 @@ _NICE = 5
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """How a plane is encoded: JPEG quality 1 to 100, and the largest width in pixels (None: as it is)."""
+    """Settings of an encoded plane: JPEG quality 1 to 100, and the largest width in pixels (None: not resized)."""
 
     jpeg: int
     width: int | None
@@ -59,7 +59,7 @@ _Key = tuple[int, Plane, QualityName, str | None]
 
 
 class Encoder:
-    """Encodes what is asked for, each thing once. Use it from one event loop.
+    """Encodes each requested plane of a frame once. Use it from one event loop.
 
     `made` counts what was encoded, by plane. The thread has a lower priority than the pipeline's, where the system
     knows priorities of threads.
@@ -109,6 +109,6 @@ class Encoder:
 
 
 def _yielding() -> None:
-    """Give this thread a lower priority: whoever watches, the pipeline goes first."""
+    """Give this thread a lower priority than the pipeline's."""
     if sys.platform == "linux":
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)

@@ -1,4 +1,4 @@
-"""Who may use the page: its token, sessions in a cookie, and nothing that another site's page asks for."""
+"""Control access to the page: by token, by a session in a cookie, and never for requests of another site's page."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from rtfuse.observe.logs import event
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 OPEN = {"/login", "/healthz", "/readyz", "/static/login.js", "/static/style.css", "/static/icon.svg"}
-"""What is answered without the token."""
+"""Paths that are answered without the token."""
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; manifest-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
@@ -67,7 +67,7 @@ class Guard:
 
     @property
     def locked(self) -> bool:
-        """Whether a token is needed."""
+        """True if a token is needed."""
         return self._token is not None
 
     @web.middleware
@@ -84,7 +84,7 @@ class Guard:
         return await handler(request)
 
     def knows(self, request: web.Request) -> bool:
-        """Whether the request carries the token or a session. Raises HTTPTooManyRequests."""
+        """Return True if the request carries the token or a session. Raises HTTPTooManyRequests."""
         if self._token is None:
             return True
         kind, _, given = request.headers.get("Authorization", "").partition(" ")
@@ -100,7 +100,7 @@ class Guard:
         return True
 
     def admits(self, given: str, peer: str) -> bool:
-        """Whether this is the token, compared in constant time. Raises TooManyTries."""
+        """Return True if this is the token, compared in constant time. Raises TooManyTries."""
         now, tries = self._clock(), self._failed.get(peer, deque(maxlen=_TRIES))
         if len(tries) == _TRIES and now - tries[0] < _TRIES_S:
             raise TooManyTries(max(1.0, _TRIES_S - (now - tries[0])))
@@ -145,7 +145,7 @@ class Guard:
 
 
 def _own(request: web.Request) -> bool:
-    """Whether the request does not come from another site's page: browsers say where it comes from."""
+    """Return False for a request from another site's page; browsers name the origin of a request."""
     asks = request.headers
     origin = asks.get("Origin")
     changes = request.method not in ("GET", "HEAD") or "websocket" in asks.get("Upgrade", "").lower()

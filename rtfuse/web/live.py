@@ -1,8 +1,8 @@
-"""The newest frame to whoever watches: over WebSocket with one message in flight per viewer, or as MJPEG.
+"""Send the newest frame to each viewer: over WebSocket with one message in flight per viewer, or as MJPEG.
 
 A message is the length of a JSON header (uint32, little-endian), the header, and the JPEG planes that it lists. The
-viewer says `{"ack": seq}` when it begins to decode one; only then the next is made, of what is newest then, so that
-nothing queues up anywhere, however slow a viewer is.
+viewer says `{"ack": seq}` when it begins to decode one; only then the next is made, of the frame that is
+newest then, so that nothing queues up, however slow a viewer is.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ _log = logging.getLogger("rtfuse.web")
 
 
 class Want(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a viewer wants to see: planes, and how well."""
+    """A viewer's choice of planes and quality."""
 
     planes: Annotated[list[Plane], msgspec.Meta(max_length=3)]
     quality: QualityName = "medium"
 
 
 class Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a viewer may say."""
+    """A message from a viewer."""
 
     ack: int | None = None
     want: Want | None = None
@@ -49,7 +49,7 @@ class Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(eq=False)
 class Viewer:
-    """Somebody who watches: what was seen last, what is on its way, what is to be said."""
+    """A viewer: the frame it has, the frame on its way (`flying`), the text to send next."""
 
     want: Want
     seq: int = 0
@@ -199,7 +199,7 @@ class Live:
             while True:
                 try:
                     await asyncio.wait_for(viewer.stirred.wait(), _ASK_AGAIN_S)
-                except TimeoutError:  # the old picture again: whoever has gone is noticed so
+                except TimeoutError:  # the old picture again: so a viewer that has gone is noticed
                     viewer.seq = 0
                 viewer.stirred.clear()
                 shot = self.shot

@@ -1,4 +1,4 @@
-"""What the pipeline counts, as Prometheus metrics (text exposition format, by prometheus_client)."""
+"""Export the pipeline's counts as Prometheus metrics (text exposition format, by prometheus_client)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Labels = tuple[str, ...]
 
 
 class Audience(Protocol):
-    """Who listens: `rtfuse.publish.publisher.Publisher`. Both may be asked from any thread."""
+    """Counts of subscribers: `rtfuse.publish.publisher.Publisher`. Both may be called from any thread."""
 
     @property
     def refused(self) -> Mapping[str, int]:
@@ -49,7 +49,7 @@ def _listening(audience: Audience | None, viewers: int) -> Iterator[Metric]:
     if audience is None:
         return
     there: dict[_Labels, float] = {key: float(n) for key, n in audience.subscribers().items()}
-    yield _gauge("rtfuse_subscribers", "Subscriptions to what is published.", there, ["endpoint", "topic"])
+    yield _gauge("rtfuse_subscribers", "Subscriptions to published topics.", there, ["endpoint", "topic"])
     refused = CounterMetricFamily("rtfuse_refused_peers", "Peers that were not let in, by cause.", labels=["cause"])
     for cause, n in sorted(audience.refused.items()):
         refused.add_metric([cause], n)

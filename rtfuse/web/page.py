@@ -60,7 +60,7 @@ class Page:
         self._pulse: asyncio.Task[None] | None = None
 
     def add_to(self, app: web.Application) -> None:
-        """Add the page's routes, and what runs beside them."""
+        """Add the page's routes, and the task that tells viewers the rig's state."""
         app.add_routes(
             [
                 web.get("/", self._index),
@@ -243,7 +243,7 @@ def _hold_little(transport: asyncio.Transport | None) -> None:
 
 
 def _has_counts(fused: Fused) -> bool:
-    """Whether thermal has more than 8 bits, so that gain control does something."""
+    """Return True if thermal has more than 8 bits, so that gain control has an effect."""
     ir = fused.pair.ir
     return ir is not None and ir.image.dtype != "uint8"
 

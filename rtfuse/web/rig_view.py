@@ -1,4 +1,4 @@
-"""Describe the rig to the server: what it may ask."""
+"""Describe the rig to the server."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ from rtfuse.web.metrics import Audience
 
 @dataclass(frozen=True, slots=True)
 class RigView:
-    """What the server may ask of the rig: its counts now, and what it is (the labels of `rtfuse_info`).
+    """Give the server access to the rig: its counts now, and its description (the labels of `rtfuse_info`).
 
-    `causes` says in words why frames are dropped; `adjustable` is what the page may change (None: nothing); `audience`
-    is who listens elsewhere.
+    causes: each cause of drops in words.
+    adjustable: the settings that the page may change; None: nothing.
+    audience: counts of subscribers.
     """
 
     snapshot: Callable[[], Snapshot]

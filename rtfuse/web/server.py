@@ -37,13 +37,17 @@ _log = logging.getLogger("rtfuse.web")
 class WebServer:
     """Serves a rig over HTTP until closed.
 
-    `address` is `ADDR:PORT` or a port on the loopback device; port 0 takes a free one, and `url` says which. Beyond the
-    loopback device it needs `token` (None: a random one), and a certificate (`cert` and `key`, PEM files) or
-    `allow_remote`; `login` is where a browser logs in then. `hosts` are further names that the rig goes by. `viewers`
-    may watch at once, `detections` are ZeroMQ endpoints of boxes to draw, each with the file of client keys for it,
-    or None. `live` is the sink that takes the frames.
-    A request that fails is answered with 500 and logged; none delays the pipeline. Raises ConfigError for an address,
-    certificate or endpoint that makes no sense, EndpointUnavailable for an address that cannot be bound.
+    address: `ADDR:PORT`, or a port on the loopback device; port 0 takes a free one, and `url` names it.
+    allow_remote: serve beyond the loopback device without a certificate.
+    token: token of browsers beyond the loopback device; None: a random one. `login` is the address to log in.
+    hosts: further names of the rig.
+    viewers: most viewers at once.
+    detections: ZeroMQ endpoints of boxes to draw, each with its file of client keys, or None.
+    cert, key: certificate and its key, PEM files.
+
+    `live` is the sink that takes the frames. A request that fails is answered with 500 and logged; none delays the
+    pipeline. Raises ConfigError for a wrong address, certificate or endpoint, EndpointUnavailable for an address that
+    cannot be bound.
     """
 
     def __init__(
@@ -91,12 +95,12 @@ class WebServer:
 
     @property
     def token_needed(self) -> bool:
-        """Whether a browser has to log in."""
+        """True if a browser has to log in."""
         return self._guard.locked
 
     @property
     def plain(self) -> bool:
-        """Whether what is sent, the token too, can be read on the way."""
+        """True if pictures and token are sent unencrypted."""
         return self._tls is None
 
     def close(self) -> None:

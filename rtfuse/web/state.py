@@ -1,4 +1,4 @@
-"""What the page says of the rig: the numbers of the statistics message, both cameras in words, the last minutes."""
+"""Describe the rig for the page: numbers of the statistics message, both cameras in words, the last minutes."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _mean(before: Spread, now: Spread) -> float | None:
 
 
 def plain_causes(drops: Mapping[str, int], causes: Mapping[str, str]) -> dict[str, str]:
-    """Return, for drops by `where.cause`, what that means in words."""
+    """Return the words for each key `where.cause` of the drops."""
     found = {}
     for key in drops:
         where, _, cause = key.partition(".")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import msgspec
 import pytest
 
 from rtfuse.capture.synthetic.scene import SyntheticScene, SyntheticSource
@@ -34,6 +35,7 @@ def test_it_boxes_people_and_cars_but_no_house_fronts(bits, precision, recall):
         things = scene.objects(t_ns)
         seen = [(b.x, b.y, b.x + b.width, b.y + b.height) for b in detector(image)]
         boxes += len(seen)
+        msgspec.json.encode(detector(image))  # as numbers of Python's own
         right += sum(sum(shared(box, one.box_ir) for one in things) > 0.5 * area(box) for box in seen)
         whole = [one.box_ir for one in things if one.kind == "person" and one.distance_m < 25]
         whole = [box for box in whole if box[0] >= 0 and box[2] < 640]

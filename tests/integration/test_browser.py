@@ -462,8 +462,10 @@ def test_labels_cover_neither_each_other_nor_the_pages_own_words(chromium, share
           const canvas = Object.assign(document.createElement("canvas"), { width: w, height: h });
           const context = canvas.getContext("2d"), written = [], fill = context.fillRect.bind(context);
           context.fillRect = (...rectangle) => { written.push(rectangle); fill(...rectangle); };
-          const boxes = Array.from({ length: 40 }, (_, k) => [0.3 + 0.01 * k, 0.4 + 0.003 * k, 0.05, 0.2, "person", 0.9 - k / 100]);
-          const header = { size: [640, 480], boxes: [{ age_ms: 0, boxes }], spots: [{ x: 300, y: 240, k: 300 }, { x: 310, y: 245, k: 280 }] };
+          const box = (k) => [0.3 + 0.01 * k, 0.4 + 0.003 * k, 0.05, 0.2, "person", 0.9 - k / 100];
+          const boxes = Array.from({ length: 40 }, (_, k) => box(k));
+          const spots = [{ x: 300, y: 240, k: 300 }, { x: 310, y: 245, k: 280 }];
+          const header = { size: [640, 480], boxes: [{ age_ms: 0, boxes }], spots };
           const osd = { x: 8, y: h - 40, w: 0.7 * w, h: 30 };
           const panes = [{ mix: 1, x: 0, y: 0, w: w / 2, h }, { mix: 0, x: w / 2, y: 0, w: w / 2, h }];
           drawMarks(canvas, panes, header, { boxes: true, spots: true, scale: 1, since_ms: 0, covered: [osd] });
@@ -474,4 +476,3 @@ def test_labels_cover_neither_each_other_nor_the_pages_own_words(chromium, share
     assert len(found) > 10
     for k, (x, y, w, h) in enumerate(found):
         assert all(x >= ox + ow or ox >= x + w or y >= oy + oh or oy >= y + h for ox, oy, ow, oh in found[k + 1 :])
-

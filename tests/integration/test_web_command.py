@@ -54,7 +54,7 @@ def test_an_address_in_use_ends_the_run_before_it_begins(start, endpoint):
     assert "--insecure" in remote.output
     nowhere = start("run", "--ir", "synthetic:", "--rgb", "synthetic:", "--web", "nonsense", "--publish", "off")
     assert nowhere.end() == 2
-    assert "'nonsense' is no address; want for example 127.0.0.1:8080" in nowhere.output
+    assert "'nonsense' is not an address; want for example 127.0.0.1:8080" in nowhere.output
 
 
 def test_what_is_asked_for_in_vain_is_said(start, tmp_path):

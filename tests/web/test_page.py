@@ -107,7 +107,7 @@ def test_the_planes_are_those_of_the_frame(serve):
             assert header["skew_ms"] == -2
             assert 5 <= header["age_ms"] < 5000
             assert header["spots"][0] == {"x": 10, "y": 20, "k": 310.15}
-            # What is wanted anew is shown at once, also of a picture that stands still.
+            # A new choice of planes is shown at once, also of a picture that stands still.
             await viewer.want("rgb", quality="low")
             again, planes = await viewer.frame()
             assert again["seq"] == header["seq"]
@@ -317,7 +317,7 @@ def test_controls_can_be_switched_off_and_are_not_for_forms(serve):
 
 
 def test_the_gain_control_is_changed_between_frames():
-    """Whoever changes it how fast: a frame is shown by one set of settings, never by half of another."""
+    """However fast settings change, a frame is shown by one set of them, never by half of another."""
     frame = make_frame("ir", size_wh=(64, 48))
     counts = (frame.image.astype(np.uint16) * 40) + np.arange(64, dtype=np.uint16)
     frame = SimpleNamespace(image=counts, t_ns=0)

@@ -1,4 +1,4 @@
-"""Who may use the page: other sites' pages, strangers and guessers get nothing, and the token stays secret."""
+"""The guard: other sites' pages, strangers and guessers get nothing, and the token stays secret."""
 
 from __future__ import annotations
 

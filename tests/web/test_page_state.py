@@ -1,4 +1,4 @@
-"""What the page says beside the picture: streams in words, the last minutes, and what detectors have found."""
+"""The page's words around the picture: streams in words, the last minutes, and what detectors have found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who is in the synthetic street: people, cars, lamps and a tree, as small pictures that are placed by distance.
+"""Draw the figures of the synthetic street: people, cars, lamps and trees, as small pictures placed by distance.
 
 Every figure has two faces, one for light and one for heat, drawn from the same outline.
 """
@@ -77,7 +77,7 @@ class _Canvas:
         self.shine: Image | None = None
 
     def paint(self, colour: Colour, celsius: float, shape: Callable[[Image], object]) -> None:
-        """Lay a shape, drawn white by `shape`, over what is there."""
+        """Lay a shape, drawn white by `shape`, over the figure."""
         mask = np.zeros(self.alpha.shape, np.uint8)
         shape(mask)
         x, y, w, h = cv2.boundingRect(mask)
@@ -160,7 +160,7 @@ def walker(swing: float, *, across: bool, coat: Colour, trousers: Colour, bag: b
         c.stroke(trousers, 21.0, 15, knee, foot)
         c.stroke((0.05, 0.05, 0.05), 17.0, 12, foot, (foot[0] + (9 if across else 0), foot[1] + 3))
         if side < 0:
-            _arm(c, x, shoulder, -s, stride, across, side, coat, skin)
+            _arm(c, (x, shoulder), -s, stride, across, side, coat, skin)
     c.area(coat, 25.0, (x - 21, 66), (x + 21, 66), (x + 19, 140), (x - 19, 140))
     c.oval(coat, 25.5, x, 70, 23, 16)
     c.oval(coat, 24.0, x, 138, 20, 12)
@@ -168,15 +168,23 @@ def walker(swing: float, *, across: bool, coat: Colour, trousers: Colour, bag: b
     c.oval(skin, 33.5, x + (2 if across else 0), 30, 14.5, 18)
     c.oval((0.10, 0.07, 0.05), 27.5, x - (2 if across else 0), 22, 15, 13)
     c.oval(skin, 33.8, x + (5 if across else 0), 33, 10.5, 13)
-    _arm(c, x, shoulder, swing, stride, across, 1, coat, skin)
+    _arm(c, (x, shoulder), swing, stride, across, 1, coat, skin)
     if bag:
         c.area((0.16, 0.05, 0.05), 14.0, (x - 26, 78), (x - 8, 74), (x - 8, 122), (x - 24, 124))
     return c.sprite(1.75 * 240 / 222)
 
 
 def _arm(
-    c: _Canvas, x: float, y: float, s: float, stride: float, across: bool, side: int, coat: Colour, skin: Colour
+    c: _Canvas,
+    shoulder: tuple[float, float],
+    s: float,
+    stride: float,
+    across: bool,
+    side: int,
+    coat: Colour,
+    skin: Colour,
 ) -> None:
+    x, y = shoulder
     out = 0.0 if across else 24.0 * side
     hand = (x + out + stride * 0.9 * s, y + 68)
     c.stroke(coat, 24.0, 13, (x + out * 0.85, y + 6), (x + out + stride * 0.4 * s - 2, y + 38), hand)
@@ -184,7 +192,7 @@ def _arm(
 
 
 def car(*, front: bool, paint: Colour) -> Sprite:
-    """A car 1.8 m wide and 1.5 m tall, from the front or from behind, engine warm, lights on."""
+    """Draw a car 1.8 m wide and 1.5 m tall, from the front or from behind, engine warm, lights on."""
     c, dark = _Canvas(300, 240), (0.03, 0.03, 0.035)
     for x in (70, 230):
         c.area((0.015, 0.015, 0.015), 24.0, (x - 24, 170), (x + 24, 170), (x + 24, 232), (x - 24, 232))
@@ -210,7 +218,7 @@ def car(*, front: bool, paint: Colour) -> Sprite:
 
 
 def lamp(side: int) -> Sprite:
-    """A street lamp 5.4 m tall whose arm reaches over the road."""
+    """Draw a street lamp 5.4 m tall whose arm reaches over the road."""
     c = _Canvas(120, 480)
     x = 60 + 18 * side
     arm = x - 74 * side
@@ -223,7 +231,7 @@ def lamp(side: int) -> Sprite:
 
 
 def tree(rng: np.random.Generator) -> Sprite:
-    """A street tree 6 m tall: cool leaves, a trunk that keeps the day's warmth."""
+    """Draw a street tree 6 m tall: cool leaves, a trunk that keeps the day's warmth."""
     c = _Canvas(240, 320)
     c.stroke((0.10, 0.075, 0.05), 11.5, 13, (120, 318), (118, 190))
     for branch in ((80, 150), (160, 140), (120, 110)):

@@ -1,4 +1,4 @@
-"""The synthetic scene: a street at night, seen by a thermal and an RGB camera whose every fault is known.
+"""Simulate a street at night, seen by a thermal and an RGB camera whose every fault is known.
 
 It is the demo and the tests' ground truth. Both cameras look at one world: people and cars are bright to the one and
 dark to the other, lamps, signs and textures are there for the RGB camera alone. Everything is a pure function of the
@@ -42,7 +42,7 @@ Side = Annotated[int, msgspec.Meta(ge=16, le=8192)]
 
 @dataclass(frozen=True, slots=True)
 class FrameTruth:
-    """What is true of one frame: when it was captured, what its stamp says, and whether it was lost or frozen."""
+    """Hold the truth about one frame: its capture time, its stamp, and if it was lost or frozen."""
 
     true_ns: int
     t_ns: int
@@ -140,20 +140,20 @@ class SyntheticScene(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         """Return the number of frames that the camera takes, lost ones included."""
         return max(1, round(self.duration_s * self.rate_hz(stream)))
 
-    def dice(self, stream: Stream, k: int) -> Image:
+    def draws(self, stream: Stream, k: int) -> Image:
         """Return four fixed random numbers in [0, 1) for frame `k`."""
         bits = np.random.Philox(key=[self.seed % 2**63, _STREAM_KEY[stream]], counter=[k, 0, 0, 0])
         return np.random.Generator(bits).random(4)
 
     def frame(self, stream: Stream, k: int) -> FrameTruth:
         """Return the truth about frame `k`."""
-        true_ns, lost = self._true_ns(stream, k), self.dice(stream, k)[1]
+        true_ns, lost = self._true_ns(stream, k), self.draws(stream, k)[1]
         stamped = true_ns + (round(self.stamp_ms * 1e6) if stream == "ir" else 0)
         return FrameTruth(true_ns, stamped, bool(lost < self.drop), self._shown_ns(stream, k, true_ns))
 
     def _true_ns(self, stream: Stream, k: int) -> int:
         late_ms = self.skew_ms if stream == "ir" else 0.0
-        jitter_ms = (2 * self.dice(stream, k)[0] - 1) * self.jitter_ms
+        jitter_ms = (2 * self.draws(stream, k)[0] - 1) * self.jitter_ms
         return round(k * 1e9 / self.rate_hz(stream) + (late_ms + jitter_ms) * 1e6)
 
     def _shown_ns(self, stream: Stream, k: int, true_ns: int) -> int:
@@ -292,7 +292,7 @@ class ColourCamera:
         self._scene, self._stage = scene, scene.stage
         w, h = scene.size
         # Two layers of bytes: OpenCV adds those many times faster than signed ones.
-        self._lighter, self._darker = (np.empty((h + 64, w + 64, 3), np.uint8) for _ in range(2))
+        self._lighter, self._darker = np.empty((2, h + 64, w + 64, 3), np.uint8)
         rng = np.random.default_rng(scene.seed + 1)
         for lighter, darker in zip(self._lighter, self._darker, strict=True):  # row by row: little memory
             grain = rng.normal(0, scene.noise, lighter.shape).round()
@@ -306,7 +306,7 @@ class ColourCamera:
             stage.add_colour(image, actor, placement)
         if not self._scene.noise:
             return image
-        y, x = (self._scene.dice("rgb", k)[2:] * 64).astype(int)
+        y, x = (self._scene.draws("rgb", k)[2:] * 64).astype(int)
         h, w = image.shape[:2]
         cv2.add(image, self._lighter[y : y + h, x : x + w], dst=image)
         return cv2.subtract(image, self._darker[y : y + h, x : x + w], dst=image)
@@ -317,8 +317,7 @@ class ThermalCamera:
 
     def __init__(self, scene: SyntheticScene) -> None:
         self._scene, self._stage = scene, scene.stage
-        (w, h), (cold, hot) = scene.size_wh("ir"), DISPLAY_C
-        degrees = scene.noise * (hot - cold) / 255
+        (w, h), degrees = scene.size_wh("ir"), scene.noise * (DISPLAY_C[1] - DISPLAY_C[0]) / 255
         self._grain, rng = np.empty((h + 64, w + 64), np.float32), np.random.default_rng(scene.seed + 2)
         for row in self._grain:
             row[:] = rng.normal(0, degrees, row.shape)
@@ -327,10 +326,10 @@ class ThermalCamera:
 
     def take(self, k: int, t_ns: int) -> Image:
         """Return the picture of the moment `t_ns` with the noise of frame `k`; while that stands still, the same."""
-        if self._held is None or self._held[0] != t_ns:
-            self._held = t_ns, self._draw(k, t_ns)
-            return self._held[1]
-        return self._held[1].copy()  # a consumer may keep or change its frame
+        if self._held is not None and self._held[0] == t_ns:
+            return self._held[1].copy()  # a consumer may keep or change its frame
+        self._held = t_ns, self._draw(k, t_ns)
+        return self._held[1]
 
     def _draw(self, k: int, t_ns: int) -> Image:
         scene, stage = self._scene, self._stage
@@ -341,7 +340,7 @@ class ThermalCamera:
             stage.add_heat(celsius, actor, placement)
         cv2.GaussianBlur(celsius, (0, 0), max(0.6, 0.9 * w / 640), dst=celsius)  # thermal optics are soft
         if scene.noise:
-            y, x = (scene.dice("ir", k)[2:] * 64).astype(int)
+            y, x = (scene.draws("ir", k)[2:] * 64).astype(int)
             cv2.add(celsius, self._grain[y : y + h, x : x + w], dst=celsius)
         if scene.bits == 16:
             return ((celsius + 273.15) * 100 + 0.5).astype(np.uint16)

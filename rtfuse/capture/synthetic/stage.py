@@ -1,4 +1,4 @@
-"""The synthetic street with its people and cars, and how they are put into a picture."""
+"""Put people and cars into pictures of the synthetic street."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Actor:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Placement:
-    """Where one camera sees things at one moment: `image_from_view` (2, 3) takes the resting view to its pixels."""
+    """Place things in a camera's image at one moment: `image_from_view` (2, 3) takes the resting view to its pixels."""
 
     view: View
     image_from_view: Image

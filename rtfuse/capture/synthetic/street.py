@@ -1,4 +1,4 @@
-"""The synthetic street without anyone in it, drawn once: colours by lamplight, and temperatures.
+"""Draw the synthetic street without anyone in it, once: colours by lamplight, and temperatures.
 
 Everything is computed from where each pixel's ray meets the world: the ground plane, the facades on both sides, or the
 sky. World coordinates are metres: X to the right, Y up from the ground, Z along the street from the camera.
@@ -120,7 +120,7 @@ def _strip(view: View, textures: _Textures, top: int, bottom: int) -> tuple[Imag
 
 
 def _texture(rng: np.random.Generator, size: int = 512, octaves: int = 5) -> Image:
-    """Tileable cloudy noise, (size, size) float32 of mean 0 and deviation 1."""
+    """Draw tileable cloudy noise, (size, size) float32 of mean 0 and deviation 1."""
     total = np.zeros((size, size), np.float32)
     for k in range(octaves):
         coarse = rng.normal(size=(4 << k, 4 << k)).astype(np.float32)
@@ -163,7 +163,7 @@ def _far_block(colour: Image, celsius: Image, dx: Image, dy: Image, brightness: 
 
 
 def _hash(a: Image, b: Image) -> Image:
-    """A fixed random number in [0, 1) for every pair of whole numbers."""
+    """Return a fixed random number in [0, 1) for every pair of whole numbers."""
     x = np.sin(a * 12.9898 + b * 78.233) * 43758.5453
     return x - np.floor(x)
 
