@@ -42,14 +42,16 @@ __all__ = [
 
 
 class Degraded(Section, frozen=True):
-    """What is published while a stream is lost, stalled or frozen.
+    """The output while a stream is lost, stalled or frozen.
 
-    `policy`: `passthrough` publishes the other stream alone, `hold` the last fused picture again and again, `stop` ends
-    the run. A stream counts as missing when its last picture is older than `after_ms` (null: 100 ms, or two of its
-    periods where that is longer; for `strict` pairing two of the slower stream's). While the thermal shutter is closed
-    its last picture goes on being fused for `shutter_ms`. `mark` writes on the picture what is missing.
-    `start`: `both` cameras must be there when a run starts; with `any`, for rigs that come up by themselves, one that
-    is not there is waited for as if it had been lost (not under the policy `stop`).
+    - `policy`: `passthrough` publishes the other stream alone, `hold` repeats the last fused picture, `stop` ends the
+      run.
+    - `start`: `both` cameras must be there when a run starts; with `any` an absent one is awaited as if it had been
+      lost (not under the policy `stop`).
+    - `after_ms`: a stream is missing when its last picture is older; null: 100 ms, or two of its periods where that is
+      longer (for `strict` pairing two of the slower stream's).
+    - `shutter_ms`: the last thermal picture is fused for this long while the shutter is closed.
+    - `mark`: write the missing stream on the picture.
     """
 
     policy: Literal["passthrough", "hold", "stop"] = "passthrough"

@@ -18,7 +18,7 @@ Clock = Callable[[], int]
 
 
 class Stamp(StrEnum):
-    """What a frame's `t_ns` means."""
+    """The meaning of a frame's `t_ns`."""
 
     EXPOSURE = "start-of-exposure"
     END = "end-of-frame"
@@ -32,7 +32,7 @@ class Stamp(StrEnum):
 
 
 Shutter = Literal["open", "imminent", "closed"]
-"""What a thermal camera says of its shutter event (FFC): none, about to come, or going on."""
+"""State of a thermal camera's shutter event (FFC): none, about to come, or going on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +46,12 @@ class Spot:
 
 @dataclass(frozen=True, slots=True)
 class Thermal:
-    """What is known about a thermal frame beside its picture.
+    """Data of a thermal frame in addition to its picture; None means unknown.
 
-    `k_per_count` turns counts into kelvin; None: the camera is not radiometric, or was not said to be. `hot` and `cold`
-    are the extreme pixels of radiometric frames. `housing_k` is the camera's own temperature in kelvin, `counter` its
-    own frame number, `shutter` its shutter event, each from its telemetry.
+    - `k_per_count`: kelvin per count of a radiometric camera.
+    - `hot`, `cold`: the extreme pixels of radiometric frames.
+    - `housing_k`, `counter`, `shutter`: the camera's own temperature in kelvin, its frame number and its shutter event,
+      from telemetry.
     """
 
     k_per_count: float | None = None
@@ -65,12 +66,14 @@ class Thermal:
 class Frame:
     """One image of one stream.
 
-    `image` is, for `ir`, (H, W) uint8 or uint16 counts and, for `rgb`, (H, W, 3) uint8 in R, G, B order.
-    `frame_id` counts the stream's frames from 0, including any that the source itself had to skip.
-    `t_ns` is the capture time in integer nanoseconds; `stamp` says what it means. `arrival_ns` is the local
-    monotonic time at which the decoded image was ready. `frozen`: the picture is an older one, repeated bit for bit or
-    while the camera's shutter is closed, so it does not show the moment `t_ns`. `thermal` is what else is known of a
-    thermal frame, `raw` the picture as the camera sent it, where `image` is not that.
+    - `image`: for `ir` (H, W) uint8 or uint16 counts, for `rgb` (H, W, 3) uint8 in R, G, B order.
+    - `frame_id`: number of the frame in its stream from 0, including frames that the source itself had to skip.
+    - `t_ns`: capture time in integer nanoseconds; `stamp` gives its meaning.
+    - `arrival_ns`: local monotonic time at which the decoded image was ready.
+    - `frozen`: True for an older picture, repeated bit for bit or while the camera's shutter is closed.
+    - `thermal`: further data of a thermal frame.
+    - `raw`: the picture as the camera sent it, where `image` differs.
+
     Raises ValueError if the image's shape or dtype does not fit the stream.
     """
 
@@ -193,7 +196,7 @@ class ThermalPicture:
 
 
 Mode = Literal["fused", "rgb", "ir", "held"]
-"""What an output shows: both streams; one of them alone; or an earlier output again, as nothing newer is there."""
+"""The content of an output: both streams, one of them alone, or an earlier output repeated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,12 +261,15 @@ Stage = Callable[[Work], None]
 
 @dataclass(frozen=True, slots=True)
 class SourceInfo:
-    """What a source knows about itself before its first frame.
+    """Description of a source before its first frame; None means unknown.
 
-    `uri` carries no credentials. `size_wh` in pixels. `rate_hz` is nominal. `start_ns` and `end_ns` bound the
-    capture times of a recording (`end_ns` includes the last frame's period); `frames` is the number that
-    the container promises. None means unknown. `time_base` is in seconds per tick. `coding` is the pixel format of a
-    camera, or the codec of a stream.
+    - `uri`: without credentials.
+    - `size_wh`: pixels.
+    - `rate_hz`: nominal.
+    - `frames`: the number in the container's header.
+    - `start_ns`, `end_ns`: bounds of a recording's capture times; `end_ns` includes the last frame's period.
+    - `time_base`: seconds per tick.
+    - `coding`: the pixel format of a camera, or the codec of a stream.
     """
 
     uri: str
@@ -280,7 +286,7 @@ class SourceInfo:
 
 
 class Source(Protocol):
-    """Where frames come from: a camera, a recording, a folder, a network stream or the synthetic scene.
+    """Give frames: a camera, a recording, a folder, a network stream or the synthetic scene.
 
     Iterating yields frames until the source ends; it raises an `RtfuseError` if it fails. `close()` may
     be called from another thread, more than once, and makes an iteration in progress end soon.

@@ -1,4 +1,4 @@
-"""Thermal onto the RGB camera's pixel grid, with a mask of where it is valid.
+"""Lay thermal on the RGB camera's pixel grid, with a mask of its validity.
 
 The map is computed once per calibration and pair of image sizes; a frame costs one `cv2.remap`, or one `grid_sample` in
 the network's program.
@@ -17,7 +17,7 @@ from rtfuse.types import Image
 
 
 class Aligner:
-    """Warps thermal images (h, w) uint8 onto the RGB grid (H, W).
+    """Warp thermal images (h, w) uint8 onto the RGB grid (H, W).
 
     Without a calibration the thermal image is stretched to the RGB size, or passed through untouched where the
     sizes agree. `seam_px` is the width, in RGB pixels, over which thermal fades in where its picture ends.

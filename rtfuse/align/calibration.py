@@ -83,7 +83,7 @@ class Camera(_Part, frozen=True):
 
 
 class Quality(_Part, frozen=True):
-    """How good a calibration is: the median error between the two pictures on views that were held out.
+    """Rate a calibration: the median error between the two pictures on views that were held out.
 
     `pair_error_px` is in RGB pixels, and holds at distances of `distance_m` (nearest, farthest) where these are known.
     """
@@ -100,7 +100,7 @@ class Quality(_Part, frozen=True):
 
 
 class Calibration(_Part, frozen=True):
-    """What `calibration.yaml` holds: two cameras and one way from thermal to RGB pixels.
+    """Hold a calibration file: two cameras, and one mapping from thermal to RGB pixels.
 
     Either `H_rgb_from_ir`, a homography from (undistorted) thermal to (undistorted) RGB pixels, which may name the
     distance `plane_m` that it is exact for; or the stereo pose `R_rgb_from_ir`, `t_rgb_from_ir_m` (metres) with

@@ -1,4 +1,4 @@
-"""How far thermal and RGB have drifted apart: a slow watch on the registration, for brackets that get bumped."""
+"""Watch the registration of thermal on RGB slowly, and warn when the bracket was bumped."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SURE = 0.3
 
 
 class DriftMonitor:
-    """Watches whether thermal still lies on RGB, and says so when the bracket was bumped; it never warps a frame.
+    """Watch that thermal still lies on RGB, and warn when the bracket was bumped; no frame is changed.
 
     A sink of the pipeline, whose outlet has a thread: every `every_s` one frame is measured there. The first `settle`
     sure measurements, parallax included, are taken as the rig's usual state; `warn` gets one line when the median of
@@ -41,7 +41,7 @@ class DriftMonitor:
         self._settle, self._recent = settle, deque[Image](maxlen=recent)
         self._next_ns, self._bumped = clock(), False
         self.moved_px: tuple[float, float] | None = None
-        """How far thermal lies from its usual place, in RGB pixels, right and down; None: not known yet."""
+        """Shift of thermal from its usual place, in RGB pixels, right and down; None: not known yet."""
 
     def wants_aligned(self) -> bool:
         """Return True if a measurement is due."""
@@ -64,7 +64,7 @@ class DriftMonitor:
             self._judge(fused.image.shape[1])
 
     def close(self) -> None:
-        """Do nothing: there is nothing to close."""
+        """Do nothing."""
 
     def _judge(self, width: int) -> None:
         moved = np.median(self._recent, axis=0) - np.median(self._first, axis=0)
@@ -84,7 +84,7 @@ class DriftMonitor:
 def residual_shift(ir_aligned: Image, rgb: Image, valid: Image | None = None) -> tuple[float, float, float]:
     """Return how far aligned thermal (H, W) uint8 lies off its RGB picture (H, W, 3) uint8, as one shift.
 
-    Returns (dx, dy, confidence): what is seen at x of RGB is at x + (dx, dy), in pixels, of thermal; to be averaged
+    Returns (dx, dy, confidence): the point at x of RGB is at x + (dx, dy), in pixels, of thermal; to be averaged
     over many frames, weighted by the confidence, 0 to 1. Sees up to 24 px of 640. `valid` (H, W) uint8 is 0 where
     thermal does not reach; None: it reaches everywhere.
     """

@@ -1,4 +1,4 @@
-"""What a thermal and an RGB picture of one scene share: where edges run, not which side is brighter.
+"""Compute the structure that a thermal and an RGB picture share: the direction of edges, not their sign.
 
 Edges are held as double-angle vectors, the same for a gradient and its opposite, and locally normalised.
 """

@@ -173,7 +173,7 @@ def receive(endpoint: str) -> None:
             start = time.process_time_ns()
             received = subscriber.recv(2)
             cpu.append(time.process_time_ns() - start)
-    print(cpu[:-1])  # the last one waited in vain
+    print(cpu[:-1])  # the last one timed out
 
 
 def table(watch: Stopwatch, title: str) -> Table:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -115,7 +116,7 @@ class Recording:
     """
 
     def __init__(self, path: str, stream: Stream, *, clock: Clock = time.monotonic_ns) -> None:
-        self._clock, self._closed = clock, False
+        self._clock, self._closed, self._reading, self._lock = clock, False, False, threading.Lock()
         self._decoder = _open_file(path, stream)
         self._info = self._decoder.info(path, live=False)
 
@@ -128,6 +129,16 @@ class Recording:
         return self._decoder.losses
 
     def __iter__(self) -> Iterator[Frame]:
+        with self._lock:
+            if self._closed:
+                return
+            self._reading = True
+        try:
+            yield from self._frames()
+        finally:
+            self._decoder.container.close()
+
+    def _frames(self) -> Iterator[Frame]:
         decoder, base = self._decoder, self._info.time_base or Fraction(1, 1000)
         period_ns = round(_NS / (self._info.rate_hz or 25))
         t_ns, frame_id = (self._info.start_ns or 0) - period_ns, -1
@@ -138,7 +149,6 @@ class Recording:
             yield Frame(self._info.stream, decoder.image(frame), frame_id, t_ns, Stamp.MEDIA, self._clock())
         else:
             self._report_truncation(t_ns + period_ns, period_ns, frame_id + 1)
-        decoder.container.close()
 
     def _report_truncation(self, end_ns: int, period_ns: int, count: int) -> None:
         info, losses = self._info, self._decoder.losses
@@ -148,8 +158,11 @@ class Recording:
             losses["truncated"] += max(missing, 1)
 
     def close(self) -> None:
-        """End the iteration after the frame in progress."""
-        self._closed = True
+        """End the iteration after the frame in progress; close the file at once if none has begun."""
+        with self._lock:
+            self._closed = True
+            if not self._reading:
+                self._decoder.container.close()
 
 
 def _open_file(path: str, stream: Stream) -> Decoder:

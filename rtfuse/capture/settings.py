@@ -10,11 +10,16 @@ from rtfuse.settings import Count, Positive, Section
 
 
 class Camera(Section, frozen=True):
-    """One stream. `offset_ms` is added to its capture times; `fps`, `size` (w, h) and `format` are asked of it.
+    """One stream.
 
-    `controls` are set on a V4L2 camera by their names (`rtfuse probe` lists them). `timeout_ms` without a frame makes a
-    live source be opened again. `freeze`: take pictures repeated bit for bit for a frozen camera's; null: where the
-    source is a camera or has 16 bits, as a compressed stream may repeat a scene at rest. `transport` is RTSP's.
+    - `uri`: the source; see `rtfuse.capture.sources`.
+    - `offset_ms`: added to its capture times.
+    - `fps`, `size` (w, h), `format`: asked of the camera.
+    - `controls`: values of a V4L2 camera's controls by their names (`rtfuse probe` lists them).
+    - `timeout_ms`: a live source without a frame for this long is opened again.
+    - `freeze`: take pictures repeated bit for bit for those of a frozen camera; null: only from a camera or with 16
+      bits, as a compressed stream may repeat a scene at rest.
+    - `transport`: RTSP's.
     """
 
     uri: str | None = None
@@ -29,7 +34,7 @@ class Camera(Section, frozen=True):
 
 
 class Playback(Section, frozen=True):
-    """How recordings are played: times real time, or `max`; and whether they start again at their end."""
+    """Playback of recordings: `speed` is times real time, or `max`; `loop` starts them again at their end."""
 
     speed: Positive | Literal["max"] = 1.0
     loop: bool = False

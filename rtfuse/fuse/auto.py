@@ -1,4 +1,4 @@
-"""The best network that holds a camera's rate on this machine: measured at the start, watched while it runs."""
+"""Choose the best network that holds a camera's rate: measured at the start, watched while it runs."""
 
 from __future__ import annotations
 

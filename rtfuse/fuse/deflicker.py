@@ -1,8 +1,8 @@
-"""Less flicker: a fused pixel stays as it is while the new one is no further from it than a grey level.
+"""Reduce flicker: a fused pixel keeps its value while the new value differs by at most one grey level.
 
 Networks and pyramids raise contrast, and with it the noise of their sources: where nothing moves, the fused picture
 changes more from frame to frame than either source does. Holding each value within one level of the new one takes that
-away. No pixel is ever further than one level from what was fused of this very frame, so nothing can trail or smear.
+away. No pixel differs by more than one level from the fused picture of its own frame, so nothing can trail or smear.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ import numpy as np
 from rtfuse.types import Image
 
 LEVEL = 1
-"""How far a shown value may be from the new one, in grey levels."""
+"""Largest difference between the shown value and the new one, in grey levels."""
 _GAP_NS = 500_000_000
-"""After a gap of that long there is nothing to hold on to."""
+"""A gap of this length starts again with the new picture."""
 _CUT = 8
-"""A picture is another one if half of its pixels have changed by more than that many levels."""
+"""A picture in which half of the pixels change by more levels than this starts a new scene."""
 _EVERY = 8
-"""Which rows and columns are looked at for that."""
+"""Step of the rows and columns that are compared for that."""
 
 
 class Deflicker:
-    """Holds a stream of pictures still where they change by a level; begins anew at gaps, cuts and other sizes.
+    """Hold pixels that change by one level; start again after gaps, cuts and changes of size.
 
-    It keeps the picture that it returned last, and expects nobody to write into it.
+    The last picture returned is kept, and must not be written to.
     """
 
     def __init__(self) -> None:
@@ -33,7 +33,7 @@ class Deflicker:
         self._last_ns = 0
 
     def __call__(self, image: Image, t_ns: int) -> Image:
-        """Return what to show of a picture captured at `t_ns`, of the same shape, uint8."""
+        """Return the picture to show for one captured at `t_ns`, of the same shape, uint8."""
         last, gap_ns = self._last, t_ns - self._last_ns
         self._last_ns = t_ns
         if last is None or last.shape != image.shape or not 0 <= gap_ns <= _GAP_NS or _is_cut(last, image):

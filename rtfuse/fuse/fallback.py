@@ -1,4 +1,4 @@
-"""The first of several fusers that works on this machine; each that does not is one line in the log."""
+"""Fuse by the first of several fusers that works on this machine; log one line for each that does not."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from rtfuse.types import Image, ThermalPicture
 
 T = TypeVar("T")
 Candidate = tuple[str, Callable[[], Fuser]]
-"""What to call a fuser in a message, and what opens it."""
+"""Name of a fuser for messages, and the function that opens it."""
 _log = logging.getLogger("rtfuse.fuse")
 
 
 class FallbackFuser:
-    """Fuses by the first candidate that works.
+    """Fuse by the first candidate that works.
 
-    Foreign libraries fail in their own ways: whatever exception one raises while it is opened, gets ready or runs is
-    told in one line, and the next candidate goes on. Errors in the user's own input (WeightsMissing, ConfigError …) are
-    raised at once. Raises EngineUnavailable, with every reason, when no candidate is left.
+    Foreign libraries fail in their own ways: any exception that one raises while it is opened, prepared or run is
+    logged in one line, and the next candidate takes over. Errors in the user's own input (WeightsMissing, ConfigError
+    …) are raised at once. Raises EngineUnavailable, with every reason, when no candidate is left.
     """
 
     def __init__(self, candidates: Sequence[Candidate]) -> None:

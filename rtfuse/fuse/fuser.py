@@ -1,4 +1,4 @@
-"""Define what a fuser is: thermal and RGB on one pixel grid in, one RGB image out."""
+"""Define the interface of a fuser: thermal and RGB on one pixel grid in, one RGB image out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STUDENT_WEIGHTS = _WEIGHTS / "student.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What `open_fuser` was asked for: the fuser's name, and the options of networks."""
+    """Arguments of `open_fuser`: the fuser's name, and the options of networks."""
 
     name: str = DEFAULT_FUSER
     weights: str | Path | None = None

@@ -1,4 +1,4 @@
-"""What every fuser shares: luma out of RGB, chroma back, and RGB alone where thermal does not reach."""
+"""Share the work of all fusers: luma out of RGB, chroma back, and RGB alone where thermal does not reach."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def with_luma(rgb: Image, old: Image, new: Image) -> Image:
 
 
 class Blend:
-    """Mixes two (H, W) uint8 images by a mask: `inside` where it is 255, `outside` where it is 0."""
+    """Mix two (H, W) uint8 images by a mask: `inside` where it is 255, `outside` where it is 0."""
 
     def __init__(self, valid: Image) -> None:
         self.valid = valid
@@ -48,8 +48,8 @@ class LumaFuser:
     """A fuser that fuses luma and restores chroma.
 
     `fuse_luma` sees a thermal image in which the parts that thermal does not reach are filled with visible luma,
-    so that no artificial edge enters it; its result counts only where thermal is valid. `engine` says what runs it.
-    `prepare` is told the RGB pictures' height and width before they come.
+    so that no artificial edge enters it; its result counts only where thermal is valid. `engine` names the engine.
+    `prepare` is called with the RGB pictures' height and width before they come.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A fuser that hands whole frames to an engine: the host's side of `program.py`."""
+"""Hand whole frames to an engine: the host's side of `program.py`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Check = Callable[[ProgramEngine, tuple[int, int], tuple[int, int]], None]
 
 
 class ProgramFuser:
-    """Fuses one rig's frames by an engine that takes them raw.
+    """Fuse one rig's frames by an engine that takes them raw.
 
     Arrays that belong to the calibration are prepared once and recognised by identity: give the same arrays with every
     frame. `check` is called once for each size.
@@ -72,7 +72,7 @@ class ProgramFuser:
 
     def fuse(self, thermal: ThermalPicture, rgb: Image) -> Image:
         """Fuse a thermal picture as it came: the program maps and warps it."""
-        if thermal.grid is None and thermal.image.shape != rgb.shape[:2]:  # stretched, which is no part of the program
+        if thermal.grid is None and thermal.image.shape != rgb.shape[:2]:  # stretched, which the program cannot do
             return self._raw(thermal(), rgb, None, None, thermal.valid)
         return self._raw(thermal.image, rgb, thermal.table, thermal.grid, thermal.valid)
 

@@ -1,7 +1,7 @@
-"""Laplacian-pyramid fusion: needs no weights, a few milliseconds, the baseline for every network.
+"""Fuse by Laplacian pyramids: no weights, a few milliseconds, the baseline for every network.
 
 Each image becomes a pyramid of details and a small base (Burt and Adelson, "The Laplacian pyramid as a compact
-image code", 1983). Details are taken from whichever image has the larger absolute value, the base is weighted by
+image code", 1983). Details are taken from the image with the larger absolute value, the base is weighted by
 local energy. All arithmetic on details is in integers, so fusing an image with itself returns that image exactly.
 """
 

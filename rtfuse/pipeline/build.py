@@ -39,39 +39,33 @@ def open_rig(
     trace: Trace | None = None,
     status: Callable[[], str] | None = None,
 ) -> Rig:
-    """Open calibration, fuser and sources, and fit them together; if one fails, those before it are closed.
+    """Open calibration, fuser and sources. Raises the `RtfuseError` of the part that fails, and closes the others.
 
     - `replay`: a recording of `rtfuse record` to take the frames from, at the times of their arrival.
-    - `sources`: open these in place of the configured ones.
-    - `trace`: gets every frame's stages; the caller closes it.
-    - `status`: a line about the run for `systemctl status`.
-
-    Raises the `RtfuseError` of the part that cannot be opened.
+    - `sources`: openers that replace the configured ones.
+    - `trace`: gets every frame's stages; the caller closes it. `status`: a line for `systemctl status`.
     """
     calibration = _calibration(config)
     opener = SourceOpener(config, clock, dict(sources or {}), replay)
     opener.check()
     order: Order = "replay" if replay else "lossless" if config.playback.speed == "max" else "live"
-    fuser = _fuser(config, order)
+    speed = None if config.playback.speed == "max" else config.playback.speed
+    fuser, traced = _fuser(config, order), StageTrace(trace) if trace is not None else None
     with ExitStack() as stack:
-        opened: dict[Stream, Source] = {}
-        for stream in STREAMS:
-            opened[stream] = stack.enter_context(closing(opener.open_or_wait(stream)))
-        times = 1.0 if config.playback.speed == "max" or replay else config.playback.speed
-        traced = StageTrace(trace) if trace is not None else None
-        stages = _stages(config, opened, calibration, fuser, traced.done if traced is not None else None, times=times)
+        opened = {s: stack.enter_context(closing(opener.open_or_wait(s))) for s in STREAMS}
         if order == "lossless" and any(s.info.live for s in opened.values()):
             raise ConfigError("playback.speed: 'max' is for recordings; a camera gives its frames at its own pace")
-        if replay:
-            clock = _replayed(opened, clock, 1.0 if config.playback.speed == "max" else config.playback.speed)
-        quiet_ns = _quiet_ns(config, opened)
-        health = {s: Health(s, quiet_ns=max(quiet_ns[s], 150 * _MS), clock=clock) for s in STREAMS}
+        stages = _stages(config, opened, calibration, fuser, traced)
+        fuser.aim((opened["rgb"].info.rate_hz or 30) * (1.0 if replay else speed or 1.0))
+        stages.prepare()
+        clock = _replayed(opened, clock, speed or 1.0) if replay else clock
         supervisor = Supervisor(limit_s=config.supervise.limit_s, status=status)
+        health = _health(config, opened, clock)
         rig = Rig(
             sources=opened,
-            pairer=_pairer(config, opened, calibration, order, quiet_ns),
+            pairer=_pairer(config, opened, calibration, order),
             stages=stages,
-            playback=Playback(None if config.playback.speed == "max" else config.playback.speed, config.playback.loop),
+            playback=Playback(speed, config.playback.loop),
             order=order,
             queue=config.sync.queue,
             policy=config.degraded.policy,
@@ -108,17 +102,12 @@ def _stages(
     sources: Mapping[Stream, Source],
     calibration: Calibration | None,
     fuser: Fuser,
-    done: Callable[[str], None] | None,
-    *,
-    times: float,
+    traced: StageTrace | None,
 ) -> Stages:
-    """Fit the stages to the sources, and make the fuser ready for frames at so many times their rate."""
+    """Fit the stages to the sources."""
     (iw, ih), (w, h) = (sources[s].info.size_wh for s in STREAMS)
     fit = partial(Aligner, calibration=calibration, seam_px=config.align.seam_px)
-    stages = Stages(fit((ih, iw), (h, w)), fuser, config, fit=fit, done=done)
-    fuser.aim((sources["rgb"].info.rate_hz or 30) * times)
-    stages.prepare()
-    return stages
+    return Stages(fit((ih, iw), (h, w)), fuser, config, fit=fit, done=traced.done if traced is not None else None)
 
 
 def _keep_open(
@@ -132,6 +121,11 @@ def _keep_open(
             hearts[stream] = supervisor.heart(f"capture-{stream}", patience_s=patience_s)
             opener.keep_open(source, health[stream], hearts[stream])
     return hearts
+
+
+def _health(config: Config, sources: Mapping[Stream, Source], clock: Clock) -> dict[Stream, Health]:
+    quiet_ns = _quiet_ns(config, sources)
+    return {s: Health(s, quiet_ns=max(quiet_ns[s], 150 * _MS), clock=clock) for s in STREAMS}
 
 
 def _quiet_ns(config: Config, sources: Mapping[Stream, Source]) -> dict[Stream, int]:
@@ -152,7 +146,6 @@ def _pairer(
     sources: Mapping[Stream, Source],
     calibration: Calibration | None,
     order: Order,
-    quiet_ns: Mapping[Stream, int],
 ) -> Pairer:
     ir_offset_ms = config.ir.offset_ms + ((calibration and calibration.ir_offset_ms) or 0.0)
     tolerance_ms = config.sync.tolerance_ms
@@ -167,7 +160,7 @@ def _pairer(
         max_reuse_ns=round(config.sync.max_reuse_ms * _MS),
         wait_ns=None if order == "lossless" else round(config.sync.wait_ms * _MS),
         offset_ns={"ir": round(ir_offset_ms * _MS), "rgb": round(config.rgb.offset_ms * _MS)},
-        alone_after_ns=quiet_ns if passes else None,
+        alone_after_ns=_quiet_ns(config, sources) if passes else None,
         shutter_ns=round(config.degraded.shutter_ms * _MS) if live else 0,
     )
 

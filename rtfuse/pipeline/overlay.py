@@ -1,4 +1,4 @@
-"""What is missing, written on the picture: for people who watch it without reading headers."""
+"""Write the missing streams on the picture, for people who watch it without reading headers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What stands between the pipeline's threads: an `Inbox` before the fusing thread, an `Outlet` before each sink.
+"""Connect the pipeline's threads: an `Inbox` before the fusing thread, an `Outlet` before each sink.
 
 Live, both drop their oldest when full and count it; lossless, they make the other side wait. An error in any thread
 reaches the fusing thread through the inbox.
@@ -26,9 +26,9 @@ _TICK_S = 0.05
 
 
 class Inbox(ABC):
-    """Frames of both streams on their way into pairs: source threads put, the fusing thread takes.
+    """Queue the frames of both streams into moments: source threads put, the fusing thread takes.
 
-    `drops` counts what was dropped here, by (stream, cause).
+    `drops` counts the frames dropped here, by (stream, cause).
     """
 
     def __init__(self, pairer: Pairer) -> None:
@@ -45,17 +45,17 @@ class Inbox(ABC):
 
     @abstractmethod
     def take(self, timeout_s: float) -> list[Moment]:
-        """Return what is to be fused, waiting at most `timeout_s` for something; raises the first failure."""
+        """Return the moments to fuse, waiting at most `timeout_s` for the first; raises the first failure."""
 
     @property
     @abstractmethod
     def waiting(self) -> int:
-        """How many frames or pairs wait here, roughly: nothing is locked to count them."""
+        """Approximate number of frames or moments that wait here, counted without a lock."""
 
     @property
     @abstractmethod
     def over(self) -> bool:
-        """Whether the streams have ended and everything was taken."""
+        """True if the streams have ended and everything was taken."""
 
     def end(self, stream: Stream) -> None:
         """Say that this stream has ended."""
@@ -81,7 +81,7 @@ class Inbox(ABC):
 
 
 class LiveInbox(Inbox):
-    """Pairs frames the moment they arrive, however busy the fusing thread is; what it is too slow for is dropped.
+    """Pair frames when they arrive, however busy the fusing thread is; moments that it is too slow for are dropped.
 
     A frame's `arrival_ns` becomes the moment of `put`, on `clock`, so that pairing follows from the frames alone.
     """
@@ -140,7 +140,7 @@ class LiveInbox(Inbox):
 
 
 class OrderedInbox(Inbox):
-    """Takes frames one by one in the order of `when(frame)`, and makes sources wait: nothing is lost.
+    """Take frames one by one in the order of `when(frame)`, and make sources wait: nothing is lost.
 
     `replay`: they are paired as they were when they arrived at their `arrival_ns`. `due`, if given, holds a frame back
     until this clock, which runs `speed` times as fast as time, has come to its `when`.
@@ -193,7 +193,7 @@ class OrderedInbox(Inbox):
         return min(queues, key=lambda queue: self._when(queue[0]), default=None)
 
     def _until(self, due: Clock, when_ns: int, timeout_s: float) -> list[Moment]:
-        """Decide what time alone decides before the next frame, or wait for that, or for the frame."""
+        """Return the moments that time alone decides before the next frame, or wait for them or for the frame."""
         now_ns = min(due(), when_ns)
         moments = self._pairer.moments(now_ns)
         if not moments:
@@ -221,13 +221,13 @@ class OrderedInbox(Inbox):
 
     @property
     def _known(self) -> bool:
-        """Whether it is certain which frame is the next, or that there is none."""
+        """True if the next frame is certain, or that there is none."""
         return all(self._frames[s] or s not in self._open for s in STREAMS)
 
 
 @runtime_checkable
 class Dropping(Protocol):
-    """A sink that may lose what it has taken, and counts that by (where, cause)."""
+    """A sink that may lose frames that it has taken, and counts them by (where, cause)."""
 
     @property
     def drops(self) -> Mapping[tuple[str, str], int]: ...
@@ -242,15 +242,15 @@ class Selective(Protocol):
 
 @runtime_checkable
 class Ticking(Protocol):
-    """A sink that has something to do now and then even when no frame comes."""
+    """A sink with periodic work, also while no frame comes."""
 
     def tick(self) -> None: ...
 
 
 class Outlet:
-    """A thread between the fusing thread and one sink, so that a slow sink delays nothing.
+    """Run one sink in a thread of its own, so that a slow sink delays nothing.
 
-    `written` is told of every frame that the sink has taken, and how many nanoseconds that took.
+    `written` is called with every frame that the sink has taken, and the nanoseconds that it took.
     """
 
     def __init__(
@@ -276,7 +276,7 @@ class Outlet:
 
     @property
     def waiting(self) -> int:
-        """How many frames wait for the sink."""
+        """Number of frames that wait for the sink."""
         return len(self._waiting)
 
     def wants_aligned(self) -> bool:
@@ -301,7 +301,7 @@ class Outlet:
             self._changed.notify_all()
 
     def joined(self, timeout_s: float) -> bool:
-        """Wait for the sink to have taken everything; returns whether it has in time."""
+        """Wait until the sink has taken everything; return True if it has in time."""
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
 

@@ -1,4 +1,4 @@
-"""capture → sync → align → fuse → publish: the threads and what passes between them.
+"""Run capture → sync → align → fuse → publish: the threads and the queues between them.
 
     source thread (ir)  ─┐                                              ┌─ outlet thread: publish
                          ├─ Inbox with its Pairer ─ run(): the Stages ──┤
@@ -32,17 +32,17 @@ from rtfuse.pipeline.rig import Rig
 from rtfuse.types import Frame, Fused, Moment, Sink, Source, Stream
 
 _JOIN_S = 0.8
-"""How long a stopping pipeline waits for threads (live)."""
+"""Longest wait of a stopping pipeline for its threads (live)."""
 _DRAIN_S = 60.0
-"""How long it waits for the outputs to take the last frames (lossless)."""
+"""Longest wait for the outputs to take the last frames (lossless)."""
 _HOLD_PERIOD_NS = 100_000_000
-"""How often the last picture is published again under the policy `hold`."""
+"""Period of repeating the last picture under the policy `hold`."""
 _log = logging.getLogger("rtfuse.pipeline")
 _NAMES: dict[Stream, str] = {"ir": "thermal", "rgb": "RGB"}
 
 
 class Pipeline:
-    """Runs a `Rig` until a source ends, a limit is reached, or `stop` is set.
+    """Run a `Rig` until a source ends, a limit is reached, or `stop` is set.
 
     - `sinks`: take the fused frames, by the names of their drop counts; their owner closes them.
     - `age_at`: the sink at which age is measured and frames are counted; None: where frames leave the stages.
@@ -115,7 +115,7 @@ class Pipeline:
             for source in self.rig.sources.values():
                 source.close()
             drained = self._join(threads)
-        self._inbox.take(0)  # raises what an outlet reported last
+        self._inbox.take(0)  # raises the last error of an outlet
         if not drained:
             raise StageFailed("an output did not take its last frames in time")
         result = self.snapshot()
@@ -124,7 +124,7 @@ class Pipeline:
         return result
 
     def _join(self, sources: list[threading.Thread]) -> bool:
-        """Let the outlets take what waits, and the sources end; returns whether the outlets did in time."""
+        """Let the outlets take the waiting frames, and the sources end; return True if the outlets did in time."""
         for outlet in self._outlets:
             outlet.finish()
         deadline = time.monotonic() + (_DRAIN_S if self.rig.lossless else _JOIN_S)
@@ -172,7 +172,7 @@ class Pipeline:
             self._inbox.end(stream)
 
     def _loop(self, frames: int | None, duration_s: float | None) -> bool:
-        """Fuse what is paired until the streams end (returns True), or a limit or the stop event comes first."""
+        """Fuse moments until the streams end (returns True), or a limit or the stop event comes first."""
         rig, inbox = self.rig, self._inbox
         end_ns = rig.clock() + round(duration_s * 1e9) if duration_s else None
         heart, done = rig.supervisor.heart("fuse"), 0
@@ -248,7 +248,7 @@ class Pipeline:
         self._last, self._last_ns = fused, self.rig.clock()
 
     def _follow(self) -> None:
-        """Look at what the streams are doing: log what has changed, hold the picture, or stop, as the policy says."""
+        """Check the streams: log each new state, hold the picture, or stop, as the policy says."""
         rig, now = self.rig, {stream: self.rig.health[stream].state() for stream in STREAMS}
         for stream in STREAMS:
             if now[stream] is not self._states[stream]:
@@ -279,13 +279,13 @@ def _inbox(rig: Rig) -> Inbox:
 
 
 def _clock_of(source: Source) -> dict[str, Any]:
-    """Return what a live source knows of its own clock (`rtfuse.capture.clocks.ClockState`)."""
+    """Return the drift and the steps of a live source's own clock (`rtfuse.capture.clocks.ClockState`)."""
     clock = getattr(source, "clock", None)
     return {} if clock is None else {"drift_ppm": clock.drift_ppm, "clock_steps": clock.steps}
 
 
 def _log_change(stream: Stream, before: State, health: Health) -> None:
-    """Log what a stream has begun to do."""
+    """Log the new state of a stream."""
     now, name = health.condition(), _NAMES[stream]
     if now.state is State.LIVE:
         if before is not State.STARTING:

@@ -1,4 +1,4 @@
-"""What can be published of one output: its planes, in which encodings, under which topics."""
+"""Define the planes of an output, and the offer of an endpoint: planes, encoding, topics."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _EXACT: frozenset[Plane] = frozenset(("counts", "mask"))
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """What one endpoint publishes: `planes`, each under its own topic (`topic` is the fused one's).
+    """Describe one endpoint: `planes`, each under its own topic (`topic` is the fused one's).
 
     `encoding` is raw, jpeg (`jpeg_quality` 1 to 100), png, or h264 (`h264_kbps`, None: constant quality). `counts` and
     `mask` are numbers, not pictures: where `encoding` would change them, they are sent as PNG. `prefix` begins all

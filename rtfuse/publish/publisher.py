@@ -33,7 +33,7 @@ from rtfuse.wire.names import ABOUT_TOPIC, STATE_TOPIC, STATISTICS_TOPIC
 
 _SECOND_NS = 1_000_000_000
 _LAST_S = 1.0
-"""How long encoders may take for the last pictures."""
+"""Longest time for encoders to finish the last pictures."""
 
 
 Statistics = Callable[[], Mapping[str, Any]]
@@ -131,7 +131,7 @@ class Publisher:
         return [bound.name for bound in self._endpoints]
 
     def lines(self) -> list[str]:
-        """Return what is published where, a line for each endpoint."""
+        """Return a line for each endpoint: its topics and address."""
         said = []
         for offer, bound in zip(self._offers, self._endpoints, strict=True):
             kinds = {offer.topic_of(plane): offer.encoding_of(plane) for plane in offer.planes}
@@ -141,12 +141,12 @@ class Publisher:
 
     @property
     def sent_bytes(self) -> int:
-        """How many bytes were handed to ZeroMQ."""
+        """Number of bytes handed to ZeroMQ."""
         return sum(bound.sent_bytes for bound in self._endpoints)
 
     @property
     def drops(self) -> Mapping[tuple[str, str], int]:
-        """What encoders could not take, by endpoint and topic, and cause."""
+        """Number of frames that encoders could not take, by endpoint and topic, and cause."""
         drops: Counter[tuple[str, str]] = Counter()
         for lane in self._lanes.values():
             drops.update(lane.drops)
@@ -180,7 +180,7 @@ class Publisher:
         self.sent += 1
 
     def tick(self) -> None:
-        """Publish what is due of statistics, states and the description, also while no frame comes."""
+        """Publish statistics, states and the description when they are due, also while no frame comes."""
         now = self._clock()
         self._listen()
         if self._statistics is not None and now >= self._next_statistics_ns:
@@ -198,7 +198,7 @@ class Publisher:
                     self._describe(offer, bound)
 
     def _listen(self) -> None:
-        """Look who has come, and tell them what they cannot wait for."""
+        """Send the description, the states and a key frame to new subscribers."""
         for offer, bound in zip(self._offers, self._endpoints, strict=True):
             joined = bound.joined()
             if self._own[ABOUT_TOPIC] in joined:

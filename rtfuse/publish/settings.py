@@ -9,7 +9,7 @@ from rtfuse.wire.names import Encoding, Plane
 
 
 class Endpoint(Section, frozen=True):
-    """One of several endpoints; what it does not say is as `Publish` says."""
+    """One of several endpoints; fields without a value are those of `Publish`."""
 
     endpoint: str
     encoding: Encoding | None = None

@@ -1,4 +1,4 @@
-"""Two streams into pairs: thermal and RGB frames that show the same moment, every other frame counted.
+"""Pair two streams by capture time: thermal and RGB frames of the same moment; every other frame is counted.
 
 The RGB stream leads: it gives the output its rate, size and times. Under the policy `lead` every RGB frame takes
 the nearest thermal frame within the tolerance, or, when the thermal camera is slower, the latest one that is not
@@ -6,8 +6,8 @@ older than `max_reuse`. Under `strict` a pair is made only of frames that are ea
 twice.
 
 While one stream is missing (lost, stalled, or frozen: sending an old picture again), those of the other come alone.
-What is decided depends on nothing but the frames, their times and the times of their arrival, so that a recording of
-them is paired again exactly as they were.
+Decisions depend only on the frames, their times and the times of their arrival, so that a recording of them is paired
+again exactly as they were.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def _time(entry: _Entry) -> int:
 
 
 class Pairer:
-    """Pairs two streams by capture time.
+    """Pair two streams by capture time.
 
     `tolerance_ns` is the largest skew of a pair. `max_reuse_ns` is how old, at the RGB frame's capture time, a
     thermal frame may be when none is within the tolerance (`lead` only). `wait_ns` is how long after its arrival
@@ -89,11 +89,11 @@ class Pairer:
         self._decided: int | None = None
         """No output may be earlier than this any more: the time of the last decided RGB or lone frame."""
         self._first: int | None = None
-        """When the first frame of either stream was taken: from then on both are expected."""
+        """Capture time of the first frame of either stream: from then on both are expected."""
         self._shown: dict[Stream, int] = {}
-        """When the newest picture of a stream was taken."""
+        """Capture time of the newest picture of each stream."""
         self._frozen: dict[Stream, int] = {}
-        """When the newest frame was taken that repeated an older picture."""
+        """Capture time of the newest frame that repeated an older picture."""
         self._ended: set[Stream] = set()
 
     def push(self, frame: Frame) -> None:
@@ -162,19 +162,19 @@ class Pairer:
 
     @property
     def waiting(self) -> bool:
-        """Whether an RGB frame is still undecided."""
+        """True while an RGB frame is undecided."""
         return bool(self._rgb)
 
     @property
     def deadline_ns(self) -> int | None:
-        """When the oldest waiting frame will be decided even if nothing more arrives; None: not by time."""
+        """Time at which the oldest waiting frame is decided even if nothing more arrives; None: not by time."""
         waiting = self._rgb[0] if self._rgb else self._lone()
         if waiting is None or self.wait_ns is None:
             return None
         return waiting.frame.arrival_ns + self.wait_ns
 
     def _settled(self, rgb: _Entry, now_ns: int | None) -> bool:
-        """Whether no frame that may still come in order could change the decision on this RGB frame."""
+        """Return True once no in-order arrival can change the decision on this RGB frame."""
         if self._overdue(now_ns):
             return True
         if "ir" not in self._ended and not self._passed("ir", rgb.t_ns):
@@ -189,7 +189,7 @@ class Pairer:
         return now_ns is not None and deadline is not None and now_ns >= deadline
 
     def _passed(self, stream: Stream, t_ns: int) -> bool:
-        """Whether the stream, in its order, has come to this time, if only with a frozen frame."""
+        """Return True if the stream, in its order, has reached this time, even with a frozen frame."""
         return any(newest.get(stream, t_ns - 1) >= t_ns for newest in (self._shown, self._frozen))
 
     def _lone(self) -> _Entry | None:
@@ -202,7 +202,7 @@ class Pairer:
         return next((entry for entry in self._ir[at:] if not entry.used), None)
 
     def _due(self, lone: _Entry, now_ns: int | None) -> bool:
-        """Whether no RGB frame of this time need be waited for any longer."""
+        """Return True if no RGB frame of this time can come any more, or its wait is over."""
         return self._passed("rgb", lone.t_ns) or self._overdue(now_ns)
 
     def _nearest(self, t_ns: int) -> _Entry | None:
@@ -234,7 +234,7 @@ class Pairer:
         return pair
 
     def _missing_ir(self, t_ns: int) -> bool:
-        """Whether thermal has shown nothing for so long before this time that RGB goes on alone."""
+        """Return True if thermal has shown nothing for so long before this time that RGB goes on alone."""
         if self.alone_after_ns is None or self._first is None:
             return False
         at = bisect.bisect_right(self._ir, t_ns, key=_time)
@@ -251,14 +251,14 @@ class Pairer:
         return self._ir[bisect.bisect_left(self._ir, self._ir[at - 1].t_ns, key=_time)]
 
     def _nearer_rgb(self, ir: _Entry, rgb: _Entry) -> bool:
-        """Whether the RGB frame before or after `rgb` is nearer to `ir`; the earlier of two equals wins."""
+        """Return True if the RGB frame before or after `rgb` is nearer to `ir`; the earlier of two equals wins."""
         distance = abs(ir.t_ns - rgb.t_ns)
         if self._last_rgb is not None and abs(ir.t_ns - self._last_rgb) <= distance:
             return True
         return bool(self._rgb) and abs(ir.t_ns - self._rgb[0].t_ns) < distance
 
     def _forget(self, t_ns: int) -> None:
-        """Let go of thermal frames that can be nearest to no RGB frame after this time."""
+        """Drop thermal frames that cannot be nearest to an RGB frame after this time."""
         at = bisect.bisect_right(self._ir, t_ns, key=_time)
         if at == 0:
             return

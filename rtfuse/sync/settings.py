@@ -10,9 +10,13 @@ Policy = Literal["lead", "strict"]
 
 
 class Sync(Section, frozen=True):
-    """How frames become pairs; see `rtfuse.sync.pairer.Pairer`. `queue` is the frames kept per camera when fusing lags.
+    """Pairing by capture time; see `rtfuse.sync.pairer.Pairer`.
 
-    `tolerance_ms: null` takes half a frame period of the slower stream, or 20 ms where no rate is known.
+    - `policy`: `lead` gives every RGB frame its nearest thermal frame, `strict` uses no frame twice.
+    - `tolerance_ms`: the largest skew; null: half a frame period of the slower stream, or 20 ms without a known rate.
+    - `max_reuse_ms`: the greatest age of a thermal frame that is used again.
+    - `wait_ms`: the longest wait of an RGB frame for a nearer thermal frame.
+    - `queue`: the most moments that wait when fusing lags.
     """
 
     policy: Policy = "lead"

@@ -1,4 +1,4 @@
-"""Counts to display luma: the thermal stream's automatic gain control (AGC)."""
+"""Map counts to display luma: the thermal stream's automatic gain control (AGC)."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Agc:
             weights = np.minimum(scene, now.plateau * scene.sum() / max(np.count_nonzero(scene), 1))
         # Half of a bin's rise comes before its count, half after, so that the two ends are treated alike.
         rise = np.minimum(weights * ((1 - _LINEAR) * 255.0 / max(float(weights.sum()), 1.0)), now.max_gain)
-        # What is left, and no less than this share, is spread evenly: empty counts between two things keep them apart.
+        # The rest, and no less than this share, is spread evenly: empty counts between two objects keep them apart.
         rise = np.minimum(rise + (255.0 - float(rise.sum())) / rise.size, now.max_gain)
         levels = np.cumsum(rise) - rise / 2
         used = float(rise.sum())
@@ -113,7 +113,7 @@ class Agc:
         return table
 
     def _useless(self, histogram: Image) -> bool:
-        """Whether the held table shows most of the picture as plain black or white."""
+        """Return True if the held table shows most of the picture as plain black or white."""
         assert self._held is not None
         held = self._held[:, 0]
         black, white = int(np.searchsorted(held, 0.5)), int(np.searchsorted(held, 254.5))

@@ -1,4 +1,4 @@
-"""What thermal cameras send beside, or in place of, a plain picture: telemetry rows, counts hidden in YUYV, scales.
+"""Describe the frames of thermal cameras: telemetry rows, counts hidden in YUYV, scales.
 
 Sources: Boson telemetry, FLIR Boson software IDD (status in word 38, counter in 42 and 43, camera temperature in 47);
 Lepton telemetry, FLIR Lepton engineering datasheet (rows A and C); TC001, P2 Pro and TC002C: what their users have
@@ -19,12 +19,12 @@ Telemetry = Callable[[Image], Thermal | None]
 
 _SHUTTER: dict[int, Shutter] = {0: "open", 1: "imminent", 2: "closed", 3: "open"}
 _PLAUSIBLE_K = (213.0, 398.0)
-"""What a camera's own temperature can be: -60 to 125 °C."""
+"""Plausible temperatures of a camera itself: -60 to 125 °C."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """How one size of picture of a camera is made up.
+    """Describe the frame of one size of a camera.
 
     The thermal picture is rows `top` to `bottom`; with `folded`, each of those rows holds two of the picture's. The
     other rows hold telemetry, if `telemetry` is there to read them. `k_per_count` turns counts into kelvin.

@@ -1,4 +1,4 @@
-"""Between the thermal camera and everything else: the picture cut out, its temperatures, dead pixels, frozen frames."""
+"""Prepare thermal frames: cut out the picture, read temperatures, replace dead pixels, mark frozen frames."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NEIGHBOURS = 8
 
 
 class FreezeWatch:
-    """Tells pictures that repeat the one before, bit for bit.
+    """Find pictures that repeat the one before, bit for bit.
 
     A sensor's noise never repeats; a picture of one value throughout (a closed lens, overexposure) may.
     """
@@ -28,7 +28,7 @@ class FreezeWatch:
         self._last: Image | None = None
 
     def __call__(self, image: Image) -> bool:
-        """Return whether `image`, which must not be changed afterwards, repeats the last one."""
+        """Return True if `image`, which must not be changed afterwards, repeats the last one."""
         last, self._last = self._last, image
         if last is None or last.shape != image.shape or not np.array_equal(last, image):
             return False
@@ -36,7 +36,7 @@ class FreezeWatch:
 
 
 class DeadPixels:
-    """Replaces dead pixels by the mean of their nearest live neighbours.
+    """Replace dead pixels by the mean of their nearest live neighbours.
 
     `path` is an image of the sensor's size that is not black where a pixel is dead, or a text file of `x y` lines
     (`#` begins a comment). Raises ConfigError if it cannot be read.
@@ -162,7 +162,7 @@ class ThermalFront:
 
 
 def _measured(image: Image, k_per_count: float, said: Thermal) -> Thermal:
-    """Return what is known, with the hottest and the coldest pixel."""
+    """Return the thermal data with the hottest and the coldest pixel."""
     low, high, low_xy, high_xy = cv2.minMaxLoc(image)
     return replace(
         said,

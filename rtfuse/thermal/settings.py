@@ -13,7 +13,7 @@ Polarity = Literal["white-hot", "black-hot"]
 
 
 class AgcSettings(Section, frozen=True):
-    """How 16-bit counts become 8-bit brightness; see `rtfuse.thermal.agc.Agc`.
+    """Mapping of 16-bit counts to 8-bit brightness; see `rtfuse.thermal.agc.Agc`.
 
     - `tails`: the shares of pixels that may clip to black and to white.
     - `plateau`: the cap of a histogram bin, in multiples of the mean occupied bin.
@@ -35,7 +35,7 @@ class AgcSettings(Section, frozen=True):
 
 
 class Thermal(Section, frozen=True):
-    """What the thermal camera sends, and how it is shown; see `rtfuse.thermal`.
+    """The thermal camera's frames, and their display; see `rtfuse.thermal`.
 
     - `camera`: a layout of `rtfuse.thermal.cameras`, or `auto`, which goes by the picture's size.
     - `k_per_count`: the scale of any other radiometric camera (0.01 for centikelvin).

@@ -10,20 +10,21 @@ from rtfuse.settings import Count, Section
 
 
 class Detector(Section, frozen=True):
-    """Where a detector publishes its boxes, and the file of `rtfuse keys new client` for it, if it encrypts."""
+    """Endpoint of a detector's boxes, and the file of `rtfuse keys new client` for it, if it encrypts."""
 
     endpoint: str
     keys: str | None = None
 
 
 class Web(Section, frozen=True):
-    """Where the rig answers over HTTP (`ADDR:PORT` or a port of this machine alone); `address: null` does not.
+    """The page at `/`, numbers for Prometheus at `/metrics`, `/healthz`, `/readyz`.
 
-    The page at `/`, numbers for Prometheus at `/metrics`, `/healthz`, `/readyz`. Beyond this machine it needs the token
-    (null: a random one, printed at the start), and a certificate (`cert` and `key`, PEM files) or `insecure`. `hosts`
-    are further names that the rig goes by. `viewers` may watch at once; `controls`: they may change the gain control.
-    `detections` are ZeroMQ endpoints of boxes to draw; `detections_keys` is the client's key file for those that have
-    none of their own.
+    - `address`: `ADDR:PORT`, or a port of this machine alone; null: no page.
+    - `token`: needed beyond this machine; null: a random one, printed at the start.
+    - `cert`, `key`: PEM files, needed beyond this machine unless `insecure`.
+    - `hosts`: further names of the rig.
+    - `viewers`: the most that may watch at once; `controls`: they may change the gain control.
+    - `detections`: ZeroMQ endpoints of boxes to draw; `detections_keys`: the client's key file for those without one.
     """
 
     address: str | None = None

@@ -1,8 +1,8 @@
 """Built engines, kept in a private folder: found again by everything that they depend on, and never trusted unseen.
 
 An entry is a folder named by a digest of its key; `manifest.json` in it holds the key and the digest of every file. It
-appears whole or not at all. What is damaged, incomplete, somebody else's or of another key is built anew; nothing is
-ever unpickled. When there are more than `LIMIT_BYTES`, those that were not used for longest go.
+appears whole or not at all. An entry that is damaged, incomplete, of another user or of another key is built again;
+nothing is ever unpickled. When there are more than `LIMIT_BYTES`, those that were not used for longest go.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def cached(key: Key, build: Callable[[Path], None], *, folder: Path | None = Non
 
 
 def entries(folder: Path | None = None) -> list[Entry]:
-    """Return what is kept, the last used first; a damaged entry has an empty key."""
+    """Return the entries, the last used first; a damaged entry has an empty key."""
     found = []
     for path in (folder or cache_folder()).iterdir():
         if path.name.startswith(".") or not path.is_dir():

@@ -22,7 +22,7 @@ from rtfuse.types import Image
 Run = Callable[..., Tensor]
 
 _CONSTANT = ("grid", "mask")
-"""What belongs to the calibration: uploaded again only if it is another array."""
+"""Arrays of the calibration, uploaded again only when the array is another one."""
 
 
 class _Slot:
@@ -34,7 +34,7 @@ class _Slot:
         self._device = [x.to("cuda") for x in self._pinned]
         self._uploaded: dict[str, Image] = {}
         with torch.cuda.stream(self.stream):
-            for _ in range(3):  # what is compiled, chosen or allocated at first must not be part of the graph
+            for _ in range(3):  # first-time compilation and allocation must not be part of the graph
                 run(*self._device)
         self.stream.synchronize()
         self._graph = torch.cuda.CUDAGraph()

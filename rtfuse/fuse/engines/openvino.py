@@ -1,8 +1,8 @@
 """OpenVINO: the engine for processors, in float32, or in bfloat16 where they compute in it (AMX).
 
 It runs programs: a network from two luma pictures to one, uint8 each, for any size, as OpenVINO's `.xml` and `.bin`,
-with `.npz` beside them: a pair of pictures and the picture that must come out. The shipped networks are programs; other
-weights are converted by torch, once, and kept (`cache.py`). A program is compiled for each size of picture.
+with an `.npz` file each: a pair of pictures and the picture that must come out. The shipped networks are programs;
+other weights are converted by torch, once, and kept (`cache.py`). A program is compiled for each size of picture.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class OpenVinoEngine:
         return self._requests[hw]
 
     def _check(self) -> None:
-        """Raise EngineUnavailable if this machine computes another picture than the one that is kept beside it."""
+        """Raise EngineUnavailable if this machine does not compute the picture that is kept with the program."""
         try:
             with np.load(self._path.with_suffix(".npz"), allow_pickle=False) as kept:
                 ir, luma, fused = (kept[name] for name in ("ir", "luma", "fused"))

@@ -1,4 +1,4 @@
-"""What engines run: raw bytes in, fused bytes out, with the network and every conversion inside.
+"""Define the program that engines run: raw bytes in, fused bytes out, the network and all conversions inside.
 
     ir bytes ─ counts ─ table ─ warp ─┐
                                       ├─ seam ─ U-Fuser ─ seam ─┐

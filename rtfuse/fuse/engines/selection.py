@@ -1,4 +1,4 @@
-"""Which engine runs a network: the one that was asked for, or the fastest that works."""
+"""Select the engine of a network: the requested one, or the fastest that works."""
 
 from __future__ import annotations
 

@@ -6,8 +6,8 @@ Between layers without a nonlinearity, products of weights are computed once ins
   convolution (W₂ ∗ W₁) x, c → 3c.
 * The output is P (A v), with A the softmaxed likeness of channels, block-diagonal over heads: (P A) v, one c×c matrix
   made per image and applied once per pixel.
-* Where a head has a single channel (the finest scale) A = 1 exactly, whatever queries, keys and temperature are. What
-  is left is the single convolution (P W₂ᵛ ∗ W₁) x, c → c.
+* Where a head has a single channel (the finest scale) A = 1 exactly, for any queries, keys and temperature. There
+  remains the single convolution (P W₂ᵛ ∗ W₁) x, c → c.
 * The gated feed-forward's layer norm scales and shifts, its 1×1 convolution and its 3×3 one, of two channels a group,
   are one full 3×3 convolution with a bias for the gate and one for the value, c → c each: the border is reflected, so a
   shift before it is one after it. That is more arithmetic (48.6 → 55.5 GFLOP at 640×480) in less than half of the time,

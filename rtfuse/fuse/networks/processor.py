@@ -5,7 +5,7 @@
   is 2, and its 16 outputs are the 8 channels of both. In memory that is the picture itself, if the channels of a pixel
   lie side by side: packing and unpacking are views.
 * A layer norm's means over channels are 1×1 convolutions, which leave pixels where they are.
-* What is concatenated and then convolved is convolved in parts and added: no copy.
+* Features that would be concatenated and convolved are convolved in parts and added: no copy.
 * Likeness of channels is one product of queries and keys with themselves; lengths are its diagonal.
 
 Laid out for OpenVINO, which takes `permute, reshape` between a convolution and a padding for a view: nothing moves.

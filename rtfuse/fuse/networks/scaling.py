@@ -26,7 +26,7 @@ from rtfuse.fuse.networks.ufuser import (
 )
 
 _LARGEST = 256.0
-"""What the largest feature of the samples becomes: other pictures may reach 256 times that."""
+"""The largest feature of the samples after scaling: other pictures may reach 256 times that."""
 
 
 def scaled(net: UFuser) -> UFuser:
@@ -83,7 +83,7 @@ def _scale_inside(block: Block, s: float) -> None:
 
 
 def _power(largest: float) -> float:
-    """Return the power of two, 1 at most, that brings `largest` down to what is wanted."""
+    """Return the power of two, 1 at most, that brings `largest` down to `_LARGEST`."""
     return 2.0 ** -max(0, math.ceil(math.log2(max(largest, 1e-30) / _LARGEST)))
 
 
@@ -120,7 +120,7 @@ def _largest(net: UFuser) -> dict[str, float]:
 
 
 def _pictures() -> list[tuple[Tensor, Tensor]]:
-    """Black, white, a ramp, noise, a checkerboard and lone bright dots: each beside itself and beside the next."""
+    """Black, white, a ramp, noise, a checkerboard and lone bright dots: each paired with itself and with the next."""
     dice = torch.Generator().manual_seed(0)
     y, x = torch.meshgrid(torch.arange(64), torch.arange(96), indexing="ij")
     flat = torch.zeros(64, 96)

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 FINE = 4
-"""How much coarser than the picture the student's body is."""
+"""Factor by which the student's body is coarser than the picture."""
 
 
 class Context(nn.Module):
-    """What lies further away, at half the resolution of the features: (N, C, H, W) to the same, H and W even."""
+    """Add the wider surroundings, at half the resolution of the features: (N, C, H, W) to the same, H and W even."""
 
     def __init__(self, channels: int, inside: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Student(nn.Module):
 
 
 def fits(state: Mapping[str, Tensor]) -> bool:
-    """Whether these are tensors of a student."""
+    """Return True for the tensors of a student."""
     return "context.down.weight" in state
 
 

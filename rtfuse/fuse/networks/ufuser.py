@@ -243,7 +243,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
 
 
 def _named_tensors(state: object) -> bool:
-    """A file may hold any object, whatever the annotation of who reads it says."""
+    """Return True if a file holds tensors by name: it may hold any object."""
     return isinstance(state, Mapping) and all(isinstance(k, str) and torch.is_tensor(v) for k, v in state.items())
 
 
@@ -283,7 +283,7 @@ _BLOCK_KEYS = {
 
 
 def reference_key_map() -> dict[str, str]:
-    """Return, for every tensor in a checkpoint of the reference implementation, the name of ours.
+    """Return, for every tensor in a checkpoint of the reference implementation, the name of it here.
 
     The reference counts scales from 1 and prefixes the visible encoder with `V_`, the thermal one with `I_`; its
     checkpoints hold no tensor that is not used.
