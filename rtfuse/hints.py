@@ -1,7 +1,7 @@
-"""What to type when a package is missing: a command that works however rtfuse was installed.
+"""Name the command that installs a missing package; it works for every way of installing rtfuse.
 
-rtfuse may come from a checkout, a wheel or a URL, and its name is on no index. The packages that it needs are: a hint
-names those that are missing, as rtfuse's own metadata lists them, and the pip of the interpreter that runs.
+rtfuse may come from a checkout, a wheel or a URL, and no index has it. An index has the packages that it needs: a hint
+names the missing ones, as rtfuse's own metadata lists them, and the pip of this interpreter.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _PLATFORM = re.compile(r"""sys_platform\s*==\s*['"](\w+)""")
 
 
 def install_hint(*extras: str, broken: str | None = None) -> str:
-    """Return the command that installs what rtfuse with these extras lacks in this environment.
+    """Return the command that installs the requirements of these extras that this environment lacks.
 
-    Where nothing is missing it installs the packages of the extras again, or the one that is `broken`.
+    If none is missing, it installs the packages of the extras again, or the `broken` one.
     """
     if missing := missing_packages(*extras):
         return pip_install(*missing)

@@ -183,7 +183,7 @@ def export(
     need("trainer export", ("torch", *onnx), "export")
     import msgspec
 
-    from rtfuse.cli.commands import size_of
+    from rtfuse.cli.words import size_of
     from rtfuse.fuse.networks.loading import load_network
     from trainer.data import Patches
     from trainer.export import TARGETS, Build, manifest_beside, manifest_of, read_metrics, trained

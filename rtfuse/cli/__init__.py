@@ -1,4 +1,4 @@
-"""Run the command lines: `main` declares the options of `rtfuse`, `commands` does what they ask.
+"""Run the command lines: `main` lists the subcommands of `rtfuse`, a module each; `commands` does their work.
 
 `start`, `app`, `signals` and `failures` serve `trainer` and `calib` too. Importing the package imports nothing.
 """

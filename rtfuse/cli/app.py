@@ -1,4 +1,4 @@
-"""What all command lines share: the log, `--version`, and one line and an exit status for whatever goes wrong."""
+"""Share among all command lines: the log, `--version`, `-h`, and one line and an exit status for every error."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.logging import RichHandler
 import rtfuse
 from rtfuse.cli import failures
 from rtfuse.observe.logs import JsonFormatter, RateLimit, TextFormatter
+from rtfuse.observe.stats import Snapshot
 from rtfuse.web import DEFAULT_ADDRESS
 
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
@@ -22,10 +23,7 @@ _LIBRARIES = ("openvino", "torch", "tensorrt-cu13", "tensorrt-rtx-cu13", "onnxru
 
 
 def run_app(app: typer.Typer) -> None:
-    """Run a command line; errors become one line and an exit status.
-
-    What the statuses mean is in docs/live.md.
-    """
+    """Run a command line; errors become one line and an exit status (docs/live.md lists them)."""
     failures.watch()
     log_to(err, "text")
     try:
@@ -34,11 +32,13 @@ def run_app(app: typer.Typer) -> None:
         sys.exit(status if isinstance(status, int) else 0)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(130)
-    except BrokenPipeError:  # whoever read the output has gone
+    except BrokenPipeError:  # the reader of the output has gone
         failures.let_go_of_output()
         sys.exit(1)
     except Exception as e:
         usage = getattr(e, "format_message", None)
+        if usage is not None and not usage().strip():  # a bare command: its help is printed already
+            sys.exit(2)
         if failures.shown() and usage is None:
             raise
         line, ends = (usage(), 2) if usage else failures.explained(e)
@@ -51,13 +51,13 @@ def run_app(app: typer.Typer) -> None:
 
 
 def _flush() -> None:
-    """Write what standard output still holds. Raises OSError if it cannot take that."""
+    """Flush standard output. Raises OSError if it cannot be written."""
     if sys.stdout is not None:  # closed from the start
         sys.stdout.flush()
 
 
 def _completed(arguments: list[str]) -> list[str]:
-    """Give `--web` the default address where none follows it: options of the parser always take a value."""
+    """Give `--web` the default address if none follows it: an option of the parser always takes a value."""
     whole = list(arguments)
     for k in (k for k, argument in enumerate(arguments) if argument == "--web"):
         if k + 1 == len(arguments) or arguments[k + 1].startswith("-") or "=" in arguments[k + 1]:
@@ -69,8 +69,16 @@ def _escape(text: str) -> str:
     return " ".join(text.split()).replace("[", r"\[")
 
 
+def close(result: Snapshot, paths: dict[str, str]) -> None:
+    """Print the counts of a run that has ended, and the names of its files."""
+    from rtfuse.cli.status import summary
+
+    out.print(summary(result, paths))
+
+
 def add_version(app: typer.Typer, name: str) -> None:
-    """Give a command line the option `--version`."""
+    """Give a command line the options `--version` and `-h`."""
+    app.info.context_settings = {"help_option_names": ["-h", "--help"]}
 
     def told(wanted: bool) -> None:
         if wanted:
@@ -80,7 +88,7 @@ def add_version(app: typer.Typer, name: str) -> None:
     option = typer.Option("--version", callback=told, is_eager=True, help="Print the versions and end.")
 
     def top(version: bool = False) -> None:
-        """Take what comes before a subcommand."""
+        """Take the options before a subcommand."""
 
     top.__annotations__["version"] = Annotated[bool, option]
     app.callback()(top)

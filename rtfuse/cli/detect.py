@@ -1,80 +1,101 @@
-"""`rtfuse detect`: a detector beside the rig."""
+"""`rtfuse detect`: a detector for the frames of a rig."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from rtfuse.cli.app import err, out
+from rtfuse.cli.options import ENDPOINT, ClientKeys, Duration, Endpoint, Frames
+from rtfuse.cli.screen import StatusLine
+
+if TYPE_CHECKING:
+    from rtfuse.detect import Detector, Report
+    from rtfuse.wire.detections import Box
+    from rtfuse.wire.message import Header
+
+BOXES = "tcp://127.0.0.1:5556"
 
 
 def detect(
-    endpoint: Annotated[str, typer.Argument(help="Where rtfuse run publishes.")] = "tcp://127.0.0.1:5555",
+    context: typer.Context,
+    endpoint: Endpoint = ENDPOINT,
     model: Annotated[Path | None, typer.Option(help="An ONNX detector; without one, warm spots.")] = None,
     engine: Annotated[
         Literal["openvino", "onnxruntime"], typer.Option(help="Runs the model; onnxruntime where it is installed.")
     ] = "openvino",
     names: Annotated[str, typer.Option(help="Class names: person,bicycle,car")] = "",
     layout: Annotated[
-        Literal["v5", "v8", "end2end"] | None,
-        typer.Option(help="How the output is written, where its shape does not tell."),
+        Literal["v5", "v8", "end2end"] | None, typer.Option(help="Layout of the output, if its shape leaves a doubt.")
     ] = None,
     confidence: Annotated[float, typer.Option(help="Lowest score.")] = 0.25,
-    iou: Annotated[
-        float, typer.Option(help="Of two boxes of one class that overlap more, the better one stays.")
-    ] = 0.45,
+    iou: Annotated[float, typer.Option(help="Of two boxes of a class that overlap more, the better stays.")] = 0.45,
     size: Annotated[
         int | None, typer.Option(help="Side of the input, where the model takes any; else what it names, or 640.")
     ] = None,
     topic: Annotated[str | None, typer.Option(help="Plane to watch: fused, or ir without a model.")] = None,
-    publish: Annotated[str, typer.Option(help="Where the boxes go.")] = "tcp://127.0.0.1:5556",
-    keys: Annotated[Path | None, typer.Option(help="The file of rtfuse keys new client, if the rig encrypts.")] = None,
+    publish: Annotated[str, typer.Option(help="Where the boxes go.")] = BOXES,
+    keys: ClientKeys = None,
     publish_keys: Annotated[Path | None, typer.Option(help="Encrypt the boxes with this folder of keys.")] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Allow boxes in plain text beyond this machine.")] = (
-        False
-    ),
+    insecure: Annotated[bool, typer.Option("--insecure", help="Allow plain text beyond this machine.")] = False,
     print_boxes: Annotated[bool, typer.Option("--print", help="Print the boxes.")] = False,
-    frames: Annotated[int | None, typer.Option(help="End after this many frames.")] = None,
-    duration: Annotated[float | None, typer.Option(help="End after this many seconds.")] = None,
+    frames: Frames = None,
+    duration: Duration = None,
 ) -> None:
-    """Find warm spots, or what an ONNX detector knows, in the newest frames, and publish the boxes; Ctrl-C ends it.
+    """Find warm spots, or the classes of an ONNX detector, in the newest frames, and publish the boxes.
 
     Examples: rtfuse detect --print;
     rtfuse detect --model yolo11n.onnx
     """
     from rtfuse.cli.signals import Signals
-    from rtfuse.detect.detector import Detector, Warm
-    from rtfuse.detect.detector import detect as watch
+    from rtfuse.detect.detector import Warm
+    from rtfuse.detect.watching import Watch, watch
+    from rtfuse.detect.yolo import Yolo
 
-    detector: Detector = Warm()
-    if model:
-        from rtfuse.detect.yolo import Yolo
+    plane = topic or (Yolo.topic if model else Warm.topic)
+    how = Watch(endpoint, plane, publish, keys, publish_keys, insecure, frames, duration)
+    name = model.stem[:100] if model else Warm.name
+    with Signals().caught() as signals, _report(print_boxes) as report:
+        seen = watch(how, name, lambda: _opened(context.params), report, signals.stop.is_set)
+    err.print(f"{seen} frames examined")
 
-        detector = Yolo(
-            model,
-            engine=engine,
-            names=names.split(",") if names else (),
-            layout=layout,
-            confidence=confidence,
-            iou=iou,
-            size=size,
-        )
-    with Signals().caught() as signals:
-        seen = watch(
-            endpoint,
-            detector,
-            out,
-            err,
-            stopped=signals.stop.is_set,
-            publish=publish,
-            topic=topic,
-            keys=keys,
-            publish_keys=publish_keys,
-            insecure=insecure,
-            print_boxes=print_boxes,
-            frames=frames,
-            duration_s=duration,
-        )
-    err.print(f"{seen} frames looked at")
+
+def _opened(given: dict[str, Any]) -> Detector:
+    """Open the detector that the options name. Raises ConfigError."""
+    from rtfuse.detect.detector import Warm
+    from rtfuse.detect.yolo import Yolo
+
+    if given["model"] is None:
+        return Warm()
+    return Yolo(
+        given["model"],
+        engine=given["engine"],
+        names=given["names"].split(",") if given["names"] else (),
+        layout=given["layout"],
+        confidence=given["confidence"],
+        iou=given["iou"],
+        size=given["size"],
+    )
+
+
+@contextmanager
+def _report(print_boxes: bool) -> Iterator[Report]:
+    """Report on the terminal: rate and latency in one line that changes, boxes as lines of standard output."""
+    from rtfuse.detect.detector import told
+    from rtfuse.detect.watching import Report
+
+    line = StatusLine(err)
+
+    def found(header: Header, boxes: list[Box]) -> None:
+        if print_boxes:
+            line.clear()
+            out.print(f"{header.seq}: {told(boxes) or 'nothing'}", soft_wrap=True, highlight=False, markup=False)
+
+    try:
+        yield Report(line.print, line.show, found)
+    finally:
+        line.clear()

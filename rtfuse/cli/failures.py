@@ -1,4 +1,4 @@
-"""What a user sees of an exception that nobody foresaw: one line; the traceback goes into a file.
+"""Show an unforeseen exception as one line; its traceback goes into a file.
 
 `RTFUSE_TRACEBACK=1` shows tracebacks instead, for developers.
 Nothing is imported here that could itself be missing.
@@ -23,7 +23,7 @@ from rtfuse.observe.logs import event
 INTERNAL = 70
 """Exit status after an error of the program itself (EX_SOFTWARE of sysexits.h)."""
 ENVIRONMENT = 2
-"""Exit status after what the machine lacks or refuses, as after a wrong option."""
+"""Exit status after an error of the machine (no file, no memory, no permission), as after a wrong option."""
 _OURS = ("rtfuse", "trainer", "calib")
 _REMEDIES = {
     errno.ENOSPC: "free some space, or name another place",
@@ -37,19 +37,19 @@ _REMEDIES = {
 _NO_MEMORY = ("not enough memory", "insufficient memory", "bad_alloc", "out of memory", "cannot allocate memory")
 _log = logging.getLogger("rtfuse")
 _written: dict[tuple[str, str, int], str] = {}
-"""The file of every traceback so far, by the exception's type and place: what happens again writes no second one."""
+"""The file of every traceback so far, by the exception's type and place: a repeated exception writes no second one."""
 
 
 def shown() -> bool:
-    """Tell whether tracebacks are wanted on the terminal."""
+    """Return True if the user wants tracebacks on the terminal."""
     return os.environ.get("RTFUSE_TRACEBACK", "0") not in ("", "0")
 
 
 def explained(e: BaseException) -> tuple[str, int]:
     """Return one line about an exception, and the exit status.
 
-    The package's own errors speak for themselves. What the environment did is told as what it is, with status 2. The
-    rest is an internal error, status 70, whose traceback is written to a file that the line names.
+    An error of the package is its own text. An error of the environment has status 2. Any other is an internal error,
+    status 70; its traceback is written to a file that the line names.
     """
     if isinstance(e, StageFailed) and e.__cause__ is not None:
         return f"{str(e).partition(' failed: ')[0]} failed: {explained(e.__cause__)[0]}", e.exit_status
@@ -116,7 +116,7 @@ def watch() -> None:
 
 
 def let_go_of_output() -> None:
-    """Send standard output nowhere, once it takes nothing more, so that Python's last flush does not fail too."""
+    """Redirect a standard output that takes nothing more to nowhere, so that Python's last flush does not fail too."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -129,13 +129,13 @@ def _unraisable(args: Any) -> None:
 
 
 def _log_exception(e: BaseException, stage: str) -> None:
-    """Log an exception that nobody can catch any more, with the thread or function; the program goes on."""
+    """Log an exception outside the main thread, with the thread or function; the program goes on."""
     if not isinstance(e, (SystemExit, KeyboardInterrupt)):
         event(_log, logging.ERROR, "unexpected", _of_environment(e) or internal(e), stage=stage)
 
 
 class _Foreign(logging.Handler):
-    """Shows warnings and errors that foreign libraries log, as one line each."""
+    """Show warnings and errors that foreign libraries log, as one line each."""
 
     def emit(self, record: logging.LogRecord) -> None:
         line = " ".join(record.getMessage().split())

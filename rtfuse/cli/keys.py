@@ -11,7 +11,7 @@ from rich.table import Table
 
 from rtfuse.wire.keys import key_folder, list_keys, new_client, new_rig, revoke
 
-app = typer.Typer(no_args_is_help=True, help="Keys of an encrypted publisher: made, listed, revoked.")
+app = typer.Typer(no_args_is_help=True, help="Make, list and revoke the keys of an encrypted publisher.")
 new_app = typer.Typer(no_args_is_help=True, help="Make a pair of keys: of the rig, or of a client.")
 app.add_typer(new_app, name="new")
 _out = Console(highlight=False, soft_wrap=True)
@@ -24,7 +24,7 @@ Replace = Annotated[bool, typer.Option("--force", help="Replace a key that is th
 
 @new_app.command(name="rig")
 def keys_new_rig(folder: Folder = None, force: Replace = False) -> None:
-    """Make the rig's own pair; clients are made with it.
+    """Make the rig's own pair, which every client needs first.
 
     Example: rtfuse keys new rig
     """
@@ -41,19 +41,19 @@ def keys_new_client(
     folder: Folder = None,
     force: Replace = False,
 ) -> None:
-    """Make a client's pair, authorise it, and write the one file that it needs, to be carried to it and kept secret.
+    """Make a client's pair, authorise it, and write its key file: carry it to the client, and keep it secret.
 
     Example: rtfuse keys new client control-room -o control-room.key
     """
     file = output or Path(f"{name}.key")
     pair = new_client(folder or key_folder(), name, file, force=force)
     _out.print(f"client {name} authorised: {pair.fingerprint}", markup=False)
-    _out.print(f"it needs {file}, which lets anyone who has it watch: carry it, do not mail it", markup=False)
+    _out.print(f"it needs {file}, which lets any reader watch: carry it, do not mail it", markup=False)
 
 
 @app.command(name="list")
 def keys_list(folder: Folder = None) -> None:
-    """Show whose keys there are, their fingerprints, and who may connect; never a secret."""
+    """List the keys: name, fingerprint, permission to connect; never a secret."""
     where = folder or key_folder()
     grid = Table(title=str(where), title_justify="left", header_style="bold")
     for column in ("name", "fingerprint", "state", "since"):

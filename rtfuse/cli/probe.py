@@ -1,4 +1,4 @@
-"""`rtfuse probe`: which cameras there are, what they offer, and which one is likely thermal."""
+"""`rtfuse probe`: list the cameras, their formats, and the one that is likely thermal."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SIZES = {
 }
 _DEEP = ("Y16", "Y16-BE", "Y14")
 _SNAPSHOT_FRAMES = 5
-"""A camera's first pictures are often dark, or those of its last use."""
+"""A camera's first pictures are often dark, or left from its last use."""
 
 
 def thermal_hint(camera: CameraInfo) -> str | None:
@@ -62,7 +62,7 @@ def probe(console: Console, *, save: Path | None = None, controls: bool = False)
 def _print(console: Console, camera: CameraInfo, hint: str | None, controls: bool) -> None:
     console.print(f"[bold]{camera.path}[/]  {escape(camera.card)}", soft_wrap=True)
     if camera.problem is not None:
-        console.print(f"  cannot be asked: {camera.problem}", style="yellow", soft_wrap=True)
+        console.print(f"  cannot be opened: {camera.problem}", style="yellow", soft_wrap=True)
         return
     bus = f", {camera.identity.bus}" if camera.identity else ""
     console.print(f"  driver {camera.driver}{bus}", soft_wrap=True, style="dim")
@@ -85,7 +85,9 @@ def _print(console: Console, camera: CameraInfo, hint: str | None, controls: boo
     others = [offer.fourcc for offer in camera.offers if offer.fourcc not in DECODABLE]
     if others:
         shown = " ".join(others[:6]) + (" …" if len(others) > 6 else "")
-        console.print(f"  and {len(others)} formats that are not read: {escape(shown)}", soft_wrap=True, style="dim")
+        console.print(
+            f"  and {len(others)} formats that rtfuse does not read: {escape(shown)}", soft_wrap=True, style="dim"
+        )
     if controls:
         for control in camera.controls:
             console.print(f"    {escape(str(control))}", soft_wrap=True)
@@ -102,7 +104,7 @@ def _by_rates(offered: tuple[Sizes, ...]) -> list[tuple[str, str]]:
 
 
 def _snapshot(console: Console, camera: CameraInfo, stream: Stream, folder: Path) -> None:
-    """Write a camera's picture as PNG, and say where, or why not."""
+    """Write a camera's picture as PNG, and print its path or the error."""
     path = folder / f"{Path(camera.path).name}.png"
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""`rtfuse proxy`: many rigs behind one endpoint."""
+"""`rtfuse proxy`: join many rigs to one endpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def proxy(
     config: Annotated[Path | None, typer.Option("--config", help="YAML file; the command line wins over it.")] = None,
     rig: Annotated[list[str] | None, typer.Option(metavar="NAME=ENDPOINT", help="A rig to join; several.")] = None,
     rig_keys: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=FILE", help="The client's file that an encrypted rig gave us.")
+        list[str] | None, typer.Option(metavar="NAME=FILE", help="The client's key file, for a rig that encrypts.")
     ] = None,
     bind: Annotated[str | None, typer.Option(help="Endpoint to serve on; else tcp://127.0.0.1:5560.")] = None,
     keys: Annotated[str | None, typer.Option(help="Encrypt with this folder of keys; see rtfuse keys.")] = None,

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, for commands that run until they are ended."""
+"""Turn Ctrl-C and SIGTERM into an event, for commands that run until they are ended."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ from typing import TypeVar
 T = TypeVar("T")
 
 _GRACE_S = 1.7
-"""After Ctrl-C or SIGTERM, what has not ended after this time is left behind."""
+"""The job has this time to end after Ctrl-C or SIGTERM; the process then ends without it."""
+_WAIT_S = 0.05
+_WINDOW_S = 0.016
 
 
 class Signals:
-    """Ctrl-C and SIGTERM as an event to wait for and a fact to ask for."""
+    """Note Ctrl-C and SIGTERM.
+
+    stop: set by either, and by the program when it wants to end.
+    fired: True once either has come.
+    """
 
     def __init__(self) -> None:
         self.stop = threading.Event()
@@ -39,11 +45,12 @@ class Signals:
                 signal.signal(number, handler)
 
 
-def interruptible(job: Callable[[Signals], T]) -> T:
+def interruptible(job: Callable[[Signals], T], idle: Callable[[Signals], object] | None = None) -> T:
     """Run `job` in a thread and return its result, or raise its error.
 
     The main thread stays free for signals: a job that hangs inside a driver or a socket, where Python's handlers
-    do not run, still ends within 2 s of Ctrl-C.
+    do not run, still ends within 2 s of Ctrl-C. It calls `idle` all the while, some 60 times a second: a window, which
+    some systems allow in the main thread alone, is drawn there.
     """
     signals, results, errors = Signals(), list[T](), list[BaseException]()
 
@@ -58,10 +65,14 @@ def interruptible(job: Callable[[Signals], T]) -> T:
     with signals.caught():
         thread.start()
         while thread.is_alive():
-            thread.join(0.05)
+            thread.join(_WINDOW_S if idle else _WAIT_S)
+            if idle is not None and not signals.fired:
+                idle(signals)
             if signals.fired and deadline is None:
                 deadline = time.monotonic() + _GRACE_S
             if deadline is not None and time.monotonic() > deadline:
+                if sys.stdout.isatty():
+                    sys.stdout.write("\x1b[?25h")  # the cursor, which a status that is drawn in place hides
                 sys.stdout.flush()
                 os._exit(0)
     if errors:

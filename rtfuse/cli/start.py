@@ -1,4 +1,4 @@
-"""Start a command line: what goes wrong while its modules are imported ends in one line too."""
+"""Start a command line; an error while its modules are imported is one line too."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from importlib import import_module
 
 
 def run(module: str) -> None:
-    """Import a module and run its `main`; Ctrl-C or SIGTERM meanwhile ends the process at once, without a word."""
+    """Import a module and run its `main`; Ctrl-C or SIGTERM during the import ends the process at once."""
     if os.getpid() == 1:  # the first process of a container: the kernel drops signals that it has no handler for
         signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler

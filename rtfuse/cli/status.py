@@ -1,18 +1,17 @@
-"""What the terminal shows while a pipeline runs, and when it has ended."""
+"""Put the state of a running pipeline, and its summary, into words and tables for the terminal."""
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from importlib.util import find_spec
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from rtfuse.cli.screen import status
 from rtfuse.hints import install_hint
 from rtfuse.observe.health import State
 from rtfuse.observe.stats import Snapshot
@@ -42,21 +41,26 @@ _MODES = {"rgb": "of RGB alone", "ir": "of thermal alone", "held": "that repeat 
 
 
 def sources_line(rig: Rig) -> str:
-    """Return what was opened: coding, size, depth, rate of both, the fuser, the tolerance, how far thermal reaches."""
+    """Return two lines about the rig.
+
+    The first has coding, size, depth and rate of both streams, and the tolerance; the second has the fuser and the
+    share of the RGB picture that thermal reaches.
+    """
     parts = []
     for stream, source in rig.sources.items():
         info = source.info
         rate = f"{info.rate_hz:.4g} Hz" if info.rate_hz else "unknown rate"
         coding = f" {info.coding}" if info.coding else ""
         parts.append(f"{stream}{coding} {info.size_wh[0]}x{info.size_wh[1]} {info.dtype} {rate}")
-    parts.append(f"fused by {rig.fuser}; paired within {rig.pairer.tolerance_ns / 1e6:.1f} ms")
+    parts.append(f"paired within {rig.pairer.tolerance_ns / 1e6:.1f} ms")
+    reach = f"thermal reaches {rig.aligner.reach:.0%}"
     if rig.aligner.stretched:
-        return "; ".join([*parts, "no calibration: thermal is stretched over the RGB picture (see --calib)"])
-    return "; ".join([*parts, f"thermal reaches {rig.aligner.reach:.0%} of the picture"])
+        reach = "no calibration (--calib): thermal is stretched over RGB"
+    return f"{'; '.join(parts)}\nfused by {rig.fuser}; {reach}"
 
 
 def slow_fuser(fuser: str) -> str:
-    """Return why a fuser is too slow for the frames that came, and what to do; `fuser` is its text, engine included."""
+    """Return the cause of a fuser that is too slow, and the remedy; `fuser` is its text, engine included."""
     what = fuser.partition(": ")[0]
     if "(torch" in what and "GPU" not in what:
         why = "the log says why"
@@ -86,7 +90,7 @@ def one_line(s: Snapshot) -> str:
 
 
 def streams_line(s: Snapshot) -> str:
-    """Return what each stream is doing, at what rate, and how its clock drifts, in one line."""
+    """Return the state, rate and clock drift of each stream in one line."""
     parts = []
     for name, c in s.streams.items():
         detail = [c.state.value + (f" {c.for_s:.1f} s" if c.state not in (State.LIVE, State.ENDED) else "")]
@@ -101,36 +105,33 @@ def streams_line(s: Snapshot) -> str:
 
 
 def _triple(values: tuple[float, ...]) -> str:
-    return "/".join("-" if v != v else f"{v:.1f}" for v in values)
+    return "/".join("-" if math.isnan(v) else f"{v:.1f}" for v in values)
 
 
 def live_table(s: Snapshot) -> Table:
-    """Return the state as a table with one row."""
+    """Return the state as a table of one row that fits into 80 columns."""
     table = Table(box=None, padding=(0, 2), header_style="dim")
-    for name in ("frames", "rate", "age p50/95/99", "skew p50/95/99", "drops"):
-        table.add_column(name)
+    for name in ("frames", "rate", "age p50/95/99", "skew p50/95/99"):
+        table.add_column(name, no_wrap=True)
     table.add_row(
-        str(s.frames),
-        f"[bold]{s.recent_hz:.1f}[/] Hz",
-        f"{_triple(s.age_ms)} ms",
-        f"{_triple(s.skew_ms)} ms",
-        Text(drops_line(s), style="yellow" if s.drops else "green"),
+        str(s.frames), f"[bold]{s.recent_hz:.1f}[/] Hz", f"{_triple(s.age_ms)} ms", f"{_triple(s.skew_ms)} ms"
     )
     return table
 
 
 def live_view(s: Snapshot) -> Group:
-    """Return the state as a table, and a line for each stream that shows nothing new."""
+    """Return the state as a table, the drops, and a line for each stream that is not live."""
     lines = [
         Text(f"  {name}: {c.state.value} for {c.for_s:.1f} s" + (f", {c.why}" if c.why else ""), style="bold red")
         for name, c in s.streams.items()
         if c.state not in (State.LIVE, State.ENDED)
     ]
-    return Group(live_table(s), *lines)
+    drops = Text(f"  drops: {drops_line(s)}", style="yellow" if s.drops else "green")
+    return Group(live_table(s), drops, *lines)
 
 
 def summary(s: Snapshot, paths: dict[str, str] | None = None) -> Table:
-    """Return the closing table: frames, rate, age, skew, drops by cause, and where the results are."""
+    """Return the closing table: frames, rate, age, skew, drops by cause, paths of the outputs."""
     table = Table.grid(padding=(0, 2))
     reused = f" ({s.reused} with a thermal frame used before)" if s.reused else ""
     table.add_row("frames", f"{s.frames} in {s.elapsed_s:.1f} s{reused}")
@@ -138,8 +139,9 @@ def summary(s: Snapshot, paths: dict[str, str] | None = None) -> Table:
     if alone:
         table.add_row("", ", ".join(alone))
     table.add_row("rate", f"{s.rate_hz:.1f} frames/s")
-    table.add_row("age", "p50 {:.1f}  p95 {:.1f}  p99 {:.1f} ms".format(*s.age_ms))
-    table.add_row("skew", "p50 {:.1f}  p95 {:.1f}  p99 {:.1f} ms".format(*s.skew_ms))
+    for name, values in (("age", s.age_ms), ("skew", s.skew_ms)):
+        if not any(math.isnan(value) for value in values):  # without a pair there is none
+            table.add_row(name, "p50 {:.1f}  p95 {:.1f}  p99 {:.1f} ms".format(*values))
     if not s.drops:
         table.add_row("drops", "none")
     for k, ((where, cause), n) in enumerate(sorted(s.drops.items())):
@@ -149,23 +151,6 @@ def summary(s: Snapshot, paths: dict[str, str] | None = None) -> Table:
     return table
 
 
-@contextmanager
-def watching(console: Console, snapshot: Callable[[], Snapshot], every_s: float = 5.0) -> Iterator[None]:
-    """Show the state while the block runs: a live table on a terminal, else a log line every `every_s`."""
-    if console.is_terminal:
-        with Live(get_renderable=lambda: live_view(snapshot()), console=console, refresh_per_second=4):
-            yield
-        return
-    over = threading.Event()
-
-    def log() -> None:
-        while not over.wait(every_s):
-            console.print(f"{time.strftime('%H:%M:%S')} {one_line(snapshot())}", soft_wrap=True, highlight=False)
-
-    thread = threading.Thread(target=log, name="rtfuse-status", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join(1.0)
+def watching(console: Console, snapshot: Callable[[], Snapshot], every_s: float = 5.0) -> AbstractContextManager[None]:
+    """Show the state while the block runs: a table in place on a terminal of its own, else a line every `every_s`."""
+    return status(console, lambda: live_view(snapshot()), lambda: one_line(snapshot()), every_s)

@@ -1,8 +1,9 @@
 """Find things in the frames of a rig and publish their boxes: `rtfuse detect`.
 
-`detector` has the loop and the detector of warm spots, `yolo` the detector that runs a model.
+`detector` finds warm spots, `yolo` runs a model, `watching` has the loop.
 """
 
-from rtfuse.detect.detector import Detector, Warm, detect
+from rtfuse.detect.detector import Detector, Warm
+from rtfuse.detect.watching import Report, Watch, watch
 
-__all__ = ["Detector", "Warm", "detect"]
+__all__ = ["Detector", "Report", "Warm", "Watch", "watch"]

@@ -1,10 +1,13 @@
-"""Detectors of the YOLO family: an ONNX network in, boxes in pixels of the frame out."""
+"""Run detectors of the YOLO family: an ONNX network gives boxes in pixels of the frame."""
 
 from __future__ import annotations
 
 import ast
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,7 +45,7 @@ class Network:
 
 
 def names_of(text: str | None) -> dict[int, str]:
-    """Return the class names that exporters write into the metadata, `{0: 'person', …}`; none if it is not that."""
+    """Return the class names that exporters write into the metadata, `{0: 'person', …}`; empty for other texts."""
     try:
         found = ast.literal_eval(text or "{}")
     except (ValueError, SyntaxError, RecursionError, MemoryError):
@@ -53,8 +56,16 @@ def names_of(text: str | None) -> dict[int, str]:
 
 
 def _size(shape: Sequence[Any]) -> tuple[int, int] | None:
+    if len(shape) != 4:
+        raise ConfigError(f"the model's input is {list(shape)}; want one picture, [1, 3, height, width]")
     h, w = shape[2:]
     return (w, h) if isinstance(h, int) and isinstance(w, int) and h > 0 and w > 0 else None
+
+
+def _only(inputs: Sequence[Any]) -> Any:
+    if len(inputs) != 1:
+        raise ConfigError(f"the model has {len(inputs)} inputs; want one picture, [1, 3, height, width]")
+    return inputs[0]
 
 
 def _made_for(text: str | None) -> tuple[int, int] | None:
@@ -64,11 +75,11 @@ def _made_for(text: str | None) -> tuple[int, int] | None:
 
 
 def open_onnxruntime(path: Path) -> Network:
-    """Open a network with ONNX Runtime, on the CPU or what else it finds."""
+    """Open a network with ONNX Runtime, on a GPU if it finds one."""
     onnxruntime = onnxruntime_library()
     usable = [p for p in onnxruntime.get_available_providers() if not p.startswith("Azure")]
     session = onnxruntime.InferenceSession(str(path), providers=usable)
-    (entry,) = session.get_inputs()
+    entry = _only(session.get_inputs())
     said = session.get_modelmeta().custom_metadata_map
     return Network(
         lambda x: np.asarray(session.run(None, {entry.name: x})[0], np.float32),
@@ -86,7 +97,7 @@ def open_openvino(path: Path) -> Network:
     core = openvino.Core()
     model = core.read_model(path)
     compiled = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
-    (entry,) = compiled.inputs
+    entry = _only(compiled.inputs)
     shape = [d.get_length() if d.is_static else None for d in entry.partial_shape]
 
     def said(key: str) -> str:
@@ -152,8 +163,46 @@ def decoded(output: Floats, layout: str, confidence: float, iou: float) -> tuple
     return np.hstack([corners, corners + sizes])[kept], best[kept], classes[kept]
 
 
+def _opened(path: Path, engine: str) -> Network:
+    """Open a network, without log lines of the engine on the terminal. Raises ConfigError."""
+    if not path.is_file():
+        raise ConfigError(f"model {path} {'is not a file' if path.exists() else 'not found'}")
+    try:
+        with _silent():
+            return ENGINES[engine](path)
+    except ConfigError:
+        raise
+    except ImportError as e:
+        hint = install_hint(broken=engine) if engine == "openvino" else pip_install(engine)
+        raise ConfigError(f"--engine {engine} cannot be loaded ({' '.join(str(e).split())[:200]}): {hint}") from e
+    except Exception as e:  # engines raise errors of all kinds
+        raise ConfigError(f"{engine} cannot read {path} as a model{_reason(e)}; want an ONNX file") from e
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Discard what native libraries write to the standard error of the process while the block runs."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
+def _reason(e: Exception) -> str:
+    """Return the first clause of an engine's error in brackets, without source lines; nothing if it adds nothing."""
+    text = re.sub(r"Exception from \S+?:\d+: ?|\[[\w.:]+\] ?(: ?\d+ ?: ?\w+ ?: ?)?", "", " ".join(str(e).split()))
+    clause = re.split(r"(?<=[\w\"'])(?:\. |: |; | Please )", text)[0].strip(" .")[:100]
+    useless = not clause or "Unable to read the model" in clause or "protobuf" in clause.lower()
+    return "" if useless else f" ({clause})"
+
+
 class Yolo:
-    """A detector of the YOLO family. Raises ConfigError for a model that cannot be opened or is none."""
+    """A detector of the YOLO family. Raises ConfigError for a file that is not a model of that family."""
 
     topic = "fused"
 
@@ -168,15 +217,7 @@ class Yolo:
         iou: float = 0.45,
         size: int | None = None,
     ) -> None:
-        if not path.is_file():
-            raise ConfigError(f"there is no model {path}")
-        try:
-            self._network = ENGINES[engine](path)
-        except ImportError as e:
-            hint = install_hint(broken=engine) if engine == "openvino" else pip_install(engine)
-            raise ConfigError(f"--engine {engine} cannot be loaded ({' '.join(str(e).split())[:200]}): {hint}") from e
-        except Exception as e:  # engines raise what they like
-            raise ConfigError(f"{engine} cannot open {path}: {' '.join(str(e).split())[:200]}") from e
+        self._network = _opened(path, engine)
         if self._network.outputs != 1 and layout is None:
             raise ConfigError(f"{path} has {self._network.outputs} outputs; say with --layout how the first is written")
         asked = (size, size) if size else None
@@ -188,7 +229,7 @@ class Yolo:
         self._layout, self._confidence, self._iou = layout, confidence, iou
 
     def __call__(self, image: Image) -> list[Box]:
-        """Return what is in an image, (H, W, 3) uint8 RGB or (H, W) uint8, in its pixels."""
+        """Return the boxes in an image, (H, W, 3) uint8 RGB or (H, W) uint8, in its pixels."""
         boxed, scale, offset = letterboxed(image, self._size_wh)
         blob = (boxed.transpose(2, 0, 1)[None].astype(np.float32) / 255).astype(self._network.dtype)
         output = self._network.run(blob)

@@ -1,4 +1,4 @@
-"""Frames into a V4L2 output, such as v4l2loopback's: the rig as a camera for programs that know cameras only."""
+"""Write frames into a V4L2 output such as v4l2loopback's, for programs that read cameras only."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _WANTED = "want a V4L2 output; one is made by: modprobe v4l2loopback video_nr=9 
 
 
 class CameraOutput:
-    """Writes pictures into the device at `path`, as YUYV, else as YUV 4:2:0 (both BT.601, limited range), else as RGB.
+    """Write pictures into the device at `path`, as YUYV, else as YUV 4:2:0 (both BT.601, limited range), else as RGB.
 
-    The device's size is that of the first picture, made even, or what the device insists on; pictures of another are
-    scaled to it. A picture that the device has no room for is left out. Raises ConfigError for what is no V4L2 output,
-    OutputUnwritable if it is not there, forbidden, or in use by another program.
+    The device's size is that of the first picture, made even, or the size that the device insists on; pictures of
+    another size are scaled. A picture is dropped while the device has no room. Raises ConfigError for a path that is
+    not a V4L2 output, OutputUnwritable if it is absent, forbidden, or in use by another program.
     """
 
     open = True
@@ -67,14 +67,14 @@ class CameraOutput:
             raise self._unwritable(e) from e
 
     def close(self) -> None:
-        """Give the device back."""
+        """Close the device."""
         os.close(self._fd)
 
     def _check(self) -> None:
         try:
             found = api.ioctl(self._fd, api.VIDIOC_QUERYCAP, api.v4l2_capability())
         except OSError as e:
-            raise ConfigError(f"--pipe {self._path} is no V4L2 device; {_WANTED}") from e
+            raise ConfigError(f"--pipe {self._path} is not a V4L2 device; {_WANTED}") from e
         able, card = found.device_caps, found.card.decode(errors="replace")
         if not able & api.V4L2_CAP_VIDEO_OUTPUT and found.driver == b"v4l2 loopback":
             # With exclusive_caps=1 it takes no second writer.
@@ -85,7 +85,7 @@ class CameraOutput:
             raise ConfigError(f"--pipe {self._path} ({card}) takes no pictures by write(); {_WANTED}")
 
     def _agreed(self, width: int, height: int) -> api.v4l2_pix_format:
-        """Return the format that the device and we agree on, as the device has it."""
+        """Agree on a format with the device, and return it in the device's own terms."""
         offered = []
         for name in ("YUYV", "YU12", "RGB3"):
             asked = api.v4l2_format(type=api.V4L2_BUF_TYPE_VIDEO_OUTPUT)
@@ -116,7 +116,7 @@ def _name(code: int) -> str:
 
 
 def _encoded(image: Image, name: str, bytesperline: int) -> bytes:
-    """Return an even-sized RGB picture as a device of this format wants it, each line padded to `bytesperline`."""
+    """Return an even-sized RGB picture in a device's format, each line padded to `bytesperline`."""
     h, w = image.shape[:2]
     if name == "YU12":
         planes = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420).ravel()

@@ -1,4 +1,4 @@
-"""Frames into a pipe, for players and tools that read video from their standard input."""
+"""Write frames into a pipe, for players and tools that read video from their standard input."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _POLL_S = 0.1
 
 
 class Pipe:
-    """Writes pictures to a file descriptor that a person's tool reads.
+    """Write pictures to a file descriptor that another program reads.
 
     `y4m` (YUV4MPEG2: 4:2:0, or 4:4:4 where a side is odd; BT.601, limited range; `rate_hz` is what its header says),
     `raw` (bytes R, G, B, without a header) or `mjpeg` (JPEG files one after the other). All pictures
@@ -40,7 +40,7 @@ class Pipe:
         self._shape: tuple[int, ...] | None = None
 
     def show(self, image: Image) -> None:
-        """Write a picture, (H, W, 3) uint8 RGB; `open` is False once nobody reads.
+        """Write a picture, (H, W, 3) uint8 RGB; `open` is False once the reader has gone.
 
         Raises OutputUnwritable if the disk is full.
         """
@@ -66,7 +66,7 @@ class Pipe:
         return b"FRAME\n" + _yuv(image).tobytes()
 
     def _write(self, data: bytes | memoryview) -> None:
-        """Write all of it. In pieces that fit once there is room at all, so that no write waits in the system."""
+        """Write all bytes, in pieces that fit into a pipe with any room, so that no write blocks."""
         left = memoryview(data)
         try:
             while left and self.open:

@@ -2,104 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 from rich.console import Console
 
 from rtfuse.client.subscriber import Received, Subscriber
-from rtfuse.errors import ConfigError, NoDisplay, OutputUnwritable
-from rtfuse.hints import install_hint
+from rtfuse.errors import ConfigError, OutputUnwritable
+from rtfuse.observe.absence import Absence
 from rtfuse.observe.stats import Histogram
 from rtfuse.thermal.palettes import colourise
 from rtfuse.thermal.palettes import palette as colours_of
 from rtfuse.types import Image
 from rtfuse.view.camera import CameraOutput
 from rtfuse.view.pipe import Pipe
+from rtfuse.view.window import Window
 from rtfuse.wire.message import Header, Spot
 
 _POLL_S = 0.1
 
 
-class Window:
-    """A window that shows RGB images; q, Esc or its close button end it, f fills the screen, s saves a picture.
-
-    Raises NoDisplay where there is no display, or the `view` extra is not installed.
-    """
-
-    def __init__(self, title: str) -> None:
-        if sys.platform == "linux" and not any(
-            os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
-        ):
-            raise NoDisplay("there is no display here for a window; use --stats or --save DIR")
-        os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
-        try:
-            import pygame
-        except ImportError as e:
-            raise NoDisplay(f"a window needs {e.name}: {install_hint('view')}; or use --stats") from e
-        self._pygame: Any = pygame
-        try:
-            pygame.display.init()
-            pygame.display.set_caption(title)
-            self._screen = pygame.display.set_mode((640, 480), pygame.RESIZABLE)
-        except pygame.error as e:
-            raise NoDisplay(f"no window can be opened ({e}); use --stats or --save DIR") from e
-        self._image_wh: tuple[int, int] | None = None
-
-    def draw(self, image: Image) -> None:
-        """Draw an image (H, W, 3) uint8 RGB, as large as the window allows without distortion."""
-        pygame = self._pygame
-        wh = (image.shape[1], image.shape[0])
-        if self._image_wh != wh:
-            self._image_wh = wh
-            self._screen = pygame.display.set_mode(wh, pygame.RESIZABLE)
-        picture = pygame.image.frombuffer(image.data, wh, "RGB")
-        width, height = self._screen.get_size()
-        scale = min(width / wh[0], height / wh[1])
-        fitted = (round(wh[0] * scale), round(wh[1] * scale))
-        if fitted != wh:
-            picture = pygame.transform.smoothscale(picture, fitted)
-        self._screen.fill((0, 0, 0))
-        self._screen.blit(picture, ((width - fitted[0]) // 2, (height - fitted[1]) // 2))
-        pygame.display.flip()
-
-    def image_pixel(self, position: tuple[int, int]) -> tuple[float, float]:
-        """Return which pixel (x, y) of the image that was drawn last lies at a position in the window."""
-        assert self._image_wh is not None
-        (width, height), (w, h) = self._screen.get_size(), self._image_wh
-        scale = min(width / w, height / h)
-        left, top = (width - round(w * scale)) // 2, (height - round(h * scale)) // 2
-        return (position[0] - left + 0.5) / scale - 0.5, (position[1] - top + 0.5) / scale - 0.5
-
-    def closed(self) -> bool:
-        """Handle keys and window events; returns whether the user has ended it."""
-        pygame = self._pygame
-        for event in pygame.event.get():
-            if event.type == pygame.QUIT:
-                return True
-            if event.type == pygame.KEYDOWN:
-                if event.key in (pygame.K_q, pygame.K_ESCAPE):
-                    return True
-                if event.key == pygame.K_f:
-                    pygame.display.toggle_fullscreen()
-                if event.key == pygame.K_s:
-                    pygame.image.save(self._screen, time.strftime("rtfuse-%Y%m%d-%H%M%S.png"))
-        return False
-
-    def close(self) -> None:
-        """Close the window."""
-        self._pygame.display.quit()
-
-
 class Painter:
-    """What a viewer adds to a picture: colours for thermal alone, and the hottest and coldest point.
+    """Add to a picture: colours for thermal alone, and the hottest and coldest point.
 
     Raises ConfigError for a palette that is not known.
     """
@@ -143,7 +74,7 @@ def _draw_spot(image: Image, spot: Spot, colour: tuple[int, int, int]) -> None:
 
 
 class Saver:
-    """Writes frames as `SEQ.png` into a folder. Raises OutputUnwritable."""
+    """Write frames as `SEQ.png` into a folder. Raises OutputUnwritable."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -160,7 +91,7 @@ class Saver:
 
 
 class Film:
-    """Writes frames into a video file, each at its capture time; whole under its name or not at all.
+    """Write frames into a video file, each at its capture time; the file appears under its name when it is complete.
 
     Raises OutputExists without `force`, OutputUnwritable.
     """
@@ -188,7 +119,7 @@ class Film:
 
 
 class Report:
-    """Prints, once a second, the rate, the age at publish, the size and the gaps of the stream."""
+    """Print, once a second, the rate, the age at publish, the size and the gaps of the stream."""
 
     def __init__(self, console: Console, subscriber: Subscriber, every_s: float = 1.0) -> None:
         self._console, self._subscriber, self._every_s = console, subscriber, every_s
@@ -204,7 +135,7 @@ class Report:
         h, s = received.header, self._subscriber
         p50, p95 = self._age.percentiles_ms(50, 95)
         self._console.print(
-            f"{h.rig}: {h.width}x{h.height} {h.encoding} {_what(h)}, {self._frames / elapsed:.1f} frames/s, "
+            f"{h.rig}: {h.width}x{h.height} {h.encoding} {_contents(h)}, {self._frames / elapsed:.1f} frames/s, "
             f"age at publish p50 {p50:.1f} p95 {p95:.1f} ms, skew {h.skew_ns / 1e6:+.1f} ms, "
             f"lost {s.lost}, malformed {s.malformed}",
             soft_wrap=True,
@@ -212,8 +143,8 @@ class Report:
         self._since, self._frames, self._age = time.monotonic(), 0, Histogram()
 
 
-def _what(header: Header) -> str:
-    """Say what the picture shows, and what is wrong with a stream."""
+def _contents(header: Header) -> str:
+    """Return the way a picture was made, and the streams that are not live, in words."""
     said = (
         f"by {header.fuser}" if header.mode == "fused" else f"{header.mode} alone" if header.mode != "held" else "held"
     )
@@ -221,68 +152,103 @@ def _what(header: Header) -> str:
     return said + (f" ({', '.join(wrong)})" if wrong else "")
 
 
-def view(
-    endpoint: str,
-    console: Console,
-    *,
-    stopped: Callable[[], bool],
-    topic: str = "fused",
-    keys: Path | None = None,
-    save: Path | None = None,
-    stats: bool = False,
-    palette: str | None = None,
-    spots: bool = False,
-    frames: int | None = None,
-    duration_s: float | None = None,
-    pipe: str | None = None,
-    rate_hz: float = 30.0,
-    force: bool = False,
-) -> int:
-    """Receive frames until stopped, `frames`, `duration_s` or nobody reads the pipe; returns how many were received."""
-    end, paint = time.monotonic() + duration_s if duration_s else float("inf"), Painter(palette, spots)
-    seen, waiting_since, told = 0, time.monotonic(), False
-    if pipe and save:
+@dataclass(frozen=True, slots=True)
+class View:
+    """Name a stream to watch, and the way to show it.
+
+    endpoint, topic: the stream.
+    keys: the client's key file, for a rig that encrypts.
+    save: a folder for PNG files, or a video file; `force` overwrites it.
+    stats: print numbers instead of opening a window.
+    palette: colours for thermal alone. spots: draw the hottest and the coldest point.
+    frames, duration_s: end after this many frames, or seconds.
+    pipe: `y4m`, `raw` or `mjpeg` to standard output, or the path of a V4L2 output; `rate_hz` is y4m's.
+    """
+
+    endpoint: str
+    topic: str = "fused"
+    keys: Path | None = None
+    save: Path | None = None
+    stats: bool = False
+    palette: str | None = None
+    spots: bool = False
+    frames: int | None = None
+    duration_s: float | None = None
+    pipe: str | None = None
+    rate_hz: float = 30.0
+    force: bool = False
+
+
+def view(how: View, console: Console, *, stopped: Callable[[], bool]) -> int:
+    """Receive frames until stopped, `frames`, `duration_s`, or the end of the pipe's reader; returns their number.
+
+    Says once that the stream is gone, and once that it is back.
+    """
+    if how.pipe and how.save:
         raise ConfigError("--pipe shows the newest frame and --save keeps every one: run rtfuse view twice")
+    end = time.monotonic() + how.duration_s if how.duration_s else float("inf")
+    paint, seen = Painter(how.palette, how.spots), 0
 
     def over() -> bool:
         return stopped() or time.monotonic() >= end
 
     with ExitStack() as stack:
-        window = None
-        if not (save or stats or pipe):
-            window = Window(f"rtfuse {endpoint}")
-            stack.callback(window.close)
-        subscriber = stack.enter_context(Subscriber(endpoint, topic=topic, latest=save is None, keys=keys))
-        saver = _saver(save, stack, force=force) if save else None
-        piped = None if pipe is None else _piped(pipe, stack, over, rate_hz)
-        report = Report(console, subscriber) if stats else None
-        while not over() and seen != frames and (piped is None or piped.open):
-            received = subscriber.recv(_POLL_S)
-            if window is not None and window.closed():
+        outputs = _Outputs(how, console, stack, over)
+        absence = _absence(how, console)
+        while not over() and seen != how.frames and outputs.open:
+            received = outputs.subscriber.recv(_POLL_S)
+            if outputs.window is not None and outputs.window.closed():
                 break
             if received is None:
-                if not told and not seen and time.monotonic() - waiting_since > 2:
-                    which = "and does it know this key" if keys else "and in plain text"
-                    console.print(
-                        f"nothing from {endpoint} yet; is `rtfuse run` publishing there, {which}?", soft_wrap=True
-                    )
-                    told = True
+                absence.nothing()
                 continue
+            absence.frame()
             seen += 1
-            if report is not None:
-                report.show(received)
-            image = paint(received)
-            if window is not None:
-                window.draw(image)
-            if saver is not None:
-                saver.show(received, image)
-            if piped is not None:
-                piped.show(image)
+            outputs.show(received, paint(received))
     return seen
 
 
+def _absence(how: View, console: Console) -> Absence:
+    which = "and does it know this key" if how.keys else "and in plain text"
+    unseen = f"nothing from {how.endpoint} yet; is `rtfuse run` publishing {how.topic} there, {which}?"
+    say = partial(console.print, soft_wrap=True, highlight=False, markup=False)
+    return Absence(f"the rig on {how.endpoint}", say, unseen=unseen)
+
+
+class _Outputs:
+    """The outputs of a view, and its subscriber; the stack closes them."""
+
+    def __init__(self, how: View, console: Console, stack: ExitStack, over: Callable[[], bool]) -> None:
+        self.window = None
+        if not (how.save or how.stats or how.pipe):
+            self.window = Window(f"rtfuse {how.endpoint}")
+            stack.callback(self.window.close)
+        self.subscriber = stack.enter_context(
+            Subscriber(how.endpoint, topic=how.topic, latest=how.save is None, keys=how.keys)
+        )
+        self._saver = _saver(how.save, stack, force=how.force) if how.save else None
+        self._piped = None if how.pipe is None else _piped(how.pipe, stack, over, how.rate_hz)
+        self._report = Report(console, self.subscriber) if how.stats else None
+
+    @property
+    def open(self) -> bool:
+        """False once the reader of the pipe has gone."""
+        return self._piped is None or self._piped.open
+
+    def show(self, received: Received, image: Image) -> None:
+        """Give a frame, and its picture (H, W, 3) uint8 RGB, to every output."""
+        if self._report is not None:
+            self._report.show(received)
+        if self.window is not None:
+            self.window.draw(image)
+        if self._saver is not None:
+            self._saver.show(received, image)
+        if self._piped is not None:
+            self._piped.show(image)
+
+
 def _piped(pipe: str, stack: ExitStack, stopped: Callable[[], bool], rate_hz: float) -> Pipe | CameraOutput:
-    """Return what writes pictures into a device, if it is the path of one, or to standard output."""
+    """Return the output for `--pipe`: a device if it is a path, else standard output."""
     if "/" not in pipe:
         return Pipe(pipe, sys.stdout.fileno(), stopped=stopped, rate_hz=rate_hz)
     output = CameraOutput(pipe)
@@ -291,7 +257,7 @@ def _piped(pipe: str, stack: ExitStack, stopped: Callable[[], bool], rate_hz: fl
 
 
 def _saver(path: Path, stack: ExitStack, *, force: bool) -> Saver | Film:
-    """Return what writes pictures into a folder, or a video if the name has its suffix."""
+    """Return the output for `--save`: a video if the name has its suffix, else a folder."""
     from rtfuse.record.video import VIDEO_CODECS
 
     if path.suffix.lower() not in VIDEO_CODECS:

@@ -98,7 +98,7 @@ def test_what_is_no_device_is_refused(tmp_path: Path, make: object) -> None:
 @linux
 @pytest.mark.parametrize("path", ["/dev/null", "/dev/zero", __file__])
 def test_no_pictures_are_written_into_what_is_no_device(path: str) -> None:
-    with pytest.raises(ConfigError, match=f"--pipe {path} is no V4L2 device; want a V4L2 output"):
+    with pytest.raises(ConfigError, match=f"--pipe {path} is not a V4L2 device; want a V4L2 output"):
         CameraOutput(path)
 
 

@@ -1,4 +1,4 @@
-"""`rtfuse detect`: what networks of every layout say, in pixels of the frame; warm spots; the whole as a process."""
+"""`rtfuse detect`: boxes of every network layout, in pixels of the frame; warm spots; the command as a process."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from live import publishing
 
 from rtfuse import DetectionsSubscriber, Subscriber
-from rtfuse.detect.detector import Warm
+from rtfuse.detect import Report, Warm, Watch, watch
 from rtfuse.detect.yolo import Yolo, layout_of, letterboxed
 from rtfuse.errors import ConfigError
 from rtfuse.publish.detections import DetectionsPublisher
@@ -257,25 +259,18 @@ def test_boxes_go_out_best_first_and_never_too_many(tmp_path, playing):
         DetectionsPublisher(f"ipc://{tmp_path}/boxes", detector="")
 
 
+def one_frame():
+    image = np.dstack([thermal()] * 3)
+    ir, rgb = Frame("ir", image[..., 0].copy(), 0, 0, Stamp.ARRIVAL, 0), Frame("rgb", image, 0, 0, Stamp.ARRIVAL, 0)
+    return Fused(image, ir.image, Pair(ir, rgb), None, "test")
+
+
 @pytest.fixture
 def playing(tmp_path):
     """A publisher of thermal and fused pictures with one bright thing in them."""
-    endpoint = f"ipc://{tmp_path}/frames"
-    publisher = Publisher([Offer(endpoint, planes=("fused", "ir"))])
-    image = np.dstack([thermal()] * 3)
-    ir, rgb = Frame("ir", image[..., 0].copy(), 0, 0, Stamp.ARRIVAL, 0), Frame("rgb", image, 0, 0, Stamp.ARRIVAL, 0)
-    over = threading.Event()
-
-    def play():
-        while not over.wait(0.01):
-            publisher.write(Fused(image, ir.image, Pair(ir, rgb), None, "test"))
-
-    thread = threading.Thread(target=play)
-    thread.start()
-    yield publisher
-    over.set()
-    thread.join(10)
-    publisher.close()
+    publisher = Publisher([Offer(f"ipc://{tmp_path}/frames", planes=("fused", "ir"))])
+    with publishing(publisher, one_frame(), every_s=0.01):
+        yield publisher
 
 
 @pytest.fixture
@@ -316,13 +311,60 @@ def test_the_tool_publishes_what_it_finds_until_ctrl_c(tmp_path, playing, tool, 
     output, errors = process.communicate(timeout=20)
     assert process.returncode == 0, errors
     assert f"{said.boxes[0].label} {said.boxes[0].score:.2f} at " in output
-    assert "frames looked at" in errors
+    assert "frames examined" in errors
 
 
 def test_the_tool_says_in_one_line_what_it_cannot_do(tmp_path, playing, tool):
-    for args in (["--model", tmp_path / "none.onnx"], ["--topic", "fused"]):
-        process = tool(playing.endpoint, "--publish", f"ipc://{tmp_path}/boxes", *args)
+    (tmp_path / "noise.onnx").write_bytes(np.random.default_rng(1).bytes(5000))
+    for model in (tmp_path / "none.onnx", tmp_path / "noise.onnx", ROOT / "README.md", ROOT):
+        process = tool(playing.endpoint, "--publish", f"ipc://{tmp_path}/boxes", "--model", model)
         _, errors = process.communicate(timeout=60)
         assert process.returncode == 2
-        assert "error:" in errors
-        assert "Traceback" not in errors
+        (line,) = errors.strip().splitlines()
+        assert line.startswith(("error: openvino cannot read", "error: model"))
+        assert str(model) in line
+        assert len(line) < 120 + len(str(model))
+    process = tool(playing.endpoint, "--publish", f"ipc://{tmp_path}/boxes", "--topic", "fused")
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, "error:" in errors, "Traceback" in errors) == (2, True, False)
+
+
+def test_a_busy_address_is_found_before_the_model_is_loaded(tmp_path, playing, tool):
+    with DetectionsPublisher(f"ipc://{tmp_path}/boxes", detector="x"):
+        process = tool(playing.endpoint, "--publish", f"ipc://{tmp_path}/boxes", "--model", tmp_path / "none.onnx")
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    (line,) = errors.strip().splitlines()
+    assert f"{tmp_path}/boxes" in line
+    assert "none.onnx" not in line
+
+
+def test_a_rig_that_goes_and_comes_back_is_said_once_each(tmp_path):
+    """The loop itself, with a publisher that stops for three seconds."""
+    endpoint, said, over = f"ipc://{tmp_path}/frames", [], threading.Event()
+    seen = []
+    report = Report(said.append, lambda _: None, lambda header, boxes: seen.append(boxes))
+    how = Watch(endpoint, "ir", f"ipc://{tmp_path}/boxes")
+    thread = threading.Thread(target=watch, args=(how, "warm", Warm, report, over.is_set))
+    thread.start()
+
+    def until(lines):
+        deadline = time.monotonic() + 30
+        while len(said) < lines and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert len(said) == lines, said
+
+    try:
+        until(2)
+        assert "with 'publish.planes=[fused,ir]'" in said[1]
+        for lines in (3, 5):  # gone; back, and gone again
+            with publishing(Publisher([Offer(endpoint, planes=("fused", "ir"))]), one_frame()):
+                before, deadline = len(seen), time.monotonic() + 30
+                while len(seen) < before + 3 and time.monotonic() < deadline:
+                    time.sleep(0.02)
+            until(lines)
+    finally:
+        over.set()
+        thread.join(20)
+    assert ["is gone" in line for line in said[2:]] == [True, False, True]
+    assert "is back after" in said[3]

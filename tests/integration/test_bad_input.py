@@ -1,4 +1,4 @@
-"""What a user gets wrong: one clear line, status 2, no traceback, and no output left behind."""
+"""Wrong input: one clear line, status 2, no traceback, and no output left behind."""
 
 from __future__ import annotations
 
@@ -83,6 +83,19 @@ def test_a_port_in_use(rtfuse, clip):
         one_line(rtfuse("run", "--ir", clip[0], "--rgb", clip[1], "--publish", endpoint), endpoint, "in use")
 
 
+def test_addresses_are_checked_before_anything_is_opened(rtfuse, clip):
+    """The sources do not exist: an error about them would come later."""
+    run = ["run", "--ir", "no.mp4", "--rgb", "no.mp4"]
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        one_line(rtfuse(*run, "--web", f":{port}"), port, "in use")
+        one_line(rtfuse(*run, "--publish", f"tcp://127.0.0.1:{port}"), port, "in use")
+    one_line(rtfuse(*run, "--web", "here"), "web.address", "here")
+    one_line(rtfuse(*run, "--publish", "off", "--web", "0", "--boxes", "5556"), "web.detections", "5556")
+
+
 def test_endpoints_that_cannot_be(rtfuse, clip):
     for endpoint, word in [("carrier-pigeon://x", "carrier-pigeon"), ("tcp://0.0.0.0:5999", "--insecure")]:
         one_line(rtfuse("run", "--ir", clip[0], "--rgb", clip[1], "--publish", endpoint), word)
@@ -90,7 +103,8 @@ def test_endpoints_that_cannot_be(rtfuse, clip):
 
 def test_a_camera_that_is_absent(rtfuse):
     done = rtfuse("run", "--ir", "/dev/video97", "--rgb", "synthetic:", "--publish", "off")
-    one_line(done, "/dev/video97", "camera")
+    one_line(done, "/dev/video97", "camera", "degraded.start=any")
+    one_line(rtfuse("run", "--ir", "97", "--rgb", "synthetic", "--publish", "off"), "/dev/video97")
 
 
 def test_a_folder_without_permission(rtfuse, clip, tmp_path):
@@ -109,6 +123,7 @@ def test_config_typos(rtfuse, clip, tmp_path):
     one_line(rtfuse("fuse", *clip, "-o", tmp_path / "o.mp4", "sync.policy=loose"), "sync.policy", "lead, strict")
     one_line(rtfuse("run", "--ir", clip[0], "--rgb", clip[1], "--speed", "fast"), "playback.speed", "max")
     one_line(rtfuse("run", "--ir", "synthetic:?sead=3", "--rgb", "synthetic:"), "sead")
+    one_line(rtfuse("run", "--ir", clip[0], "--rgb", clip[1], "--size", "big"), "big", "640x480")
 
 
 def test_an_existing_output_is_kept(rtfuse, clip, tmp_path):
@@ -118,7 +133,7 @@ def test_an_existing_output_is_kept(rtfuse, clip, tmp_path):
 
 
 def test_usage_errors(rtfuse, clip):
-    one_line(rtfuse("fuse", *clip), "--output")
+    one_line(rtfuse("fuse", clip[0]), "RGB")
     one_line(rtfuse("fuze"), "fuze")
     one_line(rtfuse("fuse", *clip, "-o", "o.xyz"), ".xyz", ".mp4")
     one_line(rtfuse("run", "--frames", "many"), "--frames")

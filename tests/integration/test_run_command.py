@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import select
+import shlex
 import signal
 import socket
 import subprocess
@@ -17,6 +16,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import numpy as np
 import pytest
 from scenes import video_times, write_video
+from terminals import RTFUSE, Terminal
 
 import rtfuse
 from rtfuse.capture.recordings import Recording
@@ -41,17 +41,26 @@ def test_frames_reach_a_subscriber_in_another_process(start, endpoint):
     assert process.end(10) == 0
 
 
-def test_it_prints_its_resolved_configuration(rtfuse, tmp_path):
+def test_config_show_prints_the_resolved_configuration(rtfuse, tmp_path):
     config = tmp_path / "rig.yaml"
-    config.write_text("rig: mast\nsync: {wait_ms: 7}\nfuse: {fuser: ufuser}\n")
-    short = SCENE + "&fps=30"
-    done = rtfuse(
-        "run", "--config", config, "--ir", short, "--rgb", short, "--fuser", "pyramid",
-        "--publish", "off", "--frames", "5", "sync.tolerance_ms=15",
-    )  # fmt: skip
+    config.write_text("rig: mast\nsync: {wait_ms: 7}\nir: {uri: 'rtsp://me:secret@cam/live'}\n")
+    done = rtfuse("config", "show", "--config", config, "sync.tolerance_ms=15", "rgb.size=320x240", "rgb.uri=0")
     assert done.returncode == 0, done.stderr
-    for words in ("rig: mast", "wait_ms: 7", "tolerance_ms: 15", "fuser: pyramid", "endpoint: null"):
+    for words in ("rig: mast", "wait_ms: 7", "tolerance_ms: 15", "size: [320, 240]", "uri: /dev/video0", "***@cam"):
         assert words in done.stdout
+    assert "secret" not in done.stdout
+    done = rtfuse("config", "show", "sync.tolerence_ms=15")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+
+
+def test_it_prints_at_most_five_lines_and_then_what_it_does(rtfuse):
+    done = rtfuse("run", "--ir", "synthetic", "--rgb", SCENE, "--publish", "off", "--frames", "5", "--web", "0")
+    assert done.returncode == 0, done.stderr
+    before = done.stdout[: done.stdout.index("frames ")].strip().splitlines()
+    assert 1 < len(before) <= 5
+    assert "640x480" in before[0]
+    assert "fused by pyramid" in before[1]
+    assert "answering on http://127.0.0.1:" in before[2]
     assert "5 in" in done.stdout
 
 
@@ -138,27 +147,42 @@ def test_a_lost_stream_ends_it_with_a_named_error_if_the_policy_is_stop(rtfuse, 
     assert "secret" not in done.stdout + done.stderr
 
 
-def test_a_terminal_gets_a_live_status(tmp_path):
-    """On a terminal the status is drawn in place; elsewhere it is log lines."""
-    leader, follower = pty.openpty()
-    command = [sys.executable, "-m", "rtfuse", "run", "--ir", SCENE, "--rgb", SCENE, "--publish", "off"]
-    command += ["--duration", "2", "--fuser", "pyramid"]
-    env = os.environ | {"TERM": "xterm-256color", "COLUMNS": "120"}
-    process = subprocess.Popen(command, stdout=follower, stderr=follower, env=env)
-    os.close(follower)
-    seen = b""
-    while select.select([leader], [], [], 30)[0]:
-        try:
-            chunk = os.read(leader, 65536)
-        except OSError:
-            break
-        if not chunk:
-            break
-        seen += chunk
-    assert process.wait(10) == 0
-    assert b"\x1b[" in seen
-    assert b"age p50/95/99" in seen
-    assert b"Hz" in seen
+@pytest.fixture
+def terminal():
+    """Start a command in a terminal of 80 columns; it is killed at the end if it still runs."""
+    opened = []
+
+    def start(*command, **env):
+        opened.append(Terminal(*command, **env))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.close()
+
+
+def test_a_terminal_gets_a_status_in_place(terminal):
+    run = terminal(*RTFUSE, "run", "--ir", SCENE, "--rgb", SCENE, "--publish", "off", "--fuser", "pyramid")
+    run.wait_for("Hz")
+    run.type("\x03")
+    assert run.end() == 0
+    assert "age p50/95/99" in run.seen
+    assert "\x1b[1A" in run.seen, "the cursor goes up to draw it again"
+    assert "\x1b[?25h" in run.seen, "and is shown again"
+    assert "drops" in run.seen
+
+
+def test_programs_behind_an_ampersand_do_not_draw_over_others(terminal, endpoint):
+    """Of a shell with job control, and of a script without: lines, and no cursor that moves."""
+    command = [*RTFUSE, "run", "--ir", SCENE, "--rgb", SCENE, "--publish", endpoint, "--fuser", "pyramid"]
+    for shell in ("set -m; ", ""):
+        script = f"{shell}{shlex.join(command)} --duration 8 & wait"
+        shown = terminal("bash", "-c", script)
+        shown.wait_for("frames ")
+        shown.end()
+        assert "rate=" in shown.seen
+        assert "\x1b[1A" not in shown.seen
+        assert "\x1b[2K" not in shown.seen
 
 
 def test_log_lines_without_a_terminal(start):
@@ -198,6 +222,27 @@ def test_view_draws_in_a_window(start, endpoint):
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
     assert done.returncode == 0, done.stderr
     assert "10 frames received" in done.stdout
+
+
+def test_run_shows_a_window_and_publishes(terminal, endpoint):
+    """With SDL's own dummy driver: everything but the glass."""
+    pytest.importorskip("pygame")
+    command = [*RTFUSE, "run", "--ir", SCENE, "--rgb", SCENE, "--publish", endpoint, "--show", "--fuser", "pyramid"]
+    run = terminal(*command, SDL_VIDEODRIVER="dummy")
+    with rtfuse.Subscriber(endpoint) as stream:
+        assert stream.recv(60) is not None, run.seen
+    run.wait_for("Hz")
+    run.type("\x03")
+    assert run.end() == 0
+    assert "drops" in run.seen
+
+
+def test_run_without_a_display_says_so_before_anything_is_opened():
+    env = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")}
+    command = [*RTFUSE, "run", "--ir", "no.mp4", "--rgb", SCENE, "--publish", "off", "--show"]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "there is no display here for a window; run without --show" in done.stderr
 
 
 def test_bench_prints_every_stage_and_writes_json(rtfuse, tmp_path):

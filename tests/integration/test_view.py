@@ -231,6 +231,24 @@ def test_a_camera_and_a_device_in_use_take_no_pictures():
                 assert camera.info.size_wh == (64, 48)
 
 
+def test_a_rig_that_goes_and_comes_back_is_said_once_each(view, endpoint):
+    process = view(endpoint, "--stats", stdout=subprocess.PIPE)
+    said = []
+    for _ in range(2):
+        rig = Playing(endpoint)
+        try:
+            while not said or b"frames/s" not in said[-1]:
+                said.append(process.stdout.readline())
+        finally:
+            rig.close()
+        while b"is gone" not in said[-1]:
+            said.append(process.stdout.readline())
+    process.terminate()
+    rest, _ = process.communicate(timeout=20)
+    told = [line for line in [*said, *rest.splitlines()] if b"the rig on" in line]
+    assert [b"is back" in line for line in told] == [False, True, False]
+
+
 def test_a_film_has_every_frame_at_its_time(playing, view, tmp_path):
     film = tmp_path / "seen.mkv"
     process = view(playing.endpoint, "--save", film, "--frames", 10)

@@ -1,0 +1,159 @@
+"""`rtfuse run`, `rtfuse record` and `rtfuse config`: live streams, and the settings they run with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from rtfuse.cli.app import close, err, log_to, out
+from rtfuse.cli.options import (
+    Calib,
+    ConfigFile,
+    Duration,
+    Force,
+    Fps,
+    Frames,
+    FuserName,
+    Insecure,
+    Ir,
+    IrSize,
+    Keys,
+    Log,
+    Overrides,
+    Rgb,
+    Size,
+)
+from rtfuse.cli.words import endpoints, override, settings_of
+from rtfuse.config import dump_config, load_config
+
+if TYPE_CHECKING:
+    from rtfuse.view.window import FusedWindow
+
+_CAMERAS = {
+    "ir": ("ir.uri",),
+    "rgb": ("rgb.uri",),
+    "ir_size": ("ir.size",),
+    "size": ("rgb.size",),
+    "fps": ("ir.fps", "rgb.fps"),
+    "duration": ("duration_s",),
+}
+_RUN = _CAMERAS | {
+    "calib": ("align.calib",),
+    "fuser": ("fuse.fuser",),
+    "encoding": ("publish.encoding",),
+    "web": ("web.address",),
+    "boxes": ("web.detections",),
+    "boxes_keys": ("web.detections_keys",),
+    "record": ("record.path",),
+    "record_raw": ("raw.path",),
+    "frames": ("frames",),
+    "speed": ("playback.speed",),
+    "loop": ("playback.loop",),
+    "keys": ("publish.keys",),
+    "insecure": ("publish.insecure", "web.insecure"),
+    "log": ("log",),
+    "trace": ("trace",),
+    "force": ("record.force", "raw.force"),
+}
+_RECORD = _CAMERAS | {
+    "output": ("raw.path",),
+    "codec": ("raw.rgb_codec",),
+    "split_s": ("raw.split_s",),
+    "split_mb": ("raw.split_mb",),
+    "force": ("raw.force",),
+}
+
+config_app = typer.Typer(no_args_is_help=True, help="Show the settings of a rig.")
+
+
+def run(
+    context: typer.Context,
+    overrides: Overrides = None,
+    ir: Ir = None,
+    rgb: Rgb = None,
+    size: Size = None,
+    ir_size: IrSize = None,
+    fps: Fps = None,
+    config: ConfigFile = None,
+    calib: Calib = None,
+    fuser: FuserName = None,
+    show: Annotated[bool, typer.Option("--show", help="Show the fused picture in a window.")] = False,
+    publish: Annotated[list[str] | None, typer.Option(help="ZeroMQ endpoint; several; 'off': none.")] = None,
+    encoding: Annotated[str | None, typer.Option(help="raw, jpeg, png or h264.")] = None,
+    keys: Keys = None,
+    insecure: Insecure = False,
+    web: Annotated[str | None, typer.Option(metavar="[ADDR:PORT]", help="A page for browsers, and metrics.")] = None,
+    boxes: Annotated[list[str] | None, typer.Option(help="Endpoint of a detector, drawn on the page.")] = None,
+    boxes_keys: Annotated[str | None, typer.Option(help="A client's key file for the detectors.")] = None,
+    record: Annotated[str | None, typer.Option(help="Record fused video to this file.")] = None,
+    record_raw: Annotated[str | None, typer.Option(help="Record both streams, unfused, to this file.")] = None,
+    replay: Annotated[str | None, typer.Option(help="Both streams from a file of rtfuse record.")] = None,
+    speed: Annotated[str | None, typer.Option(help="Recordings: times real time, or 'max'.")] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="Recordings: start again at the end.")] = False,
+    frames: Frames = None,
+    duration: Duration = None,
+    log: Log = None,
+    trace: Annotated[str | None, typer.Option(help="Trace every frame into this file (Chrome JSON).")] = None,
+    force: Force = False,
+) -> None:
+    """Fuse two live streams, or recordings at their own pace, and publish the result over ZeroMQ.
+
+    Example: rtfuse run --ir /dev/video1 --rgb /dev/video0
+    """
+    settings = settings_of(context.params, _RUN, more=endpoints(publish))
+    from rtfuse.cli.addresses import check_web
+    from rtfuse.cli.commands import run_live
+    from rtfuse.cli.signals import interruptible
+
+    log_to(err, settings.log)
+    check_web(settings.web)
+    window = _window(settings.rig) if show else None
+    idle = window.idle if window is not None else None
+    result = interruptible(lambda signals: run_live(settings, signals, out, replay, window=window), idle)
+    close(result, {"recorded": settings.record.path} if settings.record.path else {})
+
+
+def _window(rig: str) -> FusedWindow:
+    from rtfuse.view.window import FusedWindow
+
+    return FusedWindow(f"rtfuse {rig}")
+
+
+def record(
+    context: typer.Context,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Matroska file (.mkv).")],
+    overrides: Overrides = None,
+    ir: Ir = None,
+    rgb: Rgb = None,
+    size: Size = None,
+    ir_size: IrSize = None,
+    fps: Fps = None,
+    config: ConfigFile = None,
+    codec: Annotated[str | None, typer.Option(help="Of RGB: h264, ffv1 (lossless) or mjpeg.")] = None,
+    split_s: Annotated[float | None, typer.Option(help="Begin a new part after this many seconds.")] = None,
+    split_mb: Annotated[float | None, typer.Option(help="Begin a new part after this many megabytes.")] = None,
+    duration: Duration = None,
+    force: Force = False,
+) -> None:
+    """Record both streams as they come, thermal without loss, with their true times; fuse them with run --replay.
+
+    Example: rtfuse record --ir /dev/video1 --rgb /dev/video0 -o flight.mkv
+    """
+    settings = settings_of(context.params, _RECORD)
+    from rtfuse.cli.commands import record_raw
+    from rtfuse.cli.signals import interruptible
+
+    log_to(err, settings.log)
+    out.print(interruptible(lambda signals: record_raw(settings, signals, out)).table())
+
+
+@config_app.command(name="show")
+def config_show(overrides: Overrides = None, config: ConfigFile = None) -> None:
+    """Print all settings as YAML: the defaults, the file and the KEY=VALUE together; passwords are left out.
+
+    Example: rtfuse config show --config rig.yaml sync.tolerance_ms=15
+    """
+    settings = load_config(config, [override(item) for item in overrides or []])
+    out.print(dump_config(settings).rstrip(), soft_wrap=True, markup=False, highlight=False)
