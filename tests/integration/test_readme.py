@@ -48,7 +48,7 @@ def test_the_readme_fits_on_150_lines():
 
 def test_the_pages_have_an_example_of_every_subcommand_that_needs_no_other():
     subcommands = {c.split()[1] for block in BLOCKS.values() for c in block}
-    assert subcommands == {"demo", "run", "record", "fuse", "view", "bench", "engines", "keys"}
+    assert subcommands == {"demo", "run", "record", "fuse", "view", "bench", "engines", "keys", "config"}
 
 
 @pytest.mark.usefixtures("usual_ports")
