@@ -1,7 +1,7 @@
-"""Every fault of tools/faults.py, played in real time on the real pipeline.
+"""Every fault of tools/faults.py, played in real time on the real pipeline: what is published, and what never is.
 
-Times depend on the machine, so these tests allow several times the figures of the README's table. They are exact about
-pairs: none is wrong, and no old picture is shown as new.
+Times are the machine's: these tests allow several times those of docs/measurements.md. What they hold exactly: no
+pair is wrong and no old picture is shown as new.
 """
 
 from __future__ import annotations
