@@ -21,7 +21,7 @@ def openvino_library() -> ModuleType:
 def onnxruntime_library() -> ModuleType:
     """Import ONNX Runtime without its telemetry. Raises ImportError.
 
-    Since 1.29 the import writes an identifier into the home folder, and sends what is run to its maker. This variable
+    Since 1.29 the import writes an identifier into the home folder, and sends usage data to its maker. This variable
     is read at the import; `disable_telemetry_events()` is for Windows, and comes too late for the others.
     """
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"

@@ -56,7 +56,7 @@ class Terminal:
         end = time.monotonic() + timeout_s
         while self.read():
             assert time.monotonic() < end, self.seen
-        pid, status = os.waitpid(self.pid, 0)
+        _, status = os.waitpid(self.pid, 0)
         self.pid = None
         return os.waitstatus_to_exitcode(status)
 

@@ -51,7 +51,7 @@ def bound_socket(context: zmq.Context[Any], authenticator: Authenticator, endpoi
     made.setsockopt(zmq.RCVHWM, _REQUESTS)
     made.setsockopt(zmq.LINGER, _LINGER_MS)
     keep_alive(made)
-    made.setsockopt(zmq.MAXMSGSIZE, 1024)  # subscribers send nothing but subscriptions
+    made.setsockopt(zmq.MAXMSGSIZE, 1024)  # subscribers send only subscriptions
     made.setsockopt(zmq.IPV6, "[" in endpoint)
     try:
         authenticator.bind(made, endpoint)

@@ -111,7 +111,7 @@ class Proxy:
         s = self._room
         s.setsockopt(zmq.SNDHWM, _WAITING * max(2, len(config.rigs)))
         s.setsockopt(zmq.LINGER, 200)
-        s.setsockopt(zmq.MAXMSGSIZE, 1024)  # subscribers send nothing but subscriptions
+        s.setsockopt(zmq.MAXMSGSIZE, 1024)  # subscribers send only subscriptions
         # Every subscription is passed on, so that a rig can greet late subscribers; so is every end of one.
         s.setsockopt(zmq.XPUB_VERBOSER, 1)
         s.setsockopt(zmq.IPV6, "[" in config.bind)

@@ -5,7 +5,7 @@
     DIR/revoked/NAME-….pub a revoked client
     NAME.key               the file for the client: its own pair and the rig's public key
 
-All are JSON objects. Importing this loads nothing but the standard library and msgspec.
+All are JSON objects. Importing this loads only the standard library and msgspec.
 """
 
 from __future__ import annotations

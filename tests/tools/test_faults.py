@@ -1,7 +1,7 @@
 """Every fault of tools/faults.py, played in real time on the real pipeline.
 
-Times depend on the machine, so these tests allow several times the figures of docs/measurements.md. They are exact about
-pairs: none is wrong, and no old picture is shown as new.
+Times depend on the machine, so these tests allow several times the figures of docs/measurements.md. They are exact
+about pairs: none is wrong, and no old picture is shown as new.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def test_a_run_leaves_weights_a_manifest_pictures_and_curves(whole):
     shown = {(*tag.split("/"), e.step): e.value for tag in board.Tags()["scalars"] for e in board.Scalars(tag)}
     assert {(stage, step, name): v for (stage, name, step), v in shown.items()} == pytest.approx(curve(whole), rel=1e-4)
     image = np.zeros((40, 50), np.uint8)
-    fuser = open_fuser("ufuser", weights=whole / "ufuser.safetensors")
+    fuser = open_fuser("ufuser", weights=whole / "ufuser.safetensors", engine="eager")
     assert fuser(image, np.zeros((40, 50, 3), np.uint8)).shape == (40, 50, 3)
 
 
@@ -198,7 +198,7 @@ def test_the_quick_recipe_ends_in_weights_that_show_what_either_camera_sees(tmp_
     subprocess.run(trainer("train", "--config", config, "--run", tmp_path), check=True, timeout=800)
     losses = curve(tmp_path)
     assert losses["fusion", 150, "imitation"] < 0.5 * losses["fusion", 10, "imitation"]
-    fuser = open_fuser("ufuser", weights=tmp_path / "ufuser.safetensors")
+    fuser = open_fuser("ufuser", weights=tmp_path / "ufuser.safetensors", engine="eager")
     ir, rgb = (next(iter(open_source("synthetic:?seed=3&size=320x240", s))).image for s in ("ir", "rgb"))
     fused, y = luma(fuser(ir, rgb)), luma(rgb)
     details = [cv2.Laplacian(cv2.GaussianBlur(x, (0, 0), 1), cv2.CV_32F) for x in (fused, ir, y)]

@@ -9,9 +9,11 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from rtfuse.types import Image
 
@@ -97,6 +99,7 @@ def draw_street(view: View, rng: np.random.Generator, shrink: int = 1) -> tuple[
     def draw(top: int) -> None:
         rows = slice(top, min(top + _STRIP_ROWS // shrink, h))
         strips = _strip(view, textures, rows.start * shrink, rows.stop * shrink)
+        whole: NDArray[Any]
         for whole, strip in zip((colour, celsius), strips, strict=True):
             cv2.resize(strip, (w, rows.stop - rows.start), dst=whole[rows], interpolation=cv2.INTER_AREA)
 
