@@ -95,12 +95,12 @@ def draw_street(view: View, rng: np.random.Generator, shrink: int = 1) -> tuple[
     """
     w, h = (side // shrink for side in view.size_wh)
     textures, colour, celsius = _Textures.draw(rng), np.empty((h, w, 3), np.uint8), np.empty((h, w), np.float32)
+    wholes: tuple[NDArray[Any], ...] = (colour, celsius)
 
     def draw(top: int) -> None:
         rows = slice(top, min(top + _STRIP_ROWS // shrink, h))
         strips = _strip(view, textures, rows.start * shrink, rows.stop * shrink)
-        whole: NDArray[Any]
-        for whole, strip in zip((colour, celsius), strips, strict=True):
+        for whole, strip in zip(wholes, strips, strict=True):
             cv2.resize(strip, (w, rows.stop - rows.start), dst=whole[rows], interpolation=cv2.INTER_AREA)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
