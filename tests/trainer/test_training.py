@@ -213,24 +213,9 @@ def test_two_processes_follow_the_curve_of_one(tmp_path):
     path = recipe(tmp_path, fusion=short, sensing=RECIPE["sensing"] | {"noise": 0.0})
     cli.train(config=path, run=tmp_path / "one")
     shutil.copytree(tmp_path / "one", tmp_path / "two", ignore=shutil.ignore_patterns("fusion.ckpt", "log.csv"))
-    launch = [
-        sys.executable,
-        *["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "trainer", "--"],
-    ]
-    command = [
-        *launch,
-        "-m",
-        "trainer",
-        "--",
-        "train",
-        "--config",
-        path,
-        "--run",
-        tmp_path / "two",
-        "--stage",
-        "fusion",
-    ]
-    subprocess.run(list(map(str, command)), check=True, timeout=200, env=ENV)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    train = ["-m", "trainer", "--", "train", "--config", path, "--run", tmp_path / "two", "--stage", "fusion"]
+    subprocess.run(list(map(str, [*launch, *train])), check=True, timeout=200, env=ENV)
     one = {k: v for k, v in curve(tmp_path / "one").items() if k[0] == "fusion"}
     assert curve(tmp_path / "two") == pytest.approx(one, rel=1e-3)
 
