@@ -22,7 +22,7 @@ _MOST_PX = 800
 """Longest side of the picture that is searched; a larger one is shrunk first."""
 _MOST_PICTURES = 40
 """Number of pictures that are looked at; a guess takes longer than the search for a known board."""
-_VOTES, _VOTES_LIVE = 3, 10
+_VOTES, _VOTES_LIVE = 2, 10
 _GAP_NS, _GAP_LIVE_NS = 150_000_000, 1_000_000_000
 """Least time between two guesses. A person before a live camera needs time to bring the board into the picture."""
 

@@ -13,7 +13,7 @@ from calib.discs.blobs import Disc
 from rtfuse.types import Image
 
 _LEAST_GRID, _GRID_MISFIT, _SEEDS = 9, 0.15, 8
-_MOST_FILL = 0.74
+_MOST_FILL = 0.68
 """Largest diameter of a disc, as a part of the distance to the next one."""
 Cell = tuple[int, int]
 """Column and row of a disc in a lattice."""
