@@ -194,7 +194,8 @@ def test_log_lines_without_a_terminal(start):
 
 
 def test_view_saves_and_counts(start, rtfuse, endpoint, tmp_path):
-    publisher = start("run", "--ir", SCENE, "--rgb", SCENE, "--publish", endpoint, "publish.encoding=jpeg")
+    scene = SCENE.replace("duration_s=60", "duration_s=600")  # both views start while it plays, on a busy machine too
+    publisher = start("run", "--ir", scene, "--rgb", scene, "--publish", endpoint, "publish.encoding=jpeg")
     publisher.wait_for("publishing")
     done = rtfuse("view", endpoint, "--save", tmp_path / "seen", "--frames", "5")
     assert done.returncode == 0, done.stderr
