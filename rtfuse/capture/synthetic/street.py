@@ -96,9 +96,10 @@ def draw_street(view: View, rng: np.random.Generator, shrink: int = 1) -> tuple[
 
     def draw(top: int) -> None:
         rows = slice(top, min(top + _STRIP_ROWS // shrink, h))
-        strips = _strip(view, textures, rows.start * shrink, rows.stop * shrink)
-        for whole, strip in zip((colour, celsius), strips, strict=True):
-            cv2.resize(strip, (w, rows.stop - rows.start), dst=whole[rows], interpolation=cv2.INTER_AREA)
+        seen, warmth = _strip(view, textures, rows.start * shrink, rows.stop * shrink)
+        size_wh = w, rows.stop - rows.start
+        cv2.resize(seen, size_wh, dst=colour[rows], interpolation=cv2.INTER_AREA)
+        cv2.resize(warmth, size_wh, dst=celsius[rows], interpolation=cv2.INTER_AREA)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(draw, range(0, h, _STRIP_ROWS // shrink)))
