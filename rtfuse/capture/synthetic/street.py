@@ -9,11 +9,9 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from rtfuse.types import Image
 
@@ -95,13 +93,13 @@ def draw_street(view: View, rng: np.random.Generator, shrink: int = 1) -> tuple[
     """
     w, h = (side // shrink for side in view.size_wh)
     textures, colour, celsius = _Textures.draw(rng), np.empty((h, w, 3), np.uint8), np.empty((h, w), np.float32)
-    wholes: tuple[NDArray[Any], ...] = (colour, celsius)
 
     def draw(top: int) -> None:
         rows = slice(top, min(top + _STRIP_ROWS // shrink, h))
-        strips = _strip(view, textures, rows.start * shrink, rows.stop * shrink)
-        for whole, strip in zip(wholes, strips, strict=True):
-            cv2.resize(strip, (w, rows.stop - rows.start), dst=whole[rows], interpolation=cv2.INTER_AREA)
+        seen, warmth = _strip(view, textures, rows.start * shrink, rows.stop * shrink)
+        size_wh = w, rows.stop - rows.start
+        cv2.resize(seen, size_wh, dst=colour[rows], interpolation=cv2.INTER_AREA)
+        cv2.resize(warmth, size_wh, dst=celsius[rows], interpolation=cv2.INTER_AREA)
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(draw, range(0, h, _STRIP_ROWS // shrink)))
