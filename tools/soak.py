@@ -24,6 +24,7 @@ import numpy as np
 from rtfuse.align.aligner import Aligner
 from rtfuse.capture.pacing import Playback
 from rtfuse.client.subscriber import Subscriber
+from rtfuse.config import Config, Fuse
 from rtfuse.fuse.luma import LumaFuser
 from rtfuse.pipeline.rig import Rig
 from rtfuse.pipeline.run import Pipeline
@@ -177,7 +178,7 @@ def compressed(frames: int) -> list[Sample]:
             alone_after_ns=quiet,
             shutter_ns=1000 * _MS,
         ),
-        stages=Stages(Aligner((24, 32), (24, 32)), _Through()),
+        stages=Stages(Aligner((24, 32), (24, 32)), _Through(), Config(fuse=Fuse(steady=False))),
         playback=Playback(None),
         order="replay",
     )

@@ -11,6 +11,7 @@ from scenes import ListSource, Memory, list_source, make_frame
 
 from rtfuse.align.aligner import Aligner
 from rtfuse.capture.pacing import Playback
+from rtfuse.config import load_config
 from rtfuse.errors import NoOverlap, SourceLost, StageFailed
 from rtfuse.fuse import open_fuser
 from rtfuse.pipeline.queues import LiveInbox
@@ -21,13 +22,14 @@ from rtfuse.sync.pairer import Pairer
 from rtfuse.types import Stamp
 
 MS = 1_000_000
+PLAIN = load_config(None, ["fuse.steady=false"])
 
 
 def paced(ir, rgb, *, stages=None, sinks=None, stop=None, **options):
     """A pipeline of two sources at their own pace, into memory or other sinks; frames are counted at the first."""
     options.setdefault("pairer", Pairer(tolerance_ns=17 * MS, max_reuse_ns=150 * MS, wait_ns=20 * MS))
     sizes = ir.info.size_wh[::-1], rgb.info.size_wh[::-1]
-    rig = Rig({"ir": ir, "rgb": rgb}, stages=stages or Stages(Aligner(*sizes), open_fuser("pyramid")), **options)
+    rig = Rig({"ir": ir, "rgb": rgb}, stages=stages or Stages(Aligner(*sizes), open_fuser("pyramid"), PLAIN), **options)
     sinks = sinks or {"memory": Memory()}
     return Pipeline(rig, sinks, age_at=next(iter(sinks)), stop=stop)
 
@@ -38,7 +40,7 @@ def lossless(ir, rgb, **options):
 
 
 def fused_by(fuser):
-    return Stages(Aligner((48, 64), (48, 64)), fuser)
+    return Stages(Aligner((48, 64), (48, 64)), fuser, PLAIN)
 
 
 def out(pipeline):
@@ -166,7 +168,7 @@ def test_each_thermal_frame_is_aligned_once():
             aligned.append(1)
             return super().__call__(ir)
 
-    stages = Stages(Counting((48, 64), (48, 64)), open_fuser("pyramid"))
+    stages = Stages(Counting((48, 64), (48, 64)), open_fuser("pyramid"), PLAIN)
     r = lossless(list_source("ir", 10, period_ms=100), list_source("rgb", 30), stages=stages)
     assert r.run().reused == 20
     assert len(aligned) == 10
