@@ -133,7 +133,7 @@ class _Watch:
         self._task = self._bar.add_task("looking", total=count)
         self._window = None
         if live:
-            from rtfuse.view.window import Window
+            from rtfuse.view.viewer import Window
 
             try:
                 self._window = Window("calib boards")

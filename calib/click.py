@@ -10,7 +10,7 @@ import numpy as np
 from calib.footage import as_grey
 from rtfuse.errors import CalibrationError
 from rtfuse.types import Image
-from rtfuse.view.window import Window
+from rtfuse.view.viewer import Window
 
 _HEIGHT = 600
 _COLOURS = ((255, 120, 0), (0, 200, 255), (160, 255, 60), (255, 80, 200), (255, 240, 60), (120, 140, 255))

@@ -1,4 +1,4 @@
-"""`rtfuse`, and `python -m rtfuse`, is the command line."""
+"""Run the command line: `rtfuse`, or `python -m rtfuse`."""
 
 from rtfuse.cli.start import run
 

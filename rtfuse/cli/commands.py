@@ -172,7 +172,7 @@ def _print_page(how: Web, server: WebServer, console: Console) -> None:
     login = server.login if console.is_terminal or not how.token else server.login.partition("#")[0]
     console.print(f"log in at {login}", soft_wrap=True, highlight=False, markup=False)
     if server.plain:
-        console.print("the page is not encrypted: every machine on the way can read it", style="yellow")
+        console.print("nothing of it is encrypted: every machine on the way can read it", style="yellow")
     if console.is_terminal:
         console.print(qr_code(server.login), style="black on white", highlight=False)
 

@@ -23,7 +23,7 @@ from rtfuse.thermal.palettes import palette as colours_of
 from rtfuse.types import Image
 from rtfuse.view.camera import CameraOutput
 from rtfuse.view.pipe import Pipe
-from rtfuse.view.window import Window
+from rtfuse.view.window import Window as Window
 from rtfuse.wire.message import Header, Spot
 
 _POLL_S = 0.1

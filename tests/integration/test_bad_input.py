@@ -132,6 +132,16 @@ def test_an_existing_output_is_kept(rtfuse, clip, tmp_path):
     assert (tmp_path / "o.mp4").read_text() == "precious"
 
 
+def test_an_output_is_named_beside_the_input_if_none_is_given(rtfuse, clip, tmp_path):
+    rgb = tmp_path / "flight.mp4"
+    rgb.write_bytes(clip[1].read_bytes())
+    done = rtfuse("fuse", clip[0], rgb)
+    assert done.returncode == 0, done.stderr
+    assert f"writing {tmp_path}/flight-fused.mp4" in done.stdout
+    assert (tmp_path / "flight-fused.mp4").stat().st_size > 1000
+    one_line(rtfuse("fuse", clip[0], rgb), "flight-fused.mp4", "exists", "--force")
+
+
 def test_usage_errors(rtfuse, clip):
     one_line(rtfuse("fuse", clip[0]), "RGB")
     one_line(rtfuse("fuze"), "fuze")
