@@ -9,7 +9,7 @@ import pytest
 
 from rtfuse.capture.synthetic.scene import SyntheticScene, SyntheticSource
 from rtfuse.detect.detector import Warm
-from rtfuse.thermal import Agc
+from rtfuse.thermal.agc import Agc
 
 
 def shared(a, b):
