@@ -156,8 +156,7 @@ def _open_page(
         hosts=how.hosts,
         viewers=how.viewers,
         detections=_keyed(how),
-        cert=how.cert,
-        key=how.key,
+        certificate=(how.cert, how.key),
     )
 
 

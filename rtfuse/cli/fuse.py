@@ -53,7 +53,7 @@ def fuse(
             settings, signals, out, target, side_by_side=side_by_side, picture=picture, force=force
         )
     )
-    close(result, {"fused": str(target), **({"picture": str(picture)} if picture else {})})
+    close(result, {"fused": str(target), **({"picture": str(picture)} if picture else {})}, age=False)
     _tell_losses(result, target)
 
 

@@ -31,6 +31,7 @@ CAUSES = {
     "encoder": "the encoder was still at one before",
     "corrupt": "could not be decoded",
     "truncated": "missing at the end of the file",
+    "pages": "pages of a TIFF file after its first",
     "driver": "lost by the camera driver",
     "stale": "skipped for a newer one, capture is slow",
     "dropped": "lost by the (synthetic) camera",
@@ -130,8 +131,8 @@ def live_view(s: Snapshot) -> Group:
     return Group(live_table(s), drops, *lines)
 
 
-def summary(s: Snapshot, paths: dict[str, str] | None = None) -> Table:
-    """Return the closing table: frames, rate, age, skew, drops by cause, paths of the outputs."""
+def summary(s: Snapshot, paths: dict[str, str] | None = None, *, age: bool = True) -> Table:
+    """Return the closing table: frames, rate, age (of live frames only), skew, drops by cause, paths of the outputs."""
     table = Table.grid(padding=(0, 2))
     reused = f" ({s.reused} with a thermal frame used before)" if s.reused else ""
     table.add_row("frames", f"{s.frames} in {s.elapsed_s:.1f} s{reused}")
@@ -139,7 +140,7 @@ def summary(s: Snapshot, paths: dict[str, str] | None = None) -> Table:
     if alone:
         table.add_row("", ", ".join(alone))
     table.add_row("rate", f"{s.rate_hz:.1f} frames/s")
-    for name, values in (("age", s.age_ms), ("skew", s.skew_ms)):
+    for name, values in ((("age", s.age_ms),) if age else ()) + (("skew", s.skew_ms),):
         if not any(math.isnan(value) for value in values):  # without a pair there is none
             table.add_row(name, "p50 {:.1f}  p95 {:.1f}  p99 {:.1f} ms".format(*values))
     if not s.drops:

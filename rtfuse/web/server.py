@@ -43,7 +43,7 @@ class WebServer:
     hosts: further names of the rig.
     viewers: most viewers at once.
     detections: ZeroMQ endpoints of boxes to draw, each with its file of client keys, or None.
-    cert, key: certificate and its key, PEM files.
+    certificate: its PEM file and that of its key.
 
     `live` is the sink that takes the frames. A request that fails is answered with 500 and logged; none delays the
     pipeline. Raises ConfigError for a wrong address, certificate or endpoint, EndpointUnavailable for an address that
@@ -60,11 +60,10 @@ class WebServer:
         hosts: Sequence[str] = (),
         viewers: int = 8,
         detections: Mapping[str, Keys] | None = None,
-        cert: str | None = None,
-        key: str | None = None,
+        certificate: tuple[str | None, str | None] = (None, None),
     ) -> None:
         host, port = address_of(address)
-        self._tls = _tls(cert, key)
+        self._tls = _tls(*certificate)
         remote = not _loopback(host)
         if remote and self._tls is None and not allow_remote:
             raise ConfigError(

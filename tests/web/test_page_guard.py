@@ -183,22 +183,22 @@ def new_certificate(folder, *options):
 def test_keys_that_others_read_or_that_need_a_password_are_refused(serve, tmp_path):
     cert, key = new_certificate(tmp_path, "-passout", "pass:secret")
     with pytest.raises(ConfigError, match="cannot be used"):
-        serve(cert=cert, key=key)
+        serve(certificate=(cert, key))
     cert, key = new_certificate(tmp_path)
     Path(key).chmod(0o644)
     with pytest.raises(ConfigError, match="everybody on this machine can read"):
-        serve(cert=cert, key=key)
+        serve(certificate=(cert, key))
 
 
 def test_wrong_certificates_are_named(serve, tmp_path):
-    for options in ({"cert": str(tmp_path / "none.pem")}, {"key": "key.pem"}, {"cert": __file__}):
+    for certificate in ((str(tmp_path / "none.pem"), None), (None, "key.pem"), (__file__, None)):
         with pytest.raises(ConfigError, match=r"web\.(cert|key)"):
-            serve(address="0.0.0.0:0", **options)
+            serve(address="0.0.0.0:0", certificate=certificate)
 
 
 def test_with_a_certificate_it_is_encrypted(serve, tmp_path):
     cert, key = new_certificate(tmp_path)
-    server = serve(address="127.0.0.1:0", cert=cert, key=key, token=TOKEN)
+    server = serve(address="127.0.0.1:0", certificate=(cert, key), token=TOKEN)
     assert server.url.startswith("https://")
     assert not server.plain
     trusting = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=cert))
