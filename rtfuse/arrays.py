@@ -18,9 +18,8 @@ from rtfuse.fuse.fuser import DEFAULT_FUSER, Fuser
 from rtfuse.fuse.registry import open_fuser
 from rtfuse.pipeline.stages import Stages
 from rtfuse.thermal.preprocessing import ThermalFront
-from rtfuse.types import Frame, Image, Moment, Stamp, Stream
+from rtfuse.types import LABELS, Frame, Image, Moment, Stamp, Stream
 
-_NAMES: dict[Stream, str] = {"ir": "thermal", "rgb": "RGB"}
 _COLOUR_LEVELS, _COLOUR_SHARE = 24, 0.02
 """An image has colour if more than this share of its pixels has channels further apart than this many levels."""
 _lock = threading.Lock()
@@ -93,7 +92,7 @@ def _image(stream: Stream, given: npt.ArrayLike) -> Image:
 
 def _check(stream: Stream, image: Image) -> None:
     """Raise SourceUnreadable for an array that is not an image, saying what to do."""
-    name, shape = _NAMES[stream], image.shape
+    name, shape = LABELS[stream], image.shape
     want = "(H, W) uint8 or uint16" if stream == "ir" else "(H, W, 3) uint8 in R, G, B order"
     found = f"{name} must be {want}, got {shape} {image.dtype}"
     if image.ndim == 3 and shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4):
@@ -125,15 +124,16 @@ def _warn_of_doubts(ir: Image, rgb: Image, *, stretched: bool) -> None:
     if stretched and (w - h) * (columns - rows) < 0:
         sizes = f"thermal is {w}x{h} and RGB {columns}x{rows}"
         warnings.warn(f"{sizes}: one of them seems to be turned by 90 degrees, and thermal is stretched", stacklevel=4)
-    if not _has_colour(ir):
+    if not has_colour(ir):
         return
-    if _has_colour(rgb):
+    if has_colour(rgb):
         warnings.warn("thermal is in colour: only its brightness is used; give counts or white-hot luma", stacklevel=4)
     else:
         warnings.warn("RGB has no colour and thermal has: the call is rtfuse.fuse(ir, rgb)", stacklevel=4)
 
 
-def _has_colour(image: Image) -> bool:
+def has_colour(image: Image) -> bool:
+    """Return True if an image, uint8 or uint16, has more colour than a grey one that was coded with loss."""
     if image.ndim == 2 or image.shape[2] == 1:
         return False
     small = image[::4, ::4, :3].astype(np.int32) >> (8 * (image.dtype.itemsize - 1))

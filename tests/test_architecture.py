@@ -29,7 +29,10 @@ MAY_IMPORT = {
     "view": BASE | SERVICES | {"capture", "client", "record", "thermal", "wire"},  # of capture: the calls of V4L2
     "web": BASE | SERVICES | {"client", "thermal", "wire"},
     "bench": BASE | SERVICES | STAGES | {"client", "config", "pipeline", "wire"},
-    "cli": BASE | SERVICES | STAGES | {"bench", "config", "detect", "pipeline", "record", "view", "web", "wire"},
+    "cli": BASE
+    | SERVICES
+    | STAGES
+    | {"arrays", "bench", "config", "detect", "pipeline", "record", "view", "web", "wire"},
     "arrays": BASE | {"align", "fuse", "pipeline", "thermal"},
     "__init__": BASE | {"arrays", "capture", "client", "fuse"},
     "__main__": {"cli"},

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from itertools import islice
 
-import numpy as np
-
+from rtfuse.arrays import has_colour
 from rtfuse.capture import is_live, open_source
 from rtfuse.capture.stills import is_stills
 from rtfuse.config import Camera, Config
@@ -15,10 +14,7 @@ from rtfuse.observe.trace import Trace
 from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Rig
-from rtfuse.types import Image
 
-_COLOUR_LEVELS, _COLOUR_SHARE = 24, 0.02
-"""A picture has colour if this share of its pixels has channels that differ by this many levels."""
 _GREY = ("GREY", "Y10", "Y12", "Y14", "Y16", "Y16-BE")
 """Pixel formats of V4L2 cameras without colour."""
 
@@ -113,10 +109,3 @@ def _has_colour(uri: str | None) -> bool | None:
     finally:
         source.close()
     return None if frame is None else has_colour(frame.image)
-
-
-def has_colour(image: Image) -> bool:
-    """Return True if an image (H, W, 3) uint8 has more colour than a coded grey one."""
-    small = image[::4, ::4].astype(np.int16)
-    chroma = small.max(axis=2) - small.min(axis=2)
-    return float((chroma > _COLOUR_LEVELS).mean()) > _COLOUR_SHARE

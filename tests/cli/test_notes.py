@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from scenes import write_video
 
-from rtfuse.cli.notes import has_colour, notes, open_rig_or_advise
+from rtfuse.arrays import has_colour
+from rtfuse.cli.notes import notes, open_rig_or_advise
 from rtfuse.config import load_config
 from rtfuse.errors import DeviceUnavailable, SourceNotFound
 
