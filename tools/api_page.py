@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, get_args, get_origin
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "api.md"
@@ -89,8 +89,19 @@ def _section(name: str, found: Any) -> Iterator[str]:
         yield from _code(_signature(name, found))
     yield f"{inspect.getdoc(found)}\n"
     if inspect.isclass(found) and not issubclass(found, BaseException):
+        filled = _type_arguments(found)
         for member, value in _members(found):
-            yield from _member(member, value)
+            for line in _member(member, value):
+                yield re.sub(r"\b[A-Z]\b", lambda variable: filled.get(variable[0], variable[0]), line)
+
+
+def _type_arguments(owner: type) -> dict[str, str]:
+    """Return what a class fills in for the one-letter type variables of its generic bases."""
+    filled = dict[str, str]()
+    for base in getattr(owner, "__orig_bases__", ()):
+        variables = getattr(get_origin(base), "__parameters__", ())
+        filled |= {v.__name__: a.__name__ for v, a in zip(variables, get_args(base), strict=True)}
+    return filled
 
 
 def _members(owner: type) -> Iterator[tuple[str, Any]]:

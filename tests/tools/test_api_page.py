@@ -27,7 +27,7 @@ def test_every_public_name_has_a_section_with_its_docstring(text):
         section = text.partition(f"\n## `rtfuse.{name}`\n")[2].partition("\n## ")[0]
         assert len(section.strip()) > 30, name
     assert "calibration: str | Path | Calibration | None = None" in text
-    assert "- `recv(timeout_s: float | None = None) -> Received | None`: Return the next frame" in text
+    assert "- `recv(timeout_s: float | None = None) -> Received | None`: Return the next message" in text
 
 
 def test_a_changed_docstring_makes_it_stale(text, monkeypatch):
