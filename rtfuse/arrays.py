@@ -37,8 +37,8 @@ def fuse(
 
     The result equals that of `rtfuse fuse ir.png rgb.png -o fused.png`, bit for bit.
 
-    - `ir`: (h, w) uint8, or uint16 counts, which the gain control maps to 8 bits. (h, w, 1) is the same. Of a colour
-      image (h, w, 3 or 4) only the brightness is used, with a warning.
+    - `ir`: (h, w) uint8, or uint16 counts, which the gain control maps to 8 bits. (h, w, 1) is the same. Of
+      (h, w, 3 or 4) only the brightness is used, with a warning if the image has colour.
     - `rgb`: (H, W, 3) uint8 in R, G, B order. OpenCV's images are B, G, R: reverse them with `image[..., ::-1]`. Alpha
       is dropped, a grey image gets three channels, and of 16 bits the upper eight are used.
     - `fuser`: a name of `open_fuser`. `auto` is `ufuser`, as for `rtfuse fuse`: one picture may take its time.

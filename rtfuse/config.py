@@ -15,7 +15,7 @@ from rtfuse.errors import ConfigError
 from rtfuse.fuse.settings import Fuse
 from rtfuse.publish.settings import Endpoint, Publish
 from rtfuse.record.settings import Raw, Record
-from rtfuse.settings import Count, NotNegative, Positive, Section, read_yaml, to_struct
+from rtfuse.settings import Count, NotNegative, Positive, Section, parse_yaml, read_yaml, to_struct
 from rtfuse.sync.settings import Sync
 from rtfuse.thermal.settings import Thermal
 from rtfuse.web.settings import Detector, Web
@@ -136,8 +136,10 @@ def dump_config(config: Config) -> str:
 
 
 def _parse(text: str, item: str) -> Any:
+    if " #" in text:  # a comment to YAML, part of a name here
+        return text
     try:
-        value = yaml.safe_load(text)
+        value = parse_yaml(text)
     except yaml.YAMLError as e:
         raise ConfigError(f"override {item!r}: the value is not valid YAML") from e
     # `synthetic:` is a source here, not the mapping that YAML sees in it.

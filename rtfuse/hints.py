@@ -79,9 +79,8 @@ def _requirements(extra: str | None) -> Iterator[str]:
                 yield from _requirements(other.strip())
             continue
         platforms = _PLATFORM.findall(marker)
-        if not platforms or sys.platform in platforms:
-            rest = _EXTRA.sub("", marker).strip()
-            yield f"{requirement.strip()}; {rest}" if rest else requirement.strip()
+        if not platforms or sys.platform in platforms:  # the rest of the marker was true when rtfuse was installed
+            yield requirement.strip()
 
 
 def _listed() -> list[str]:

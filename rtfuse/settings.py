@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
 
@@ -26,10 +27,34 @@ Quality = Annotated[int, msgspec.Meta(ge=1, le=100)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
+class _Loader(yaml.SafeLoader):
+    """Load YAML as `yaml.safe_load` does, but refuse a key that stands twice, of which YAML keeps the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set[Any]()
+        for key_node, _ in node.value:
+            key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
+            if key is not None and key != "<<" and key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key} stands twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse YAML into plain values.
+
+    Raises yaml.YAMLError, also for a key that stands twice and for nesting that is too deep.
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except RecursionError as e:
+        raise yaml.YAMLError("it is nested too deep") from e
+
+
 def read_yaml(file: str | Path) -> dict[str, Any]:
     """Read a YAML file of keys and values. Raises ConfigError naming the file and the fault."""
     try:
-        tree = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
+        tree = parse_yaml(Path(file).read_text(encoding="utf-8"))
     except OSError as e:
         raise ConfigError(f"config {file}: {e.strerror or e}") from e
     except (yaml.YAMLError, UnicodeDecodeError) as e:
@@ -44,12 +69,15 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
 def to_struct(tree: Mapping[str, Any], kind: type[S], where: str) -> S:
     """Turn plain values into the struct `kind`. Raises ConfigError naming `where`, the key's path and the fault."""
     _refuse_unknown(tree, kind, where, "")
+    refuse_infinite(tree, where, "")
     try:
         return msgspec.convert(tree, kind)
     except msgspec.ValidationError as e:
         fault, _, path = str(e).partition(" - at `$")
         path = path.strip(".`")
         fault = f"{fault[:1].lower()}{fault[1:]}{_choices(kind, path) if 'enum' in fault else ''}"
+        if fault.startswith("expected `array`"):
+            fault += f"; write a list as '{path or 'key'}=[one, two]'"
         raise ConfigError(f"{where}: {path or 'value'}: {fault}") from e
 
 
@@ -61,6 +89,15 @@ def _choices(kind: Any, path: str) -> str:
     words = [w for part in (kind, *get_args(kind)) for w in get_args(part) if isinstance(w, str)]
     numbers = " or a number" if float in get_args(kind) or Positive in get_args(kind) else ""
     return f"; want {', '.join(words)}{numbers}" if words else ""
+
+
+def refuse_infinite(tree: Mapping[Any, Any] | Sequence[Any], where: str, path: str) -> None:
+    """Raise ConfigError naming the path of a number that is infinite or not a number, in plain values."""
+    for key, value in tree.items() if isinstance(tree, Mapping) else enumerate(tree):
+        if isinstance(value, Mapping | list):
+            refuse_infinite(value, where, f"{path}{key}.")
+        elif isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{where}: {path}{key}: want a finite number, found {value}")
 
 
 def _refuse_unknown(tree: Mapping[str, Any], kind: type[msgspec.Struct], where: str, path: str) -> None:

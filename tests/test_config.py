@@ -12,6 +12,7 @@ from rtfuse.config import Config, dump_config, load_config
 from rtfuse.errors import ConfigError
 from rtfuse.publish.proxy import load_proxy_config
 from rtfuse.settings import read_yaml
+from rtfuse.wire.addresses import check_endpoint
 from trainer.recipe import load_recipe
 
 
@@ -120,3 +121,31 @@ def test_endpoints_have_settings_of_their_own_and_say_what_is_wrong(tmp_path):
         path.write_text(f"publish:\n  endpoints: [{{{wrong}}}]\n")
         with pytest.raises(ConfigError, match=r"publish\.endpoints"):
             load_config(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("sync: {tolerance_ms: 5}\nsync: {policy: strict}\n", "the key sync stands twice"),
+        ("fuse: {fuser: pyramid, fuser: student}\n", "the key fuser stands twice"),
+        ("sync: {tolerance_ms: .inf}\n", "sync.tolerance_ms: want a finite number"),
+        ("duration_s: .nan\n", "duration_s: want a finite number"),
+        ("[" * 5000, "nested too deep"),
+    ],
+)
+def test_yaml_that_says_something_twice_or_without_end_is_refused(tmp_path, text, message):
+    (tmp_path / "rig.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(tmp_path / "rig.yaml")
+
+
+def test_a_hash_in_an_override_is_part_of_the_value():
+    assert load_config(None, ["rig=cam #2"]).rig == "cam #2"
+    with pytest.raises(ConfigError, match=r"write a list as 'publish.planes=\[one, two\]'"):
+        load_config(None, ["publish.planes=fused,ir"])
+
+
+@pytest.mark.parametrize("port", [-1, 65536, 99999])
+def test_a_port_that_does_not_exist_is_refused(port):
+    with pytest.raises(ConfigError, match="does not exist"):
+        check_endpoint(f"tcp://127.0.0.1:{port}")

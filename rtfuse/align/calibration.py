@@ -15,7 +15,8 @@ import msgspec
 import numpy as np
 import yaml
 
-from rtfuse.errors import CalibrationError, OutputUnwritable
+from rtfuse.errors import CalibrationError, ConfigError, OutputUnwritable
+from rtfuse.settings import parse_yaml, refuse_infinite
 from rtfuse.types import Image
 
 Vector2 = tuple[float, float]
@@ -143,10 +144,15 @@ def vector3(v: Image) -> Vector3:
 def load_calibration(path: str | Path) -> Calibration:
     """Read and check a calibration file (YAML). Raises CalibrationError naming the file, the key and the fault."""
     try:
-        calibration = msgspec.yaml.decode(Path(path).read_bytes(), type=Calibration)
+        tree = parse_yaml(Path(path).read_text(encoding="utf-8"))
+        if not isinstance(tree, dict):
+            found = "nothing" if tree is None else f"a {type(tree).__name__}"
+            raise CalibrationError(f"calibration file {path}: want keys and values as `calib` writes, found {found}")
+        refuse_infinite(tree, str(path), "")
+        calibration = msgspec.convert(tree, Calibration)
     except OSError as e:
         raise CalibrationError(f"calibration file {path}: {e.strerror or e}") from e
-    except (msgspec.ValidationError, msgspec.DecodeError) as e:
+    except (msgspec.ValidationError, yaml.YAMLError, UnicodeDecodeError, ConfigError) as e:
         raise CalibrationError(f"calibration file {path}: {' '.join(str(e).split())}") from e
     fault = fault_of(calibration)
     if fault:

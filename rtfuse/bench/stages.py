@@ -150,7 +150,8 @@ def _fitting(first: list[Frame], size_wh: tuple[int, int]) -> Calibration | None
 
 def _start_receiver(endpoint: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "rtfuse.bench.stages", endpoint]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    # In a session of its own: Ctrl-C at the terminal is for the benchmark, whose end closes the stream.
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     assert process.stdout is not None
     process.stdout.readline()  # it has connected
     return process

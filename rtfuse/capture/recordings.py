@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import Counter
@@ -15,17 +16,27 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 
 from rtfuse.errors import RtfuseError, SourceNotFound, SourceUnreadable, redact
+from rtfuse.observe.logs import event
 from rtfuse.types import LABELS, Clock, Frame, Image, SourceInfo, Stamp, Stream
 
 _NS = 1_000_000_000
+_log = logging.getLogger("rtfuse.capture")
 
 
 class Decoder:
-    """Decode a container's first video stream; its first frame is decoded at once, to know size and depth."""
+    """Decode a container's video: of several streams the one titled with the wanted stream's label, or the first one.
+
+    Recordings of `rtfuse record` hold both streams. The first frame is decoded at once, to know size and depth.
+    """
 
     def __init__(self, container: InputContainer, stream: Stream, *, live: bool) -> None:
         self.container, self.stream = container, stream
-        self.video = container.streams.video[0]
+        videos = container.streams.video
+        titled = [video for video in videos if video.metadata.get("title") == LABELS[stream]]
+        self.video = (titled or videos)[0]
+        if len(videos) > 1 and not titled:
+            text = f"{LABELS[stream]} source has {len(videos)} video streams, the first one is taken"
+            event(_log, logging.WARNING, "streams", text, stream=stream)
         # Decoding several frames at once is fastest, but delays each until the next ones have come.
         self.video.thread_type = "SLICE" if live else "AUTO"
         self.losses: Counter[str] = Counter()

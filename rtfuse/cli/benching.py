@@ -123,3 +123,5 @@ def build_engine(console: Console, engine: str, weights: str | None, rgb_size: s
     fuser = open_fuser("ufuser", weights=weights, engine=_engine(engine))
     fuser.prepare((ih, iw), (h, w))
     console.print(f"{fuser}: ready for {w}x{h} after {time.monotonic() - start:.1f} s", soft_wrap=True)
+    if str(fuser).endswith("on the processor)"):
+        console.print("nothing is kept: on a processor each run compiles the network, in a second or less")

@@ -18,7 +18,7 @@ from rtfuse.cli.notes import notes, open_rig_or_advise
 from rtfuse.cli.signals import Signals
 from rtfuse.cli.status import CAUSES, one_line, slow_fuser, sources_line, watching
 from rtfuse.config import Config, Detector, Web
-from rtfuse.errors import ConfigError, Interrupted
+from rtfuse.errors import ConfigError, Interrupted, OutputExists
 from rtfuse.hints import install_hint
 from rtfuse.observe.stats import Snapshot, Stats
 from rtfuse.observe.trace import Trace
@@ -208,6 +208,8 @@ def fuse_recordings(
     force: bool = False,
 ) -> Snapshot:
     """`rtfuse fuse`: every pair once, in order, into `output`; a failed or interrupted run leaves no output."""
+    for path in (output, picture):
+        _refuse_input(path, settings)
     with ExitStack() as stack:
         rig = stack.enter_context(open_rig(settings))
         console.print(sources_line(rig), soft_wrap=True, markup=False, highlight=False)
@@ -227,6 +229,13 @@ def fuse_recordings(
         if signals.fired:
             raise Interrupted(f"interrupted after {result.frames} frames; {output} was not written")
     return result
+
+
+def _refuse_input(output: Path | None, settings: Config) -> None:
+    """Raise OutputExists for an output that is one of the inputs: it would replace it, with --force."""
+    for uri in (settings.ir.uri, settings.rgb.uri):
+        if output is not None and uri and output.exists() and Path(uri).exists() and output.samefile(uri):
+            raise OutputExists(f"output {output} is the input {uri}; choose another name with -o")
 
 
 def _finish(writer: Writer, failure: type[BaseException] | None, *_: object) -> None:

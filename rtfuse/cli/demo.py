@@ -157,7 +157,9 @@ class _Screen:
     def _drawn(self, s: Snapshot) -> Group:
         from rtfuse.cli.status import drops_line
 
-        fuser = f" by {self._found[0].fuser}" if self._found else ""
+        fuser = ""
+        if self._found:
+            fuser = f" by {self._found[0].fuser}" if self._found[0].fuser != "none" else ", one camera alone"
         grid = self._addresses()
         grid.add_row("", "")
         grid.add_row("fused", f"{s.recent_hz:.1f} frames/s{fuser}, {s.frames} so far")

@@ -112,7 +112,8 @@ def run(
     window = _window(settings.rig) if show else None
     idle = window.idle if window is not None else None
     result = interruptible(lambda signals: run_live(settings, signals, out, replay, window=window), idle)
-    close(result, {"recorded": settings.record.path} if settings.record.path else {})
+    paths = {"recorded": settings.record.path, "streams": settings.raw.path}
+    close(result, {name: path for name, path in paths.items() if path})
 
 
 def _window(rig: str) -> FusedWindow:

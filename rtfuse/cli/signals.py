@@ -1,4 +1,4 @@
-"""Turn Ctrl-C and SIGTERM into an event, for commands that run until they are ended."""
+"""Turn Ctrl-C, SIGTERM and a closed terminal (SIGHUP) into an event, for commands that run until they are ended."""
 
 from __future__ import annotations
 
@@ -19,11 +19,18 @@ _WAIT_S = 0.05
 _WINDOW_S = 0.016
 
 
-class Signals:
-    """Note Ctrl-C and SIGTERM.
+def _ending() -> Iterator[int]:
+    """Yield the signals that end a command; without SIGHUP where `nohup` wants it ignored."""
+    yield from (signal.SIGINT, signal.SIGTERM)
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        yield signal.SIGHUP
 
-    stop: set by either, and by the program when it wants to end.
-    fired: True once either has come.
+
+class Signals:
+    """Note the signals that end a command.
+
+    stop: set by each of them, and by the program when it wants to end.
+    fired: True once one of them has come.
     """
 
     def __init__(self) -> None:
@@ -36,8 +43,8 @@ class Signals:
 
     @contextmanager
     def caught(self) -> Iterator[Signals]:
-        """Catch both signals while the block runs."""
-        before = {number: signal.signal(number, self) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Catch the signals while the block runs."""
+        before = {number: signal.signal(number, self) for number in list(_ending())}
         try:
             yield self
         finally:

@@ -72,7 +72,8 @@ def slow_fuser(fuser: str) -> str:
         return f"{what} is too slow for these pictures: --fuser student is some 30 times as fast, auto chooses"
     if what.startswith("student"):
         return (
-            f"{what} is the fastest network and engine here: smaller pictures, fewer a second, or --fuser pyramid help"
+            f"{what} is too slow for these pictures, and it is the fastest network and engine here: take smaller "
+            "ones, fewer a second, or --fuser pyramid"
         )
     return f"{what} is too slow for these pictures on this machine: take smaller ones, or fewer a second"
 

@@ -58,10 +58,12 @@ class AutoFuser:
 
     def __str__(self) -> str:
         ms = [cost / 1e6 for cost in self._costs]
-        there = f"{self._period_ns / 1e6:.0f} ms are there"
+        there = f"the cameras allow {self._period_ns / 1e6:.0f} ms"
         if self._now is self._large:
             return f"{self._now}: {ms[1]:.1f} ms a frame, {there}"
-        why = "ufuser failed" if self._failed else "ufuser is too slow here"
+        why = "ufuser failed" if self._failed else "ufuser would be too slow here"
+        if self._now.name == "pyramid":
+            why = "no network runs here, the log says why"
         if self._large is not None:
             why = f"ufuser takes {ms[1]:.0f}"
         return f"{self._now}: {ms[0]:.1f} ms a frame, {there}; {why}" if ms[0] else str(self._now)

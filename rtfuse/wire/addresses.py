@@ -10,10 +10,10 @@ _LOOPBACK = re.compile(r"tcp://(127(\.\d+){3}|localhost|\[::1\]|lo):", re.IGNORE
 
 
 def check_endpoint(endpoint: str) -> None:
-    """Raise ConfigError for a TCP port above 65535: ZeroMQ would silently use another."""
-    port = re.fullmatch(r"tcp://.*:(\d+)", endpoint)
-    if port and int(port[1]) > 65_535:
-        raise ConfigError(f"endpoint {endpoint}: port {port[1]} does not exist; choose 65535 or lower")
+    """Raise ConfigError for a TCP port below 0 or above 65535: ZeroMQ would silently use another."""
+    port = re.fullmatch(r"tcp://.*:([+-]?\d+)", endpoint)
+    if port and not 0 <= int(port[1]) <= 65_535:
+        raise ConfigError(f"endpoint {endpoint}: port {port[1]} does not exist; choose 1 to 65535")
 
 
 def check_reach(endpoint: str, what: str, *, encrypted: bool, allow_remote: bool) -> None:

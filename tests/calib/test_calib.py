@@ -364,13 +364,13 @@ def test_the_report_says_what_the_verdict_rests_on(tmp_path, stereo):
 @pytest.mark.parametrize(
     ("query", "offset_ms"),
     [
-        ("stamp_ms=12&seed=2", -12.0),
-        ("stamp_ms=-33&motion=2&ir_fps=9&size=320x240", 33.0),
-        ("stamp_ms=7&warp=1&ir_size=160x120&size=320x240&jitter_ms=4&motion=2", -7.0),
+        ("duration_s=8&stamp_ms=12&seed=2", -12.0),
+        ("duration_s=8&stamp_ms=-33&motion=2&ir_fps=9&size=320x240", 33.0),
+        ("duration_s=12&stamp_ms=7&warp=1&ir_size=160x120&size=320x240&jitter_ms=4&motion=2", -7.0),
     ],
 )
 def test_the_time_offset_is_found_within_two_milliseconds(query, offset_ms):
-    uri = f"synthetic:?duration_s=8&{query}"
+    uri = f"synthetic:?{query}"
     found = time_offset(open_source(uri, "ir"), open_source(uri, "rgb"))
     assert found.ms == pytest.approx(offset_ms, abs=2.0)
     assert found.std_ms < 2.0

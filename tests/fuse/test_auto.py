@@ -133,7 +133,7 @@ def test_the_real_ones_say_what_was_measured():
     fuser.aim(0.01)  # a frame every 100 s: any machine holds that
     fuser.prepare((48, 64), (48, 64))
     assert fuser.name == "ufuser"
-    assert "ms a frame, 100000 ms are there" in str(fuser)
+    assert "ms a frame, the cameras allow 100000 ms" in str(fuser)
     fuser = open_fuser("auto", engine="eager")
     fuser.aim(1e6)
     fuser.prepare((48, 64), (48, 64))

@@ -36,6 +36,29 @@ def test_side_by_side_and_picture(rtfuse, tmp_path):
     assert cv2.imread(str(tmp_path / "p.png")).shape == (48, 192, 3)
 
 
+def test_an_input_is_never_replaced(rtfuse, tmp_path):
+    ir, rgb = write_video(tmp_path / "ir.mp4", 12, gray=True), write_video(tmp_path / "rgb.mp4", 12)
+    before = rgb.read_bytes()
+    (tmp_path / "link.mp4").symlink_to(rgb)
+    for output in (rgb, tmp_path / "link.mp4"):
+        done = rtfuse("fuse", ir, rgb, "-o", output, "--force")
+        assert done.returncode != 0
+        assert "is the input" in done.stderr
+    assert rgb.read_bytes() == before
+
+
+def test_a_recording_of_both_streams_gives_each_its_own(rtfuse, tmp_path):
+    street = "synthetic:?live=1&size=96x64&ir_size=64x48"
+    flight = tmp_path / "flight.mkv"
+    done = rtfuse("record", "--ir", street, "--rgb", street, "-o", flight, "--duration", "2")
+    assert done.returncode == 0, done.stderr
+    done = rtfuse("fuse", flight, flight, "-o", tmp_path / "o.mp4")
+    assert done.returncode == 0, done.stderr
+    assert "64x48" in done.stdout
+    assert Recording(str(tmp_path / "o.mp4"), "rgb").info.size_wh == (96, 64)
+    assert Recording(str(flight), "ir").info.size_wh == (64, 48)
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tiff"])
 def test_single_images_with_sixteen_bit_thermal(rtfuse, tmp_path, suffix):
     counts = np.full((48, 64), 8000, np.uint16)

@@ -64,7 +64,7 @@ def test_it_prints_at_most_five_lines_and_then_what_it_does(rtfuse):
     assert "5 in" in done.stdout
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_end_it_within_two_seconds_with_whole_files(start, tmp_path, endpoint, number):
     movie = tmp_path / "o.mp4"
     process = start("run", "--ir", SCENE, "--rgb", SCENE, "--publish", endpoint, "--record", movie)
