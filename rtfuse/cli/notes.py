@@ -50,7 +50,8 @@ def _unused(config: Config) -> Iterator[str]:
     if config.web.detections_keys and not config.web.detections:
         yield "web.detections_keys (--boxes-keys) has no effect without a detector: add --boxes"
     sources = [camera.uri for camera in (config.ir, config.rgb) if camera.uri]
-    if config.playback.loop and sources and all(is_live(uri) for uri in sources):
+    ending = [uri for uri in sources if uri.startswith("synthetic:") and "duration_s" in uri]
+    if config.playback.loop and sources and all(is_live(uri) or uri in ending for uri in sources):
         yield "playback.loop (--loop) has no effect: it is for recordings"
 
 

@@ -59,7 +59,7 @@ def test_settings_that_a_source_ignores_are_said(grey, colour, tmp_path):
     ir, rgb = write_video(tmp_path / "a.mp4", 5, gray=True), write_video(tmp_path / "b.mp4", 5)
     (line,) = said(ir, rgb, "rgb.fps=9")
     assert "rgb.fps has no effect on a file" in line
-    (line,) = said(STREET, STREET, "playback.loop=true")
+    (line,) = said(f"{STREET}&duration_s=3", f"{STREET}&duration_s=3", "playback.loop=true")
     assert "--loop" in line
     assert len(said(STREET, STREET, "web.detections_keys=x", "publish.endpoint=null", "publish.keys=x")) == 2
 
