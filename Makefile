@@ -29,7 +29,7 @@ demo: $(VENV)/.demo
 
 # Two processes share the files: much of the time is waiting, for a frame, a start, a reconnection.
 test: $(VENV)/.test
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder -m 'not packaging and not container'
+	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25 -m 'not packaging and not container'
 
 test-packaging: $(VENV)/.test
 	$(BIN)/pytest -m packaging tests/test_packaging.py

@@ -242,6 +242,10 @@ def test_a_view_whose_planes_are_on_their_way_is_neither_shown_nor_saved_black(c
     page = Page(chromium, shared.url + "/?again").sees()
     page.click("[data-mix='1']")
     page.until("document.querySelector('[data-mix=\"1\"]').getAttribute('aria-pressed') == 'true'")
+    for _ in range(300):
+        if between(page.picture(), snapshot(shared.url, "view=fused")) < 8:
+            break
+        time.sleep(0.1)
     page.js("""
         window.darkest = 255;
         const canvas = document.getElementById("picture"), small = document.createElement("canvas");

@@ -64,6 +64,16 @@ def test_it_prints_at_most_five_lines_and_then_what_it_does(rtfuse):
     assert "5 in" in done.stdout
 
 
+@pytest.fixture
+def default_signals():
+    """What the tests start does not inherit that signals are ignored, as `nohup` makes it."""
+    before = {n: signal.signal(n, signal.SIG_DFL) for n in (signal.SIGHUP, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signals_end_it_within_two_seconds_with_whole_files(start, tmp_path, endpoint, number):
     movie = tmp_path / "o.mp4"

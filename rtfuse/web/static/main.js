@@ -9,7 +9,7 @@ import { Plots } from "./plots.js";
 const by = (id) => document.getElementById(id);
 const NAMES = ["RGB", "fused", "thermal"];
 const STALE_MS = 1500;
-const ON_ITS_WAY_MS = 2000;
+const ON_ITS_WAY_MS = 10000; // as slow as a link may be
 
 const chosen = {
   mix: 1, split: false, boxes: true, spots: true, light: false, palette: "white-hot", quality: "medium",
@@ -68,7 +68,8 @@ const number = (n, digits = 1) => (n == null ? "–" : n.toFixed(digits));
 
 // A view that was just chosen may need planes that the newest frame was made without: they come with the next ones,
 // unless their stream is missing.
-const missing = () => mixes().flatMap(planesAt).filter((name) => !images[name]);
+const GONE = { rgb: ["ir"], ir: ["rgb"] };
+const missing = () => mixes().flatMap(planesAt).filter((name) => !images[name] && !GONE[header?.mode]?.includes(name));
 const onItsWay = () => missing().length > 0 && performance.now() - asked < ON_ITS_WAY_MS;
 
 function draw() {
