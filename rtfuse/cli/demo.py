@@ -61,7 +61,7 @@ def demo(
     assert isinstance(lines.file, io.StringIO)
     for line in lines.file.getvalue().splitlines():
         if line.startswith(("note:", "warning:")):
-            out.print(line, style="yellow", soft_wrap=True, markup=False)
+            out.print(line, style="yellow", soft_wrap=not out.is_terminal, markup=False)
     close(result, {})
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console, RenderableType
+from rich.constrain import Constrain
 from rich.live import Live
 from rich.logging import RichHandler
 
@@ -70,10 +71,14 @@ def _follow(
 
 def _draw_in_place(console: Console, draw: Callable[[], RenderableType], over: threading.Event) -> None:
     """Draw until the end, or until another program has the foreground."""
-    with _log_above(console), Live(draw(), console=console, auto_refresh=False, vertical_overflow="crop") as live:
+
+    def drawn() -> RenderableType:
+        return Constrain(draw(), console.width - len("^C") - 1)  # which the terminal writes behind the last line
+
+    with _log_above(console), Live(drawn(), console=console, auto_refresh=False, vertical_overflow="crop") as live:
         while not over.wait(_REFRESH_S) and drawable(console):
-            live.update(draw(), refresh=True)
-        live.update(draw())
+            live.update(drawn(), refresh=True)
+        live.update(drawn())
 
 
 @contextmanager
