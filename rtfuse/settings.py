@@ -45,10 +45,13 @@ def parse_yaml(text: str) -> Any:
 
     Raises yaml.YAMLError, also for a key that stands twice and for nesting that is too deep.
     """
+    loader = _Loader(text)
     try:
-        return yaml.load(text, _Loader)
+        return loader.get_single_data()
     except RecursionError as e:
         raise yaml.YAMLError("it is nested too deep") from e
+    finally:
+        loader.dispose()
 
 
 def read_yaml(file: str | Path) -> dict[str, Any]:

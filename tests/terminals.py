@@ -6,8 +6,8 @@ import fcntl
 import os
 import pty
 import select
-import signal
 import struct
+import subprocess
 import sys
 import termios
 import time
@@ -22,12 +22,16 @@ class Terminal:
 
     def __init__(self, *command, columns=80, **env):
         self.seen = ""
-        self.pid, self._fd = pty.fork()
-        if self.pid == 0:
-            kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
-            fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-            kept |= {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT)} | env
-            os.execvpe(command[0], [str(c) for c in command], kept)
+        self._fd, its = pty.openpty()
+        fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        kept = {k: v for k, v in os.environ.items() if k not in ("COLUMNS", "LINES", "NO_COLOR")}
+        kept |= {"TERM": "xterm-256color", "PYTHONPATH": str(ROOT)} | env
+        # Not pty.fork: a copy of this process may die of the libraries that tests have loaded, before it runs anything.
+        self._process = subprocess.Popen(
+            ["setsid", "--ctty", *map(str, command)], stdin=its, stdout=its, stderr=its, env=kept
+        )
+        self.pid = self._process.pid
+        os.close(its)
 
     def read(self, timeout_s=0.1):
         """Read for a while; returns False at the end of the output."""
@@ -56,13 +60,10 @@ class Terminal:
         end = time.monotonic() + timeout_s
         while self.read():
             assert time.monotonic() < end, self.seen
-        _, status = os.waitpid(self.pid, 0)
-        self.pid = None
-        return os.waitstatus_to_exitcode(status)
+        return self._process.wait(timeout_s)
 
     def close(self):
         """Kill the process that still runs."""
-        if self.pid is not None:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
+        self._process.kill()
+        self._process.wait()
         os.close(self._fd)

@@ -74,7 +74,7 @@ def test_what_is_asked_for_in_vain_is_said(start, tmp_path):
     run = start(*live, "--keys", str(tmp_path), "--boxes", "tcp://127.0.0.1:5999")
     assert run.end() == 0
     assert "nothing is published" in run.output
-    assert "open it with --web" in run.output
+    assert "add --web" in run.output
 
 
 DOCS = (Path(__file__).parents[2] / "docs" / "web.md").read_text(encoding="utf-8")
