@@ -78,7 +78,7 @@ class KeysUnusable(RtfuseError, PermissionError):
 
 
 class NoDisplay(RtfuseError, RuntimeError):
-    """A window was asked for where there is no display."""
+    """Raised for a window on a machine without a display."""
 
 
 class WireError(RtfuseError, ValueError):

@@ -116,7 +116,7 @@ def _installed(requirement: str) -> bool:
 
 
 def _torch_index(arguments: tuple[str, ...]) -> list[str]:
-    """Return the option that makes pip take the CPU build of torch, gigabytes smaller, where there is no NVIDIA GPU."""
+    """Return the option that makes pip take the CPU build of torch, gigabytes smaller, without an NVIDIA GPU."""
     torch = any(_name(argument) == "torch" for argument in arguments)
     cpu = sys.platform == "linux" and platform.machine() == "x86_64" and not Path("/proc/driver/nvidia").exists()
     return ["--extra-index-url", _CPU_TORCH] if torch and cpu else []

@@ -123,7 +123,7 @@ class Moment:
     """Frames of one moment: a `Pair`, or the frame of one stream while the other is missing.
 
     `reused` is True if the IR frame was in an earlier moment. `skew_ns` is the capture time of IR minus that of RGB,
-    after the cameras' constant offsets; None without both. Raises ValueError if there is no frame.
+    after the cameras' constant offsets; None without both. Raises ValueError without a frame.
     """
 
     ir: Frame | None = None

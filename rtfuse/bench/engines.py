@@ -130,7 +130,7 @@ def open_program(name: str, weights: str | None) -> ProgramEngine:
     """Return an engine, given as `bench_engines` says, on raw bytes. Raises ConfigError, EngineUnavailable."""
     engine, _, precision = name.removeprefix(_STUDENT).partition(":")
     if engine not in ("auto", "openvino", *PROGRAM_ENGINES):
-        raise ConfigError(f"no engine is called {engine!r}: there are auto, tensorrt, cuda, openvino, eager")
+        raise ConfigError(f"no engine is called {engine!r}: want one of auto, tensorrt, cuda, openvino, eager")
     if precision not in ("", "float32", "float16", "bfloat16"):
         raise ConfigError(f"engine {name!r}: want name:precision with float32, float16 or bfloat16")
     network = "student" if name.startswith(_STUDENT) else "ufuser"

@@ -278,7 +278,7 @@ def _reason(path: str, e: OSError | ValueError) -> str:
     if not isinstance(e, OSError):
         return str(e)
     if e.errno in (errno.ENOENT, errno.ENODEV, errno.ENXIO):
-        return f"there is no such device; {_cameras()}"
+        return f"the device does not exist; {_cameras()}"
     if e.errno == errno.ENOTTY:
         return f"it is not a video capture device; {_cameras()}"
     if e.errno == errno.EBUSY:

@@ -83,7 +83,7 @@ def _engine(name: str) -> Engine:
     for known in get_args(Engine):
         if name == known:
             return known
-    raise ConfigError(f"no engine is called {name!r}: there are {', '.join(get_args(Engine))}")
+    raise ConfigError(f"no engine is called {name!r}: want one of {', '.join(get_args(Engine))}")
 
 
 def list_engines(console: Console) -> None:

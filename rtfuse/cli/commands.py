@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import rtfuse
 from rtfuse.align.drift import DriftMonitor
 from rtfuse.cli.notes import notes, open_rig_or_advise
+from rtfuse.cli.screen import beside
 from rtfuse.cli.signals import Signals
 from rtfuse.cli.status import CAUSES, one_line, slow_fuser, sources_line, watching
 from rtfuse.config import Config, Detector, Web
@@ -257,18 +258,13 @@ def _progress(console: Console, snapshot: Callable[[], Snapshot], total: int | N
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task, over = progress.add_task("", total=total, rate=""), threading.Event()
+        task = progress.add_task("", total=total, rate="")
 
-        def follow() -> None:
+        def follow(over: threading.Event) -> None:
             while not over.wait(0.2):
                 now = snapshot()
                 progress.update(task, completed=now.frames, rate=f"{now.recent_hz:.0f} frames/s")
 
-        thread = threading.Thread(target=follow, name="rtfuse-progress", daemon=True)
-        thread.start()
-        try:
+        with beside("rtfuse-progress", follow):
             yield
-        finally:
-            over.set()
-            thread.join(1.0)
-            progress.update(task, completed=snapshot().frames)
+        progress.update(task, completed=snapshot().frames)

@@ -102,23 +102,17 @@ class _Screen:
     @contextmanager
     def shown(self, _: Console, snapshot: Callable[[], Snapshot]) -> Iterator[None]:
         """Detect and show the state while the block runs; raises the detector's error afterwards."""
-        from rtfuse.cli.screen import drawable, status
+        from rtfuse.cli.screen import beside, drawable, status
         from rtfuse.cli.status import one_line
 
-        over = threading.Event()
-        thread = threading.Thread(target=self._detect, args=(over,), name="rtfuse-demo-detector", daemon=True)
-        thread.start()
         self._starting.clear()
         if not drawable(out):
             out.print(self._addresses())
         if self._open and not webbrowser.open(self._page):
             out.print(f"no browser was found: open {self._page}", style="yellow", highlight=False)
-        try:
-            with status(out, lambda: self._drawn(snapshot()), lambda: f"{one_line(snapshot())} {self._boxes()}"):
-                yield
-        finally:
-            over.set()
-            thread.join(1.0)
+        drawn = status(out, lambda: self._drawn(snapshot()), lambda: f"{one_line(snapshot())} {self._boxes()}")
+        with beside("rtfuse-demo-detector", self._detect), drawn:
+            yield
         if self._error is not None:
             raise self._error
 

@@ -77,7 +77,7 @@ def _of_environment(e: BaseException) -> str | None:
     if isinstance(e, UnicodeError):
         return f"text cannot be read or written ({said}): want UTF-8; LC_ALL=C.UTF-8 sets it for this terminal"
     if isinstance(e, RuntimeError) and "home directory" in said:
-        return "there is no home folder: set HOME"
+        return "the home folder is unknown: set HOME"
     return None
 
 

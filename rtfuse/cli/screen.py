@@ -41,9 +41,15 @@ def status(
 
     Ctrl-Z, `bg` and `fg` change between them.
     """
+    with beside("rtfuse-status", lambda over: _follow(console, draw, line, every_s, over)):
+        yield
+
+
+@contextmanager
+def beside(name: str, job: Callable[[threading.Event], None]) -> Iterator[None]:
+    """Run a job in a thread while the block runs; the event tells it to end."""
     over = threading.Event()
-    thread = threading.Thread(target=_follow, args=(console, draw, line, every_s, over), name="rtfuse-status")
-    thread.daemon = True
+    thread = threading.Thread(target=job, args=(over,), name=name, daemon=True)
     thread.start()
     try:
         yield

@@ -47,7 +47,7 @@ def open_fuser(
     if name not in _REGISTRY:
         near = difflib.get_close_matches(name, FUSERS, 1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise UnknownFuser(f"no fuser is called {name!r}: there are {', '.join(FUSERS)}{hint}")
+        raise UnknownFuser(f"no fuser is called {name!r}: want one of {', '.join(FUSERS)}{hint}")
     module, _, function = _REGISTRY[name][1].partition(":")
     opener = cast(Opener, getattr(import_module(f"rtfuse.fuse.{module}"), function))
     return opener(Options(name, weights, engine, precision, plan))

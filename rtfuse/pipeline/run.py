@@ -61,7 +61,7 @@ class Pipeline:
     ) -> None:
         self.rig, self.sinks, self.stop = rig, dict(sinks or {}), stop or threading.Event()
         if age_at is not None and age_at not in self.sinks:
-            raise ValueError(f"age_at: there is no sink {age_at!r}; there are {', '.join(self.sinks) or 'none'}")
+            raise ValueError(f"age_at: no sink is called {age_at!r}; want one of {', '.join(self.sinks) or 'none'}")
         self.stats = Stats(rig.clock)
         self._age_at, self._taps, self._cost_ns = age_at, taps, 0.0
         self._inbox = _inbox(rig)

@@ -27,7 +27,7 @@ def palette(name: str) -> Image:
         at, wanted = np.linspace(0, 255, len(_IRON)), np.array(_IRON, np.float64)
         return np.column_stack([np.interp(grey, at, wanted[:, c]) for c in range(3)]).round().astype(np.uint8)
     if name not in _OF_OPENCV:
-        raise ConfigError(f"no palette is called {name!r}: there are {', '.join(PALETTES)}")
+        raise ConfigError(f"no palette is called {name!r}: want one of {', '.join(PALETTES)}")
     return cv2.applyColorMap(grey[:, None], _OF_OPENCV[name])[:, 0, ::-1].copy()
 
 

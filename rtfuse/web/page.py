@@ -145,7 +145,7 @@ class Page:
 
     def _file(self, name: str, *, said: str = "", status: int = 200) -> web.Response:
         if name not in self._files:
-            raise web.HTTPNotFound(text="there is nothing here\n")
+            raise web.HTTPNotFound(text="this page does not exist\n")
         body = self._files[name].replace(b"<!--said-->", said.encode())
         kind = _KINDS[Path(name).suffix]
         return web.Response(body=body, status=status, content_type=kind, charset="utf-8")
@@ -215,7 +215,7 @@ class Page:
         shot = self.live.shot
         made = await self.live.encoder.plane(shot, plane, quality, colours) if shot is not None else None
         if made is None:
-            raise web.HTTPServiceUnavailable(text="there is no such picture now\n")
+            raise web.HTTPServiceUnavailable(text="this picture is not available now\n")
         return web.Response(body=made.data, content_type="image/jpeg")
 
     async def _state(self, _: web.Request) -> web.Response:

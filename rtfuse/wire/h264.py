@@ -95,7 +95,7 @@ class H264Decoder:
         self._next: tuple[str, int] | None = None
 
     def __call__(self, header: Header, payload: memoryview) -> Image | None:
-        """Return the picture, read-only, (H, W, 3) uint8 RGB or (H, W) uint8; None while there is no key frame yet.
+        """Return the picture, read-only, (H, W, 3) uint8 RGB or (H, W) uint8; None before the first key frame.
 
         Raises WireError for another payload; decoding then begins again with a key frame.
         """

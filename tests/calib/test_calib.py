@@ -52,7 +52,7 @@ def seen(pixels, size, rng, noise):
 
 
 def views(count, *, noise=0.08, tilt=30, spread=0.4, seed=0, ir=IR, rgb=RGB):
-    """What both cameras see of a board at rest, (thermal, RGB) by name."""
+    """Return pairs of sightings (thermal, RGB) of a board at rest, by name."""
     rng, found = np.random.default_rng(seed), {}
     while len(found) < count:
         turn = np.radians(rng.uniform(-tilt, tilt, 3)) * [1, 1, 0.3]

@@ -332,7 +332,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="V4L2 is Linux only")
 
 @linux
 def test_an_absent_camera_is_an_error_that_lists_the_cameras() -> None:
-    with pytest.raises(DeviceUnavailable, match=rf"thermal camera /dev/video987: there is no such device; {LISTED}"):
+    with pytest.raises(DeviceUnavailable, match=rf"thermal camera /dev/video987: the device does not exist; {LISTED}"):
         V4l2Source("/dev/video987", "ir")
 
 
@@ -521,7 +521,7 @@ def test_the_wrong_wishes_are_refused_with_what_is_offered() -> None:
         V4l2Source(CAMERAS[0], "rgb", options=CameraOptions((17, 11)))
     with pytest.raises(DeviceUnavailable, match="H264 cannot be decoded"):
         V4l2Source(CAMERAS[0], "rgb", options=CameraOptions(pixel_format="H264"))
-    with pytest.raises(DeviceUnavailable, match=f"no such device; cameras: .*{CAMERAS[0]}"):
+    with pytest.raises(DeviceUnavailable, match=f"the device does not exist; cameras: .*{CAMERAS[0]}"):
         V4l2Source("/dev/video987", "rgb")
 
 

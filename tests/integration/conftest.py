@@ -10,6 +10,7 @@ import sys
 import threading
 
 import pytest
+from terminals import Terminal
 
 ENV = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
 
@@ -110,3 +111,17 @@ def rtfuse():
         return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, env=ENV | sdl, **kwargs)
 
     return run
+
+
+@pytest.fixture
+def terminal():
+    """Start a command in a terminal of 80 columns; it is killed at the end if it still runs."""
+    opened = []
+
+    def start(*command, **env):
+        opened.append(Terminal(*command, **env))
+        return opened[-1]
+
+    yield start
+    for one in opened:
+        one.close()

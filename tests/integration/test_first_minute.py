@@ -12,25 +12,12 @@ import time
 import urllib.request
 
 import pytest
-from terminals import ROOT, RTFUSE, Terminal
+from terminals import ROOT, RTFUSE
 
 import rtfuse as library
 from rtfuse.cli.demo import _settings
 
 COMMANDS = ("", "demo", "run", "fuse", "record", "view", "detect", "probe", "proxy", "bench", "config show", "keys new")
-
-
-@pytest.fixture
-def terminal():
-    opened = []
-
-    def start(*command, **env):
-        opened.append(Terminal(*command, **env))
-        return opened[-1]
-
-    yield start
-    for one in opened:
-        one.close()
 
 
 def plain(text):

@@ -16,7 +16,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import numpy as np
 import pytest
 from scenes import video_times, write_video
-from terminals import RTFUSE, Terminal
+from terminals import RTFUSE
 
 import rtfuse
 from rtfuse.capture.recordings import Recording
@@ -155,20 +155,6 @@ def test_a_lost_stream_ends_it_with_a_named_error_if_the_policy_is_stop(rtfuse, 
     assert "thermal stream http://***@127.0.0.1" in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert "secret" not in done.stdout + done.stderr
-
-
-@pytest.fixture
-def terminal():
-    """Start a command in a terminal of 80 columns; it is killed at the end if it still runs."""
-    opened = []
-
-    def start(*command, **env):
-        opened.append(Terminal(*command, **env))
-        return opened[-1]
-
-    yield start
-    for one in opened:
-        one.close()
 
 
 def test_a_terminal_gets_a_status_in_place(terminal):

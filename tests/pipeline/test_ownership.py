@@ -138,5 +138,5 @@ def test_age_is_measured_at_the_sink_that_is_named():
         with rig() as opened:
             ages[name] = Pipeline(opened, sinks, age_at=name).run().age_ms[0]
     assert ages["second"] > ages["first"] + 40
-    with rig() as opened, pytest.raises(ValueError, match="no sink 'third'; there are first, second"):
+    with rig() as opened, pytest.raises(ValueError, match="no sink is called 'third'; want one of first, second"):
         Pipeline(opened, sinks, age_at="third")
