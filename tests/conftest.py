@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,21 @@ def pytest_collection_modifyitems(items):
         given_s = limit.args[0] if limit else 300 if item.get_closest_marker("slow") else 0
         longest[item.path] = max(given_s, longest.get(item.path, 0))
     items.sort(key=lambda item: -longest[item.path])
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_stays():
+    """Fail a test that leaves a thread of the product running: it would disturb another test, much later."""
+    before = set(threading.enumerate())
+    yield
+    end = time.monotonic() + 5
+
+    def staying():
+        return [t for t in set(threading.enumerate()) - before if t.name.startswith("rtfuse-")]
+
+    while staying() and time.monotonic() < end:
+        time.sleep(0.02)
+    assert not staying()
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 BASE = {"types", "errors"}
-SERVICES = {"hints", "libraries", "observe", "settings"}
+SERVICES = {"folders", "hints", "libraries", "observe", "settings"}
 """Common to all packages; they import `BASE` and nothing else of ours."""
 STAGES = {"capture", "sync", "thermal", "align", "fuse", "publish"}
 
@@ -20,7 +20,7 @@ MAY_IMPORT = {
     **dict.fromkeys(SERVICES, BASE),
     **dict.fromkeys(STAGES, BASE | SERVICES),
     "publish": BASE | SERVICES | {"wire"},
-    "wire": BASE,  # what goes over the network, for both of its ends
+    "wire": BASE | {"folders"},  # what goes over the network, for both of its ends
     "client": BASE | {"wire"},
     "record": BASE | SERVICES | {"capture"},  # reads its files by the decoder of recordings, and at their pace
     "config": BASE | STAGES | {"settings", "record", "web"},  # the settings beside each stage

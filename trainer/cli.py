@@ -39,9 +39,7 @@ _TRAIN = ("torch", "lightning_fabric", "tensorboard")
 
 
 def main() -> None:
-    """Run the command line; without arguments it prints the help."""
-    if len(sys.argv) == 1:
-        sys.argv.append("--help")
+    """Run the command line; each error is one line with its exit status."""
     run_app(app)
 
 
@@ -78,8 +76,8 @@ def prepare(config: RecipeFile = None, run: RunFolder = None, overrides: Overrid
 
     Example: trainer prepare --config configs/train_quick.yaml
     """
-    need("trainer prepare", ("torch",), "train")
     recipe = _recipe("prepare", config, overrides)
+    need("trainer prepare", ("torch",), "train")
     from trainer.data import prepare as cut
 
     folder = _folder(recipe, run) / "data"
@@ -101,8 +99,8 @@ def train(
 
     Example: trainer train --config configs/train_quick.yaml seed=2
     """
-    need("trainer train", _TRAIN, "train")
     recipe = _recipe("train", config, overrides)
+    need("trainer train", _TRAIN, "train")
     folder = _folder(recipe, run)
     claim(folder, recipe)  # before the training libraries are loaded, which takes seconds
     from trainer.training import train as train_stages
@@ -117,8 +115,8 @@ def distill(config: RecipeFile = None, run: RunFolder = None, overrides: Overrid
 
     Example: trainer distill --config configs/distill.yaml
     """
-    need("trainer distill", _TRAIN, "train")
     recipe = _recipe("distill", config, overrides)
+    need("trainer distill", _TRAIN, "train")
     folder = _folder(recipe, run)
     claim(folder, recipe)
     from trainer.training import distill as train_student
@@ -151,6 +149,8 @@ def export(
 
     Example: trainer export --weights ufuser.safetensors --target tensorrt-rtx --gpu 8.6 -o ufuser.plan
     """
+    if (config is None) == (weights is None):
+        raise ConfigError("trainer export needs either --config RECIPE or --weights FILE")
     onnx = ("onnx", "onnxscript") if (target or output.suffix) in ("onnx", ".onnx", "tensorrt", "tensorrt-rtx") else ()
     need("trainer export", ("torch", *onnx), "export")
     import msgspec
@@ -160,8 +160,6 @@ def export(
     from trainer.export import TARGETS, Build, manifest_beside, read_metrics
     from trainer.export import export as write
 
-    if (config is None) == (weights is None):
-        raise ConfigError("trainer export needs either --config RECIPE or --weights FILE")
     if target is not None and target not in TARGETS:
         raise ConfigError(f"--target {target}: there are {', '.join(TARGETS)}")
     build = Build(
@@ -203,8 +201,8 @@ def bench(
 
     Example: trainer bench --config configs/train_cpu.yaml
     """
-    need("trainer bench", _TRAIN, "train")
     recipe = _recipe("bench", config, overrides)
+    need("trainer bench", _TRAIN, "train")
     import msgspec
 
     from trainer.bench import bench as measure_steps

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from calib.cli.app import app
 from calib.cli.boards import boards, pattern
 from calib.cli.files import convert, report
@@ -17,7 +15,5 @@ for _command in (pattern, boards, intrinsics, stereo, homography, register, timi
 
 
 def main() -> None:
-    """Run the command line; print help without arguments, and each error as one line with its exit status."""
-    if len(sys.argv) == 1:
-        sys.argv.append("--help")
+    """Run the command line; each error is one line with its exit status."""
     run_app(app)

@@ -6,7 +6,7 @@ import logging
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,6 +19,7 @@ from rtfuse.observe.stats import Snapshot
 from rtfuse.web import DEFAULT_ADDRESS
 
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+_HELP = ["-h", "--help"]
 _LIBRARIES = ("openvino", "torch", "tensorrt-cu13", "tensorrt-rtx-cu13", "onnxruntime")
 
 
@@ -27,7 +28,7 @@ def run_app(app: typer.Typer) -> None:
     failures.watch()
     log_to(err, "text")
     try:
-        status = app(_completed(sys.argv[1:]), standalone_mode=False)
+        status = _parser(app)(_completed(sys.argv[1:]), standalone_mode=False)
         _flush()
         sys.exit(status if isinstance(status, int) else 0)
     except (KeyboardInterrupt, typer.Abort):
@@ -48,6 +49,19 @@ def run_app(app: typer.Typer) -> None:
         except OSError:  # a full disk, for example: it would be a second error at the end of Python
             failures.let_go_of_output()
         sys.exit(ends)
+
+
+def _parser(app: typer.Typer) -> Any:
+    """Return the parser of a command line, whose help names no type for flags: typer writes `<bool>`."""
+    parser = typer.main.get_command(app)
+    commands = [parser]
+    for command in commands:
+        commands += getattr(command, "commands", {}).values()
+        told = command.get_help_option(command.context_class(command, help_option_names=_HELP))
+        for option in [*command.params, *([told] if told else [])]:
+            if getattr(option, "is_flag", False):
+                option.metavar = ""
+    return parser
 
 
 def _flush() -> None:
@@ -78,7 +92,7 @@ def close(result: Snapshot, paths: dict[str, str], *, age: bool = True) -> None:
 
 def add_version(app: typer.Typer, name: str) -> None:
     """Give a command line the options `--version` and `-h`."""
-    app.info.context_settings = {"help_option_names": ["-h", "--help"]}
+    app.info.context_settings = {"help_option_names": _HELP}
 
     def told(wanted: bool) -> None:
         if wanted:

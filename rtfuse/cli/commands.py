@@ -213,7 +213,8 @@ def fuse_recordings(
         _refuse_input(path, settings)
     with ExitStack() as stack:
         rig = stack.enter_context(open_rig(settings))
-        console.print(sources_line(rig), soft_wrap=True, markup=False, highlight=False)
+        for line in (sources_line(rig), f"writing {output}"):
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
         _print_notes(console, settings, rig)
         rgb = rig.sources["rgb"].info
         writers: dict[str, Writer] = {}

@@ -46,8 +46,6 @@ def fuse(
     from rtfuse.cli.signals import interruptible
 
     target = output or output_beside(rgb)
-    if output is None:
-        out.print(f"writing {target} (-o names another)", soft_wrap=True, markup=False, highlight=False)
     result = interruptible(
         lambda signals: fuse_recordings(
             settings, signals, out, target, side_by_side=side_by_side, picture=picture, force=force

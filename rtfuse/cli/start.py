@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
 from importlib import import_module
 
+_M_ARENA_MAX = -8
+"""The parameter of mallopt(3) that limits the heaps of a process."""
+
+
+def share_heap() -> None:
+    """Let all threads allocate from one heap, where the C library is glibc.
+
+    It would give each thread a heap of its own, which keeps what the largest frames took: some 20 MB of a live rig.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_M_ARENA_MAX, 1)
+
 
 def run(module: str) -> None:
     """Import a module and run its `main`; Ctrl-C or SIGTERM during the import ends the process at once."""
+    share_heap()
     if os.getpid() == 1:  # the first process of a container: the kernel drops signals that it has no handler for
         signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler

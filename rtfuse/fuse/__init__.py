@@ -1,7 +1,7 @@
 """Fuse thermal and RGB on one pixel grid into one RGB image: `open_fuser(name)`.
 
-`networks` are the networks, `engines` what runs them, `deflicker` what holds the fused picture still. The package is
-also the public function `rtfuse.fuse(ir, rgb)`, which lives in `rtfuse.arrays`.
+`pyramid` computes the pixels, or a network of `networks`, run by an engine of `engines`; `deflicker` holds the fused
+picture still. The package is also the public function `rtfuse.fuse(ir, rgb)`, which lives in `rtfuse.arrays`.
 """
 
 import sys

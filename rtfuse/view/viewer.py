@@ -219,13 +219,13 @@ class _Outputs:
     """The outputs of a view, and its subscriber; the stack closes them."""
 
     def __init__(self, how: View, console: Console, stack: ExitStack, over: Callable[[], bool]) -> None:
+        self.subscriber = stack.enter_context(
+            Subscriber(how.endpoint, topic=how.topic, latest=how.save is None, keys=how.keys)
+        )
         self.window = None
         if not (how.save or how.stats or how.pipe):
             self.window = Window(f"rtfuse {how.endpoint}")
             stack.callback(self.window.close)
-        self.subscriber = stack.enter_context(
-            Subscriber(how.endpoint, topic=how.topic, latest=how.save is None, keys=how.keys)
-        )
         self._saver = _saver(how.save, stack, force=how.force) if how.save else None
         self._piped = None if how.pipe is None else _piped(how.pipe, stack, over, how.rate_hz)
         self._report = Report(console, self.subscriber) if how.stats else None

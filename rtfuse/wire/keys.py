@@ -25,6 +25,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 
 from rtfuse.errors import ConfigError, KeysUnusable, OutputExists, OutputUnwritable
+from rtfuse.folders import user_folder
 
 Z85 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}$")]
 """32 bytes of a key as 40 printable characters (ZeroMQ RFC 32)."""
@@ -76,8 +77,8 @@ K = TypeVar("K", bound=PublicKey)
 
 
 def key_folder() -> Path:
-    """Return `$XDG_CONFIG_HOME/rtfuse/keys` (`~/.config/…`)."""
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "rtfuse" / "keys"
+    """Return `$XDG_CONFIG_HOME/rtfuse/keys` (`~/.config/…`). Raises FileNotFoundError for a user without a home."""
+    return user_folder("XDG_CONFIG_HOME") / "keys"
 
 
 def new_rig(folder: Path, *, force: bool = False) -> KeyPair:

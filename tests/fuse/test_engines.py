@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -39,6 +40,7 @@ from rtfuse.fuse.networks.ufuser import UFuser, crop, pad_to_multiple
 from rtfuse.fuse.program_fuser import ProgramFuser
 from rtfuse.thermal.agc import Agc, displayed
 from rtfuse.types import Frame, Stamp
+from rtfuse.wire.keys import key_folder
 
 KEY = {"weights": "abc", "engine": "test"}
 
@@ -124,6 +126,40 @@ def test_the_users_cache_is_private(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder() == tmp_path / "rtfuse" / "engines"
     assert cache_folder().stat().st_mode & 0o777 == 0o700
+
+
+def test_an_engine_that_cannot_be_kept_is_built_for_this_run(tmp_path, monkeypatch, caplog):
+    (tmp_path / "file").write_text("no folder can be made in it")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    calls = []
+    for _ in range(2):
+        assert (cached(KEY, builder(calls)) / "program.bin").read_text() == "built"
+    assert len(calls) == 2
+    assert len(caplog.messages) == 2
+    assert "cannot be kept" in caplog.messages[0]
+    assert str(tmp_path / "file") in caplog.messages[0]
+
+
+def test_an_engine_for_a_full_disk_is_built_elsewhere(tmp_path):
+    def build(folder):
+        if folder.parent == tmp_path:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        builder([])(folder)
+
+    assert (cached(KEY, build, folder=tmp_path) / "program.bin").exists()
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("folder", [cache_folder, key_folder])
+def test_a_user_without_a_home_is_told_which_variable_names_the_folder(folder, monkeypatch):
+    def nobody(uid):
+        raise KeyError(uid)
+
+    for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    with pytest.raises(FileNotFoundError, match="neither HOME nor XDG_C"):
+        folder()
 
 
 @pytest.fixture(scope="module")

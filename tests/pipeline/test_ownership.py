@@ -74,13 +74,13 @@ def test_a_part_that_cannot_be_opened_leaves_nothing_open(recorded, port, tmp_pa
     given = [f"ir.uri={recorded['ir']}", f"rgb.uri={recorded['rgb']}", "fuse.fuser=pyramid"]
     given += [f"publish.endpoint=tcp://127.0.0.1:{port}", f"record.path={tmp_path}/fused.mp4", "web.insecure=true"]
     settings = load_config(None, [*given, setting.format(tmp=tmp_path)])
-    signals = SimpleNamespace(stop=threading.Event(), fired=False)
+    signals, before = SimpleNamespace(stop=threading.Event(), fired=False), set(threading.enumerate())
     with pytest.raises(error):
         run_live(settings, signals, Console(quiet=True))
     assert open_files(tmp_path) == []
     assert can_bind(port)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ir.mp4", "rgb.mp4"]
-    assert not [t for t in threading.enumerate() if t.name.startswith("rtfuse-") and t.is_alive()]
+    assert not [t for t in set(threading.enumerate()) - before if t.name.startswith("rtfuse-")]
 
 
 @needs_proc

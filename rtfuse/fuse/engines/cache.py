@@ -7,8 +7,10 @@ nothing is ever unpickled. When there are more than `LIMIT_BYTES`, those that we
 
 from __future__ import annotations
 
+import atexit
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -17,10 +19,13 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from rtfuse.folders import user_folder
+
 Key = Mapping[str, str]
 
 _MANIFEST = "manifest.json"
 LIMIT_BYTES = 2 << 30
+_log = logging.getLogger("rtfuse.fuse")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +39,11 @@ class Entry:
 
 
 def cache_folder() -> Path:
-    """Return `$XDG_CACHE_HOME/rtfuse/engines` (`~/.cache/…`), which only its owner can enter."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(base) / "rtfuse" / "engines"
+    """Return `$XDG_CACHE_HOME/rtfuse/engines` (`~/.cache/…`), which only its owner can enter.
+
+    Raises OSError if it cannot be made.
+    """
+    folder = user_folder("XDG_CACHE_HOME") / "engines"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
     return folder
@@ -45,9 +52,20 @@ def cache_folder() -> Path:
 def cached(key: Key, build: Callable[[Path], None], *, folder: Path | None = None) -> Path:
     """Return the folder of what `build` writes into an empty folder for this key; it is called only if need be.
 
-    Raises OSError if there is nowhere to write.
+    Where nothing can be kept, a line in the log says so, and the folder lasts until the end of the program. Raises
+    OSError if there is no temporary folder either.
     """
-    folder = folder or cache_folder()
+    try:
+        return _kept(key, build, folder or cache_folder())
+    except OSError as e:
+        _log.warning("this engine cannot be kept, and is built at each start: %s", e)
+    passing = Path(tempfile.mkdtemp(prefix="rtfuse-engine-"))
+    atexit.register(shutil.rmtree, passing, ignore_errors=True)
+    build(passing)
+    return passing
+
+
+def _kept(key: Key, build: Callable[[Path], None], folder: Path) -> Path:
     entry = folder / hashlib.sha256(json.dumps(dict(key), sort_keys=True).encode()).hexdigest()[:24]
     if _sound(entry, key):
         os.utime(entry)
