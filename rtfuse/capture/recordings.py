@@ -15,7 +15,7 @@ import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 
-from rtfuse.errors import RtfuseError, SourceNotFound, SourceUnreadable, redact
+from rtfuse.errors import RtfuseError, SourceNotFound, SourceUnreadable
 from rtfuse.observe.logs import event
 from rtfuse.types import LABELS, Clock, Frame, Image, SourceInfo, Stamp, Stream
 
@@ -100,7 +100,7 @@ class Decoder:
             from_zero = "matroska" in self.container.format.name
             end_ns = (self.container.duration + (0 if from_zero else self.container.start_time or 0)) * 1000
         return SourceInfo(
-            uri=redact(uri),
+            uri=uri,
             stream=self.stream,
             size_wh=(w, h),
             dtype="uint16" if self.stream == "ir" and self.deep(self.first) else "uint8",

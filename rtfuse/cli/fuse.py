@@ -62,11 +62,14 @@ def output_beside(rgb: str) -> Path:
 
     An image gives a PNG file, a folder or a pattern gives a folder, and the rest gives a video.
     """
+    from rtfuse.capture import is_live
     from rtfuse.capture.stills import is_image, is_stills
     from rtfuse.record.video import VIDEO_CODECS
 
     if rgb.startswith("synthetic"):
         return Path("synthetic-fused.mp4")
+    if is_live(rgb):  # refused later; its address is no name for a file
+        return Path("fused.mp4")
     path = Path(rgb)
     if is_image(path) and not any(c in rgb for c in "*?["):
         return path.with_name(f"{path.stem}-fused.png")

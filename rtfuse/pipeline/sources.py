@@ -13,7 +13,7 @@ from rtfuse.capture.prepared import Prepared, Step
 from rtfuse.capture.reconnect import Absent, Reconnecting
 from rtfuse.capture.settings import CameraOptions
 from rtfuse.config import Camera, Config
-from rtfuse.errors import ConfigError, DeviceUnavailable, SourceLost, SourceNotFound, redact
+from rtfuse.errors import ConfigError, DeviceUnavailable, SourceLost, SourceNotFound
 from rtfuse.observe.health import Health
 from rtfuse.observe.watchdog import Watchdog
 from rtfuse.pipeline.queues import STREAMS
@@ -63,7 +63,7 @@ class SourceOpener:
             size, why = camera.size or (640, 480), str(e)
             _log.warning("%s is not there yet: %s", stream, why)
             dtype = "uint16" if stream == "ir" else "uint8"
-            info = SourceInfo(redact(camera.uri or stream), stream, size, dtype, live=True, rate_hz=camera.fps)
+            info = SourceInfo(camera.uri or stream, stream, size, dtype, live=True, rate_hz=camera.fps)
             return self._prepared(stream, Absent(info, why))
 
     def keep_open(self, source: Source, health: Health | None = None, watchdog: Watchdog | None = None) -> None:
