@@ -33,7 +33,7 @@ _PAIR = re.compile(rf"([\"'])([\w.-]{{0,40}}(?:{_STRONG})\w{{0,40}})\1(\s*:\s*)(
 _HEADER = re.compile(r"((?:proxy-)?authorization\s*:\s*)[^\r\n\"']+", re.I)
 _BARE = re.compile(
     r"(?<![\w./@:-])(?!(?:file|concat|subfile|synthetic|mailto|ipc|inproc|crypto|cache)\w*:)"
-    r"[A-Za-z][\w.+-]+:(?!//)[^\s@\"']+@(?=[\w\[])"
+    r"[A-Za-z][\w.+-]+:(?!//)[^\s\"']+@(?=[\w\[])"
 )
 """User and password without a scheme."""
 _HOST = re.compile(r"(?:\d{1,3}(?:\.\d{1,3}){3}|\[[^\]]*\]|localhost)(?::\d+)?", re.I)
@@ -89,7 +89,7 @@ def _uri(uri: str) -> str:
     known = _userinfo_end(rest)
     user, rest = (f"{HIDDEN}@", rest[known:]) if known else ("", rest)
     host, path, query = _split(rest)
-    return scheme + user + host + _path(path, scheme.lower().startswith("rtsps")) + _fields(query)
+    return scheme + user + host + _path(path, query, tokens=scheme.lower().startswith("rtsps"))
 
 
 def _split(rest: str) -> tuple[str, str, str]:
@@ -118,17 +118,15 @@ def _userinfo_end(rest: str) -> int:
     return last if colon and "=" not in user else 0
 
 
-def _path(path: str, tokens: bool) -> str:
-    """Hide the secrets of a path; `tokens`: its long parts are tokens, as in RTSPS."""
+def _path(path: str, query: str, *, tokens: bool) -> str:
+    """Hide the secrets of a path and its query; `tokens`: the path's long parts are tokens, as in RTSPS."""
     segments = path.split("/")
     for k, segment in enumerate(segments):
-        shown = _fields(segment)
-        if shown != segment:  # what follows may be the rest of a password with a slash
-            rest = "/".join(segments[k:])
-            return "/".join([*segments[:k], _fields(rest)])
+        if _fields(segment) != segment:  # all that follows may be the rest of a password
+            return "/".join([*segments[:k], _fields("/".join(segments[k:]) + query)])
         if _is_random(segment, sure=tokens):
             segments[k] = HIDDEN
-    return "/".join(segments)
+    return "/".join(segments) + _fields(query)
 
 
 def _is_random(segment: str, *, sure: bool) -> bool:
@@ -164,7 +162,7 @@ def _field(field: str, *, short: bool) -> str:
         if key.lower() == "streamid" and (value.count(":") > 1 or not _STREAM_ID.fullmatch(value.replace(":", ""))):
             return field[: found.end()] + HIDDEN
     decoded = _decoded(field)
-    if decoded != field and redact(decoded) != decoded:
+    if decoded != field and _without(decoded) != decoded:
         key, equals, _ = field.partition("=")
         return f"{key}={HIDDEN}" if equals else HIDDEN
     return field
@@ -193,5 +191,11 @@ def _plain(text: str) -> str:
 def _quoted(uri: str) -> str:
     """Return a percent-encoded URI as it is, or decoded and without its secrets."""
     decoded = _decoded(uri)
-    shown = redact(decoded)
+    shown = _without(decoded)
     return uri if shown == decoded else shown
+
+
+def _without(decoded: str) -> str:
+    """Hide the secrets of a text that was one percent-encoded word; a URI in it goes on to its end."""
+    found = _START.search(decoded)
+    return redact(decoded) if found is None else decoded[: found.start()] + _uri(decoded[found.start() :])

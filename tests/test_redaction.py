@@ -82,7 +82,7 @@ FORMS = [
     "rtmp://cam/app/live?username={user}&sig={password}",
     "rtsp://cam/user={user}_password={password}_channel=1_stream=0.sdp",
     "rtsp://cam/user={user}&password={password}&channel=1",
-    "{user}:{password}@cam/live",
+    "anna:{password}@cam/live",
     "no such file: cam/user={user}_passwd={password}_channel=1",
 ]
 QUOTED_FORMS = [  # secrets that a client encodes

@@ -15,6 +15,7 @@ import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 
+from rtfuse.capture.paths import exists, is_disguised_script, is_pipe, open_file
 from rtfuse.errors import RtfuseError, SourceNotFound, SourceUnreadable
 from rtfuse.observe.logs import event
 from rtfuse.types import LABELS, Clock, Frame, Image, SourceInfo, Stamp, Stream
@@ -176,21 +177,30 @@ class Recording:
                 self._decoder.container.close()
 
 
+_REMEDIES = {
+    False: "check it with a player",
+    True: "through a pipe, send Matroska or MPEG-TS: MP4 has its index at the end",
+}
+"""Where to look, for a file and for a pipe."""
+
+
 def _open_file(path: str, stream: Stream) -> Decoder:
     name = LABELS[stream]
     file = Path(path)
-    if not file.exists():
+    if not exists(file):
         raise SourceNotFound(f"{name} recording not found: {path}")
     if file.is_file() and file.stat().st_size == 0:
         raise SourceUnreadable(f"{name} recording {path} is empty (0 bytes)")
+    if is_disguised_script(file):
+        raise SourceUnreadable(f"{name} recording {path} is a list of files for FFmpeg; give it the suffix .ffconcat")
     try:
-        container = av.open(path)
+        container = open_file(path)
     except PermissionError as e:
         raise SourceUnreadable(f"{name} recording {path}: permission denied") from e
     except (av.error.FFmpegError, OSError) as e:
         raise SourceUnreadable(
             f"{name} recording {path} is not a video that can be read, or was cut off before its index "
-            f"({reason(e)}); check it with a player"
+            f"({reason(e)}); {_REMEDIES[is_pipe(path)]}"
         ) from e
     nothing = SourceUnreadable(f"{name} recording {path} holds no readable video frame")
     return first_frame(container, stream, nothing, live=False)

@@ -12,6 +12,7 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from rtfuse.capture.paths import is_pipe, open_file
 from rtfuse.capture.recordings import Decoder, reason
 from rtfuse.errors import SourceNotFound, SourceUnreadable
 from rtfuse.record.format import IR_PIXEL_FORMATS, VIDEO_TITLES, FrameTimes, consecutive_parts, rate_in
@@ -74,8 +75,10 @@ class Replay:
     def _open(self, path: Path) -> InputContainer:
         if not path.exists():
             raise SourceNotFound(f"recording not found: {path}")
+        if is_pipe(path):
+            raise SourceUnreadable(f"recording {path} is a pipe: a replay reads each stream by itself; name a file")
         try:
-            return av.open(str(path))
+            return open_file(path)
         except (av.error.FFmpegError, OSError) as e:
             raise SourceUnreadable(f"recording {path} cannot be read ({reason(e)})") from e
 
