@@ -37,7 +37,8 @@ _BARE = re.compile(
 )
 """User and password without a scheme."""
 _HOST = re.compile(r"(?:\d{1,3}(?:\.\d{1,3}){3}|\[[^\]]*\]|localhost)(?::\d+)?", re.I)
-_PORT = re.compile(r"(?:\[[^\]]*\]|[^\[:]*)(?::(?:\d*|\*))?")
+_PORT = re.compile(r"(?:\[[^\]]*\]|[^\[:]*)(?::(?:\d+|\*))?")
+_QUERY = re.compile(r"\?[^@?#]*=")
 _STREAM_ID = re.compile(r"[\w./-]*")
 
 
@@ -105,7 +106,7 @@ def _userinfo_end(rest: str) -> int:
 
     An `@` behind a `/` or `?` belongs to a password if a colon stands before it that begins no port.
     """
-    authority, path, _ = _split(rest)
+    authority, _, _ = _split(rest)
     last = rest.rfind("@") + 1
     if "@" in authority or not _PORT.fullmatch(authority):
         last = last or rest.rfind("%40") + 3
@@ -113,7 +114,7 @@ def _userinfo_end(rest: str) -> int:
     if _HOST.fullmatch(authority):
         return 0
     if ":" in authority:
-        return len(authority) + path.rfind("@") + 1 if "@" in path else 0
+        return 0 if _QUERY.search(rest[:last]) else last
     user, colon, _ = rest[:last].partition(":")
     return last if colon and "=" not in user else 0
 
@@ -198,4 +199,7 @@ def _quoted(uri: str) -> str:
 def _without(decoded: str) -> str:
     """Hide the secrets of a text that was one percent-encoded word; a URI in it goes on to its end."""
     found = _START.search(decoded)
-    return redact(decoded) if found is None else decoded[: found.start()] + _uri(decoded[found.start() :])
+    if found is None:
+        return redact(decoded)
+    user, at, rest = decoded[found.end() :].rpartition("@")
+    return decoded[: found.start()] + _uri(found[0] + (user and HIDDEN) + at + rest)

@@ -11,10 +11,10 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 
+from rtfuse.capture.display import Display, is_deep
 from rtfuse.capture.paths import exists, is_disguised_script, is_pipe, open_file
 from rtfuse.errors import RtfuseError, SourceNotFound, SourceUnreadable
 from rtfuse.observe.logs import event
@@ -42,7 +42,8 @@ class Decoder:
         self.video.thread_type = "SLICE" if live else "AUTO"
         self.losses: Counter[str] = Counter()
         self.cut_short = False
-        self._frames = self._decode()
+        self._display = Display(stream, self.video)
+        self._frames = self._display.progressive(self._decode())
         self.first = next(self._frames, None)
 
     def __iter__(self) -> Iterator[VideoFrame]:
@@ -61,35 +62,13 @@ class Decoder:
             self.cut_short = True
 
     def image(self, frame: VideoFrame) -> Image:
-        """Return (H, W) uint8 or uint16 for thermal, (H, W, 3) uint8 RGB otherwise, upright."""
-        return self.image_of(frame, self.stream)
-
-    @classmethod
-    def image_of(cls, frame: VideoFrame, stream: Stream) -> Image:
-        """Return the image of a decoded frame, as `image` does."""
-        if stream == "rgb":
-            image = frame.to_ndarray(format="rgb24")
-        elif not cls.deep(frame):
-            image = frame.to_ndarray(format="gray")
-        elif frame.format.name in ("gray10le", "gray12le", "gray14le", "gray16le"):
-            image = frame.to_ndarray()  # counts as recorded
-        else:
-            image = frame.to_ndarray(format="gray16le")
-        turns = frame.rotation // 90 % 4
-        return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
-
-    @staticmethod
-    def deep(frame: VideoFrame) -> bool:
-        """Return True if the frame has more than 8 bits per component."""
-        return max(c.bits for c in frame.format.components) > 8
+        """Return (H, W) uint8 or uint16 for thermal, (H, W, 3) uint8 RGB otherwise, as a player shows it."""
+        return self._display.image(frame)
 
     def info(self, uri: str, *, live: bool) -> SourceInfo:
         """Describe the stream; needs `first`."""
         assert self.first is not None
         video, base = self.video, self.video.time_base or Fraction(1, 1000)
-        w, h = self.first.width, self.first.height
-        if self.first.rotation // 90 % 2:
-            w, h = h, w
         rate = video.average_rate or video.guessed_rate
         start = video.start_time if video.start_time is not None else (self.first.pts or 0)
         start_ns = to_ns(start, base)
@@ -103,8 +82,8 @@ class Decoder:
         return SourceInfo(
             uri=uri,
             stream=self.stream,
-            size_wh=(w, h),
-            dtype="uint16" if self.stream == "ir" and self.deep(self.first) else "uint8",
+            size_wh=self._display.size_wh(self.first),
+            dtype="uint16" if self.stream == "ir" and is_deep(self.first) else "uint8",
             live=live,
             rate_hz=float(rate) if rate else None,
             frames=video.frames or None,
