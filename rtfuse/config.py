@@ -125,12 +125,17 @@ def override(tree: dict[str, Any], item: str, kind: type[msgspec.Struct], exampl
 
 
 def dump_config(config: Config) -> str:
-    """Return the configuration as YAML, without credentials in URIs and without the token."""
+    """Return the configuration as YAML, without credentials in any text and without the token."""
     from rtfuse.errors import redact
 
-    tree = msgspec.to_builtins(config)
-    for camera in (tree["ir"], tree["rgb"]):
-        camera["uri"] = camera["uri"] and redact(camera["uri"])
+    def shown(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: shown(item) for key, item in value.items()}
+        if isinstance(value, list):
+            return [shown(item) for item in value]
+        return redact(value) if isinstance(value, str) else value
+
+    tree = shown(msgspec.to_builtins(config))
     tree["web"]["token"] = None
     return yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=100)
 

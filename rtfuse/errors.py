@@ -5,18 +5,21 @@ A message is one line and says what was asked, what was found and what to do. It
 
 from __future__ import annotations
 
-import re
+from typing import Any
 
-
-def redact(text: str) -> str:
-    """Return a text, or the URI of a source, with every user name and password in a URI replaced by `***`."""
-    return re.sub(r"(?<=://)[^/\n]*@", "***@", text)
+from rtfuse.redaction import redact as redact
 
 
 class RtfuseError(Exception):
-    """Base of all errors of this package; `exit_status` is what the command line returns for it."""
+    """Base of all errors of this package; `exit_status` is what the command line returns for it.
+
+    Every text in an error is redacted, also one that quotes the error of a library.
+    """
 
     exit_status = 2
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*(redact(arg) if isinstance(arg, str) else arg for arg in args))
 
 
 class SourceNotFound(RtfuseError, FileNotFoundError):

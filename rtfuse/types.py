@@ -11,6 +11,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from rtfuse.redaction import redact
+
 Image = npt.NDArray[Any]
 Stream = Literal["ir", "rgb"]
 LABELS: Mapping[Stream, str] = {"ir": "thermal", "rgb": "RGB"}
@@ -285,6 +287,9 @@ class SourceInfo:
     end_ns: int | None = None
     time_base: Fraction | None = None
     coding: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "uri", redact(self.uri))
 
 
 class Source(Protocol):

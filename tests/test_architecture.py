@@ -10,13 +10,15 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-BASE = {"types", "errors"}
+BASE = {"types", "errors", "redaction"}
 SERVICES = {"folders", "hints", "libraries", "observe", "settings"}
 """Common to all packages; they import `BASE` and nothing else of ours."""
 STAGES = {"capture", "sync", "thermal", "align", "fuse", "publish"}
 
 MAY_IMPORT = {
     **dict.fromkeys(BASE, frozenset()),
+    "errors": {"redaction"},
+    "types": {"redaction"},
     **dict.fromkeys(SERVICES, BASE),
     **dict.fromkeys(STAGES, BASE | SERVICES),
     "publish": BASE | SERVICES | {"wire"},

@@ -24,6 +24,7 @@ from rtfuse import wire
 from rtfuse.align.aligner import Aligner
 from rtfuse.align.calibration import Calibration, Camera
 from rtfuse.capture import open_source
+from rtfuse.capture.paths import ffmpeg_name
 from rtfuse.config import Config, Fuse
 from rtfuse.fuse import open_fuser
 from rtfuse.fuse.luma import Blend, luma, with_luma
@@ -75,7 +76,7 @@ def record_scene(folder: Path, size_wh: tuple[int, int], frames: int) -> tuple[s
     paths = [str(folder / f"{stream}.mp4") for stream in streams]
     for stream, path in zip(streams, paths, strict=True):
         source = open_source(f"synthetic:?size={size_wh[0]}x{size_wh[1]}&duration_s={frames / 30}", stream)
-        with av.open(path, "w") as container:
+        with av.open(ffmpeg_name(path), "w") as container:
             video = container.add_stream("libx264", rate=30, options={"preset": "veryfast", "crf": "20"})
             assert isinstance(video, av.VideoStream)
             video.width, video.height, video.pix_fmt = *size_wh, "yuv420p"

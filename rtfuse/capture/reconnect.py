@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from rtfuse.capture.clocks import ClockState
-from rtfuse.errors import RtfuseError, SourceLost
+from rtfuse.errors import RtfuseError, SourceLost, redact
 from rtfuse.types import Frame, Source, SourceInfo
 
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.1, 0.5
@@ -91,7 +91,7 @@ class Reconnecting:
                     yield replace(frame, frame_id=next_id - 1) if first_id else frame
                 why = f"{self._source.info.uri} ended"
             except (RtfuseError, OSError) as e:
-                why = str(e)
+                why = redact(str(e))
             if not self._closing.is_set():
                 self._return(why)
 

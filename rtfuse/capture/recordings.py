@@ -11,11 +11,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 
-from rtfuse.errors import RtfuseError, SourceNotFound, SourceUnreadable, redact
+from rtfuse.capture.display import Display, is_deep
+from rtfuse.capture.paths import exists, is_disguised_script, is_pipe, open_file
+from rtfuse.errors import RtfuseError, SourceNotFound, SourceUnreadable
 from rtfuse.observe.logs import event
 from rtfuse.types import LABELS, Clock, Frame, Image, SourceInfo, Stamp, Stream
 
@@ -41,7 +42,8 @@ class Decoder:
         self.video.thread_type = "SLICE" if live else "AUTO"
         self.losses: Counter[str] = Counter()
         self.cut_short = False
-        self._frames = self._decode()
+        self._display = Display(stream, self.video)
+        self._frames = self._display.progressive(self._decode())
         self.first = next(self._frames, None)
 
     def __iter__(self) -> Iterator[VideoFrame]:
@@ -60,35 +62,13 @@ class Decoder:
             self.cut_short = True
 
     def image(self, frame: VideoFrame) -> Image:
-        """Return (H, W) uint8 or uint16 for thermal, (H, W, 3) uint8 RGB otherwise, upright."""
-        return self.image_of(frame, self.stream)
-
-    @classmethod
-    def image_of(cls, frame: VideoFrame, stream: Stream) -> Image:
-        """Return the image of a decoded frame, as `image` does."""
-        if stream == "rgb":
-            image = frame.to_ndarray(format="rgb24")
-        elif not cls.deep(frame):
-            image = frame.to_ndarray(format="gray")
-        elif frame.format.name in ("gray10le", "gray12le", "gray14le", "gray16le"):
-            image = frame.to_ndarray()  # counts as recorded
-        else:
-            image = frame.to_ndarray(format="gray16le")
-        turns = frame.rotation // 90 % 4
-        return np.ascontiguousarray(np.rot90(image, turns)) if turns else image
-
-    @staticmethod
-    def deep(frame: VideoFrame) -> bool:
-        """Return True if the frame has more than 8 bits per component."""
-        return max(c.bits for c in frame.format.components) > 8
+        """Return (H, W) uint8 or uint16 for thermal, (H, W, 3) uint8 RGB otherwise, as a player shows it."""
+        return self._display.image(frame)
 
     def info(self, uri: str, *, live: bool) -> SourceInfo:
         """Describe the stream; needs `first`."""
         assert self.first is not None
         video, base = self.video, self.video.time_base or Fraction(1, 1000)
-        w, h = self.first.width, self.first.height
-        if self.first.rotation // 90 % 2:
-            w, h = h, w
         rate = video.average_rate or video.guessed_rate
         start = video.start_time if video.start_time is not None else (self.first.pts or 0)
         start_ns = to_ns(start, base)
@@ -100,10 +80,10 @@ class Decoder:
             from_zero = "matroska" in self.container.format.name
             end_ns = (self.container.duration + (0 if from_zero else self.container.start_time or 0)) * 1000
         return SourceInfo(
-            uri=redact(uri),
+            uri=uri,
             stream=self.stream,
-            size_wh=(w, h),
-            dtype="uint16" if self.stream == "ir" and self.deep(self.first) else "uint8",
+            size_wh=self._display.size_wh(self.first),
+            dtype="uint16" if self.stream == "ir" and is_deep(self.first) else "uint8",
             live=live,
             rate_hz=float(rate) if rate else None,
             frames=video.frames or None,
@@ -176,21 +156,30 @@ class Recording:
                 self._decoder.container.close()
 
 
+_REMEDIES = {
+    False: "check it with a player",
+    True: "through a pipe, send Matroska or MPEG-TS: MP4 has its index at the end",
+}
+"""Where to look, for a file and for a pipe."""
+
+
 def _open_file(path: str, stream: Stream) -> Decoder:
     name = LABELS[stream]
     file = Path(path)
-    if not file.exists():
+    if not exists(file):
         raise SourceNotFound(f"{name} recording not found: {path}")
     if file.is_file() and file.stat().st_size == 0:
         raise SourceUnreadable(f"{name} recording {path} is empty (0 bytes)")
+    if is_disguised_script(file):
+        raise SourceUnreadable(f"{name} recording {path} is a list of files for FFmpeg; give it the suffix .ffconcat")
     try:
-        container = av.open(path)
+        container = open_file(path)
     except PermissionError as e:
         raise SourceUnreadable(f"{name} recording {path}: permission denied") from e
     except (av.error.FFmpegError, OSError) as e:
         raise SourceUnreadable(
             f"{name} recording {path} is not a video that can be read, or was cut off before its index "
-            f"({reason(e)}); check it with a player"
+            f"({reason(e)}); {_REMEDIES[is_pipe(path)]}"
         ) from e
     nothing = SourceUnreadable(f"{name} recording {path} holds no readable video frame")
     return first_frame(container, stream, nothing, live=False)

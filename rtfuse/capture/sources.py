@@ -5,20 +5,20 @@
 | `/dev/video0`, `/dev/v4l/by-id/…`                | a V4L2 camera                                       |
 | `rtsp://…`, `http://…`, `udp://…`                | a network stream                                    |
 | `clip.mp4`, any other file                       | a recording                                         |
-| `stills/`, `stills/*.png`, `one.png`             | images: a folder, a pattern, or a single one        |
+| `/dev/stdin`, `<(command)`                       | a recording from a pipe, read once                  |
+| `clips.ffconcat`                                 | several recordings, as FFmpeg's list names them     |
+| `stills/`, `stills/*.png`, `%04d.png`, `one.png` | images: a folder, a pattern, or a single one        |
 | `synthetic:`, `synthetic:?seed=3&ir_fps=9`       | the synthetic street scene                          |
 """
 
 from __future__ import annotations
 
-import re
 import time
 from typing import Literal
 
+from rtfuse.capture.paths import is_device, is_network
 from rtfuse.capture.settings import CameraOptions
 from rtfuse.types import Clock, Source, Stream
-
-_NETWORK = re.compile(r"(rtsps?|https?|udp|rtp|srt|tcp|rtmps?)://", re.IGNORECASE)
 
 
 def open_source(
@@ -44,11 +44,11 @@ def open_source(
         from rtfuse.capture.synthetic.scene import SyntheticScene, SyntheticSource
 
         return SyntheticSource(SyntheticScene.from_uri(uri), stream, clock=clock)
-    if uri.startswith("/dev/"):
+    if is_device(uri):
         from rtfuse.capture.v4l2 import V4l2Source
 
         return V4l2Source(uri, stream, rate_hz=fps, options=camera, stall_timeout_s=timeout_s, clock=clock)
-    if _NETWORK.match(uri):
+    if is_network(uri):
         from rtfuse.capture.network import NetworkStream
 
         return NetworkStream(uri, stream, read_timeout_s=timeout_s, transport=transport, clock=clock)
@@ -63,4 +63,4 @@ def open_source(
 
 def is_live(uri: str) -> bool:
     """Return True if `uri` names a camera or a network stream, which may be lost and come back."""
-    return uri.startswith("/dev/") or _NETWORK.match(uri) is not None
+    return is_device(uri) or is_network(uri)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import logging
 import re
 import time
@@ -13,6 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from rtfuse.capture.paths import exists, is_pattern, matches
 from rtfuse.errors import SourceNotFound, SourceUnreadable
 from rtfuse.observe.logs import event
 from rtfuse.types import LABELS, Clock, Frame, Image, SourceInfo, Stamp, Stream
@@ -32,7 +32,7 @@ def is_image(path: str | Path) -> bool:
 
 def is_stills(uri: str) -> bool:
     """Return True if `uri` names a folder, a pattern of files, or one image, not a recording."""
-    return Path(uri).is_dir() or (any(c in uri for c in "*?[") and not Path(uri).exists()) or is_image(uri)
+    return Path(uri).is_dir() or is_pattern(uri) or is_image(uri)
 
 
 class Stills:
@@ -74,7 +74,7 @@ class Stills:
             if not names:
                 raise SourceNotFound(f"{self._name} folder {uri} holds no images ({' '.join(sorted(SUFFIXES))})")
         else:
-            names = [uri] if path.exists() else glob.glob(uri)
+            names = [uri] if exists(path) else matches(uri)
             if not names:
                 raise SourceNotFound(f"{self._name} image not found: {uri}")
         return sorted(names, key=_natural)

@@ -14,6 +14,7 @@ from rich.logging import RichHandler
 
 import rtfuse
 from rtfuse.cli import failures
+from rtfuse.errors import redact
 from rtfuse.observe.logs import JsonFormatter, RateLimit, TextFormatter
 from rtfuse.observe.stats import Snapshot
 from rtfuse.web import DEFAULT_ADDRESS
@@ -43,7 +44,7 @@ def run_app(app: typer.Typer) -> None:
         if failures.shown() and usage is None:
             raise
         line, ends = (usage(), 2) if usage else failures.explained(e)
-        err.print(f"[bold red]error:[/] {_escape(line)}", soft_wrap=True)
+        err.print(f"[bold red]error:[/] {_escape(redact(line))}", soft_wrap=True)
         try:
             _flush()
         except OSError:  # a full disk, for example: it would be a second error at the end of Python

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import threading
 import traceback
+from types import TracebackType
 from typing import Any
 
 import rtfuse
@@ -108,6 +109,7 @@ def watch() -> None:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
     if shown():
+        sys.excepthook = _traceback
         return
     threading.excepthook = _in_thread
     sys.unraisablehook = _unraisable
@@ -118,6 +120,10 @@ def watch() -> None:
 def let_go_of_output() -> None:
     """Redirect a standard output that takes nothing more to nowhere, so that Python's last flush does not fail too."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _traceback(kind: type[BaseException], e: BaseException, trace: TracebackType | None) -> None:
+    print(redact("".join(traceback.format_exception(kind, e, trace))), file=sys.stderr, end="")
 
 
 def _in_thread(args: Any) -> None:

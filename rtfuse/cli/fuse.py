@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from rtfuse.cli.app import close, err, out
 from rtfuse.cli.options import Calib, ConfigFile, Force, Fps, FuserName, Overrides
@@ -60,13 +61,17 @@ def output_beside(rgb: str) -> Path:
 
     An image gives a PNG file, a folder or a pattern gives a folder, and the rest gives a video.
     """
+    from rtfuse.capture import is_live
+    from rtfuse.capture.paths import is_pattern, is_pipe
     from rtfuse.capture.stills import is_image, is_stills
     from rtfuse.record.video import VIDEO_CODECS
 
     if rgb.startswith("synthetic"):
         return Path("synthetic-fused.mp4")
+    if is_live(rgb) or is_pipe(rgb):  # their names are none for a file
+        return Path("fused.mp4")
     path = Path(rgb)
-    if is_image(path) and not any(c in rgb for c in "*?["):
+    if is_image(path) and not is_pattern(rgb):
         return path.with_name(f"{path.stem}-fused.png")
     if path.is_dir():
         return path.parent / f"{path.resolve().name}-fused"
@@ -80,5 +85,6 @@ def _tell_losses(result: Snapshot, output: Path) -> None:
     lost = {key: n for key, n in result.drops.items() if key[1] in ("corrupt", "truncated")}
     if lost:
         what = ", ".join(f"{n} {where} frames {cause}" for (where, cause), n in lost.items())
-        err.print(f"[bold yellow]incomplete input:[/] {what}; the rest was fused into {output}", soft_wrap=True)
+        rest = f"the rest was fused into {escape(str(output))}"
+        err.print(f"[bold yellow]incomplete input:[/] {what}; {rest}", soft_wrap=True)
         raise typer.Exit(2)

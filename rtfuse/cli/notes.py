@@ -7,6 +7,7 @@ from itertools import islice
 
 from rtfuse.arrays import has_colour
 from rtfuse.capture import is_live, open_source
+from rtfuse.capture.paths import is_device, is_pipe
 from rtfuse.capture.stills import is_stills
 from rtfuse.config import Camera, Config
 from rtfuse.errors import DeviceUnavailable, RtfuseError, SourceLost, SourceNotFound
@@ -58,7 +59,7 @@ def _unused(config: Config) -> Iterator[str]:
 def _ignored(stream: str, camera: Camera) -> Iterator[str]:
     """Yield a line if a source ignores settings that are for cameras."""
     uri = camera.uri or ""
-    if not uri or uri.startswith("/dev/"):
+    if not uri or is_device(uri):
         return
     given = {"size": camera.size, "fps": None if is_stills(uri) else camera.fps, "format": camera.format}
     names = [f"{stream}.{name}" for name, value in given.items() if value is not None]
@@ -99,7 +100,7 @@ def _doubts(config: Config, rig: Rig) -> Iterator[str]:
 
 def _has_colour(uri: str | None) -> bool | None:
     """Return True if the first picture of a file has colour; None for other sources, which are not opened twice."""
-    if not uri or uri.startswith("synthetic:") or is_live(uri):
+    if not uri or uri.startswith("synthetic:") or is_live(uri) or is_pipe(uri):
         return None
     try:
         source = open_source(uri, "rgb")

@@ -10,6 +10,8 @@ from collections import deque
 from datetime import UTC, datetime
 from typing import Any
 
+from rtfuse.errors import redact
+
 _FIELDS = "rtfuse_fields"
 
 
@@ -48,7 +50,7 @@ class RateLimit(logging.Filter):
 
 
 class TextFormatter(logging.Formatter):
-    """Format the sentence, then the fields as key=value, then a stack on separate lines."""
+    """Format the sentence, then the fields as key=value, then a stack on separate lines; credentials are left out."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = dict(getattr(record, _FIELDS, {}))
@@ -56,17 +58,18 @@ class TextFormatter(logging.Formatter):
         fields.pop("event", None)
         shown = " ".join(f"{key}={_shown(value)}" for key, value in fields.items() if value is not None)
         line = " ".join(record.getMessage().split())
-        return f"{line}{'  ' + shown if shown else ''}" + (f"\n{stack.rstrip()}" if stack else "")
+        return redact(f"{line}{'  ' + shown if shown else ''}") + (f"\n{redact(stack.rstrip())}" if stack else "")
 
 
 class JsonFormatter(logging.Formatter):
-    """Format one JSON object a line: time (UTC), level, event, message and the fields."""
+    """Format one JSON object a line: time (UTC), level, event, message and the fields; credentials are left out."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, _FIELDS, {"event": "log"})
         when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         entry = {"time": when, "level": record.levelname.lower(), "message": record.getMessage(), **fields}
-        return json.dumps(entry, default=str)
+        shown = {key: redact(value) if isinstance(value, str) else value for key, value in entry.items()}
+        return json.dumps(shown, default=lambda value: redact(str(value)))
 
 
 def _shown(value: Any) -> str:

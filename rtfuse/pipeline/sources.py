@@ -7,13 +7,15 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 
 from rtfuse.capture import is_live, open_source
+from rtfuse.capture.paths import is_device, is_pipe
 from rtfuse.capture.prepared import Prepared, Step
 from rtfuse.capture.reconnect import Absent, Reconnecting
 from rtfuse.capture.settings import CameraOptions
 from rtfuse.config import Camera, Config
-from rtfuse.errors import ConfigError, DeviceUnavailable, SourceLost, SourceNotFound, redact
+from rtfuse.errors import ConfigError, DeviceUnavailable, SourceLost, SourceNotFound
 from rtfuse.observe.health import Health
 from rtfuse.observe.watchdog import Watchdog
 from rtfuse.pipeline.queues import STREAMS
@@ -44,6 +46,15 @@ class SourceOpener:
         for stream in STREAMS:
             if self.replay is None and stream not in self.given and not self.camera(stream).uri:
                 raise ConfigError(f"{stream}.uri: no source given; use --{stream} URI or set it in the config file")
+        self._check_pipes()
+
+    def _check_pipes(self) -> None:
+        """Raise ConfigError for a pipe that would have to be read twice."""
+        pipes = [uri for stream in STREAMS if (uri := self.camera(stream).uri) and is_pipe(uri)]
+        if pipes and self.config.playback.loop:
+            raise ConfigError(f"{pipes[0]} is a pipe, which can be read once: it cannot be played in a loop")
+        if len(pipes) == 2 and Path(pipes[0]).samefile(pipes[1]):
+            raise ConfigError(f"both streams name the pipe {pipes[0]}, which can be read once; give each its own")
 
     def open(self, stream: Stream) -> Source:
         """Open the source."""
@@ -63,7 +74,7 @@ class SourceOpener:
             size, why = camera.size or (640, 480), str(e)
             _log.warning("%s is not there yet: %s", stream, why)
             dtype = "uint16" if stream == "ir" else "uint8"
-            info = SourceInfo(redact(camera.uri or stream), stream, size, dtype, live=True, rate_hz=camera.fps)
+            info = SourceInfo(camera.uri or stream, stream, size, dtype, live=True, rate_hz=camera.fps)
             return self._prepared(stream, Absent(info, why))
 
     def keep_open(self, source: Source, health: Health | None = None, watchdog: Watchdog | None = None) -> None:
@@ -106,7 +117,7 @@ class SourceOpener:
         info, steps = source.info, list[Step]()
         freeze = self.camera(stream).freeze
         if freeze is None:  # a compressed stream, or a drawing, may repeat a picture of a scene at rest
-            freeze = info.dtype == "uint16" or info.uri.startswith("/dev/")
+            freeze = info.dtype == "uint16" or is_device(info.uri)
         if stream == "rgb":
             if freeze:
                 steps.append(_watched(FreezeWatch()))

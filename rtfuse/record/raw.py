@@ -16,6 +16,7 @@ from typing import Any, Literal
 import av
 import numpy as np
 
+from rtfuse.capture.paths import ffmpeg_name, is_pipe
 from rtfuse.errors import OutputExists, OutputUnwritable
 from rtfuse.observe.logs import event
 from rtfuse.record.format import (
@@ -96,6 +97,8 @@ class RawRecorder:
 
     def _check(self, force: bool) -> None:
         path = self._path
+        if is_pipe(path):
+            raise OutputUnwritable(f"recording {path} is a pipe: its parts and times need a file; name one")
         if path.suffix.lower() != SUFFIX:
             raise OutputUnwritable(f"recording {path}: it becomes a Matroska file, so its name must end in {SUFFIX}")
         if not path.parent.is_dir():
@@ -125,12 +128,14 @@ class RawRecorder:
                 event(_log, logging.WARNING, "slow-disk", "the disk is too slow for all frames", stream=frame.stream)
 
     def close(self) -> None:
-        """Write the waiting frames and complete the file."""
+        """Write the waiting frames and complete the file. Raises OutputUnwritable if it could not take any frame."""
         if self._thread.is_alive():
             self._waiting.put(None)
             self._thread.join()
         if not self.parts and self._path.exists() and self._path.stat().st_size == 0:
             self._path.unlink()
+        if self.stopped is not None and not self.frames:
+            raise OutputUnwritable(f"recording {self._path}: {self.stopped}")
 
     def _work(self) -> None:
         while (frame := self._waiting.get()) is not None:
@@ -199,7 +204,7 @@ class _Part:
         self._zero_ns = first.t_ns
         self._counts: Counter[str] = Counter()
         self._last_ms: Counter[str] = Counter()
-        self._container = av.open(str(path), "w", format=CONTAINER, options=_MUXER)
+        self._container = av.open(ffmpeg_name(path), "w", format=CONTAINER, options=_MUXER)
         self._times = self._container.add_mux_stream(TIMES_CODEC)
         self._times.metadata["title"] = TIMES_TITLE
         self._videos: dict[Stream, Any] = {}

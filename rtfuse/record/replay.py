@@ -12,7 +12,9 @@ import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from rtfuse.capture.recordings import Decoder, reason
+from rtfuse.capture.display import Display
+from rtfuse.capture.paths import is_pipe, open_file
+from rtfuse.capture.recordings import reason
 from rtfuse.errors import SourceNotFound, SourceUnreadable
 from rtfuse.record.format import IR_PIXEL_FORMATS, VIDEO_TITLES, FrameTimes, consecutive_parts, rate_in
 from rtfuse.types import Clock, Frame, SourceInfo, Stream
@@ -29,6 +31,7 @@ class Replay:
     def __init__(self, path: str, stream: Stream, *, clock: Clock = time.monotonic_ns) -> None:
         self._path, self._stream, self._closed = Path(path), stream, False
         self._losses: Counter[str] = Counter()
+        self._display = Display(stream)
         container = self._open(self._path)
         try:
             rate_hz, video = rate_in(container.metadata, stream), _track(container, stream)
@@ -74,8 +77,10 @@ class Replay:
     def _open(self, path: Path) -> InputContainer:
         if not path.exists():
             raise SourceNotFound(f"recording not found: {path}")
+        if is_pipe(path):
+            raise SourceUnreadable(f"recording {path} is a pipe: a replay reads each stream by itself; name a file")
         try:
-            return av.open(str(path))
+            return open_file(path)
         except (av.error.FFmpegError, OSError) as e:
             raise SourceUnreadable(f"recording {path} cannot be read ({reason(e)})") from e
 
@@ -110,7 +115,7 @@ class Replay:
         if not pictures:
             self._losses["corrupt"] += 1
             return
-        image = Decoder.image_of(pictures[-1], self._stream)
+        image = self._display.image(pictures[-1])
         yield Frame(self._stream, image, times.frame_id, times.t_ns, times.stamp, times.arrival_ns, frozen=times.frozen)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from rtfuse.capture.pacing import paced, timeline
 from rtfuse.errors import RtfuseError
@@ -40,9 +41,9 @@ class RecordSummary:
             )
         size_mb = sum(part.stat().st_size for part in self.parts if part.exists()) / 1e6
         more = f" to {self.parts[-1]}" if len(self.parts) > 1 else ""
-        grid.add_row("file", f"{self.parts[0]}{more}, {size_mb:.1f} MB" if self.parts else "nothing came")
+        grid.add_row("file", Text(f"{self.parts[0]}{more}, {size_mb:.1f} MB") if self.parts else "nothing came")
         if self.stopped:
-            grid.add_row("ended", self.stopped, style="yellow")
+            grid.add_row("ended", Text(self.stopped), style="yellow")
         return grid
 
 

@@ -14,11 +14,14 @@ import numpy as np
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 
+from rtfuse.capture.paths import ffmpeg_name, is_pipe
 from rtfuse.errors import OutputExists, OutputUnwritable
 from rtfuse.types import Fused, Image
 
 # Not .avi: it has no times, only a rate.
 VIDEO_CODECS = {".mp4": "libx264", ".mkv": "libx264", ".mov": "libx264", ".webm": "libvpx-vp9"}
+_STREAMED = {"movflags": "frag_keyframe+empty_moov"}
+"""MP4 for a pipe: its index cannot be written at the end."""
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 _CODEC_OPTIONS = {
     "libx264": {"preset": "veryfast", "crf": "18"},
@@ -46,6 +49,7 @@ def open_writer(
 ) -> Writer:
     """Open a video or an image by the suffix of `path`, or a folder of PNG files without a suffix.
 
+    A pipe (`>(command)`) takes a video: by its suffix, Matroska without one.
     `rate_hz`, `time_base`: those of the RGB stream, so that its times are kept exactly.
     `side_by_side`: True puts thermal and RGB to the left of the fused picture.
     `force`: True replaces an existing output.
@@ -53,6 +57,8 @@ def open_writer(
     is missing or not writable, or the suffix is unknown.
     """
     path = Path(path)
+    if is_pipe(path):
+        return _open_pipe(path, rate_hz=rate_hz, time_base=time_base, side_by_side=side_by_side)
     suffix = path.suffix.lower()
     if suffix and suffix not in VIDEO_CODECS and suffix not in IMAGE_SUFFIXES:
         known = " ".join([*VIDEO_CODECS, *sorted(IMAGE_SUFFIXES)])
@@ -75,6 +81,21 @@ def open_writer(
     return ImageWriter(path, partial, side_by_side=side_by_side)
 
 
+def _open_pipe(path: Path, *, rate_hz: float | None, time_base: Fraction | None, side_by_side: bool) -> Writer:
+    if path.suffix.lower() not in {*VIDEO_CODECS, ""}:
+        raise OutputUnwritable(f"output {path} is a pipe, for a video: want {' '.join(VIDEO_CODECS)} or no suffix")
+    if _is_stdout(path):
+        raise OutputUnwritable(f"output {path} also gets the lines of this command; name a pipe, or >(command)")
+    return VideoWriter(path, path, rate_hz=rate_hz, time_base=time_base, side_by_side=side_by_side)
+
+
+def _is_stdout(path: Path) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(1))
+    except OSError:
+        return False
+
+
 def compose(fused: Fused, side_by_side: bool) -> Image:
     """Return the picture to write, (H, W, 3) uint8 RGB: fused alone, or thermal | RGB | fused, (H, 3W, 3)."""
     if not side_by_side:
@@ -87,6 +108,7 @@ def compose(fused: Fused, side_by_side: bool) -> Image:
 class VideoWriter:
     """Write H.264 (VP9 in WebM), each frame at its RGB frame's capture time, the first at its own media time.
 
+    `partial` gets the name `path` when it is complete; a pipe has the one name.
     Times of live streams count from the first frame. 4:2:0 where both sides are even, else 4:4:4 (8 bit, BT.601).
     """
 
@@ -102,7 +124,13 @@ class VideoWriter:
         self._path, self._partial, self._side_by_side = path, partial, side_by_side
         self._rate = Fraction(rate_hz or 30).limit_denominator(1001)
         self._base = time_base if time_base and time_base <= Fraction(1, 1000) else Fraction(1, 90_000)
-        self._container = av.open(str(partial), "w")
+        self._suffix, streamed = path.suffix.lower() or ".mkv", partial == path
+        options = _STREAMED if streamed and self._suffix in (".mp4", ".mov") else {}
+        form = "matroska" if self._suffix == ".mkv" else self._suffix[1:]
+        try:
+            self._container = av.open(ffmpeg_name(partial), "w", format=form, options=options)
+        except (OSError, av.error.FFmpegError) as e:
+            raise OutputUnwritable(f"output {path} cannot be opened: {e.strerror or e}") from e
         self._stream: av.VideoStream | None = None
         self._start_ns = 0
         self._last_pts = -1
@@ -138,7 +166,7 @@ class VideoWriter:
             raise OutputUnwritable(f"output {self._path} cannot be written: {e.strerror or e}") from e
 
     def _open_stream(self, image: Image) -> av.VideoStream:
-        codec = VIDEO_CODECS[self._path.suffix.lower()]
+        codec = VIDEO_CODECS[self._suffix]
         stream = self._container.add_stream(codec, rate=self._rate, options=dict(_CODEC_OPTIONS[codec]))
         assert isinstance(stream, av.VideoStream)
         stream.height, stream.width = image.shape[:2]
@@ -157,7 +185,8 @@ class VideoWriter:
         try:
             self._container.mux(self._stream.encode(None))
             self._container.close()
-            os.replace(self._partial, self._path)
+            if self._partial != self._path:
+                os.replace(self._partial, self._path)
         except (OSError, av.error.FFmpegError) as e:
             self.abort()
             raise OutputUnwritable(f"output {self._path} cannot be written: {e.strerror or e}") from e
@@ -170,7 +199,8 @@ class VideoWriter:
         except (OSError, av.error.FFmpegError):
             pass
         finally:
-            self._partial.unlink(missing_ok=True)
+            if self._partial != self._path:
+                self._partial.unlink(missing_ok=True)
 
 
 class ImageWriter:

@@ -1,0 +1,176 @@
+"""Show decoded frames as a player does: upright, with square pixels, without interlacing, in the right colours."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+
+import av
+import cv2
+import numpy as np
+from av.filter import Graph
+from av.sidedata.sidedata import Type
+from av.video.frame import VideoFrame
+from av.video.reformatter import Colorspace, VideoReformatter
+from av.video.stream import VideoStream
+
+from rtfuse.capture.hdr import HDR, to_sdr
+from rtfuse.observe.logs import event
+from rtfuse.types import LABELS, Image, Stream
+
+_COUNTS = ("gray10le", "gray12le", "gray14le", "gray16le")
+"""Pixel formats of counts, which stay as recorded."""
+_UNTAGGED = 2
+_HD_WH = (1280, 720)
+"""An untagged stream of at least this width or height has BT.709, as players take it; a smaller one BT.601."""
+_FLIPS = {(True, False): 1, (False, True): 0, (True, True): -1}
+_log = logging.getLogger("rtfuse.capture")
+Say = Callable[[str], None]
+
+
+class Display:
+    """Turn the decoded frames of one stream into images; each correction is logged once.
+
+    `video`: the stream that the frames are of. Without it, nothing is guessed of a stream without tags, and its pixels
+    are square: a recording of our own.
+    """
+
+    def __init__(self, stream: Stream, video: VideoStream | None = None) -> None:
+        self._stream = stream
+        self._aspect = (video and video.sample_aspect_ratio) or Fraction(1)
+        self._by_size = video is not None and video.codec_context.name != "mjpeg"  # JPEG has BT.601
+        self._reformatter = VideoReformatter()
+        self._said: set[str] = set()
+
+    def size_wh(self, frame: VideoFrame) -> tuple[int, int]:
+        """Return width and height of the image of a frame, in pixels."""
+        w, h = self._square(frame)
+        return (h, w) if _orientation(frame)[0] else (w, h)
+
+    def image(self, frame: VideoFrame) -> Image:
+        """Return (H, W) uint8 or uint16 for thermal, (H, W, 3) uint8 RGB otherwise."""
+        image = self._colours(frame) if self._stream == "rgb" else self._luma(frame)
+        w, h = self._square(frame)
+        if (w, h) != (frame.width, frame.height):
+            self._say(f"has pixels of {self._aspect}, it is scaled to square ones: {w}x{h}")
+            image = cv2.resize(image, (w, h), interpolation=cv2.INTER_LINEAR)
+        return self._upright(image, *_orientation(frame))
+
+    def progressive(self, frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
+        """Yield the frames; those flagged as interlaced are deinterlaced, one frame later."""
+        return deinterlaced(frames, self._say)
+
+    def _square(self, frame: VideoFrame) -> tuple[int, int]:
+        """Return the size with square pixels: the longer side of a pixel gives the scale, so that no detail is lost."""
+        aspect, w, h = self._aspect, frame.width, frame.height
+        if aspect == 1 or not Fraction(1, 8) <= aspect <= 8 or abs(aspect - 1) < Fraction(1, 200):
+            return w, h
+        return (round(w * aspect), h) if aspect > 1 else (w, round(h / aspect))
+
+    def _luma(self, frame: VideoFrame) -> Image:
+        if not is_deep(frame):
+            return self._converted(frame, "gray")
+        if frame.format.name in _COUNTS:
+            return frame.to_ndarray()
+        return self._converted(frame, "gray16le")
+
+    def _colours(self, frame: VideoFrame) -> Image:
+        matrix = self._matrix(frame)
+        if frame.color_trc not in HDR:
+            return self._converted(frame, "rgb24", matrix)
+        self._say(f"is HDR ({HDR[frame.color_trc]}): a simple curve maps it to SDR, all above 1000 cd/m² is white")
+        return to_sdr(self._converted(frame, "rgb48le", matrix), frame.color_trc)
+
+    def _matrix(self, frame: VideoFrame) -> Colorspace | None:
+        """Return the colour matrix of a YUV frame without a tag, where it is not FFmpeg's default, BT.601."""
+        layout = frame.format
+        if frame.colorspace != _UNTAGGED or layout.is_rgb or len(layout.components) < 3:
+            return None
+        if frame.color_trc in HDR:
+            return Colorspace.BT2020
+        if not self._by_size or (frame.width < _HD_WH[0] and frame.height < _HD_WH[1]):
+            return None
+        self._say(f"does not name its colour matrix: BT.709 is taken, as players do at {frame.width}x{frame.height}")
+        return Colorspace.ITU709
+
+    def _converted(self, frame: VideoFrame, layout: str, matrix: Colorspace | None = None) -> Image:
+        """Convert in this thread, with one converter for all frames: many times faster than a new one for each."""
+        return self._reformatter.reformat(frame, format=layout, src_colorspace=matrix, threads=1).to_ndarray()
+
+    def _upright(self, image: Image, transposed: bool, mirrored: bool, upside_down: bool) -> Image:
+        if transposed:
+            image = cv2.transpose(image)
+        if mirrored or upside_down:
+            image = cv2.flip(image, _FLIPS[mirrored, upside_down])
+        if transposed or mirrored or upside_down:
+            self._say("is turned or mirrored as its display matrix says")
+        return image
+
+    def _say(self, what: str) -> None:
+        if what not in self._said:
+            self._said.add(what)
+            event(_log, logging.INFO, "display", f"{LABELS[self._stream]} {what}", stream=self._stream)
+
+
+def is_deep(frame: VideoFrame) -> bool:
+    """Return True if the frame has more than 8 bits per component."""
+    return max(c.bits for c in frame.format.components) > 8
+
+
+def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
+    """Return how a frame becomes upright: whether it is transposed, and then mirrored, and put upside down.
+
+    FFmpeg's display matrix maps a stored point (x, y) to (a x + c y, b x + d y); any other angle than a right one is
+    rounded to the nearest.
+    """
+    found = frame.side_data.get(Type.DISPLAYMATRIX)
+    if found is None:
+        return False, False, False
+    a, b, _, c, d = np.frombuffer(bytes(found), np.int32)[:5].tolist()
+    if abs(a) + abs(d) >= abs(b) + abs(c):
+        return False, a < 0, d < 0
+    return True, c < 0, b < 0
+
+
+def deinterlaced(frames: Iterable[VideoFrame], say: Say) -> Iterator[VideoFrame]:
+    """Yield frames without interlacing, in order, each with its own times; one behind from the first interlaced one."""
+    graph, kind, waiting = None, None, deque[VideoFrame]()
+    for frame in frames:
+        if graph is None and not frame.interlaced_frame:
+            yield frame
+            continue
+        if (now := (frame.width, frame.height, frame.format.name)) != kind:
+            yield from _pulled(graph, waiting, None)
+            graph, kind = _graph(frame), now
+            say("is interlaced: it is deinterlaced by FFmpeg's bwdif, frame by frame")
+        waiting.append(frame)
+        yield from _pulled(graph, waiting, frame)
+    yield from _pulled(graph, waiting, None)
+
+
+def _graph(frame: VideoFrame) -> Graph:
+    graph = Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 1000)
+    )
+    graph.link_nodes(
+        source, graph.add("bwdif", "mode=send_frame:deint=interlaced"), graph.add("buffersink")
+    ).configure()
+    return graph
+
+
+def _pulled(graph: Graph | None, waiting: deque[VideoFrame], frame: VideoFrame | None) -> Iterator[VideoFrame]:
+    """Push a frame, or None at the end, and yield what is ready, with the times of the frames that wait."""
+    if graph is None:
+        return
+    graph.vpush(frame)
+    while waiting:
+        try:
+            made = graph.vpull()
+        except (av.error.BlockingIOError, av.error.EOFError):
+            return
+        given = waiting.popleft()
+        made.pts, made.dts, made.time_base, made.duration = given.pts, given.dts, given.time_base, given.duration
+        yield made
