@@ -113,7 +113,8 @@ def _decide(
     at = kept[0] if kept else None
     t_ns = None if at is None else ahead[at]
     if at is None or t_ns is None:
-        return [period_ns if last_ns is None else last_ns + period_ns], None
+        known = next(((k, t) for k, t in enumerate(ahead) if t is not None), (0, 0))
+        return [known[1] - known[0] * period_ns if last_ns is None else last_ns + period_ns], None
     if last_ns is None:
         return [t_ns - (at - k) * period_ns for k in range(at + 1)], None
     if t_ns > last_ns + at:

@@ -36,8 +36,10 @@ def notes(config: Config, rig: Rig, replay: str | None = None) -> Iterator[str]:
     """Yield a line for each setting without effect, and for each source that looks wrong."""
     yield from _unused(config)
     if replay is None:
-        yield from _ignored("ir", config.ir)
-        yield from _ignored("rgb", config.rgb)
+        for stream in STREAMS:
+            camera = config.ir if stream == "ir" else config.rgb
+            yield from _ignored(stream, camera, timed=rig.sources[stream].info.time_base is not None)
+        yield from _times(config, rig)
         yield from _doubts(config, rig)
 
 
@@ -55,12 +57,26 @@ def _unused(config: Config) -> Iterator[str]:
         yield "playback.loop (--loop) has no effect: it is for recordings"
 
 
-def _ignored(stream: str, camera: Camera) -> Iterator[str]:
-    """Yield a line if a source ignores settings that are for cameras."""
+def _times(config: Config, rig: Rig) -> Iterator[str]:
+    """Yield a line about how the times of recordings are compared, and one if many RGB frames will have no partner."""
+    if rig.remark:
+        yield rig.remark
+    rate_hz, reach_ms = rig.sources["ir"].info.rate_hz, rig.pairer.tolerance_ns / 1e6 + config.sync.max_reuse_ms
+    if not rig.live and rate_hz and 1000 / rate_hz > reach_ms and config.sync.tolerance_ms is None:
+        yield (
+            f"thermal has {rate_hz:.3g} Hz: RGB frames more than {rig.pairer.tolerance_ns / 1e6:.0f} ms before and "
+            f"{config.sync.max_reuse_ms:.0f} ms after every thermal frame are left out; "
+            f"sync.tolerance_ms={500 / rate_hz:.0f} takes all"
+        )
+
+
+def _ignored(stream: str, camera: Camera, *, timed: bool) -> Iterator[str]:
+    """Yield a line if a source ignores settings that are for cameras; `timed`: it stores times."""
     uri = camera.uri or ""
     if not uri or uri.startswith("/dev/"):
         return
-    given = {"size": camera.size, "fps": None if is_stills(uri) else camera.fps, "format": camera.format}
+    timed = timed or uri.startswith("synthetic:") or is_live(uri)
+    given = {"size": camera.size, "fps": camera.fps if timed and not is_stills(uri) else None, "format": camera.format}
     names = [f"{stream}.{name}" for name, value in given.items() if value is not None]
     if camera.controls:
         names.append(f"{stream}.controls")
