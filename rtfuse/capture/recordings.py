@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -82,8 +83,7 @@ class Decoder:
                     self._undecoded.came(frame)
                 yield frame
         if self._undecoded is not None:
-            self.losses["corrupt"] = max(self.losses["corrupt"], self._undecoded.count)
-            self.losses["damaged"] = self._undecoded.damaged
+            self.losses |= Counter(corrupt=self._undecoded.count, damaged=self._undecoded.damaged)
 
     def image(self, frame: VideoFrame) -> Image:
         """Return (H, W) uint8 or uint16 for thermal, (H, W, 3) uint8 RGB otherwise, upright."""
@@ -166,15 +166,11 @@ class Recording:
         self._clock, self._closed, self._reading, self._lock = clock, False, False, threading.Lock()
         self._path, track = split_track(path)
         self._decoder = _open_file(self._path, stream, track, fps)
-        first = self._decoder.first
         assert self._decoder.times is not None
-        assert first is not None
-        self._times = self._decoder.times
-        self._first_ns = self._times.of(first)
-        info = self._decoder.info(path, live=False)
-        self._info = info if self._first_ns is None else replace(info, start_ns=self._first_ns)
-        if self._times.assumed:
-            self._warn("untimed", f"has no times: {self._times.rate_hz:g} Hz is assumed; {stream}.fps= sets another")
+        self._times, self._repairs = self._decoder.times, Repairs()
+        self._timed = repaired(self._decoder, self._times.of, self._times.period_ns, self._repairs, self._times.wrap_ns)
+        self._first = next(self._timed)
+        self._info = replace(self._decoder.info(path, live=False), start_ns=self._first[1])
 
     @property
     def info(self) -> SourceInfo:
@@ -195,24 +191,24 @@ class Recording:
             self._decoder.container.close()
 
     def _frames(self) -> Iterator[Frame]:
-        decoder, times, repairs = self._decoder, self._times, Repairs()
-        timed = repaired(decoder, self._recorded_ns, times.period_ns, repairs, times.wrap_ns)
+        decoder, stream, rate_hz = self._decoder, self._info.stream, self._times.rate_hz
         frame_id, t_ns = -1, 0
-        for frame_id, (frame, t_ns) in enumerate(timed):
+        for frame_id, (frame, t_ns) in enumerate(chain([self._first], self._timed)):
             if self._closed:
                 break
-            yield Frame(self._info.stream, decoder.image(frame), frame_id, t_ns, Stamp.MEDIA, self._clock())
+            if frame_id == 1 and self._times.assumed:
+                self._warn("untimed", f"has no times: {rate_hz:g} Hz is assumed; {stream}.fps= sets another")
+            yield Frame(stream, decoder.image(frame), frame_id, t_ns, Stamp.MEDIA, self._clock())
         else:
-            self._count_missing(t_ns + times.period_ns, frame_id + 1)
-        if said := str(repairs):
+            self._count_missing(t_ns + self._times.period_ns, frame_id + 1)
+        if said := str(self._repairs):
             self._warn("times", f"of {frame_id + 1} frames: {said}; their times were repaired")
 
-    def _recorded_ns(self, frame: VideoFrame) -> int | None:
-        return self._first_ns if frame is self._decoder.first else self._times.of(frame)
-
     def _count_missing(self, end_ns: int, count: int) -> None:
-        """Count the frames after `end_ns` that the header announces, at least one, if the file was cut off."""
+        """If the file was cut off, count the frames after `end_ns` that its header announces, at least one."""
         info, losses = self._info, self._decoder.losses
+        # Where two transport streams were joined, FFmpeg suspects the last picture of the first.
+        losses -= Counter(damaged=self._repairs.restarts)
         if not (self._decoder.packets.cut_short or is_cut(self._path)):
             return
         by_time = round(((info.end_ns or end_ns) - end_ns) / self._times.period_ns)

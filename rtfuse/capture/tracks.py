@@ -94,6 +94,18 @@ def choose(
     return Choice(tracks[at], at + 1, reason)
 
 
+def numbered(uri: str, stream: Stream) -> str:
+    """Return the address with the number of the stream's track, if it is a file of several tracks without one."""
+    path, number = split_track(uri)
+    try:
+        with av.open(path) as container:
+            several = number is None and len(video_tracks(container)) > 1
+            choice = choose(container, stream, None, lambda: av.open(path)) if several else None
+            return uri if choice is None else f"{path}?track={choice.number}"
+    except (av.error.FFmpegError, OSError):
+        return uri
+
+
 def pair_in(uri: str) -> tuple[str, str, str]:
     """Return the addresses of the thermal and the RGB track of one file, and a line that says how they were told apart.
 

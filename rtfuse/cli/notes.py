@@ -8,12 +8,14 @@ from itertools import islice
 from rtfuse.arrays import has_colour
 from rtfuse.capture import is_live, open_source
 from rtfuse.capture.stills import is_stills
+from rtfuse.capture.tracks import numbered
 from rtfuse.config import Camera, Config
 from rtfuse.errors import DeviceUnavailable, RtfuseError, SourceLost, SourceNotFound
 from rtfuse.observe.trace import Trace
 from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Rig
+from rtfuse.types import Stream
 
 _GREY = ("GREY", "Y10", "Y12", "Y14", "Y16", "Y16-BE")
 """Pixel formats of V4L2 cameras without colour."""
@@ -36,8 +38,7 @@ def notes(config: Config, rig: Rig, replay: str | None = None) -> Iterator[str]:
     """Yield a line for each setting without effect, and for each source that looks wrong."""
     yield from _unused(config)
     if replay is None:
-        for stream in STREAMS:
-            camera = config.ir if stream == "ir" else config.rgb
+        for stream, camera in (("ir", config.ir), ("rgb", config.rgb)):
             yield from _ignored(stream, camera, timed=rig.sources[stream].info.time_base is not None)
         yield from _times(config, rig)
         yield from _doubts(config, rig)
@@ -102,7 +103,7 @@ def _doubts(config: Config, rig: Rig) -> Iterator[str]:
             f"thermal is {kinds[iw < ih]} ({iw}x{ih}) and RGB {kinds[w < h]} ({w}x{h}): one of them seems to be turned "
             "by 90 degrees, and without a calibration thermal is stretched"
         )
-    ir_colour, rgb_colour = (_has_colour(camera.uri) for camera in (config.ir, config.rgb))
+    ir_colour, rgb_colour = (_has_colour(config.ir.uri, "ir"), _has_colour(config.rgb.uri, "rgb"))
     grey_camera = rig.sources["rgb"].info.coding in _GREY
     if (ir_colour and rgb_colour is False) or grey_camera:
         yield "RGB has no colour" + (" and thermal has" if ir_colour else "") + ": are --ir and --rgb swapped?"
@@ -113,12 +114,12 @@ def _doubts(config: Config, rig: Rig) -> Iterator[str]:
         )
 
 
-def _has_colour(uri: str | None) -> bool | None:
+def _has_colour(uri: str | None, stream: Stream) -> bool | None:
     """Return True if the first picture of a file has colour; None for other sources, which are not opened twice."""
     if not uri or uri.startswith("synthetic:") or is_live(uri):
         return None
     try:
-        source = open_source(uri, "rgb")
+        source = open_source(uri if is_stills(uri) else numbered(uri, stream), "rgb")
     except RtfuseError:
         return None
     try:

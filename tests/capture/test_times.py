@@ -38,7 +38,7 @@ def believed_by_all(times, anchored):
     return set.intersection(*best) if best else set()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.one_of(st.none(), st.integers(0, 9)), max_size=8), st.booleans())
 def test_a_reading_believes_what_all_cheapest_ones_do(times, anchored):
     if anchored:
@@ -46,7 +46,7 @@ def test_a_reading_believes_what_all_cheapest_ones_do(times, anchored):
     assert {k for k, sure in enumerate(reading(times, anchored=anchored)) if sure} == believed_by_all(times, anchored)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.integers(-(10**13), 10**13), st.lists(st.integers(1, 700 * MS), max_size=60))
 def test_rising_times_are_kept_whatever_their_steps(start, steps):
     times = [start]
@@ -55,7 +55,7 @@ def test_rising_times_are_kept_whatever_their_steps(start, steps):
     assert repair(times) == (times, Repairs())
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_any_times_give_every_frame_once_at_rising_times(data):
     times = data.draw(st.lists(st.one_of(st.none(), st.integers(-2000, 2000).map(lambda t: t * MS)), max_size=80))
@@ -65,7 +65,7 @@ def test_any_times_give_every_frame_once_at_rising_times(data):
     assert changed == 0 or repairs != Repairs()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.data())
 def test_single_wrong_and_missing_times_are_interpolated_exactly(data):
     """Of a regular recording with pauses, one frame in ten or fewer with any other time, or none."""
