@@ -272,7 +272,8 @@ class SourceInfo:
     - `rate_hz`: nominal.
     - `frames`: the number in the container's header.
     - `start_ns`, `end_ns`: bounds of a recording's capture times; `end_ns` includes the last frame's period.
-    - `time_base`: seconds per tick.
+    - `time_base`: seconds per tick; None: the recording stores no times.
+    - `utc_ns`, `timecode_ns`: UTC (since 1970) and time of day of a recording's first frame, by its metadata.
     - `coding`: the pixel format of a camera, or the codec of a stream.
     """
 
@@ -287,6 +288,8 @@ class SourceInfo:
     end_ns: int | None = None
     time_base: Fraction | None = None
     coding: str | None = None
+    utc_ns: int | None = None
+    timecode_ns: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "uri", redact(self.uri))

@@ -13,7 +13,8 @@ import av
 from av.video.frame import VideoFrame
 
 from rtfuse.capture.clocks import ClockMap, ClockState
-from rtfuse.capture.recordings import first_frame, reason, to_ns
+from rtfuse.capture.recordings import first_frame, reason
+from rtfuse.capture.timing import to_ns
 from rtfuse.errors import DeviceUnavailable, SourceLost, redact
 from rtfuse.types import LABELS, Clock, Frame, SourceInfo, Stamp, Stream
 

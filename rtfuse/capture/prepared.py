@@ -14,7 +14,8 @@ Step = Callable[[Frame], Frame]
 class Prepared:
     """Wrap `source`; each of `steps` takes a frame and returns it, or another in its place.
 
-    `described`: returns the source's info with the size and depth after the steps.
+    `described`: returns the source's info with the size and depth after the steps. `ended`: called after the last
+    frame.
     Where a step changed the picture, `Frame.raw` keeps the original. The times of a live source pass a `ClockGuard`
     first.
     """
@@ -24,8 +25,9 @@ class Prepared:
         source: Source,
         steps: Sequence[Step],
         described: Callable[[SourceInfo], SourceInfo] = lambda info: info,
+        ended: Callable[[], None] = lambda: None,
     ) -> None:
-        self.source, self._steps, self._described = source, steps, described
+        self.source, self._steps, self._described, self._ended = source, steps, described, ended
         self._guard = ClockGuard() if source.info.live else None
 
     @property
@@ -50,6 +52,7 @@ class Prepared:
             for step in self._steps:
                 made = step(made)
             yield made if made.image is frame.image else replace(made, raw=frame.image)
+        self._ended()
 
     def close(self) -> None:
         """Close the source."""

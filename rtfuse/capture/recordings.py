@@ -6,42 +6,62 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import av
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 
+from rtfuse.capture.completeness import Undecoded, is_cut
 from rtfuse.capture.display import Display, is_deep
+from rtfuse.capture.origins import timecode_ns, utc_ns
 from rtfuse.capture.paths import exists, is_disguised_script, is_pipe, open_file
+from rtfuse.capture.times import Repairs, repaired
+from rtfuse.capture.timing import MediaTimes, Packets, to_ns
+from rtfuse.capture.tracks import choose, described, split_track, video_tracks
 from rtfuse.errors import RtfuseError, SourceNotFound, SourceUnreadable
 from rtfuse.observe.logs import event
 from rtfuse.types import LABELS, Clock, Frame, Image, SourceInfo, Stamp, Stream
 
-_NS = 1_000_000_000
 _log = logging.getLogger("rtfuse.capture")
 
 
 class Decoder:
-    """Decode a container's video: of several streams the one titled with the wanted stream's label, or the first one.
+    """Decode one video track of a container; `rtfuse.capture.tracks` has the choice among several.
 
-    Recordings of `rtfuse record` hold both streams. The first frame is decoded at once, to know size and depth.
+    The first frame is decoded at once, to know size and depth. `losses` counts packets that gave no picture (`corrupt`)
+    and, of recordings, pictures with errors (`damaged`).
+    `track`, `again`: see `choose`. `fps`: the rate of a format without times.
     """
 
-    def __init__(self, container: InputContainer, stream: Stream, *, live: bool) -> None:
+    def __init__(
+        self,
+        container: InputContainer,
+        stream: Stream,
+        *,
+        live: bool,
+        track: int | None = None,
+        again: Callable[[], InputContainer] | None = None,
+        fps: float | None = None,
+    ) -> None:
         self.container, self.stream = container, stream
-        videos = container.streams.video
-        titled = [video for video in videos if video.metadata.get("title") == LABELS[stream]]
-        self.video = (titled or videos)[0]
-        if len(videos) > 1 and not titled:
-            text = f"{LABELS[stream]} source has {len(videos)} video streams, the first one is taken"
-            event(_log, logging.WARNING, "streams", text, stream=stream)
+        choice = choose(container, stream, track, again)
+        assert choice is not None
+        self.video = choice.video
+        if choice.reason is not None:
+            text = f"{LABELS[stream]}: track {choice.number} of {described(video_tracks(container))}, {choice.reason}"
+            event(_log, logging.INFO if choice.sure else logging.WARNING, "streams", text, stream=stream)
         # Decoding several frames at once is fastest, but delays each until the next ones have come.
         self.video.thread_type = "SLICE" if live else "AUTO"
         self.losses: Counter[str] = Counter()
-        self.cut_short = False
+        self.packets = Packets(container, self.video, live=live)
+        self.times = None if live else MediaTimes(container, self.video, self.packets.ahead, fps)
+        self._undecoded = None if live else Undecoded(self.video.codec_context.name)
         self._display = Display(stream, self.video)
         self._frames = self._display.progressive(self._decode())
         self.first = next(self._frames, None)
@@ -52,14 +72,21 @@ class Decoder:
             yield from self._frames
 
     def _decode(self) -> Iterator[VideoFrame]:
-        try:
-            for packet in self.container.demux(self.video):
-                try:
-                    yield from packet.decode()
-                except av.error.InvalidDataError:
-                    self.losses["corrupt"] += 1
-        except (av.error.InvalidDataError, av.error.EOFError):
-            self.cut_short = True
+        for packet in self.packets:
+            if self.times is not None and self._undecoded is not None:
+                self.times.sent(packet)
+                self._undecoded.sent(packet)
+            try:
+                frames = packet.decode()
+            except av.error.InvalidDataError:
+                self.losses["corrupt"] += 1
+                continue
+            for frame in frames:
+                if self._undecoded is not None:
+                    self._undecoded.came(frame)
+                yield frame
+        if self._undecoded is not None:
+            self.losses |= Counter(corrupt=self._undecoded.count, damaged=self._undecoded.damaged)
 
     def image(self, frame: VideoFrame) -> Image:
         """Return (H, W) uint8 or uint16 for thermal, (H, W, 3) uint8 RGB otherwise, as a player shows it."""
@@ -69,47 +96,62 @@ class Decoder:
         """Describe the stream; needs `first`."""
         assert self.first is not None
         video, base = self.video, self.video.time_base or Fraction(1, 1000)
-        rate = video.average_rate or video.guessed_rate
-        start = video.start_time if video.start_time is not None else (self.first.pts or 0)
-        start_ns = to_ns(start, base)
-        end_ns = None
-        if video.duration:
-            end_ns = start_ns + to_ns(video.duration, base)
-        elif self.container.duration and len(self.container.streams) == 1:
-            # Matroska's duration counts from time 0, the others' from their first frame; both in µs.
-            from_zero = "matroska" in self.container.format.name
-            end_ns = (self.container.duration + (0 if from_zero else self.container.start_time or 0)) * 1000
+        times, rate = self.times, video.average_rate or video.guessed_rate
+        rate_hz = times.rate_hz if times is not None else float(rate) if rate else None
         return SourceInfo(
             uri=uri,
             stream=self.stream,
             size_wh=self._display.size_wh(self.first),
             dtype="uint16" if self.stream == "ir" and is_deep(self.first) else "uint8",
             live=live,
-            rate_hz=float(rate) if rate else None,
-            frames=video.frames or None,
-            start_ns=None if live else start_ns,
-            end_ns=None if live else end_ns,
-            time_base=base,
+            rate_hz=rate_hz,
+            frames=self._header_frames(),
+            start_ns=None if live else to_ns(video.start_time or 0, base),
+            end_ns=None if live else self._header_end_ns(base),
+            time_base=None if times is not None and times.untimed else base,
+            utc_ns=None if live else utc_ns(self.container),
+            timecode_ns=None if live else timecode_ns(self.container, rate_hz),
             coding=video.codec_context.name,
         )
 
+    def _header_frames(self) -> int | None:
+        """Return the number of frames by the container's header; None if it is unknown."""
+        # AVI's header counts places for frames, of which some are empty; its index has the others.
+        return (len(self.video.index_entries) if self.container.format.name == "avi" else self.video.frames) or None
 
-def to_ns(ticks: int, base: Fraction) -> int:
-    """Return a time in ticks of `base` seconds in nanoseconds."""
-    return ticks * base.numerator * _NS // base.denominator
+    def _header_end_ns(self, base: Fraction) -> int | None:
+        """Return the end of the last frame by the container's header; None if it is unknown."""
+        video, container = self.video, self.container
+        if video.duration:
+            return to_ns((video.start_time or 0) + video.duration, base)
+        if not container.duration or len(container.streams) != 1:
+            return None
+        # The duration of Matroska and FLV counts from time 0, the others' from their first frame; both in µs.
+        from_zero = container.format.name == "flv" or "matroska" in container.format.name
+        return (container.duration + (0 if from_zero else container.start_time or 0)) * 1000
 
 
 class Recording:
-    """Read a video file, completely and in order; `t_ns` is the recording's own time (`Stamp.MEDIA`).
+    """Read one track of a video file, completely and in order; `t_ns` is the recording's own time (`Stamp.MEDIA`).
 
-    `losses`: counts `corrupt` packets and, if the file ends before the time in its header, the missing frames as
-    `truncated`. Raises SourceNotFound or SourceUnreadable.
+    Times that are missing or do not rise are repaired (`rtfuse.capture.times`), which is logged once at the end.
+    `fps`: the rate of a format without times.
+    `losses`: counts pictures that could not be decoded (`corrupt`) or were decoded with errors (`damaged`), and, if the
+    file was cut off, the missing ones as `truncated`.
+    Raises SourceNotFound, SourceUnreadable, or ConfigError for a track that the file does not have.
     """
 
-    def __init__(self, path: str, stream: Stream, *, clock: Clock = time.monotonic_ns) -> None:
+    def __init__(
+        self, path: str, stream: Stream, *, fps: float | None = None, clock: Clock = time.monotonic_ns
+    ) -> None:
         self._clock, self._closed, self._reading, self._lock = clock, False, False, threading.Lock()
-        self._decoder = _open_file(path, stream)
-        self._info = self._decoder.info(path, live=False)
+        self._path, track = split_track(path)
+        self._decoder = _open_file(self._path, stream, track, fps)
+        assert self._decoder.times is not None
+        self._times, self._repairs = self._decoder.times, Repairs()
+        self._timed = repaired(self._decoder, self._times.of, self._times.period_ns, self._repairs, self._times.wrap_ns)
+        self._first = next(self._timed)
+        self._info = replace(self._decoder.info(path, live=False), start_ns=self._first[1])
 
     @property
     def info(self) -> SourceInfo:
@@ -130,23 +172,32 @@ class Recording:
             self._decoder.container.close()
 
     def _frames(self) -> Iterator[Frame]:
-        decoder, base = self._decoder, self._info.time_base or Fraction(1, 1000)
-        period_ns = round(_NS / (self._info.rate_hz or 25))
-        t_ns, frame_id = (self._info.start_ns or 0) - period_ns, -1
-        for frame_id, frame in enumerate(decoder):
+        decoder, stream, rate_hz = self._decoder, self._info.stream, self._times.rate_hz
+        frame_id, t_ns = -1, 0
+        for frame_id, (frame, t_ns) in enumerate(chain([self._first], self._timed)):
             if self._closed:
                 break
-            t_ns = t_ns + period_ns if frame.pts is None else to_ns(frame.pts, base)
-            yield Frame(self._info.stream, decoder.image(frame), frame_id, t_ns, Stamp.MEDIA, self._clock())
+            if frame_id == 1 and self._times.assumed:
+                self._warn("untimed", f"has no times: {rate_hz:g} Hz is assumed; {stream}.fps= sets another")
+            yield Frame(stream, decoder.image(frame), frame_id, t_ns, Stamp.MEDIA, self._clock())
         else:
-            self._report_truncation(t_ns + period_ns, period_ns, frame_id + 1)
+            self._count_missing(t_ns + self._times.period_ns, frame_id + 1)
+        if said := str(self._repairs):
+            self._warn("times", f"of {frame_id + 1} frames: {said}; their times were repaired")
 
-    def _report_truncation(self, end_ns: int, period_ns: int, count: int) -> None:
+    def _count_missing(self, end_ns: int, count: int) -> None:
+        """If the file was cut off, count the frames after `end_ns` that its header announces, at least one."""
         info, losses = self._info, self._decoder.losses
-        missing = round(((info.end_ns or end_ns) - end_ns) / period_ns)
-        if missing > 1 or self._decoder.cut_short:
-            missing = max(missing, (info.frames or 0) - count - losses["corrupt"])
-            losses["truncated"] += max(missing, 1)
+        # Where two transport streams were joined, FFmpeg suspects the last picture of the first.
+        losses -= Counter(damaged=self._repairs.restarts)
+        if not (self._decoder.packets.cut_short or is_cut(self._path)):
+            return
+        by_time = round(((info.end_ns or end_ns) - end_ns) / self._times.period_ns)
+        losses["truncated"] += max(1, by_time, (info.frames or 0) - count - losses["corrupt"])
+
+    def _warn(self, name: str, text: str) -> None:
+        stream = self._info.stream
+        event(_log, logging.WARNING, name, f"{LABELS[stream]} recording {self._info.uri} {text}", stream=stream)
 
     def close(self) -> None:
         """End the iteration after the frame in progress; close the file at once if none has begun."""
@@ -163,7 +214,7 @@ _REMEDIES = {
 """Where to look, for a file and for a pipe."""
 
 
-def _open_file(path: str, stream: Stream) -> Decoder:
+def _open_file(path: str, stream: Stream, track: int | None, fps: float | None) -> Decoder:
     name = LABELS[stream]
     file = Path(path)
     if not exists(file):
@@ -182,15 +233,29 @@ def _open_file(path: str, stream: Stream) -> Decoder:
             f"({reason(e)}); {_REMEDIES[is_pipe(path)]}"
         ) from e
     nothing = SourceUnreadable(f"{name} recording {path} holds no readable video frame")
-    return first_frame(container, stream, nothing, live=False)
+    again = partial(open_file, path) if file.is_file() else None
+    return first_frame(container, stream, nothing, live=False, track=track, again=again, fps=fps)
 
 
-def first_frame(container: InputContainer, stream: Stream, otherwise: RtfuseError, *, live: bool) -> Decoder:
+def first_frame(
+    container: InputContainer,
+    stream: Stream,
+    otherwise: RtfuseError,
+    *,
+    live: bool,
+    track: int | None = None,
+    again: Callable[[], InputContainer] | None = None,
+    fps: float | None = None,
+) -> Decoder:
     """Return a decoder that has its first frame. Raises `otherwise`, the container closed, if there is none."""
-    if not container.streams.video:
+    if not video_tracks(container):
         container.close()
         raise otherwise
-    decoder = Decoder(container, stream, live=live)
+    try:
+        decoder = Decoder(container, stream, live=live, track=track, again=again, fps=fps)
+    except RtfuseError:
+        container.close()
+        raise
     if decoder.first is None:
         container.close()
         raise otherwise

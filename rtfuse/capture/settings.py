@@ -16,11 +16,11 @@ class Camera(Section, frozen=True):
 
     - `uri`: the source; see `rtfuse.capture.sources`.
     - `offset_ms`: added to its capture times.
-    - `fps`, `size` (w, h), `format`: asked of the camera.
+    - `fps`, `size` (w, h), `format`: asked of the camera; `fps` is also the rate of a recording without times.
     - `controls`: values of a V4L2 camera's controls by their names (`rtfuse probe` lists them).
     - `timeout_ms`: a live source without a frame for this long is opened again.
-    - `freeze`: take pictures repeated bit for bit for those of a frozen camera; null: only from a camera or with 16
-      bits, as a compressed stream may repeat a scene at rest.
+    - `freeze`: take pictures repeated bit for bit for those of a frozen camera; null: only from a camera or a stream
+      with 16 bits, as a compressed stream may repeat a scene at rest, and never in a recording.
     - `transport`: RTSP's.
     """
 

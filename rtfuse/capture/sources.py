@@ -5,6 +5,7 @@
 | `/dev/video0`, `/dev/v4l/by-id/…`                | a V4L2 camera                                       |
 | `rtsp://…`, `http://…`, `udp://…`                | a network stream                                    |
 | `clip.mp4`, any other file                       | a recording                                         |
+| `clip.mkv?track=2`, `clip.mkv#2`                 | one of a recording's video tracks, from 1           |
 | `/dev/stdin`, `<(command)`                       | a recording from a pipe, read once                  |
 | `clips.ffconcat`                                 | several recordings, as FFmpeg's list names them     |
 | `stills/`, `stills/*.png`, `%04d.png`, `one.png` | images: a folder, a pattern, or a single one        |
@@ -33,7 +34,7 @@ def open_source(
 ) -> Source:
     """Open the source that `uri` names, as the thermal (`ir`) or visible (`rgb`) stream.
 
-    `fps`: the rate of stills, or the rate to ask of a camera.
+    `fps`: the rate of stills and of recordings without times, or the rate to ask of a camera.
     `camera`: the mode to ask of a V4L2 camera.
     `timeout_s`: a live source without a frame for so long is lost.
     `transport`: that of RTSP.
@@ -58,7 +59,7 @@ def open_source(
         return Stills(uri, stream, fps=fps, clock=clock)
     from rtfuse.capture.recordings import Recording
 
-    return Recording(uri, stream, clock=clock)
+    return Recording(uri, stream, fps=fps, clock=clock)
 
 
 def is_live(uri: str) -> bool:

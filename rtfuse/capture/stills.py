@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from rtfuse.capture.paths import exists, is_pattern, matches
+from rtfuse.capture.tracks import split_track
 from rtfuse.errors import SourceNotFound, SourceUnreadable
 from rtfuse.observe.logs import event
 from rtfuse.types import LABELS, Clock, Frame, Image, SourceInfo, Stamp, Stream
@@ -32,6 +33,8 @@ def is_image(path: str | Path) -> bool:
 
 def is_stills(uri: str) -> bool:
     """Return True if `uri` names a folder, a pattern of files, or one image, not a recording."""
+    if split_track(uri)[1] is not None:
+        return False
     return Path(uri).is_dir() or is_pattern(uri) or is_image(uri)
 
 

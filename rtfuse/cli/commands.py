@@ -14,6 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import rtfuse
 from rtfuse.align.drift import DriftMonitor
+from rtfuse.capture.tracks import split_track
 from rtfuse.cli.notes import notes, open_rig_or_advise
 from rtfuse.cli.screen import beside
 from rtfuse.cli.signals import Signals
@@ -219,7 +220,12 @@ def fuse_recordings(
         rgb = rig.sources["rgb"].info
         writers: dict[str, Writer] = {}
         writers["record"] = open_writer(
-            output, rate_hz=rgb.rate_hz, time_base=rgb.time_base, side_by_side=side_by_side, force=force
+            output,
+            rate_hz=rgb.rate_hz,
+            time_base=rgb.time_base,
+            utc_ns=None if rgb.utc_ns is None else rgb.utc_ns - (rgb.start_ns or 0),
+            side_by_side=side_by_side,
+            force=force,
         )
         stack.push(partial(_finish, writers["record"]))
         if picture:
@@ -236,7 +242,8 @@ def fuse_recordings(
 def _refuse_input(output: Path | None, settings: Config) -> None:
     """Raise OutputExists for an output that is one of the inputs: it would replace it, with --force."""
     for uri in (settings.ir.uri, settings.rgb.uri):
-        if output is not None and uri and output.exists() and Path(uri).exists() and output.samefile(uri):
+        file = split_track(uri)[0] if uri else None
+        if output is not None and file and output.exists() and Path(file).exists() and output.samefile(file):
             raise OutputExists(f"output {output} is the input {uri}; choose another name with -o")
 
 

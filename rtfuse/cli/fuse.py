@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from rtfuse.cli.app import close, err, out
-from rtfuse.cli.options import Calib, ConfigFile, Force, Fps, FuserName, Overrides
-from rtfuse.cli.words import settings_of
+from rtfuse.cli.options import AlignStarts, Calib, ConfigFile, Force, Fps, FuserName, Overrides
+from rtfuse.cli.words import settings_of, starts_of
 from rtfuse.observe.stats import Snapshot
 
+_KEY = re.compile(r"[a-z_]+(\.[a-z_]+)*=")
 _FUSE = {
     "ir": ("ir.uri",),
     "rgb": ("rgb.uri",),
@@ -25,7 +27,9 @@ _FUSE = {
 def fuse(
     context: typer.Context,
     ir: Annotated[str, typer.Argument(metavar="IR", help="Thermal recording, folder, pattern or image.")],
-    rgb: Annotated[str, typer.Argument(metavar="RGB", help="RGB recording, folder, pattern or image.")],
+    rgb: Annotated[
+        str | None, typer.Argument(metavar="[RGB]", help="RGB recording, folder, pattern or image; none: IR has both.")
+    ] = None,
     overrides: Overrides = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Video, image, or folder (no suffix); else beside RGB.")
@@ -36,13 +40,19 @@ def fuse(
     calib: Calib = None,
     fuser: FuserName = None,
     fps: Fps = None,
+    align_starts: AlignStarts = False,
     force: Force = False,
 ) -> None:
-    """Fuse two recordings, folders or images completely, in order, with the RGB stream's times.
+    """Fuse two recordings, folders or images completely, in order; the output's times are the RGB stream's, from 0.
 
     Example: rtfuse fuse thermal.mp4 rgb.mp4 -o fused.mp4
     """
-    settings = settings_of(context.params, _FUSE, fixed={"playback.speed": "max", "playback.loop": False})
+    if rgb is None or ("=" in rgb and not Path(rgb).exists() and _KEY.match(rgb)):
+        overrides = [*([rgb] if rgb else []), *(overrides or [])]
+        ir, rgb = both_in(ir)
+        context.params |= {"ir": ir, "rgb": rgb, "overrides": overrides}
+    fixed: dict[str, Any] = {"playback.speed": "max", "playback.loop": False, **starts_of(align_starts)}
+    settings = settings_of(context.params, _FUSE, fixed=fixed)
     from rtfuse.cli.commands import fuse_recordings
     from rtfuse.cli.signals import interruptible
 
@@ -54,6 +64,15 @@ def fuse(
     )
     close(result, {"fused": str(target), **({"picture": str(picture)} if picture else {})}, age=False)
     _tell_losses(result, target)
+
+
+def both_in(path: str) -> tuple[str, str]:
+    """Return the sources of thermal and RGB in one file, and print how they were told apart. Raises ConfigError."""
+    from rtfuse.capture.tracks import pair_in
+
+    ir, rgb, line = pair_in(path)
+    out.print(line, soft_wrap=True, markup=False, highlight=False)
+    return ir, rgb
 
 
 def output_beside(rgb: str) -> Path:
@@ -82,7 +101,7 @@ def output_beside(rgb: str) -> Path:
 
 def _tell_losses(result: Snapshot, output: Path) -> None:
     """End with status 2 and one line if the input was damaged."""
-    lost = {key: n for key, n in result.drops.items() if key[1] in ("corrupt", "truncated")}
+    lost = {key: n for key, n in result.drops.items() if key[1] in ("corrupt", "damaged", "truncated")}
     if lost:
         what = ", ".join(f"{n} {where} frames {cause}" for (where, cause), n in lost.items())
         rest = f"the rest was fused into {escape(str(output))}"

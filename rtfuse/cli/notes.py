@@ -9,12 +9,14 @@ from rtfuse.arrays import has_colour
 from rtfuse.capture import is_live, open_source
 from rtfuse.capture.paths import is_device, is_pipe
 from rtfuse.capture.stills import is_stills
+from rtfuse.capture.tracks import numbered
 from rtfuse.config import Camera, Config
 from rtfuse.errors import DeviceUnavailable, RtfuseError, SourceLost, SourceNotFound
 from rtfuse.observe.trace import Trace
 from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Rig
+from rtfuse.types import Stream
 
 _GREY = ("GREY", "Y10", "Y12", "Y14", "Y16", "Y16-BE")
 """Pixel formats of V4L2 cameras without colour."""
@@ -37,8 +39,9 @@ def notes(config: Config, rig: Rig, replay: str | None = None) -> Iterator[str]:
     """Yield a line for each setting without effect, and for each source that looks wrong."""
     yield from _unused(config)
     if replay is None:
-        yield from _ignored("ir", config.ir)
-        yield from _ignored("rgb", config.rgb)
+        for stream, camera in (("ir", config.ir), ("rgb", config.rgb)):
+            yield from _ignored(stream, camera, timed=rig.sources[stream].info.time_base is not None)
+        yield from _times(config, rig)
         yield from _doubts(config, rig)
 
 
@@ -56,12 +59,26 @@ def _unused(config: Config) -> Iterator[str]:
         yield "playback.loop (--loop) has no effect: it is for recordings"
 
 
-def _ignored(stream: str, camera: Camera) -> Iterator[str]:
-    """Yield a line if a source ignores settings that are for cameras."""
+def _times(config: Config, rig: Rig) -> Iterator[str]:
+    """Yield a line about how the times of recordings are compared, and one if many RGB frames will have no partner."""
+    if rig.remark:
+        yield rig.remark
+    rate_hz, reach_ms = rig.sources["ir"].info.rate_hz, rig.pairer.tolerance_ns / 1e6 + config.sync.max_reuse_ms
+    if not rig.live and rate_hz and 1000 / rate_hz > reach_ms and config.sync.tolerance_ms is None:
+        yield (
+            f"thermal has {rate_hz:.3g} Hz: RGB frames more than {rig.pairer.tolerance_ns / 1e6:.0f} ms before and "
+            f"{config.sync.max_reuse_ms:.0f} ms after every thermal frame are left out; "
+            f"sync.tolerance_ms={500 / rate_hz:.0f} takes all"
+        )
+
+
+def _ignored(stream: str, camera: Camera, *, timed: bool) -> Iterator[str]:
+    """Yield a line if a source ignores settings that are for cameras; `timed`: it stores times."""
     uri = camera.uri or ""
     if not uri or is_device(uri):
         return
-    given = {"size": camera.size, "fps": None if is_stills(uri) else camera.fps, "format": camera.format}
+    timed = timed or uri.startswith("synthetic:") or is_live(uri)
+    given = {"size": camera.size, "fps": camera.fps if timed and not is_stills(uri) else None, "format": camera.format}
     names = [f"{stream}.{name}" for name, value in given.items() if value is not None]
     if camera.controls:
         names.append(f"{stream}.controls")
@@ -87,7 +104,7 @@ def _doubts(config: Config, rig: Rig) -> Iterator[str]:
             f"thermal is {kinds[iw < ih]} ({iw}x{ih}) and RGB {kinds[w < h]} ({w}x{h}): one of them seems to be turned "
             "by 90 degrees, and without a calibration thermal is stretched"
         )
-    ir_colour, rgb_colour = (_has_colour(camera.uri) for camera in (config.ir, config.rgb))
+    ir_colour, rgb_colour = (_has_colour(config.ir.uri, "ir"), _has_colour(config.rgb.uri, "rgb"))
     grey_camera = rig.sources["rgb"].info.coding in _GREY
     if (ir_colour and rgb_colour is False) or grey_camera:
         yield "RGB has no colour" + (" and thermal has" if ir_colour else "") + ": are --ir and --rgb swapped?"
@@ -98,12 +115,12 @@ def _doubts(config: Config, rig: Rig) -> Iterator[str]:
         )
 
 
-def _has_colour(uri: str | None) -> bool | None:
+def _has_colour(uri: str | None, stream: Stream) -> bool | None:
     """Return True if the first picture of a file has colour; None for other sources, which are not opened twice."""
     if not uri or uri.startswith("synthetic:") or is_live(uri) or is_pipe(uri):
         return None
     try:
-        source = open_source(uri, "rgb")
+        source = open_source(uri if is_stills(uri) else numbered(uri, stream), "rgb")
     except RtfuseError:
         return None
     try:

@@ -13,7 +13,12 @@ Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...",
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; the command line wins.")]
 Calib = Annotated[str | None, typer.Option(help="Calibration file (YAML).")]
 FuserName = Annotated[str | None, typer.Option("--fuser", help="auto, ufuser, student (fast) or pyramid.")]
-Fps = Annotated[float | None, typer.Option(help="Rate of stills; the rate asked of cameras.")]
+Fps = Annotated[
+    float | None, typer.Option(help="Rate of stills and of video without times; the rate asked of cameras.")
+]
+AlignStarts = Annotated[
+    bool, typer.Option("--align-starts", help="Take the first frames of two recordings as one moment.")
+]
 Size = Annotated[str | None, typer.Option(metavar="WxH", help="Size asked of the RGB camera: 640x480.")]
 IrSize = Annotated[str | None, typer.Option(metavar="WxH", help="Size asked of the thermal camera.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing outputs.")]

@@ -9,6 +9,7 @@ import typer
 
 from rtfuse.cli.app import close, err, log_to, out
 from rtfuse.cli.options import (
+    AlignStarts,
     Calib,
     ConfigFile,
     Duration,
@@ -25,7 +26,7 @@ from rtfuse.cli.options import (
     Rgb,
     Size,
 )
-from rtfuse.cli.words import endpoints, override, settings_of
+from rtfuse.cli.words import endpoints, override, settings_of, starts_of
 from rtfuse.config import dump_config, load_config
 
 if TYPE_CHECKING:
@@ -92,6 +93,7 @@ def run(
     replay: Annotated[str | None, typer.Option(help="Both streams from a file of rtfuse record.")] = None,
     speed: Annotated[str | None, typer.Option(help="Recordings: times real time, or 'max'.")] = None,
     loop: Annotated[bool, typer.Option("--loop", help="Recordings: start again at the end.")] = False,
+    align_starts: AlignStarts = False,
     frames: Frames = None,
     duration: Duration = None,
     log: Log = None,
@@ -102,7 +104,7 @@ def run(
 
     Example: rtfuse run --ir /dev/video1 --rgb /dev/video0
     """
-    settings = settings_of(context.params, _RUN, more=endpoints(publish))
+    settings = settings_of(context.params, _RUN, more=endpoints(publish), fixed=starts_of(align_starts))
     from rtfuse.cli.addresses import check_web
     from rtfuse.cli.commands import run_live
     from rtfuse.cli.signals import interruptible

@@ -30,6 +30,7 @@ CAUSES = {
     "slow": "the output did not keep up",
     "encoder": "the encoder was still at one before",
     "corrupt": "could not be decoded",
+    "damaged": "decoded with errors, parts of the picture are guessed",
     "truncated": "missing at the end of the file",
     "pages": "pages of a TIFF file after its first",
     "driver": "lost by the camera driver",

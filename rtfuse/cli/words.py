@@ -45,6 +45,11 @@ def speed_of(text: str) -> float | str:
         return text
 
 
+def starts_of(aligned: bool) -> dict[str, str]:
+    """Return the setting of `--align-starts`."""
+    return {"sync.starts": "same"} if aligned else {}
+
+
 READ: dict[str, Callable[[str], Any]] = {
     "ir.uri": source_of,
     "rgb.uri": source_of,

@@ -64,13 +64,16 @@ class Histogram:
         self.total += 1
         self.sum_ns += duration_ns
 
-    def percentiles_ms(self, *percents: float) -> tuple[float, ...]:
-        """Return these percentiles in milliseconds; NaN where nothing was counted."""
+    def percentiles_ms(self, *percents: float, absolute: bool = False) -> tuple[float, ...]:
+        """Return these percentiles, of the absolute durations if `absolute`, in ms; NaN where nothing was counted."""
         if not self.total:
             return (float("nan"),) * len(percents)
-        below = np.cumsum(self._counts[self._low : self._high])
-        at = self._low + np.searchsorted(below, [max(1.0, p / 100 * self.total) for p in percents])
-        return tuple(float((i - _BINS // 2) * _BIN_NS / 1e6) for i in at)
+        bins, counts = np.arange(self._low, self._high) - _BINS // 2, self._counts[self._low : self._high]
+        if absolute:
+            counts = np.bincount(np.abs(bins), weights=counts)
+            bins = np.arange(len(counts))
+        at = np.searchsorted(np.cumsum(counts), [max(1.0, p / 100 * self.total) for p in percents])
+        return tuple(float(bins[i] * _BIN_NS / 1e6) for i in at)
 
     def spread(self, edges_ms: Sequence[float]) -> Spread:
         """Return the number of durations up to each of these rising edges (ms) and above the previous one."""
@@ -83,7 +86,10 @@ class Histogram:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Summarise a run: percentiles (p50, p95, p99) in milliseconds over the whole run, drops by (where, cause)."""
+    """Summarise a run: percentiles (p50, p95, p99) in milliseconds over the whole run, drops by (where, cause).
+
+    `skew_ms` is of absolute skews: frames before and after their partners do not cancel each other.
+    """
 
     frames: int
     elapsed_s: float
@@ -193,7 +199,7 @@ class Stats:
                 rate_hz=self._frames / (elapsed_ns / 1e9) if self._frames else 0.0,
                 recent_hz=(len(recent) - 1) / (quiet_ns / 1e9) if len(recent) > 1 else 0.0,
                 age_ms=self._age.percentiles_ms(50, 95, 99),
-                skew_ms=self._skew.percentiles_ms(50, 95, 99),
+                skew_ms=self._skew.percentiles_ms(50, 95, 99, absolute=True),
                 reused=self._reused,
                 drops=+drops,
                 modes=dict(self._modes),

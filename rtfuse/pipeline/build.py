@@ -17,6 +17,7 @@ from rtfuse.fuse import DEFAULT_FUSER, Fuser, open_fuser
 from rtfuse.observe.health import Health
 from rtfuse.observe.trace import Trace
 from rtfuse.observe.watchdog import Supervisor, Watchdog
+from rtfuse.pipeline.origins import Placement, placed
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Order, Rig, StageTrace
 from rtfuse.pipeline.sources import SourceOpener
@@ -27,6 +28,8 @@ from rtfuse.types import Clock, Source, Stream
 _MS = 1_000_000
 _OPEN_S = 5.0
 """The longest time that opening a network stream may take, for the watchdog."""
+_RECORDED_MS = 50.0
+"""The largest default tolerance of recordings: at 1 Hz, half a period is no moment any more."""
 _log = logging.getLogger("rtfuse")
 
 
@@ -52,7 +55,9 @@ def open_rig(
     speed = None if config.playback.speed == "max" else config.playback.speed
     fuser, traced = _fuser(config, order), StageTrace(trace) if trace is not None else None
     with ExitStack() as stack:
-        opened = {s: stack.enter_context(closing(opener.open_or_wait(s))) for s in STREAMS}
+        bare = {s: stack.enter_context(closing(opener.open_or_wait(s))) for s in STREAMS}
+        placement = placed({s: bare[s].info for s in STREAMS}, config.sync.starts) if not replay else Placement()
+        opened = {s: placement.apply(s, source) for s, source in bare.items()}
         if order == "lossless" and any(s.info.live for s in opened.values()):
             raise ConfigError("playback.speed: 'max' is for recordings; a camera gives its frames at its own pace")
         stages = _stages(config, opened, calibration, fuser, traced)
@@ -71,7 +76,8 @@ def open_rig(
             policy=config.degraded.policy,
             limit_ns=round(max(config.ir.timeout_ms, config.rgb.timeout_ms) * _MS),
             mark=config.degraded.mark,
-            reopen=opener.open,
+            reopen=lambda stream: placement.apply(stream, opener.open(stream)),
+            remark=placement.remark,
             health=health,
             supervisor=supervisor,
             watchdogs=_keep_open(opener, opened, health, supervisor),
@@ -148,11 +154,12 @@ def _pairer(
     order: Order,
 ) -> Pairer:
     ir_offset_ms = config.ir.offset_ms + ((calibration and calibration.ir_offset_ms) or 0.0)
+    live = order == "replay" or any(source.info.live for source in sources.values())
     tolerance_ms = config.sync.tolerance_ms
     if tolerance_ms is None:
         rates = [s.info.rate_hz for s in sources.values()]
         tolerance_ms = 500 / min(r for r in rates if r) if all(rates) else 20.0
-    live = order == "replay" or any(source.info.live for source in sources.values())
+        tolerance_ms = tolerance_ms if live else min(tolerance_ms, _RECORDED_MS)
     passes = live and config.degraded.policy == "passthrough"
     return Pairer(
         policy=config.sync.policy,

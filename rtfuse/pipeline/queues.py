@@ -142,7 +142,8 @@ class LiveInbox(Inbox):
 class OrderedInbox(Inbox):
     """Take frames one by one in the order of `when(frame)`, and make sources wait: nothing is lost.
 
-    `replay`: they are paired as they were when they arrived at their `arrival_ns`. `due`, if given, holds a frame back
+    `replay`: they are paired as they were when they arrived at their `arrival_ns`. `complete`: thermal frames after the
+    end of RGB are taken, too, so that they are counted. `due`, if given, holds a frame back
     until this clock, which runs `speed` times as fast as time, has come to its `when`.
     """
 
@@ -152,11 +153,12 @@ class OrderedInbox(Inbox):
         *,
         when: Callable[[Frame], int],
         replay: bool = False,
+        complete: bool = False,
         due: Clock | None = None,
         speed: float = 1.0,
     ) -> None:
         super().__init__(pairer)
-        self._speed = speed
+        self._speed, self._complete = speed, complete
         self._when, self._replay, self._due, self._flushed = when, replay, due, False
         self._frames: dict[Stream, deque[Frame]] = {s: deque() for s in STREAMS}
 
@@ -217,7 +219,8 @@ class OrderedInbox(Inbox):
 
     @property
     def over(self) -> bool:
-        return self._flushed or ("rgb" not in self._open and not self._frames["rgb"] and not self._pairer.waiting)
+        ended = "rgb" not in self._open and not self._frames["rgb"] and not self._pairer.waiting
+        return self._flushed or (ended and not self._complete)
 
     @property
     def _known(self) -> bool:

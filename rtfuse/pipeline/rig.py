@@ -61,6 +61,7 @@ class Rig:
     - `health`: the state of each stream.
     - `supervisor`: the watchdog; `watchdogs` are the signs of life of capture threads.
     - `trace`: takes every frame's stages.
+    - `remark`: a line about how the times of two recordings are compared.
     - `clock`: monotonic nanoseconds.
     """
 
@@ -78,6 +79,7 @@ class Rig:
     supervisor: Supervisor = field(default_factory=Supervisor)
     watchdogs: dict[Stream, Watchdog] = field(default_factory=dict)
     trace: StageTrace | None = None
+    remark: str | None = None
     clock: Clock = time.monotonic_ns
 
     def __post_init__(self) -> None:
@@ -147,7 +149,10 @@ class Rig:
         ir_span = [t + offset["ir"] for t in (ir.start_ns or 0, ir.end_ns or 0)]
         rgb_span = [t + offset["rgb"] for t in (rgb.start_ns or 0, rgb.end_ns or 0)]
         if ir_span[0] - self.pairer.tolerance_ns >= rgb_span[1] or rgb_span[0] >= ir_span[1] + reach:
-            raise NoOverlap(f"the streams never overlap in time: {self.spans()}; check the files, or set ir.offset_ms")
+            raise NoOverlap(
+                f"the streams never overlap in time: {self.spans()}; "
+                "check the files; --align-starts takes their first frames as one moment, ir.offset_ms shifts thermal"
+            )
 
     def spans(self) -> str:
         """Return the time span of both streams as text."""

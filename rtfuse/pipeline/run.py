@@ -274,7 +274,7 @@ def _inbox(rig: Rig) -> Inbox:
         due = None if speed is None else rig.clock
         return OrderedInbox(rig.pairer, when=lambda frame: frame.arrival_ns, replay=True, due=due, speed=speed or 1.0)
     offset_ns = rig.pairer.offset_ns
-    return OrderedInbox(rig.pairer, when=lambda frame: frame.t_ns + offset_ns[frame.stream])
+    return OrderedInbox(rig.pairer, when=lambda frame: frame.t_ns + offset_ns[frame.stream], complete=True)
 
 
 def _clock_of(source: Source) -> dict[str, Any]:

@@ -17,12 +17,13 @@ from rtfuse.capture.settings import CameraOptions
 from rtfuse.config import Camera, Config
 from rtfuse.errors import ConfigError, DeviceUnavailable, SourceLost, SourceNotFound
 from rtfuse.observe.health import Health
+from rtfuse.observe.logs import event
 from rtfuse.observe.watchdog import Watchdog
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.record.replay import Replay
 from rtfuse.thermal.cameras import camera_named
 from rtfuse.thermal.preprocessing import FreezeWatch, ThermalFront
-from rtfuse.types import Clock, Frame, Source, SourceInfo, Stream
+from rtfuse.types import LABELS, Clock, Frame, Source, SourceInfo, Stream
 
 _log = logging.getLogger("rtfuse")
 
@@ -115,19 +116,46 @@ class SourceOpener:
     def _prepared(self, stream: Stream, source: Source) -> Source:
         """Return the source with its steps: plausible times, telemetry, dead pixels, frozen pictures."""
         info, steps = source.info, list[Step]()
-        freeze = self.camera(stream).freeze
-        if freeze is None:  # a compressed stream, or a drawing, may repeat a picture of a scene at rest
+        freeze, recorded = self.camera(stream).freeze, not info.live and self.replay is None
+        if freeze is None and not recorded:
+            # a compressed stream, or a drawing, may repeat a picture of a scene at rest
             freeze = info.dtype == "uint16" or is_device(info.uri)
         if stream == "rgb":
             if freeze:
                 steps.append(_watched(FreezeWatch()))
             return Prepared(source, steps) if steps or info.live else source
-        front = ThermalFront(self.config.thermal, freeze=freeze)
+        repeats = _Repeats(stream) if recorded and freeze is None else None
+        front = ThermalFront(
+            self.config.thermal, freeze=bool(freeze) or (repeats is not None and info.dtype == "uint16")
+        )
 
         def described(raw: SourceInfo) -> SourceInfo:
             return replace(raw, size_wh=front.size_wh(raw.size_wh, raw.dtype))
 
-        return Prepared(source, [*steps, front], described)
+        if repeats is None:
+            return Prepared(source, [*steps, front], described)
+        return Prepared(source, [*steps, front, repeats], described, repeats.tell)
+
+
+class _Repeats:
+    """Let the repeated pictures of a recording pass as pictures, so that they cost no RGB frame, and count them."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream, self._all, self._repeated = stream, 0, 0
+
+    def __call__(self, frame: Frame) -> Frame:
+        self._all += 1
+        self._repeated += frame.frozen
+        return replace(frame, frozen=False) if frame.frozen else frame
+
+    def tell(self) -> None:
+        """Log the number of repeated pictures, if there were any."""
+        if self._repeated:
+            text = (
+                f"{self._repeated} of {self._all} {LABELS[self._stream]} pictures repeat the one before (shutter, or a "
+                f"slower camera): fused as recorded; {self._stream}.freeze=true leaves them out"
+            )
+            event(_log, logging.INFO, "repeats", text, stream=self._stream)
 
 
 def _watched(watch: FreezeWatch) -> Step:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
 from typing import Protocol
@@ -20,8 +21,6 @@ from rtfuse.types import Fused, Image
 
 # Not .avi: it has no times, only a rate.
 VIDEO_CODECS = {".mp4": "libx264", ".mkv": "libx264", ".mov": "libx264", ".webm": "libvpx-vp9"}
-_STREAMED = {"movflags": "frag_keyframe+empty_moov"}
-"""MP4 for a pipe: its index cannot be written at the end."""
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
 _CODEC_OPTIONS = {
     "libx264": {"preset": "veryfast", "crf": "18"},
@@ -39,11 +38,19 @@ class Writer(Protocol):
     def abort(self) -> None: ...
 
 
+def _options(suffix: str, *, streamed: bool) -> dict[str, str]:
+    """Return FFmpeg's options: MP4 and MOV keep tags of our own, and a pipe needs no index at its end."""
+    if suffix not in (".mp4", ".mov"):
+        return {}
+    return {"movflags": "use_metadata_tags" + ("+frag_keyframe+empty_moov" if streamed else "")}
+
+
 def open_writer(
     path: str | Path,
     *,
     rate_hz: float | None = None,
     time_base: Fraction | None = None,
+    utc_ns: int | None = None,
     side_by_side: bool = False,
     force: bool = False,
 ) -> Writer:
@@ -51,6 +58,7 @@ def open_writer(
 
     A pipe (`>(command)`) takes a video: by its suffix, Matroska without one.
     `rate_hz`, `time_base`: those of the RGB stream, so that its times are kept exactly.
+    `utc_ns`: UTC at time 0 of a recorded RGB stream, in nanoseconds since 1970; None: unknown.
     `side_by_side`: True puts thermal and RGB to the left of the fused picture.
     `force`: True replaces an existing output.
     Raises OutputExists without `force`, OutputUnwritable if the folder
@@ -71,7 +79,9 @@ def open_writer(
     try:
         if suffix in VIDEO_CODECS:
             partial.touch()
-            return VideoWriter(path, partial, rate_hz=rate_hz, time_base=time_base, side_by_side=side_by_side)
+            return VideoWriter(
+                path, partial, rate_hz=rate_hz, time_base=time_base, utc_ns=utc_ns, side_by_side=side_by_side
+            )
         if not suffix:
             partial.mkdir()
         else:
@@ -106,10 +116,11 @@ def compose(fused: Fused, side_by_side: bool) -> Image:
 
 
 class VideoWriter:
-    """Write H.264 (VP9 in WebM), each frame at its RGB frame's capture time, the first at its own media time.
+    """Write H.264 (VP9 in WebM), each frame at its RGB frame's capture time, which counts from the first frame.
 
+    The metadata keep the absolute time of the first frame: `rtfuse_start_s` in seconds of the RGB recording, and
+    `creation_time` in UTC, where they are known. 4:2:0 where both sides are even, else 4:4:4 (8 bit, BT.601).
     `partial` gets the name `path` when it is complete; a pipe has the one name.
-    Times of live streams count from the first frame. 4:2:0 where both sides are even, else 4:4:4 (8 bit, BT.601).
     """
 
     def __init__(
@@ -119,16 +130,19 @@ class VideoWriter:
         *,
         rate_hz: float | None,
         time_base: Fraction | None,
+        utc_ns: int | None,
         side_by_side: bool,
     ) -> None:
         self._path, self._partial, self._side_by_side = path, partial, side_by_side
         self._rate = Fraction(rate_hz or 30).limit_denominator(1001)
         self._base = time_base if time_base and time_base <= Fraction(1, 1000) else Fraction(1, 90_000)
+        self._utc_ns = utc_ns
         self._suffix, streamed = path.suffix.lower() or ".mkv", partial == path
-        options = _STREAMED if streamed and self._suffix in (".mp4", ".mov") else {}
         form = "matroska" if self._suffix == ".mkv" else self._suffix[1:]
         try:
-            self._container = av.open(ffmpeg_name(partial), "w", format=form, options=options)
+            self._container = av.open(
+                ffmpeg_name(partial), "w", format=form, options=_options(self._suffix, streamed=streamed)
+            )
         except (OSError, av.error.FFmpegError) as e:
             raise OutputUnwritable(f"output {path} cannot be opened: {e.strerror or e}") from e
         self._stream: av.VideoStream | None = None
@@ -150,8 +164,9 @@ class VideoWriter:
             image = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
         try:
             if self._stream is None:
-                self._stream = self._open_stream(image)
-                self._start_ns = 0 if media else t_ns
+                self._stream, self._start_ns = self._open_stream(image), t_ns
+                if media:
+                    self._note_start(t_ns)
             frame = VideoFrame.from_ndarray(image, format="rgb24").reformat(
                 format=self._stream.pix_fmt,
                 dst_colorspace=Colorspace.ITU601,
@@ -164,6 +179,13 @@ class VideoWriter:
             self._container.mux(self._stream.encode(frame))
         except (OSError, av.error.FFmpegError) as e:
             raise OutputUnwritable(f"output {self._path} cannot be written: {e.strerror or e}") from e
+
+    def _note_start(self, t_ns: int) -> None:
+        """Write the time of the first frame into the metadata."""
+        self._container.metadata["rtfuse_start_s"] = f"{t_ns / 1e9:.6f}"
+        if self._utc_ns is not None:
+            began = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=(self._utc_ns + t_ns) // 1000)
+            self._container.metadata["creation_time"] = began.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
     def _open_stream(self, image: Image) -> av.VideoStream:
         codec = VIDEO_CODECS[self._suffix]

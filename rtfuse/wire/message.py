@@ -134,7 +134,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     """Report the statistics of a publisher, once a second, under their own topic.
 
     `pair_rate_hz`: the rate of frames of any mode, over the last seconds.
-    `age_ms`, `skew_ms`: p50, p95 and p99 of the session; null where nothing was counted.
+    `age_ms`, `skew_ms`: p50, p95 and p99 of the session, of skews without their sign; null where nothing was counted.
     `skew_histogram`: the upper edge of each bin in ms (null: no edge) and its count.
     `modes`: frames by mode.
     `drops`: lost frames by `where.cause`.

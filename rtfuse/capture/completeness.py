@@ -1,0 +1,157 @@
+"""Find out what a recording has lost: its end, by the file's own structure, and pictures that could not be decoded."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from av.packet import Packet
+from av.video.frame import VideoFrame
+
+_MASTERS = (0x18538067, 0x1F43B675)
+"""Matroska elements without a known size that are read by their content: Segment, Cluster."""
+_UNKNOWN = -1
+_TS_PACKET = 188
+_PICTURE_EACH = ("h264", "hevc", "mjpeg", "mpeg2video", "ffv1", "prores", "dnxhd", "png", "rawvideo", "huffyuv")
+"""Codecs whose every packet is one picture; the others have packets that show nothing."""
+
+
+class Undecoded:
+    """Count the packets of a track that gave no picture, where every packet is one.
+
+    `damaged` counts the pictures that were decoded with errors.
+    """
+
+    def __init__(self, codec: str) -> None:
+        self.damaged = 0
+        self._counts = codec in _PICTURE_EACH
+        self._sent: dict[int, bool] = {}
+
+    def sent(self, packet: Packet) -> None:
+        """Note a packet that goes to the decoder."""
+        self._counts &= not packet.size or (packet.pts is not None and packet.pts not in self._sent)
+        if packet.pts is not None and packet.size and not packet.is_discard:
+            self._sent[packet.pts] = packet.is_corrupt
+
+    def came(self, frame: VideoFrame) -> None:
+        """Note a picture that the decoder gave."""
+        self._counts &= not frame.interlaced_frame  # two packets may be one picture
+        corrupt = False if frame.pts is None else self._sent.pop(frame.pts, False)
+        self.damaged += corrupt or frame.is_corrupt
+
+    @property
+    def count(self) -> int:
+        """The number of packets so far without a picture; 0 if it is unknown."""
+        return len(self._sent) if self._counts else 0
+
+
+def is_cut(path: str | Path) -> bool:
+    """Return True if the file ends before its own structure does: it was cut, or not copied whole.
+
+    Knows MP4 and MOV, Matroska and WebM, AVI, FLV, and transport streams; returns False for other files, for pipes,
+    and for damage in the middle.
+    """
+    path = Path(path)
+    if not path.is_file():
+        return False
+    end = path.stat().st_size
+    with path.open("rb") as file:
+        head = file.read(_TS_PACKET + 1)
+        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"styp", b"pnot"):
+            return _beyond(_boxes(file, end), end)
+        if head[:4] == b"\x1a\x45\xdf\xa3":
+            return _beyond(_elements(file, end), end)
+        if head[:4] == b"RIFF":
+            return _beyond(_chunks(file, end), end)
+        if head[:3] == b"FLV":
+            return not _whole_tag(file, end)
+        if head[:1] == b"\x47" and head[_TS_PACKET:] == b"\x47":
+            return end % _TS_PACKET != 0
+    return False
+
+
+def _beyond(ends: Iterator[int], end: int) -> bool:
+    """Return True if a part ends behind the end of the file."""
+    return any(at > end for at in ends)
+
+
+def _boxes(file: BinaryIO, end: int) -> Iterator[int]:
+    """Yield the end of each top box of an MP4 or MOV file; the last may reach to the end of the file."""
+    at = 0
+    while at < end:
+        file.seek(at)
+        head = file.read(16)
+        if len(head) < 8:
+            yield at + 8
+            return
+        if not head[4:8].isalnum():  # not a box any more
+            return
+        size = struct.unpack(">I", head[:4])[0]
+        if size == 1:
+            size = struct.unpack(">Q", head[8:])[0] if len(head) == 16 else end
+        if size == 0:
+            return
+        at += max(size, 8)
+        yield at
+
+
+def _chunks(file: BinaryIO, end: int) -> Iterator[int]:
+    """Yield the end of each RIFF chunk of an AVI file; one without a size was not completed by its recorder."""
+    at = 0
+    while at + 8 <= end:
+        file.seek(at)
+        head = file.read(8)
+        if head[:4] != b"RIFF":
+            return
+        size = struct.unpack("<I", head[4:])[0]
+        at += 8 + size + size % 2
+        yield at if size else end + 1
+
+
+def _elements(file: BinaryIO, end: int) -> Iterator[int]:
+    """Yield the end of each element of a Matroska file, and of those inside of elements without a known size."""
+    at = 0
+    while at < end:
+        file.seek(at)
+        name, used = _number(file, marked=True)
+        size, more = _number(file)
+        if not used or not more:
+            yield end + 1
+            return
+        at += used + more
+        if size != _UNKNOWN:
+            at += size
+            yield at
+        elif name not in _MASTERS:
+            return
+
+
+def _number(file: BinaryIO, *, marked: bool = False) -> tuple[int, int]:
+    """Return a number of EBML's variable length and its bytes, 0 of them at the end of the file.
+
+    `marked`: with the marker of its length, as in names. A size of ones alone is unknown (-1).
+    """
+    first = file.read(1)
+    if not first or not first[0]:
+        return 0, 0
+    length = 9 - first[0].bit_length()
+    rest = file.read(length - 1)
+    if len(rest) < length - 1:
+        return 0, 0
+    value = int.from_bytes(first + rest)
+    bits = 7 * length
+    plain = value & ((1 << bits) - 1)
+    return (value if marked else _UNKNOWN if plain == (1 << bits) - 1 else plain), length
+
+
+def _whole_tag(file: BinaryIO, end: int) -> bool:
+    """Return True if an FLV file ends with a tag and the tag's size behind it."""
+    file.seek(max(end - 4, 0))
+    size = int.from_bytes(file.read(4))
+    if not 11 <= size <= end - 17:
+        return False
+    file.seek(end - 4 - size)
+    head = file.read(4)
+    return head[0] in (8, 9, 18) and int.from_bytes(head[1:]) + 11 == size

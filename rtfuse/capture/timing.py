@@ -1,0 +1,137 @@
+"""Read a recording's packets, some of them ahead, and find each frame's recorded time and the usual step."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+
+import av
+from av.container import InputContainer
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
+
+from rtfuse.capture.times import period_of
+
+_NS = 1_000_000_000
+_AHEAD, _AHEAD_BYTES = 256, 32_000_000
+"""The most packets that are read ahead, and the most bytes of them."""
+_NO_TIMES = 0x0080
+"""FFmpeg's flag of a format without times (AVFMT_NOTIMESTAMPS)."""
+_TS_BASE, _TS_BITS = Fraction(1, 90_000), 33
+"""Ticks and bits of the clock of MPEG's streams, which overflows after 26.5 hours."""
+_DEFAULT_HZ = 25.0
+_AGREE = 0.02
+"""Relative difference up to which the container's nominal rate is that of the times."""
+
+
+def to_ns(ticks: int, base: Fraction) -> int:
+    """Return a time in ticks of `base` seconds in nanoseconds."""
+    return ticks * base.numerator * _NS // base.denominator
+
+
+class Packets:
+    """Iterate over the packets of one track; the first of them are read at once (`ahead`) unless the source is live.
+
+    `cut_short`: True once reading has ended with an error.
+    """
+
+    def __init__(self, container: InputContainer, video: VideoStream, *, live: bool) -> None:
+        self.cut_short = False
+        self._source = container.demux(video)
+        self.ahead: list[Packet] = []
+        size = 0
+        for packet in () if live else self._rest():
+            self.ahead.append(packet)
+            size += packet.size
+            if len(self.ahead) == _AHEAD or size > _AHEAD_BYTES:
+                break
+
+    def __iter__(self) -> Iterator[Packet]:
+        ahead, self.ahead = self.ahead, []
+        ahead.reverse()
+        while ahead:
+            yield ahead.pop()
+        yield from self._rest()
+
+    def _rest(self) -> Iterator[Packet]:
+        while True:
+            try:
+                packet = next(self._source, None)
+            except (av.error.InvalidDataError, av.error.EOFError):
+                self.cut_short = True
+                return
+            if packet is None:
+                return
+            yield packet
+
+
+class MediaTimes:
+    """Tell the recorded time of each frame, in the order of decoding.
+
+    `period_ns`, `rate_hz`: the usual step and rate, from the times of the first packets and the file's index.
+    `untimed`: the format stores no times; frame k is at k / `rate_hz`: `fps`, or the rate that the codec names, or 25.
+    `wrap_ns`: the time after which the clock overflows; None: never.
+    """
+
+    def __init__(
+        self, container: InputContainer, video: VideoStream, ahead: Sequence[Packet], fps: float | None = None
+    ) -> None:
+        self._base = video.time_base or Fraction(1, 1000)
+        packets = [packet for packet in ahead if packet.size]
+        without = all(packet.pts is None and packet.dts is None for packet in packets)
+        self.untimed = without or bool(int(container.format.flags) & _NO_TIMES)
+        # AVI stores the order of packets alone, so its frames are shown in the order of the packets' places.
+        self._by_order = container.format.name == "avi" or all(packet.pts is None for packet in packets)
+        self._order = deque[int | None]()
+        self._count = -1
+        named = video.guessed_rate or video.average_rate
+        if self.untimed:
+            self.rate_hz = float(fps or named or _DEFAULT_HZ)
+        else:
+            self.rate_hz = _rate(video, packets, self._base) or _DEFAULT_HZ
+        self.assumed = self.untimed and fps is None
+        self.period_ns = round(_NS / self.rate_hz)
+        self.wrap_ns = to_ns(1 << _TS_BITS, self._base) if self._base == _TS_BASE else None
+
+    def sent(self, packet: Packet) -> None:
+        """Note a packet that is decoded now."""
+        if self._by_order and packet.size:
+            self._order.append(packet.dts)
+
+    def of(self, frame: VideoFrame) -> int | None:
+        """Return the recorded time of the next frame in nanoseconds; None if there is none."""
+        self._count += 1
+        if self.untimed:
+            return round(self._count * _NS / self.rate_hz)
+        ticks = (self._order.popleft() if self._order else None) if self._by_order else frame.pts
+        return None if ticks is None else to_ns(ticks, self._base)
+
+
+def _rate(video: VideoStream, packets: Sequence[Packet], base: Fraction) -> float | None:
+    """Return the rate of the times in Hz: the container's own number where it agrees with them; None if unknown."""
+    nominal = video.average_rate or video.guessed_rate
+    ticks = [packet.pts if packet.dts is None else packet.dts for packet in packets]
+    runs = _rising([t for t in ticks if t is not None])
+    index = video.index_entries
+    if len(index) > 2 * len(packets):  # look at the rest of the file, too, where it costs nothing
+        for part in range(1, 4):
+            at = len(index) * part // 4
+            runs += _rising([index[k].timestamp for k in range(at, min(at + _AHEAD, len(index)))])
+    step = period_of(runs)
+    if not step:
+        return float(nominal) if nominal else None
+    rate = float(1 / (step * base))
+    return float(nominal) if nominal and abs(float(nominal) - rate) <= _AGREE * rate else rate
+
+
+def _rising(ticks: Sequence[int]) -> list[list[int]]:
+    """Split times, in the order of decoding, wherever they do not rise."""
+    runs: list[list[int]] = []
+    for t in ticks:
+        if runs and t > runs[-1][-1]:
+            runs[-1].append(t)
+        else:
+            runs.append([t])
+    return runs

@@ -1,0 +1,114 @@
+"""Put two recordings on one time axis: by their metadata, by their own times, or by their first frames."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from rtfuse.capture.prepared import Prepared
+from rtfuse.capture.tracks import split_track
+from rtfuse.sync.settings import Starts
+from rtfuse.types import Frame, Source, SourceInfo, Stream
+
+_S = 1_000_000_000
+_DAY_NS = 86_400 * _S
+_SHARE = 0.5
+"""Share of the shorter recording that must lie in the other one before metadata is believed."""
+_OTHERWISE = "sync.starts=own keeps the files' own times, --align-starts takes their first frames as one moment"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """`shift_ns` is added to thermal's times; `remark` is a line for the user, or None."""
+
+    shift_ns: int = 0
+    remark: str | None = None
+
+    def apply(self, stream: Stream, source: Source) -> Source:
+        """Return the source with its times shifted, if it is thermal's."""
+        return shifted(source, self.shift_ns) if stream == "ir" and self.shift_ns else source
+
+
+def shifted(source: Source, shift_ns: int) -> Source:
+    """Return a source whose frames, and whose start and end, are `shift_ns` later."""
+
+    def later(frame: Frame) -> Frame:
+        return replace(frame, t_ns=frame.t_ns + shift_ns)
+
+    def described(info: SourceInfo) -> SourceInfo:
+        ends = (None if t is None else t + shift_ns for t in (info.start_ns, info.end_ns))
+        return replace(info, **dict(zip(("start_ns", "end_ns"), ends, strict=True)))
+
+    return Prepared(source, [later], described)
+
+
+def placed(infos: Mapping[Stream, SourceInfo], how: Starts) -> Placement:
+    """Return the placement of thermal's times on RGB's; none for cameras, and for two tracks of one file."""
+    ir, rgb = infos["ir"], infos["rgb"]
+    if ir.live or rgb.live or ir.start_ns is None or rgb.start_ns is None:
+        return Placement()
+    apart_ns = ir.start_ns - rgb.start_ns
+    if how == "same":
+        moved = "are the same moment" + (f": thermal's times move by {-apart_ns / _S:+.3f} s" if apart_ns else "")
+        return Placement(-apart_ns, f"the first frames of thermal and RGB {moved}")
+    if split_track(ir.uri)[0] == split_track(rgb.uri)[0]:
+        return Placement()
+    by_metadata = _by_metadata(ir, rgb) if how == "auto" else None
+    return by_metadata or _by_own_times(ir, rgb, apart_ns)
+
+
+def _by_metadata(ir: SourceInfo, rgb: SourceInfo) -> Placement | None:
+    """Return the placement by time codes, or else by creation times; None if both recordings have neither."""
+    if ir.timecode_ns is not None and rgb.timecode_ns is not None:
+        later_ns = (ir.timecode_ns - rgb.timecode_ns + _DAY_NS // 2) % _DAY_NS - _DAY_NS // 2
+        return _believed(ir, rgb, later_ns, "time codes", exact=True)
+    if ir.utc_ns is not None and rgb.utc_ns is not None:
+        exact = bool(ir.utc_ns % _S or rgb.utc_ns % _S)
+        return _believed(ir, rgb, ir.utc_ns - rgb.utc_ns, "creation times", exact=exact)
+    return None
+
+
+def _believed(ir: SourceInfo, rgb: SourceInfo, later_ns: int, name: str, *, exact: bool) -> Placement | None:
+    """Return the placement with thermal's first frame `later_ns` after RGB's; None if it changes nothing.
+
+    Metadata under which the recordings hardly overlap are not believed.
+    """
+    assert ir.start_ns is not None
+    assert rgb.start_ns is not None
+    shift_ns = rgb.start_ns + later_ns - ir.start_ns
+    if abs(shift_ns) < (_step_ns(ir, rgb) // 2 if exact else _S):
+        return None
+    told = f"by their {name}, thermal began {_after(later_ns)} RGB"
+    lengths = [None if i.end_ns is None or i.start_ns is None else i.end_ns - i.start_ns for i in (ir, rgb)]
+    if lengths[0] is None or lengths[1] is None or not _overlap(later_ns, lengths[0], lengths[1]):
+        own = _by_own_times(ir, rgb, ir.start_ns - rgb.start_ns)
+        unused = f"{told}: not used, as the recordings would hardly overlap; ir.offset_ms={shift_ns / 1e6:.0f} takes it"
+        return replace(own, remark="; ".join(filter(None, [unused, own.remark])))
+    doubt = "" if exact else " (whole seconds: pairs may be up to 1 s off; ir.offset_ms corrects that)"
+    return Placement(shift_ns, f"{told}, and their frames are paired so{doubt}; {_OTHERWISE}")
+
+
+def _overlap(later_ns: int, ir_ns: int, rgb_ns: int) -> bool:
+    """Return True if enough of the shorter recording lies in the other, whose start is `later_ns` before."""
+    shared = min(later_ns + ir_ns, rgb_ns) - max(later_ns, 0)
+    return shared >= _SHARE * min(ir_ns, rgb_ns)
+
+
+def _by_own_times(ir: SourceInfo, rgb: SourceInfo, apart_ns: int) -> Placement:
+    """Return no shift, with a line if the files' times begin so far apart that other frames would be paired."""
+    if abs(apart_ns) < _step_ns(ir, rgb) // 2:
+        return Placement()
+    return Placement(
+        0,
+        f"by the files' own times, thermal began {_after(apart_ns)} RGB (at {(ir.start_ns or 0) / _S:.3f} and "
+        f"{(rgb.start_ns or 0) / _S:.3f} s); if both began together: --align-starts",
+    )
+
+
+def _step_ns(ir: SourceInfo, rgb: SourceInfo) -> int:
+    """Return the shorter period of the two."""
+    return round(_S / max(info.rate_hz or 25 for info in (ir, rgb)))
+
+
+def _after(later_ns: int) -> str:
+    return f"{abs(later_ns) / _S:.3f} s {'after' if later_ns > 0 else 'before'}"
