@@ -15,6 +15,8 @@ import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 
+from rtfuse.capture.chroma import coloured
+from rtfuse.capture.settings import PictureOptions, Uncolour
 from rtfuse.errors import RtfuseError, SourceNotFound, SourceUnreadable, redact
 from rtfuse.observe.logs import event
 from rtfuse.types import LABELS, Clock, Frame, Image, SourceInfo, Stamp, Stream
@@ -29,8 +31,10 @@ class Decoder:
     Recordings of `rtfuse record` hold both streams. The first frame is decoded at once, to know size and depth.
     """
 
-    def __init__(self, container: InputContainer, stream: Stream, *, live: bool) -> None:
-        self.container, self.stream = container, stream
+    def __init__(
+        self, container: InputContainer, stream: Stream, *, live: bool, uncolour: Uncolour | None = None
+    ) -> None:
+        self.container, self.stream, self._uncolour = container, stream, uncolour
         videos = container.streams.video
         titled = [video for video in videos if video.metadata.get("title") == LABELS[stream]]
         self.video = (titled or videos)[0]
@@ -61,6 +65,10 @@ class Decoder:
 
     def image(self, frame: VideoFrame) -> Image:
         """Return (H, W) uint8 or uint16 for thermal, (H, W, 3) uint8 RGB otherwise, upright."""
+        if self.stream == "ir" and self._uncolour is not None and coloured(frame):
+            luma = self._uncolour(self.image_of(frame, "rgb"))
+            if luma is not None:
+                return luma.astype(np.uint16) * 257 if self.deep(frame) else luma
         return self.image_of(frame, self.stream)
 
     @classmethod
@@ -126,9 +134,16 @@ class Recording:
     `truncated`. Raises SourceNotFound or SourceUnreadable.
     """
 
-    def __init__(self, path: str, stream: Stream, *, clock: Clock = time.monotonic_ns) -> None:
+    def __init__(
+        self,
+        path: str,
+        stream: Stream,
+        *,
+        picture: PictureOptions | None = None,
+        clock: Clock = time.monotonic_ns,
+    ) -> None:
         self._clock, self._closed, self._reading, self._lock = clock, False, False, threading.Lock()
-        self._decoder = _open_file(path, stream)
+        self._decoder = _open_file(path, stream, picture.uncolour if picture else None)
         self._info = self._decoder.info(path, live=False)
 
     @property
@@ -176,7 +191,7 @@ class Recording:
                 self._decoder.container.close()
 
 
-def _open_file(path: str, stream: Stream) -> Decoder:
+def _open_file(path: str, stream: Stream, uncolour: Uncolour | None) -> Decoder:
     name = LABELS[stream]
     file = Path(path)
     if not file.exists():
@@ -193,15 +208,17 @@ def _open_file(path: str, stream: Stream) -> Decoder:
             f"({reason(e)}); check it with a player"
         ) from e
     nothing = SourceUnreadable(f"{name} recording {path} holds no readable video frame")
-    return first_frame(container, stream, nothing, live=False)
+    return first_frame(container, stream, nothing, live=False, uncolour=uncolour)
 
 
-def first_frame(container: InputContainer, stream: Stream, otherwise: RtfuseError, *, live: bool) -> Decoder:
+def first_frame(
+    container: InputContainer, stream: Stream, otherwise: RtfuseError, *, live: bool, uncolour: Uncolour | None = None
+) -> Decoder:
     """Return a decoder that has its first frame. Raises `otherwise`, the container closed, if there is none."""
     if not container.streams.video:
         container.close()
         raise otherwise
-    decoder = Decoder(container, stream, live=live)
+    decoder = Decoder(container, stream, live=live, uncolour=uncolour)
     if decoder.first is None:
         container.close()
         raise otherwise
