@@ -85,7 +85,7 @@ def turned_to(data: bytes, page: Page) -> bytearray:
     assert kind is not None
     kind.offset.pack_into(made, kind.first_at, page.at)
     if page.alpha_at is not None:
-        struct.pack_into(kind.order + "H", data, page.alpha_at, _ASSOCIATED)
+        struct.pack_into(kind.order + "H", made, page.alpha_at, _ASSOCIATED)
     return made
 
 

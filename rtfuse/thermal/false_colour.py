@@ -21,16 +21,26 @@ _COLOUR_LEVELS, _COLOUR_SHARE = 24, 0.02
 """A picture has colour if more than this share of its pixels has channels further apart than this many levels."""
 _FAR = 48.0
 """A distance in RGB from which a colour is not of the palette at all: text, markers."""
+_AT_ONCE, _HALF_STEP, _MOST_OF = 4096, (4, 2, 4), (0.02, 0.98)
 _RARE, _FEWEST, _MOST = 0.0005, 5, 600
 """A line of colours is looked for among those of at least this share of the pixels, if there are so many of them."""
-_FIT, _CURVE_FIT = 0.25, 0.1
-"""The largest misfit to a palette, and to a line found in the picture, as a share of that to grey."""
-_MORE_STRAYS, _NOTED = 0.3, 0.01
+_FIT, _CURVE_FIT, _ALIKE = 0.42, 0.15, 1.05
+"""The largest misfit to a palette, and to a line found in the picture, as a share of that to grey; what is alike."""
+_MORE_FAR, _NOTED = 0.3, 0.01
 """The share of pixels of other colours, beyond those of the first picture, that makes it look again; that it tells."""
 _LONGEST_WAIT = 255
 """The most pictures in natural colours that pass before it looks again."""
 UNKNOWN = "unknown"
 _GREY = np.repeat(np.arange(0, 256, 2, dtype=np.uint8)[:, None], 3, axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Colours laid on a line: their mean distance in levels, the share of it that they cover, the share far from it."""
+
+    misfit: float
+    cover: float
+    far: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +59,14 @@ class Colours:
         sums = [np.bincount(where, seen[:, c].astype(np.float64), len(cells)) for c in range(3)]
         return cls((np.column_stack(sums) / count[:, None]).astype(np.float32), (count / len(seen)).astype(np.float32))
 
-    def misfit(self, line: Image) -> float:
-        """Return the mean distance of the pixels to a line of colours, (m, 3), in levels; far ones count as far."""
-        return float(self.weight @ np.minimum(_distance(self.rgb, line), _FAR) / self.weight.sum())
+    def fit(self, line: Image) -> Fit:
+        """Lay the colours on a line of colours, (m, 3); far ones count as just far."""
+        at, distance = _nearest(self.rgb, line)
+        order = at.argsort()
+        share = np.cumsum(self.weight[order])
+        low, high = (int(at[order[min(int(np.searchsorted(share, s * share[-1])), len(at) - 1)]]) for s in _MOST_OF)
+        misfit = float(self.weight @ np.minimum(distance, _FAR) / self.weight.sum())
+        return Fit(misfit, (high - low) / len(line), float(self.weight[distance > _FAR].sum()))
 
 
 def _sampled(picture: Image) -> Image:
@@ -65,11 +80,17 @@ def _coloured(seen: Image) -> bool:
     return float((seen.max(axis=1).astype(np.int16) - seen.min(axis=1) > _COLOUR_LEVELS).mean()) > _COLOUR_SHARE
 
 
-def _distance(rgb: Image, line: Image) -> Image:
-    """Return the distance of each colour, (n, 3), to the nearest one of a line, (m, 3): (n,) float32."""
-    a, b = rgb.astype(np.float32), line.astype(np.float32)
-    squares = (a * a).sum(axis=1)[:, None] - 2 * (a @ b.T) + (b * b).sum(axis=1)[None]
-    return np.sqrt(np.maximum(squares.min(axis=1), 0))
+def _nearest(rgb: Image, line: Image) -> tuple[Image, Image]:
+    """Return the place in a line, (m, 3), of the colour nearest to each of (n, 3), and its distance: (n,) both."""
+    b = line.astype(np.float32)
+    at, squares = np.empty(len(rgb), np.intp), np.empty(len(rgb), np.float32)
+    for k in range(0, len(rgb), _AT_ONCE):
+        a = rgb[k : k + _AT_ONCE].astype(np.float32)
+        gaps = (b * b).sum(axis=1)[None] - 2 * (a @ b.T)
+        part = slice(k, k + len(a))
+        at[part] = gaps.argmin(axis=1)
+        squares[part] = gaps[np.arange(len(a)), at[part]] + (a * a).sum(axis=1)
+    return at, np.sqrt(np.maximum(squares, 0))
 
 
 def curve_of(colours: Colours) -> Image | None:
@@ -110,44 +131,51 @@ def _heat(colour: Image) -> float:
 def palette_of(colours: Colours) -> tuple[str, Image] | None:
     """Recognise the palette of a picture's colours: its name, `UNKNOWN` for a line that has none, and its colours.
 
+    Of palettes that fit alike it is the one of which the picture shows most: cameras spread a scene over their palette.
     None for colours that do not lie along a line: those of a picture that is not in false colours.
     """
-    spread = colours.misfit(_GREY)
-    fits = {name: colours.misfit(recorded(name)[::2]) for name in NAMES if name not in ONLY_BY_NAME}
-    best = min(fits, key=fits.__getitem__)
-    if fits[best] <= _FIT * spread:
+    spread = colours.fit(_GREY).misfit
+    fits = {name: colours.fit(recorded(name)[::2]) for name in NAMES if name not in ONLY_BY_NAME}
+    least = min(fit.misfit for fit in fits.values())
+    if least <= _FIT * spread:
+        alike = [name for name, fit in fits.items() if fit.misfit <= _ALIKE * least + 0.3]
+        best = max(alike, key=lambda name: fits[name].cover - fits[name].misfit / _FAR)
         return best, recorded(best)
     line = curve_of(colours)
-    if line is not None and colours.misfit(line) <= _CURVE_FIT * spread:
+    if line is not None and colours.fit(line).misfit <= _CURVE_FIT * spread:
         return UNKNOWN, line
     return None
 
 
-def table_of(line: Image) -> Image:
-    """Return the place in a palette, (256, 3), of the colour nearest to each of RGB565: (65536,) uint8, 0 to 255."""
-    line = line.astype(np.float32)
-    squares = (line * line).sum(axis=1)[None] - 2 * (_rgb565() @ line.T)
-    return squares.argmin(axis=1).astype(np.uint8)
+class Table:
+    """Look up the place in a palette, (256, 3), of the colour nearest to each pixel's.
 
+    Colours are looked up as RGB565, once as they are and once half a step higher, and averaged: that halves the steps.
+    """
 
-def _rgb565() -> Image:
-    """Return all colours of RGB565, (65536, 3) float32."""
-    code = np.arange(65536, dtype=np.int32)
-    r, g, b = code >> 11, code >> 5 & 63, code & 31
-    return np.column_stack([(r * 255 + 15) // 31, (g * 255 + 31) // 63, (b * 255 + 15) // 31]).astype(np.float32)
+    def __init__(self, line: Image) -> None:
+        code = np.arange(65536, dtype=np.int32)
+        places = [(code >> 11) * 8 + 3.5, (code >> 5 & 63) * 4 + 1.5, (code & 31) * 8 + 3.5]
+        rgb = np.column_stack(places).astype(np.float32)
+        self._even, distance = _nearest(rgb, line)
+        self._odd = _nearest(rgb - np.float32(_HALF_STEP), line)[0]
+        self._even, self._odd = self._even.astype(np.uint8), self._odd.astype(np.uint8)
+        self._far = distance > _FAR
+
+    def __call__(self, picture: Image) -> Image:
+        """Return the places, (H, W) uint8, for a picture (H, W, 3) uint8 RGB."""
+        even = cv2.LUT(_packed(picture), self._even)
+        odd = cv2.LUT(_packed(cv2.add(picture, (*_HALF_STEP, 0))), self._odd)
+        return cv2.addWeighted(even, 0.5, odd, 0.5, 0)
+
+    def far(self, seen: Image) -> float:
+        """Return the share of colours, (n, 3) uint8, that are far from the palette."""
+        return float(self._far[_packed(seen[None])].mean())
 
 
 def _packed(picture: Image) -> Image:
-    """Return a picture, (H, W, 3) uint8 RGB or (n, 3), as RGB565: (H, W) uint16 or (1, n)."""
-    packed = cv2.cvtColor(
-        picture if picture.ndim == 3 else picture[None], cv2.COLOR_RGB2BGR565
-    )  # red in the highest bits
-    return packed.view(np.uint16)[..., 0]
-
-
-def looked_up(picture: Image, table: Image) -> Image:
-    """Return the luma (H, W) uint8 of a picture (H, W, 3) uint8 RGB by a table of `table_of`."""
-    return cv2.LUT(_packed(picture), table)
+    """Return a picture, (H, W, 3) uint8 RGB, as RGB565, (H, W) uint16."""
+    return cv2.cvtColor(picture, cv2.COLOR_RGB2BGR565).view(np.uint16)[..., 0]  # red in the highest bits
 
 
 class FalseColour:
@@ -162,12 +190,11 @@ class FalseColour:
             raise ConfigError(f"ir.palette: {palette!r} is not known; want auto, none, {', '.join(NAMES)}")
         self._given = palette
         self._name: str | None = None
-        self._table: Image | None = None
-        self._stray: Image | None = None
-        self._odd, self._waits, self._wait = 0.0, 0, 0
+        self._table: Table | None = None
+        self._far, self._waits, self._wait = 0.0, 0, 0
         self._said = set[str]()
         if palette not in ("auto", "none"):
-            self._take(palette, recorded(palette))
+            self._table = Table(recorded(palette))
 
     def __call__(self, picture: Image) -> Image | None:
         """Return the luma (H, W) uint8 of a picture (H, W, 3) uint8 RGB; None if it is not in false colours."""
@@ -176,14 +203,14 @@ class FalseColour:
         if self._given == "auto" and not self._recognised(picture):
             return None
         assert self._table is not None
-        return looked_up(picture, self._table)
+        return self._table(picture)
 
     def _recognised(self, picture: Image) -> bool:
         """Return True if the picture is in false colours, whose table is there then."""
         seen = _sampled(picture)
         if not _coloured(seen):
             return False
-        if self._stray is not None and self._strays(seen) <= self._odd + _MORE_STRAYS:
+        if self._table is not None and self._table.far(seen) <= self._far + _MORE_FAR:
             return True
         if self._wait:
             self._wait -= 1
@@ -198,18 +225,9 @@ class FalseColour:
             self._waits = min(2 * self._waits + 1, _LONGEST_WAIT)
             self._wait = self._waits
             return
-        self._take(*found)
-        self._odd = float(colours.weight[_distance(colours.rgb, found[1]) > _FAR].sum())
+        self._waits, self._name, self._table = 0, found[0], Table(found[1])
+        self._far = colours.fit(found[1]).far
         self._say()
-
-    def _take(self, name: str, line: Image) -> None:
-        self._name, self._table = name, table_of(line)
-        self._stray = _distance(_rgb565(), line) > _FAR
-
-    def _strays(self, seen: Image) -> float:
-        """Return the share of colours, (1, n, 3), that are far from the palette."""
-        assert self._stray is not None
-        return float(self._stray[_packed(seen)].mean())
 
     def _say(self) -> None:
         """Say once for each palette what is done."""
@@ -221,8 +239,8 @@ class FalseColour:
             text = "thermal looks false-coloured with an unknown palette: its brighter or redder end is taken for hot"
         else:
             text = f"thermal is in false colours ({self._name}): they are turned back into brightness, hot is bright"
-        if self._odd > _NOTED:
+        if self._far > _NOTED:
             text += (
-                f"; {self._odd:.0%} of the pixels have other colours (a scale, text, markers): ir.crop leaves them out"
+                f"; {self._far:.0%} of the pixels have other colours (a scale, text, markers): ir.crop leaves them out"
             )
         event(_log, logging.WARNING, "palette", f"{text}; ir.palette names another palette, or none", stream="ir")
