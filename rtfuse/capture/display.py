@@ -16,7 +16,9 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
 
+from rtfuse.capture.chroma import coloured
 from rtfuse.capture.hdr import HDR, to_sdr
+from rtfuse.capture.settings import Uncolour
 from rtfuse.observe.logs import event
 from rtfuse.types import LABELS, Image, Stream
 
@@ -34,11 +36,11 @@ class Display:
     """Turn the decoded frames of one stream into images; each correction is logged once.
 
     `video`: the stream that the frames are of. Without it, nothing is guessed of a stream without tags, and its pixels
-    are square: a recording of our own.
+    are square: a recording of our own. `uncolour`: turns thermal in false colours back into luma.
     """
 
-    def __init__(self, stream: Stream, video: VideoStream | None = None) -> None:
-        self._stream = stream
+    def __init__(self, stream: Stream, video: VideoStream | None = None, uncolour: Uncolour | None = None) -> None:
+        self._stream, self._uncolour = stream, uncolour
         self._aspect = (video and video.sample_aspect_ratio) or Fraction(1)
         self._by_size = video is not None and video.codec_context.name != "mjpeg"  # JPEG has BT.601
         self._reformatter = VideoReformatter()
@@ -70,6 +72,10 @@ class Display:
         return (round(w * aspect), h) if aspect > 1 else (w, round(h / aspect))
 
     def _luma(self, frame: VideoFrame) -> Image:
+        if self._uncolour is not None and coloured(frame):
+            luma = self._uncolour(self._colours(frame))
+            if luma is not None:
+                return luma.astype(np.uint16) * 257 if is_deep(frame) else luma
         if not is_deep(frame):
             return self._converted(frame, "gray")
         if frame.format.name in _COUNTS:

@@ -14,6 +14,7 @@ from av.video.frame import VideoFrame
 
 from rtfuse.capture.clocks import ClockMap, ClockState
 from rtfuse.capture.recordings import first_frame, reason
+from rtfuse.capture.settings import PictureOptions
 from rtfuse.capture.timing import to_ns
 from rtfuse.errors import DeviceUnavailable, SourceLost, redact
 from rtfuse.types import LABELS, Clock, Frame, SourceInfo, Stamp, Stream
@@ -54,6 +55,7 @@ class NetworkStream:
         open_timeout_s: float = 5.0,
         read_timeout_s: float = 5.0,
         transport: Literal["tcp", "udp"] = "tcp",
+        picture: PictureOptions | None = None,
         clock: Clock = time.monotonic_ns,
     ) -> None:
         self._clock, self._closed, self._read_timeout_s = clock, False, read_timeout_s
@@ -65,7 +67,9 @@ class NetworkStream:
             raise DeviceUnavailable(f"{self._name} cannot be opened within {open_timeout_s:g} s: {reason(e)}") from e
         nothing = DeviceUnavailable(f"{self._name} carries no readable video")
         try:
-            self._decoder = first_frame(container, stream, nothing, live=True)
+            self._decoder = first_frame(
+                container, stream, nothing, live=True, uncolour=picture.uncolour if picture else None
+            )
         except (av.error.FFmpegError, OSError) as e:
             container.close()
             raise DeviceUnavailable(f"{self._name} was opened, but gives no picture: {reason(e)}") from e

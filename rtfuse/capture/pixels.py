@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from rtfuse.capture.settings import Uncolour
 from rtfuse.types import Image, Stream
 
 _COUNTS = {"Y16": "<u2", "Y16-BE": ">u2", "Y14": "<u2", "Y12": "<u2", "Y10": "<u2", "GREY": "u1"}
@@ -52,6 +53,8 @@ _ALIASES = {
     "Y16BE": "Y16-BE",
 }
 _BIG_ENDIAN = 1 << 31
+_FLAT, _COLOUR_SHARE = 8, 0.01
+"""A thermal frame has colour if more than this share of its chroma is further from grey than this many levels."""
 
 
 def fourcc_name(code: int) -> str:
@@ -191,6 +194,7 @@ def decode(
     stream: Stream,
     *,
     packed_counts: bool = False,
+    uncolour: Uncolour | None = None,
 ) -> Image:
     """Decode one frame; the image is a copy, so `buffer` may be reused at once.
 
@@ -198,11 +202,16 @@ def decode(
     `stride`: its bytes per line (0 if the driver does not report it; ignored for JPEG).
     `packed_counts`: decode YUYV or UYVY for `ir` as (H, W) uint16, little-endian. Where the camera sends a
     picture, these hold luma and chroma.
+    `uncolour`: turns a picture of `ir` that is in false colours into luma.
     Returns counts or luma (H, W) uint8 or uint16 for `ir`, (H, W, 3) uint8 RGB for `rgb`; YUV is BT.601, limited range.
     Raises ValueError if the bytes are too few, or are a JPEG that cannot be read or has another size; LookupError
     if the format cannot be decoded for this stream.
     """
     dtype_of(fourcc, stream, packed_counts=packed_counts)
+    if stream == "ir" and uncolour is not None and not packed_counts and _coloured(buffer, fourcc, size_wh, stride):
+        luma = uncolour(decode(buffer, fourcc, size_wh, stride, "rgb"))
+        if luma is not None:
+            return luma
     if fourcc in _JPEG:
         return _jpeg(buffer, size_wh, stream)
     if stream == "ir":
@@ -215,6 +224,22 @@ def dtype_of(fourcc: str, stream: Stream, *, packed_counts: bool = False) -> str
     if fourcc not in PREFERENCE[stream] or (packed_counts and (stream == "rgb" or fourcc not in _LUMA_BYTE)):
         raise LookupError(f"{fourcc} cannot be decoded as {'16-bit words of ' * packed_counts}{stream}")
     return "uint16" if packed_counts or (stream == "ir" and _COUNTS.get(fourcc, "u1") != "u1") else "uint8"
+
+
+def _coloured(buffer: bytes | memoryview, fourcc: str, size_wh: tuple[int, int], stride: int) -> bool:
+    """Return True if a frame has more colour than a grey one that was coded with loss, by a part of its chroma."""
+    w, h = size_wh
+    if fourcc in _JPEG:
+        data = np.frombuffer(buffer, np.uint8)
+        small = cv2.imdecode(data, cv2.IMREAD_REDUCED_COLOR_8) if data.size else None
+        return small is not None and float((np.ptp(small, axis=2) > 2 * _FLAT).mean()) > _COLOUR_SHARE
+    if fourcc in _LUMA_BYTE:
+        chroma = _rows(buffer, h, 2 * w, stride)[::4, 1 - _LUMA_BYTE[fourcc] :: 8]
+    elif fourcc == "NV12":
+        chroma = _rows(buffer, h * 3 // 2, w, stride)[h::2, ::4]
+    else:
+        return False
+    return float((np.abs(chroma.astype(np.int16) - 128) > _FLAT).mean()) > _COLOUR_SHARE
 
 
 def _rows(buffer: bytes | memoryview, rows: int, row_bytes: int, stride: int) -> Image:

@@ -21,6 +21,7 @@ from rtfuse.capture.completeness import Undecoded, is_cut
 from rtfuse.capture.display import Display, is_deep
 from rtfuse.capture.origins import timecode_ns, utc_ns
 from rtfuse.capture.paths import exists, is_disguised_script, is_pipe, open_file
+from rtfuse.capture.settings import PictureOptions, Uncolour
 from rtfuse.capture.times import Repairs, repaired
 from rtfuse.capture.timing import MediaTimes, Packets, to_ns
 from rtfuse.capture.tracks import choose, described, split_track, video_tracks
@@ -48,6 +49,7 @@ class Decoder:
         track: int | None = None,
         again: Callable[[], InputContainer] | None = None,
         fps: float | None = None,
+        uncolour: Uncolour | None = None,
     ) -> None:
         self.container, self.stream = container, stream
         choice = choose(container, stream, track, again)
@@ -62,7 +64,7 @@ class Decoder:
         self.packets = Packets(container, self.video, live=live)
         self.times = None if live else MediaTimes(container, self.video, self.packets.ahead, fps)
         self._undecoded = None if live else Undecoded(self.video.codec_context.name)
-        self._display = Display(stream, self.video)
+        self._display = Display(stream, self.video, uncolour)
         self._frames = self._display.progressive(self._decode())
         self.first = next(self._frames, None)
 
@@ -142,11 +144,17 @@ class Recording:
     """
 
     def __init__(
-        self, path: str, stream: Stream, *, fps: float | None = None, clock: Clock = time.monotonic_ns
+        self,
+        path: str,
+        stream: Stream,
+        *,
+        fps: float | None = None,
+        picture: PictureOptions | None = None,
+        clock: Clock = time.monotonic_ns,
     ) -> None:
         self._clock, self._closed, self._reading, self._lock = clock, False, False, threading.Lock()
         self._path, track = split_track(path)
-        self._decoder = _open_file(self._path, stream, track, fps)
+        self._decoder = _open_file(self._path, stream, track, fps, picture and picture.uncolour)
         assert self._decoder.times is not None
         self._times, self._repairs = self._decoder.times, Repairs()
         self._timed = repaired(self._decoder, self._times.of, self._times.period_ns, self._repairs, self._times.wrap_ns)
@@ -214,7 +222,7 @@ _REMEDIES = {
 """Where to look, for a file and for a pipe."""
 
 
-def _open_file(path: str, stream: Stream, track: int | None, fps: float | None) -> Decoder:
+def _open_file(path: str, stream: Stream, track: int | None, fps: float | None, uncolour: Uncolour | None) -> Decoder:
     name = LABELS[stream]
     file = Path(path)
     if not exists(file):
@@ -234,7 +242,7 @@ def _open_file(path: str, stream: Stream, track: int | None, fps: float | None) 
         ) from e
     nothing = SourceUnreadable(f"{name} recording {path} holds no readable video frame")
     again = partial(open_file, path) if file.is_file() else None
-    return first_frame(container, stream, nothing, live=False, track=track, again=again, fps=fps)
+    return first_frame(container, stream, nothing, live=False, track=track, again=again, fps=fps, uncolour=uncolour)
 
 
 def first_frame(
@@ -246,13 +254,14 @@ def first_frame(
     track: int | None = None,
     again: Callable[[], InputContainer] | None = None,
     fps: float | None = None,
+    uncolour: Uncolour | None = None,
 ) -> Decoder:
     """Return a decoder that has its first frame. Raises `otherwise`, the container closed, if there is none."""
     if not video_tracks(container):
         container.close()
         raise otherwise
     try:
-        decoder = Decoder(container, stream, live=live, track=track, again=again, fps=fps)
+        decoder = Decoder(container, stream, live=live, track=track, again=again, fps=fps, uncolour=uncolour)
     except RtfuseError:
         container.close()
         raise

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
 
 from rtfuse.settings import Count, Positive, Section
+from rtfuse.types import Image
+
+Unit = Literal["counts", "kelvin", "celsius"]
+Uncolour = Callable[[Image], Image | None]
+"""Take a thermal picture in colour, (H, W, 3) uint8 RGB; return its luma, (H, W) uint8, None for a picture that is grey
+or has colours of another kind."""
+NotBelowZero = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Camera(Section, frozen=True):
@@ -22,6 +29,12 @@ class Camera(Section, frozen=True):
     - `freeze`: take pictures repeated bit for bit for those of a frozen camera; null: only from a camera or a stream
       with 16 bits, as a compressed stream may repeat a scene at rest, and never in a recording.
     - `transport`: RTSP's.
+    - `flip`: mirror the picture left to right (`horizontal`), top to bottom (`vertical`), or `both`.
+    - `rotate`: then turn it clockwise by so many degrees.
+    - `crop`: then cut out left, top, width, height, in pixels of the turned picture.
+    - `byteorder`: `swapped` for 16-bit image files whose two bytes are in the wrong order.
+    - `unit`: that of the values in thermal image files; null: decided by their range.
+    - `palette`: the false colours of thermal, a name of `rtfuse.thermal.false_colour`; `none` takes the brightness.
     """
 
     uri: str | None = None
@@ -33,6 +46,12 @@ class Camera(Section, frozen=True):
     timeout_ms: Positive = 5000.0
     freeze: bool | None = None
     transport: Literal["tcp", "udp"] = "tcp"
+    flip: Literal["none", "horizontal", "vertical", "both"] = "none"
+    rotate: Literal[0, 90, 180, 270] = 0
+    crop: tuple[NotBelowZero, NotBelowZero, Count, Count] | None = None
+    byteorder: Literal["native", "swapped"] = "native"
+    unit: Unit | None = None
+    palette: str = "auto"
 
 
 class Playback(Section, frozen=True):
@@ -56,3 +75,17 @@ class CameraOptions:
     pixel_format: str | None = None
     controls: Mapping[str, int | bool | str] = field(default_factory=dict)
     packed_counts: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PictureOptions:
+    """Say how the pixels of a source are to be read.
+
+    `unit`: the unit of thermal values in image files; None: by their range.
+    `swapped`: True if the bytes of 16-bit image files are in the wrong order.
+    `uncolour`: turns thermal in false colours back into luma; None: the picture's own luma is taken.
+    """
+
+    unit: Unit | None = None
+    swapped: bool = False
+    uncolour: Uncolour | None = None

@@ -18,7 +18,7 @@ import time
 from typing import Literal
 
 from rtfuse.capture.paths import is_device, is_network
-from rtfuse.capture.settings import CameraOptions
+from rtfuse.capture.settings import CameraOptions, PictureOptions
 from rtfuse.types import Clock, Source, Stream
 
 
@@ -28,6 +28,7 @@ def open_source(
     *,
     fps: float | None = None,
     camera: CameraOptions | None = None,
+    picture: PictureOptions | None = None,
     timeout_s: float = 5.0,
     transport: Literal["tcp", "udp"] = "tcp",
     clock: Clock = time.monotonic_ns,
@@ -36,6 +37,7 @@ def open_source(
 
     `fps`: the rate of stills and of recordings without times, or the rate to ask of a camera.
     `camera`: the mode to ask of a V4L2 camera.
+    `picture`: how its pixels are to be read; for a source of images, and for thermal in false colours.
     `timeout_s`: a live source without a frame for so long is lost.
     `transport`: that of RTSP.
     `clock`: returns monotonic nanoseconds.
@@ -48,18 +50,20 @@ def open_source(
     if is_device(uri):
         from rtfuse.capture.v4l2 import V4l2Source
 
-        return V4l2Source(uri, stream, rate_hz=fps, options=camera, stall_timeout_s=timeout_s, clock=clock)
+        return V4l2Source(
+            uri, stream, rate_hz=fps, options=camera, picture=picture, stall_timeout_s=timeout_s, clock=clock
+        )
     if is_network(uri):
         from rtfuse.capture.network import NetworkStream
 
-        return NetworkStream(uri, stream, read_timeout_s=timeout_s, transport=transport, clock=clock)
+        return NetworkStream(uri, stream, read_timeout_s=timeout_s, transport=transport, picture=picture, clock=clock)
     from rtfuse.capture.stills import Stills, is_stills
 
     if is_stills(uri):
-        return Stills(uri, stream, fps=fps, clock=clock)
+        return Stills(uri, stream, fps=fps, picture=picture, clock=clock)
     from rtfuse.capture.recordings import Recording
 
-    return Recording(uri, stream, fps=fps, clock=clock)
+    return Recording(uri, stream, fps=fps, picture=picture, clock=clock)
 
 
 def is_live(uri: str) -> bool:

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
-import numpy as np
-
+from rtfuse.capture.images import SUFFIXES, ImageReader, is_image, pages, read_image
 from rtfuse.capture.paths import exists, is_pattern, matches
+from rtfuse.capture.settings import PictureOptions
 from rtfuse.capture.tracks import split_track
 from rtfuse.errors import SourceNotFound, SourceUnreadable
-from rtfuse.observe.logs import event
-from rtfuse.types import LABELS, Clock, Frame, Image, SourceInfo, Stamp, Stream
+from rtfuse.types import LABELS, Clock, Frame, SourceInfo, Stamp, Stream
 
-SUFFIXES = frozenset(
-    [".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm", ".pnm", ".jp2"]
-)
-_PAGED = (".tif", ".tiff")
+__all__ = ["Stills", "is_image", "is_stills", "read_image"]
+
 DEFAULT_FPS = 25.0
-_log = logging.getLogger("rtfuse.capture")
-
-
-def is_image(path: str | Path) -> bool:
-    """Return True if the file name is that of a still image."""
-    return Path(path).suffix.lower() in SUFFIXES
 
 
 def is_stills(uri: str) -> bool:
@@ -41,23 +30,31 @@ def is_stills(uri: str) -> bool:
 class Stills:
     """Read images in natural order of their names (`2.png` before `10.png`), `1 / fps` seconds apart.
 
-    16-bit thermal PNG and TIFF keep their counts.
-    `losses`: counts images that are `corrupt`, which are skipped (the following ones keep their times), and the `pages`
-    of TIFF files after the first, which are not read.
+    Every page of a TIFF is an image. How pixels are read: see `ImageReader`.
+    `losses`: counts images that are `corrupt`, which are skipped (the following ones keep their times).
     Raises SourceNotFound if no image exists, SourceUnreadable if the first cannot be read or a later one has another
     size or depth.
     """
 
-    def __init__(self, uri: str, stream: Stream, *, fps: float | None = None, clock: Clock = time.monotonic_ns) -> None:
+    def __init__(
+        self,
+        uri: str,
+        stream: Stream,
+        *,
+        fps: float | None = None,
+        picture: PictureOptions | None = None,
+        clock: Clock = time.monotonic_ns,
+    ) -> None:
         self._clock, self._closed = clock, False
         self._name = LABELS[stream]
-        self._paths = self._find(uri)
+        self._read = ImageReader(stream, picture)
+        self._pages = [(path, page) for path in self._find(uri) for page in range(pages(path))]
         fps = fps or DEFAULT_FPS
         self._period_ns = round(1e9 / fps)
         self._losses: Counter[str] = Counter()
-        first = read_image(self._paths[0], stream)
+        first = self._read(*self._pages[0])
         if first is None:
-            raise SourceUnreadable(f"{self._name} image {self._paths[0]} cannot be read as an image")
+            raise SourceUnreadable(f"{self._name} image {self._pages[0][0]} cannot be read as an image")
         self._info = SourceInfo(
             uri=uri,
             stream=stream,
@@ -65,9 +62,9 @@ class Stills:
             dtype=str(first.dtype),
             live=False,
             rate_hz=fps,
-            frames=len(self._paths),
+            frames=len(self._pages),
             start_ns=0,
-            end_ns=len(self._paths) * self._period_ns,
+            end_ns=len(self._pages) * self._period_ns,
         )
 
     def _find(self, uri: str) -> list[str]:
@@ -92,14 +89,13 @@ class Stills:
 
     def __iter__(self) -> Iterator[Frame]:
         w, h = self._info.size_wh
-        for count, path in enumerate(self._paths):
+        for count, (path, page) in enumerate(self._pages):
             if self._closed:
                 return
-            image = read_image(path, self._info.stream)
+            image = self._read(path, page)
             if image is None:
                 self._losses["corrupt"] += 1
                 continue
-            self._count_pages(path)
             if image.shape[:2] != (h, w) or image.dtype != self._info.dtype:
                 raise SourceUnreadable(
                     f"{self._name} image {path} is {image.shape[1]}x{image.shape[0]} {image.dtype}, the first of "
@@ -107,34 +103,9 @@ class Stills:
                 )
             yield Frame(self._info.stream, image, count, count * self._period_ns, Stamp.MEDIA, self._clock())
 
-    def _count_pages(self, path: str) -> None:
-        """Count the pages of a TIFF file that are not read, and warn about the first such file."""
-        more = cv2.imcount(path) - 1 if Path(path).suffix.lower() in _PAGED else 0
-        if more > 0:
-            if not self._losses["pages"]:
-                text = f"{self._name} image {path} has {more + 1} pages, only the first is read; split it into files"
-                event(_log, logging.WARNING, "pages", text, stream=self._info.stream)
-            self._losses["pages"] += more
-
     def close(self) -> None:
         """End the iteration after the frame in progress."""
         self._closed = True
-
-
-def read_image(path: str, stream: Stream) -> Image | None:
-    """Read one image: thermal as (H, W) uint8 or uint16, RGB as (H, W, 3) uint8; None if it cannot be read."""
-    # imdecode, not imread: it does not print to the terminal and takes any path that Python takes.
-    try:
-        data = np.fromfile(path, np.uint8)
-        flags = cv2.IMREAD_COLOR if stream == "rgb" else cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
-        image = cv2.imdecode(data, flags) if data.size else None
-    except (OSError, cv2.error):
-        return None
-    if image is None:
-        return None
-    if stream == "rgb":
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    return image if image.dtype in (np.uint8, np.uint16) else None
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

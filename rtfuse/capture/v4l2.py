@@ -16,7 +16,7 @@ from pathlib import Path
 from rtfuse.capture import videodev2 as api
 from rtfuse.capture.node import Control, Identity, Node
 from rtfuse.capture.pixels import DECODABLE, CameraFormat, choose, decode, dtype_of, is_counts, packs_counts
-from rtfuse.capture.settings import CameraOptions
+from rtfuse.capture.settings import CameraOptions, PictureOptions
 from rtfuse.errors import DeviceUnavailable, RtfuseError, SourceLost
 from rtfuse.types import LABELS, Clock, Frame, SourceInfo, Stamp, Stream
 
@@ -85,6 +85,7 @@ class V4l2Source:
     `path`: `/dev/videoN` or, better, a link in `/dev/v4l/by-id` or `by-path`.
     `rate_hz`: the rate to ask for; `info.rate_hz` is the driver's.
     `options`: the mode; size and pixel format are binding if given.
+    `picture`: `uncolour` of it turns thermal in false colours into luma.
     `stall_timeout_s`: the longest wait for a frame.
     `clock`: must be CLOCK_MONOTONIC in production, as drivers stamp frames with it.
     `losses`: counts frames that are `stale` (overtaken by a newer one), missing in the `driver`'s numbering, or
@@ -99,11 +100,13 @@ class V4l2Source:
         *,
         rate_hz: float | None = None,
         options: CameraOptions | None = None,
+        picture: PictureOptions | None = None,
         stall_timeout_s: float = 5.0,
         clock: Clock = time.monotonic_ns,
     ) -> None:
         self._path, self._clock, self._stall_timeout_s = path, clock, stall_timeout_s
         self._rate_hz, self._options = rate_hz, options or CameraOptions()
+        self._picture = picture or PictureOptions()
         self._name = f"{LABELS[stream]} camera {path}"
         self._losses: Counter[str] = Counter()
         self._frame_id, self._starved = -1, False
@@ -152,6 +155,7 @@ class V4l2Source:
             self._info.stream,
             rate_hz=self._rate_hz,
             options=self._options,
+            picture=self._picture,
             stall_timeout_s=self._stall_timeout_s,
             clock=self._clock,
         )
@@ -240,7 +244,13 @@ class V4l2Source:
         try:
             data = self._node.bytes_of(buffer)
             image = decode(
-                data, self.pixel_format, info.size_wh, self._stride, info.stream, packed_counts=self._packed_counts
+                data,
+                self.pixel_format,
+                info.size_wh,
+                self._stride,
+                info.stream,
+                packed_counts=self._packed_counts,
+                uncolour=self._picture.uncolour,
             )
         except ValueError:
             self._losses["corrupt"] += 1

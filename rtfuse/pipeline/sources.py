@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 
 from rtfuse.capture import is_live, open_source
+from rtfuse.capture.orientation import Orientation
 from rtfuse.capture.paths import is_device, is_pipe
 from rtfuse.capture.prepared import Prepared, Step
 from rtfuse.capture.reconnect import Absent, Reconnecting
-from rtfuse.capture.settings import CameraOptions
+from rtfuse.capture.settings import CameraOptions, PictureOptions
 from rtfuse.config import Camera, Config
 from rtfuse.errors import ConfigError, DeviceUnavailable, SourceLost, SourceNotFound
 from rtfuse.observe.health import Health
@@ -22,6 +23,7 @@ from rtfuse.observe.watchdog import Watchdog
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.record.replay import Replay
 from rtfuse.thermal.cameras import camera_named
+from rtfuse.thermal.false_colour import FalseColour
 from rtfuse.thermal.preprocessing import FreezeWatch, ThermalFront
 from rtfuse.types import LABELS, Clock, Frame, Source, SourceInfo, Stream
 
@@ -44,6 +46,9 @@ class SourceOpener:
         """Raise ConfigError for an error that can be found before any device is opened."""
         camera_named(self.config.thermal.camera)
         ThermalFront(self.config.thermal)
+        FalseColour(self.config.ir.palette)
+        if self.config.rgb.palette != "auto" or self.config.rgb.unit is not None:
+            raise ConfigError("rgb.palette and rgb.unit have no meaning: they are for thermal, ir.palette and ir.unit")
         for stream in STREAMS:
             if self.replay is None and stream not in self.given and not self.camera(stream).uri:
                 raise ConfigError(f"{stream}.uri: no source given; use --{stream} URI or set it in the config file")
@@ -72,7 +77,7 @@ class SourceOpener:
             known = stream in self.given or (camera.uri is not None and is_live(camera.uri))
             if how.start == "both" or how.policy == "stop" or self.replay is not None or not known:
                 raise
-            size, why = camera.size or (640, 480), str(e)
+            size, why = camera.size or Orientation.of(stream, camera).least_wh or (640, 480), str(e)
             _log.warning("%s is not there yet: %s", stream, why)
             dtype = "uint16" if stream == "ir" else "uint8"
             info = SourceInfo(camera.uri or stream, stream, size, dtype, live=True, rate_hz=camera.fps)
@@ -108,29 +113,40 @@ class SourceOpener:
                 controls=camera.controls,
                 packed_counts=kind.words if kind is not None and stream == "ir" else None,
             ),
+            picture=PictureOptions(
+                unit=camera.unit,
+                swapped=camera.byteorder == "swapped",
+                uncolour=FalseColour(camera.palette) if stream == "ir" else None,
+            ),
             timeout_s=camera.timeout_ms / 1000,
             transport=camera.transport,
             clock=self.clock,
         )
 
     def _prepared(self, stream: Stream, source: Source) -> Source:
-        """Return the source with its steps: plausible times, telemetry, dead pixels, frozen pictures."""
+        """Return the source with its steps: plausible times, telemetry, dead pixels, orientation, frozen pictures."""
         info, steps = source.info, list[Step]()
         freeze, recorded = self.camera(stream).freeze, not info.live and self.replay is None
         if freeze is None and not recorded:
             # a compressed stream, or a drawing, may repeat a picture of a scene at rest
             freeze = info.dtype == "uint16" or is_device(info.uri)
+        orient = Orientation.of(stream, self.camera(stream))
         if stream == "rgb":
             if freeze:
                 steps.append(_watched(FreezeWatch()))
-            return Prepared(source, steps) if steps or info.live else source
+            if orient:
+                steps.append(partial(_oriented, orient))
+            prepared = Prepared(source, steps, lambda raw: replace(raw, size_wh=orient.size_wh(raw.size_wh)))
+            return prepared if steps or info.live else source
         repeats = _Repeats(stream) if recorded and freeze is None else None
-        front = ThermalFront(
-            self.config.thermal, freeze=bool(freeze) or (repeats is not None and info.dtype == "uint16")
-        )
+        watched = bool(freeze) or (repeats is not None and info.dtype == "uint16")
+        front = ThermalFront(self.config.thermal, freeze=watched, orient=orient if orient else None)
+
+        def size_wh(raw: SourceInfo) -> tuple[int, int]:
+            return orient.size_wh(front.size_wh(raw.size_wh, raw.dtype))
 
         def described(raw: SourceInfo) -> SourceInfo:
-            return replace(raw, size_wh=front.size_wh(raw.size_wh, raw.dtype))
+            return replace(raw, size_wh=size_wh(raw))
 
         if repeats is None:
             return Prepared(source, [*steps, front], described)
@@ -163,6 +179,10 @@ def _watched(watch: FreezeWatch) -> Step:
         return replace(frame, frozen=True) if watch(frame.image) else frame
 
     return step
+
+
+def _oriented(orient: Orientation, frame: Frame) -> Frame:
+    return replace(frame, image=orient(frame.image))
 
 
 def open_lasting(config: Config, stream: Stream, *, clock: Clock = time.monotonic_ns) -> Source:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -116,12 +117,20 @@ def _read_map(path: str) -> tuple[tuple[int, int] | None, Image]:
 class ThermalFront:
     """Cut the thermal picture out of each frame, repair it, and read its temperatures and telemetry.
 
+    `orient` mirrors, turns or crops the picture after its dead pixels are replaced.
     `settings.k_per_count` takes the place of the camera's own scale; with `black-hot` every picture is inverted, so
     that hot is bright from here on. With `freeze`, pictures that repeat are marked. Raises ConfigError for a wrong
     camera or dead pixel map.
     """
 
-    def __init__(self, settings: ThermalSettings | None = None, *, freeze: bool = True) -> None:
+    def __init__(
+        self,
+        settings: ThermalSettings | None = None,
+        *,
+        freeze: bool = True,
+        orient: Callable[[Image], Image] | None = None,
+    ) -> None:
+        self._orient = orient
         settings = settings or ThermalSettings()
         self._camera, self._k_per_count = settings.camera, settings.k_per_count
         self._inverted = settings.polarity == "black-hot"
@@ -131,7 +140,7 @@ class ThermalFront:
         self._layout_of: tuple[tuple[int, int], str] | None = None
 
     def size_wh(self, sent_wh: tuple[int, int], dtype: str) -> tuple[int, int]:
-        """Return the size of the thermal picture in a frame of this size and depth. Raises ConfigError."""
+        """Return the size of the thermal picture, as sent, in a frame of this size and depth. Raises ConfigError."""
         size_wh = layout_of(self._camera, sent_wh, dtype).size_wh(sent_wh)
         if self._dead is not None:
             self._dead.check(size_wh)
@@ -145,6 +154,8 @@ class ThermalFront:
         frozen = (self._repeats is not None and self._repeats(image)) or closed
         if self._dead is not None:
             image = self._dead(image)
+        if self._orient is not None:
+            image = self._orient(image)
         scale = self._k_per_count or layout.k_per_count or (said.k_per_count if said else None)
         if scale is not None and image.dtype == np.uint16:
             said = _measured(image, scale, said or Thermal())

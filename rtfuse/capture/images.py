@@ -1,0 +1,189 @@
+"""Read image files as the frames of a stream: `pages(path)`, `read_image(path, stream, page)`, `ImageReader`."""
+
+from __future__ import annotations
+
+import io
+import logging
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from rtfuse.capture import tiff
+from rtfuse.capture.settings import PictureOptions
+from rtfuse.capture.values import Bytes, Counts
+from rtfuse.observe.logs import event
+from rtfuse.types import LABELS, Image, Stream
+
+_SUFFIXES = "png jpg jpeg jpe jfif tif tiff btf tf8 bmp dib webp pbm pgm ppm pnm pfm jp2 j2k avif"
+SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())
+_ANY = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
+_LUMA = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
+_PNG = b"\x89PNG\r\n\x1a\n"
+_ALPHA_TYPES = (4, 6)
+_log = logging.getLogger("rtfuse.capture")
+
+
+def is_image(path: str | Path) -> bool:
+    """Return True if the file name is that of a still image."""
+    return Path(path).suffix.lower() in SUFFIXES
+
+
+def pages(path: str | Path) -> int:
+    """Return the number of pictures in an image file: the pages of a TIFF, otherwise 1, also if it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return max(len(tiff.find_pages(file)), 1)
+    except OSError:
+        return 1
+
+
+def read_image(path: str | Path, stream: Stream, page: int = 0) -> Image | None:
+    """Read one image: thermal as (H, W) uint8 or uint16, RGB as (H, W, 3) uint8; None if it cannot be read.
+
+    Raises SourceUnreadable where the unit of thermal values is in doubt.
+    """
+    return ImageReader(stream)(path, page)
+
+
+class ImageReader:
+    """Read the images of one stream, all in the same way; what is guessed, changed or left out is said once.
+
+    EXIF orientation is applied. Thermal: counts of 8 and 16 bits stay as they are, other types see `values.Counts`;
+    false colours are turned back by `options.uncolour`; of other colours the luma is taken. RGB: 8 bits, see
+    `values.Bytes`; grey becomes three channels. An alpha channel that holds a picture beside colours is thermal.
+    """
+
+    def __init__(self, stream: Stream, options: PictureOptions | None = None) -> None:
+        self._stream, self._options = stream, options or PictureOptions()
+        self._said = set[str]()
+        self._counts, self._bytes = Counts(self._options.unit, self._say), Bytes(self._say)
+
+    def __call__(self, path: str | Path, page: int = 0) -> Image | None:
+        """Read one page: thermal as (H, W) uint8 or uint16, RGB as (H, W, 3) uint8; None if it cannot be read.
+
+        Raises SourceUnreadable where the unit of thermal values is in doubt.
+        """
+        data, name = _load(path, page), str(path)
+        if data is None or (image := _decoded(data, _ANY)) is None:
+            return None
+        image = self._ordered(image, name)
+        alpha = _alpha(data, image)
+        if self._stream == "rgb":
+            if alpha is not None:
+                self._say("alpha", f"RGB image {name} has a picture as its alpha channel, which is not used here")
+            return self._colour(image, name)
+        if alpha is not None:
+            self._say("alpha", f"thermal is taken from the alpha channel of {name}, which holds a picture")
+            return self._counts(alpha, name)
+        return self._counts(image if image.ndim == 2 else self._luma(data, image), name)
+
+    def _ordered(self, image: Image, path: str) -> Image:
+        """Return the image with the bytes of its 16-bit values as asked; say where they seem to be swapped."""
+        if image.dtype != np.uint16:
+            return image
+        if self._options.swapped:
+            return image.byteswap()
+        if "swapped" not in self._said and _roughness(image) > 4 * _roughness(image.byteswap()):
+            text = f"the bytes of {LABELS[self._stream]} image {path} seem to be swapped"
+            self._say("swapped", f"{text}: try {self._stream}.byteorder=swapped")
+        return image
+
+    def _colour(self, image: Image, path: str) -> Image:
+        """Return (H, W, 3) uint8 RGB."""
+        return cv2.cvtColor(self._bytes(image, path), cv2.COLOR_GRAY2RGB if image.ndim == 2 else cv2.COLOR_BGR2RGB)
+
+    def _luma(self, data: Image, image: Image) -> Image:
+        """Return one channel of a thermal picture with three, (H, W, 3) B, G, R."""
+        if np.array_equal(image[..., 0], image[..., 1]) and np.array_equal(image[..., 1], image[..., 2]):
+            return np.ascontiguousarray(image[..., 0])
+        if self._options.uncolour is not None and image.dtype in (np.uint8, np.uint16):
+            bytes_ = image if image.dtype == np.uint8 else (image >> 8).astype(np.uint8)
+            luma = self._options.uncolour(cv2.cvtColor(bytes_, cv2.COLOR_BGR2RGB))
+            if luma is not None:
+                return luma
+        if image.dtype in (np.uint8, np.uint16):
+            luma = _decoded(data, _LUMA)  # a JPEG's own plane
+            if luma is not None:
+                return luma
+        return image.mean(axis=2).astype(image.dtype)
+
+    def _say(self, name: str, text: str) -> None:
+        """Warn once of a kind of oddity."""
+        if name not in self._said:
+            self._said.add(name)
+            event(_log, logging.WARNING, f"image-{name}", text, stream=self._stream)
+
+
+def _load(path: str | Path, page: int) -> Image | None:
+    """Return a file's bytes, (n,) uint8, with the wanted page of a TIFF first; None if there is none."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError:
+        return None
+    if tiff.is_tiff(data[:4]):
+        found = tiff.find_pages(io.BytesIO(data))
+        if page >= len(found):
+            return None
+        return np.frombuffer(tiff.turned_to(data, found[page]), np.uint8)
+    if page or not data or (data.startswith(_PNG) and not _whole_png(data)):
+        return None
+    return np.frombuffer(data, np.uint8)
+
+
+def _decoded(data: Image, flags: int) -> Image | None:
+    # imdecode, not imread: it takes any path that Python takes.
+    try:
+        with _quiet():
+            return cv2.imdecode(data, flags)
+    except cv2.error:
+        return None
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep OpenCV from writing to the terminal what the caller says in its own words."""
+    log = cv2.utils.logging
+    level = log.getLogLevel()
+    log.setLogLevel(log.LOG_LEVEL_SILENT)
+    try:
+        yield
+    finally:
+        log.setLogLevel(level)
+
+
+def _whole_png(data: bytes) -> bool:
+    """Return True if a PNG is complete and its checks are right: libpng writes to the terminal where they are not."""
+    at, view = len(_PNG), memoryview(data)
+    while at + 12 <= len(data):
+        size, kind = int.from_bytes(view[at : at + 4], "big"), bytes(view[at + 4 : at + 8])
+        end = at + 8 + size
+        if end + 4 > len(data) or zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            return False
+        if kind == b"IEND":
+            return True
+        at = end + 4
+    return False
+
+
+def _alpha(data: Image, image: Image) -> Image | None:
+    """Return the alpha channel of a picture in colour, if that is a picture itself and no mask."""
+    png = data[:8].tobytes() == _PNG and data.size > 25 and int(data[25]) in _ALPHA_TYPES
+    if image.ndim != 3 or not (png or tiff.is_tiff(data[:4].tobytes())):
+        return None
+    whole = _decoded(data, cv2.IMREAD_UNCHANGED)
+    if whole is None or whole.ndim != 3 or whole.shape[2] != 4 or whole.shape[:2] != image.shape[:2]:
+        return None
+    alpha, grey = whole[..., 3], np.array_equal(image[..., 0], image[..., 1])
+    ends = (alpha == 0) | (alpha == alpha.max())
+    return None if grey or float(ends.mean()) > 0.9 else np.ascontiguousarray(alpha)
+
+
+def _roughness(image: Image) -> float:
+    """Return the mean difference of neighbouring pixels, as a share of the values' standard deviation."""
+    plane = (image if image.ndim == 2 else image[..., 1])[::2].astype(np.float32)
+    spread = float(plane.std())
+    return float(np.abs(np.diff(plane, axis=1)).mean()) / spread if spread and plane.shape[1] > 1 else 0.0

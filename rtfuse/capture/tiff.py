@@ -1,0 +1,117 @@
+"""Find the pages of a TIFF file, and point a decoder at one of them.
+
+Layout: "TIFF Revision 6.0" (Adobe, 1992) and, with offsets of 64 bits, BigTIFF.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import BinaryIO
+
+_SUBFILE, _EXTRA_SAMPLES = 254, 338
+_REDUCED, _MASK = 1, 4
+_ASSOCIATED, _SEPARATE = 1, 2
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 13: 4, 16: 8}
+"""Bytes of the types of a tag that are read here: byte, ASCII, short, long, IFD, long8."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """The byte order and the widths of a file: of its counts, its entries and its offsets."""
+
+    order: str
+    big: bool
+
+    @property
+    def first_at(self) -> int:
+        """The place of the first page's offset."""
+        return 8 if self.big else 4
+
+    @property
+    def offset(self) -> struct.Struct:
+        return struct.Struct(self.order + ("Q" if self.big else "I"))
+
+    @property
+    def count(self) -> struct.Struct:
+        return struct.Struct(self.order + ("Q" if self.big else "H"))
+
+    @property
+    def entry(self) -> struct.Struct:
+        """Tag, type and number of values; the value, or its place, follows in as many bytes as an offset has."""
+        return struct.Struct(self.order + ("HHQ8s" if self.big else "HHI4s"))
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page: the place of its directory, and the place of the tag's value that says what its alpha means."""
+
+    at: int
+    alpha_at: int | None
+
+
+def is_tiff(head: bytes) -> bool:
+    """Return True if a file that begins with `head` (4 bytes or more) is a TIFF."""
+    return _kind(head) is not None
+
+
+def find_pages(file: BinaryIO) -> list[Page]:
+    """List the pages that are pictures: smaller copies and masks of others are none. Empty for a broken file."""
+    file.seek(0)
+    head = file.read(16)
+    kind = _kind(head)
+    if kind is None or len(head) < kind.first_at + kind.offset.size:
+        return []
+    (at,), seen, every, pages = kind.offset.unpack_from(head, kind.first_at), set[int](), list[Page](), list[Page]()
+    while at and at not in seen:
+        seen.add(at)
+        tags = _tags(file, kind, at)
+        if tags is None:
+            break
+        page = Page(at, tags[_EXTRA_SAMPLES][1] if tags.get(_EXTRA_SAMPLES, (0, 0))[0] == _SEPARATE else None)
+        every.append(page)
+        if not tags.get(_SUBFILE, (0, 0))[0] & (_REDUCED | _MASK):
+            pages.append(page)
+        (at,) = kind.offset.unpack(tail) if len(tail := file.read(kind.offset.size)) == kind.offset.size else (0,)
+    return pages or every[:1]
+
+
+def turned_to(data: bytes, page: Page) -> bytearray:
+    """Return a file's bytes with `page` as the first one, which is the one that a decoder reads.
+
+    Alpha is declared as already applied: libtiff would multiply the colours by it, which may be thermal there.
+    """
+    kind, made = _kind(data), bytearray(data)
+    assert kind is not None
+    kind.offset.pack_into(made, kind.first_at, page.at)
+    if page.alpha_at is not None:
+        struct.pack_into(kind.order + "H", made, page.alpha_at, _ASSOCIATED)
+    return made
+
+
+def _kind(head: bytes) -> _Kind | None:
+    order = {b"II": "<", b"MM": ">"}.get(head[:2])
+    if order is None or len(head) < 4:
+        return None
+    (version,) = struct.unpack_from(order + "H", head, 2)
+    return _Kind(order, version == 43) if version in (42, 43) else None
+
+
+def _tags(file: BinaryIO, kind: _Kind, at: int) -> dict[int, tuple[int, int]] | None:
+    """Read the directory at a place: by tag, its first whole number and where that stands; None if it is cut short."""
+    file.seek(at)
+    raw = file.read(kind.count.size)
+    if len(raw) < kind.count.size:
+        return None
+    (count,) = kind.count.unpack(raw)
+    body = file.read(min(count, 4096) * kind.entry.size)
+    if count > 4096 or len(body) < count * kind.entry.size:
+        return None
+    found = dict[int, tuple[int, int]]()
+    for k in range(count):
+        tag, of, many, value = kind.entry.unpack_from(body, k * kind.entry.size)
+        if of in _SIZES and many * _SIZES[of] <= kind.offset.size:
+            place = at + kind.count.size + (k + 1) * kind.entry.size - kind.offset.size
+            form = {1: "B", 2: "B", 3: "H", 16: "Q"}.get(of, "I")
+            found[tag] = struct.unpack_from(kind.order + form, value)[0], place
+    return found

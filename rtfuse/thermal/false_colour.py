@@ -1,0 +1,246 @@
+"""Turn thermal pictures in false colours back into luma, through the palette that they were coloured with."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from rtfuse.errors import ConfigError
+from rtfuse.observe.logs import event
+from rtfuse.thermal.recorded import NAMES, ONLY_BY_NAME, recorded
+from rtfuse.types import Image
+
+_log = logging.getLogger("rtfuse.thermal")
+
+_LOOKED_AT = 8192
+"""Pixels of a picture that are looked at."""
+_COLOUR_LEVELS, _COLOUR_SHARE = 24, 0.02
+"""A picture has colour if more than this share of its pixels has channels further apart than this many levels."""
+_FAR = 48.0
+"""A distance in RGB from which a colour is not of the palette at all: text, markers."""
+_AT_ONCE, _HALF_STEP, _MOST_OF = 4096, (4, 2, 4), (0.02, 0.98)
+_RARE, _FEWEST, _MOST = 0.0005, 5, 600
+"""A line of colours is looked for among those of at least this share of the pixels, if there are so many of them."""
+_FIT, _CURVE_FIT, _ALIKE = 0.42, 0.15, 1.05
+"""The largest misfit to a palette, and to a line found in the picture, as a share of that to grey; what is alike."""
+_MORE_FAR, _NOTED = 0.3, 0.01
+"""The share of pixels of other colours, beyond those of the first picture, that makes it look again; that it tells."""
+_LONGEST_WAIT = 255
+"""The most pictures in natural colours that pass before it looks again."""
+UNKNOWN = "unknown"
+_GREY = np.repeat(np.arange(0, 256, 2, dtype=np.uint8)[:, None], 3, axis=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """Colours laid on a line: their mean distance in levels, the share of it that they cover, the share far from it."""
+
+    misfit: float
+    cover: float
+    far: float
+
+
+@dataclass(frozen=True, slots=True)
+class Colours:
+    """The colours of a picture: `rgb` (n, 3) float32, and the share of pixels of each, `weight` (n,)."""
+
+    rgb: Image
+    weight: Image
+
+    @classmethod
+    def of(cls, seen: Image, bits: int = 5) -> Colours:
+        """Gather colours, (n, 3) uint8, in cells of `bits` bits a channel."""
+        keys = seen.astype(np.int32) >> (8 - bits)
+        code = (keys[:, 0] << 2 * bits) | (keys[:, 1] << bits) | keys[:, 2]
+        cells, where, count = np.unique(code, return_inverse=True, return_counts=True)
+        sums = [np.bincount(where, seen[:, c].astype(np.float64), len(cells)) for c in range(3)]
+        return cls((np.column_stack(sums) / count[:, None]).astype(np.float32), (count / len(seen)).astype(np.float32))
+
+    def fit(self, line: Image) -> Fit:
+        """Lay the colours on a line of colours, (m, 3); far ones count as just far."""
+        at, distance = _nearest(self.rgb, line)
+        order = at.argsort()
+        share = np.cumsum(self.weight[order])
+        low, high = (int(at[order[min(int(np.searchsorted(share, s * share[-1])), len(at) - 1)]]) for s in _MOST_OF)
+        misfit = float(self.weight @ np.minimum(distance, _FAR) / self.weight.sum())
+        return Fit(misfit, (high - low) / len(line), float(self.weight[distance > _FAR].sum()))
+
+
+def _sampled(picture: Image) -> Image:
+    """Return some thousand pixels of a picture, (H, W, 3) -> (n, 3)."""
+    step = max(int((picture.shape[0] * picture.shape[1] / _LOOKED_AT) ** 0.5), 1)
+    return picture[step // 2 :: step, step // 2 :: step].reshape(-1, 3)
+
+
+def _coloured(seen: Image) -> bool:
+    """Return True if there are more colours than in a grey picture that was coded with loss."""
+    return float((seen.max(axis=1).astype(np.int16) - seen.min(axis=1) > _COLOUR_LEVELS).mean()) > _COLOUR_SHARE
+
+
+def _nearest(rgb: Image, line: Image) -> tuple[Image, Image]:
+    """Return the place in a line, (m, 3), of the colour nearest to each of (n, 3), and its distance: (n,) both."""
+    b = line.astype(np.float32)
+    at, squares = np.empty(len(rgb), np.intp), np.empty(len(rgb), np.float32)
+    for k in range(0, len(rgb), _AT_ONCE):
+        a = rgb[k : k + _AT_ONCE].astype(np.float32)
+        gaps = (b * b).sum(axis=1)[None] - 2 * (a @ b.T)
+        part = slice(k, k + len(a))
+        at[part] = gaps.argmin(axis=1)
+        squares[part] = gaps[np.arange(len(a)), at[part]] + (a * a).sum(axis=1)
+    return at, np.sqrt(np.maximum(squares, 0))
+
+
+def curve_of(colours: Colours) -> Image | None:
+    """Return the line that the colours of a picture lie along, (256, 3) float32 from cold to hot; None without one.
+
+    The longest path in the shortest tree that joins the colours; its bright end is hot, of two ends that are alike the
+    one that is redder.
+    """
+    at = colours.rgb[colours.weight >= _RARE]
+    if not _FEWEST <= len(at) <= _MOST:
+        return None
+    steps = np.sqrt(((at[:, None] - at[None]) ** 2).sum(axis=2))
+    ways, joined, near = np.zeros_like(steps), [0], np.zeros(len(at), np.intp)
+    gap = steps[0].copy()
+    for _ in range(len(at) - 1):  # Prim's algorithm; `ways` are the lengths in the tree
+        gap[joined[-1]] = np.inf
+        new = int(gap.argmin())
+        ways[new, joined] = ways[joined, new] = ways[near[new], joined] + steps[near[new], new]
+        joined.append(new)
+        closer = steps[new] < gap
+        closer &= np.isfinite(gap)
+        gap[closer], near[closer] = steps[new][closer], new
+    first, last = np.unravel_index(int(ways.argmax()), ways.shape)
+    along = ways[first]
+    path = np.flatnonzero(along + ways[last] <= ways[first, last] + 1e-2)
+    path = path[along[path].argsort()]
+    places = np.linspace(0, ways[first, last], 256)
+    line = np.column_stack([np.interp(places, along[path], at[path, c]) for c in range(3)]).astype(np.float32)
+    return line if _heat(line[-1]) >= _heat(line[0]) else line[::-1].copy()
+
+
+def _heat(colour: Image) -> float:
+    """Rank the colour of an end of a palette: by brightness, and by red against blue where that says little."""
+    r, g, b = (float(c) for c in colour)
+    return 0.299 * r + 0.587 * g + 0.114 * b + 0.5 * (r - b)
+
+
+def palette_of(colours: Colours) -> tuple[str, Image] | None:
+    """Recognise the palette of a picture's colours: its name, `UNKNOWN` for a line that has none, and its colours.
+
+    Of palettes that fit alike it is the one of which the picture shows most: cameras spread a scene over their palette.
+    None for colours that do not lie along a line: those of a picture that is not in false colours.
+    """
+    spread = colours.fit(_GREY).misfit
+    fits = {name: colours.fit(recorded(name)[::2]) for name in NAMES if name not in ONLY_BY_NAME}
+    least = min(fit.misfit for fit in fits.values())
+    if least <= _FIT * spread:
+        alike = [name for name, fit in fits.items() if fit.misfit <= _ALIKE * least + 0.3]
+        best = max(alike, key=lambda name: fits[name].cover - fits[name].misfit / _FAR)
+        return best, recorded(best)
+    line = curve_of(colours)
+    if line is not None and colours.fit(line).misfit <= _CURVE_FIT * spread:
+        return UNKNOWN, line
+    return None
+
+
+class Table:
+    """Look up the place in a palette, (256, 3), of the colour nearest to each pixel's.
+
+    Colours are looked up as RGB565, once as they are and once half a step higher, and averaged: that halves the steps.
+    """
+
+    def __init__(self, line: Image) -> None:
+        code = np.arange(65536, dtype=np.int32)
+        places = [(code >> 11) * 8 + 3.5, (code >> 5 & 63) * 4 + 1.5, (code & 31) * 8 + 3.5]
+        rgb = np.column_stack(places).astype(np.float32)
+        self._even, distance = _nearest(rgb, line)
+        self._odd = _nearest(rgb - np.float32(_HALF_STEP), line)[0]
+        self._even, self._odd = self._even.astype(np.uint8), self._odd.astype(np.uint8)
+        self._far = distance > _FAR
+
+    def __call__(self, picture: Image) -> Image:
+        """Return the places, (H, W) uint8, for a picture (H, W, 3) uint8 RGB."""
+        even = cv2.LUT(_packed(picture), self._even)
+        odd = cv2.LUT(_packed(cv2.add(picture, (*_HALF_STEP, 0))), self._odd)
+        return cv2.addWeighted(even, 0.5, odd, 0.5, 0)
+
+    def far(self, seen: Image) -> float:
+        """Return the share of colours, (n, 3) uint8, that are far from the palette."""
+        return float(self._far[_packed(seen[None])].mean())
+
+
+def _packed(picture: Image) -> Image:
+    """Return a picture, (H, W, 3) uint8 RGB, as RGB565, (H, W) uint16."""
+    return cv2.cvtColor(picture, cv2.COLOR_RGB2BGR565).view(np.uint16)[..., 0]  # red in the highest bits
+
+
+class FalseColour:
+    """Turn the thermal pictures of one source from false colours back into luma; hot is bright.
+
+    `palette`: a name of `recorded.NAMES`; `auto` recognises it, and looks again where the colours become others; `none`
+    leaves pictures alone. What is done is said in one line for each palette. Raises ConfigError for an unknown name.
+    """
+
+    def __init__(self, palette: str = "auto") -> None:
+        if palette not in ("auto", "none", *NAMES):
+            raise ConfigError(f"ir.palette: {palette!r} is not known; want auto, none, {', '.join(NAMES)}")
+        self._given = palette
+        self._name: str | None = None
+        self._table: Table | None = None
+        self._far, self._waits, self._wait = 0.0, 0, 0
+        self._said = set[str]()
+        if palette not in ("auto", "none"):
+            self._table = Table(recorded(palette))
+
+    def __call__(self, picture: Image) -> Image | None:
+        """Return the luma (H, W) uint8 of a picture (H, W, 3) uint8 RGB; None if it is not in false colours."""
+        if self._given == "none":
+            return None
+        if self._given == "auto" and not self._recognised(picture):
+            return None
+        assert self._table is not None
+        return self._table(picture)
+
+    def _recognised(self, picture: Image) -> bool:
+        """Return True if the picture is in false colours, whose table is there then."""
+        seen = _sampled(picture)
+        if not _coloured(seen):
+            return False
+        if self._table is not None and self._table.far(seen) <= self._far + _MORE_FAR:
+            return True
+        if self._wait:
+            self._wait -= 1
+        else:
+            self._look(Colours.of(seen))
+        return self._table is not None
+
+    def _look(self, colours: Colours) -> None:
+        """Find the palette of a picture's colours; after each failure, wait longer before the next try."""
+        found = palette_of(colours)
+        if found is None:
+            self._waits = min(2 * self._waits + 1, _LONGEST_WAIT)
+            self._wait = self._waits
+            return
+        self._waits, self._name, self._table = 0, found[0], Table(found[1])
+        self._far = colours.fit(found[1]).far
+        self._say()
+
+    def _say(self) -> None:
+        """Say once for each palette what is done."""
+        assert self._name is not None
+        if self._name in self._said:
+            return
+        self._said.add(self._name)
+        if self._name == UNKNOWN:
+            text = "thermal looks false-coloured with an unknown palette: its brighter or redder end is taken for hot"
+        else:
+            text = f"thermal is in false colours ({self._name}): they are turned back into brightness, hot is bright"
+        if self._far > _NOTED:
+            text += (
+                f"; {self._far:.0%} of the pixels have other colours (a scale, text, markers): ir.crop leaves them out"
+            )
+        event(_log, logging.WARNING, "palette", f"{text}; ir.palette names another palette, or none", stream="ir")
