@@ -1,33 +1,22 @@
-"""Read still images (a folder, a pattern, or a single file) as a stream of a chosen rate."""
+"""Read still images (a folder, a pattern, a single file, or chosen ones) as a stream of a chosen rate."""
 
 from __future__ import annotations
 
-import glob
-import logging
-import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
-import numpy as np
-
-from rtfuse.errors import SourceNotFound, SourceUnreadable
-from rtfuse.observe.logs import event
+from rtfuse.capture.images import is_image, pages, read_image
+from rtfuse.capture.scenes.listing import list_pictures
+from rtfuse.capture.scenes.names import in_order
+from rtfuse.errors import SourceUnreadable
 from rtfuse.types import LABELS, Clock, Frame, Image, SourceInfo, Stamp, Stream
 
-SUFFIXES = frozenset(
-    [".png", ".jpg", ".jpeg", ".jpe", ".tif", ".tiff", ".bmp", ".webp", ".pgm", ".ppm", ".pnm", ".jp2"]
-)
-_PAGED = (".tif", ".tiff")
+__all__ = ["Still", "Stills", "is_image", "is_stills", "read_image"]
+
 DEFAULT_FPS = 25.0
-_log = logging.getLogger("rtfuse.capture")
-
-
-def is_image(path: str | Path) -> bool:
-    """Return True if the file name is that of a still image."""
-    return Path(path).suffix.lower() in SUFFIXES
 
 
 def is_stills(uri: str) -> bool:
@@ -35,26 +24,46 @@ def is_stills(uri: str) -> bool:
     return Path(uri).is_dir() or (any(c in uri for c in "*?[") and not Path(uri).exists()) or is_image(uri)
 
 
+@dataclass(frozen=True, slots=True)
+class Still:
+    """One picture: a page of a file, the name for what is made of it, and its time."""
+
+    path: str
+    page: int
+    name: str
+    t_ns: int
+
+
 class Stills:
     """Read images in natural order of their names (`2.png` before `10.png`), `1 / fps` seconds apart.
 
-    16-bit thermal PNG and TIFF keep their counts.
-    `losses`: counts images that are `corrupt`, which are skipped (the following ones keep their times), and the `pages`
-    of TIFF files after the first, which are not read.
-    Raises SourceNotFound if no image exists, SourceUnreadable if the first cannot be read or a later one has another
-    size or depth.
+    Every page of a TIFF is an image. `chosen` are the pictures to read in place of all that `uri` names;
+    `left_out` counts those that were not chosen. `alike`: True if all must have one size and depth.
+    `losses`: counts images that are `corrupt`, which are skipped (the following ones keep their times) and listed in
+    `damaged`, and those with `no_partner`.
+    Raises SourceNotFound if no image exists, SourceUnreadable if none can be read, or if a later one has another size
+    or depth where all must be alike.
     """
 
-    def __init__(self, uri: str, stream: Stream, *, fps: float | None = None, clock: Clock = time.monotonic_ns) -> None:
-        self._clock, self._closed = clock, False
+    def __init__(
+        self,
+        uri: str,
+        stream: Stream,
+        *,
+        fps: float | None = None,
+        chosen: Sequence[Still] | None = None,
+        left_out: int = 0,
+        alike: bool = True,
+        clock: Clock = time.monotonic_ns,
+    ) -> None:
+        self._clock, self._closed, self._alike = clock, False, alike
         self._name = LABELS[stream]
-        self._paths = self._find(uri)
         fps = fps or DEFAULT_FPS
-        self._period_ns = round(1e9 / fps)
-        self._losses: Counter[str] = Counter()
-        first = read_image(self._paths[0], stream)
-        if first is None:
-            raise SourceUnreadable(f"{self._name} image {self._paths[0]} cannot be read as an image")
+        period_ns = round(1e9 / fps)
+        self.stills = chosen if chosen is not None else _all_of(uri, stream, period_ns)
+        self.damaged: list[str] = []
+        self._losses = Counter({"no_partner": left_out}) if left_out else Counter[str]()
+        first = self._first(stream)
         self._info = SourceInfo(
             uri=uri,
             stream=stream,
@@ -62,22 +71,17 @@ class Stills:
             dtype=str(first.dtype),
             live=False,
             rate_hz=fps,
-            frames=len(self._paths),
-            start_ns=0,
-            end_ns=len(self._paths) * self._period_ns,
+            frames=len(self.stills),
+            start_ns=self.stills[0].t_ns,
+            end_ns=self.stills[-1].t_ns + period_ns,
         )
 
-    def _find(self, uri: str) -> list[str]:
-        path = Path(uri)
-        if path.is_dir():
-            names = [str(p) for p in path.iterdir() if is_image(p) and p.is_file()]
-            if not names:
-                raise SourceNotFound(f"{self._name} folder {uri} holds no images ({' '.join(sorted(SUFFIXES))})")
-        else:
-            names = [uri] if path.exists() else glob.glob(uri)
-            if not names:
-                raise SourceNotFound(f"{self._name} image not found: {uri}")
-        return sorted(names, key=_natural)
+    def _first(self, stream: Stream) -> Image:
+        """Return the first image that can be read."""
+        for still in self.stills:
+            if (image := read_image(still.path, stream, still.page)) is not None:
+                return image
+        raise SourceUnreadable(f"{self._name} image {self.stills[0].path} cannot be read as an image")
 
     @property
     def info(self) -> SourceInfo:
@@ -89,51 +93,30 @@ class Stills:
 
     def __iter__(self) -> Iterator[Frame]:
         w, h = self._info.size_wh
-        for count, path in enumerate(self._paths):
+        for count, still in enumerate(self.stills):
             if self._closed:
                 return
-            image = read_image(path, self._info.stream)
+            image = read_image(still.path, self._info.stream, still.page)
             if image is None:
                 self._losses["corrupt"] += 1
+                self.damaged.append(still.name)
                 continue
-            self._count_pages(path)
-            if image.shape[:2] != (h, w) or image.dtype != self._info.dtype:
+            if self._alike and (image.shape[:2] != (h, w) or image.dtype != self._info.dtype):
                 raise SourceUnreadable(
-                    f"{self._name} image {path} is {image.shape[1]}x{image.shape[0]} {image.dtype}, the first of "
+                    f"{self._name} image {still.path} is {image.shape[1]}x{image.shape[0]} {image.dtype}, the first of "
                     f"{self._info.uri} is {w}x{h} {self._info.dtype}; a stream needs one size and depth"
                 )
-            yield Frame(self._info.stream, image, count, count * self._period_ns, Stamp.MEDIA, self._clock())
-
-    def _count_pages(self, path: str) -> None:
-        """Count the pages of a TIFF file that are not read, and warn about the first such file."""
-        more = cv2.imcount(path) - 1 if Path(path).suffix.lower() in _PAGED else 0
-        if more > 0:
-            if not self._losses["pages"]:
-                text = f"{self._name} image {path} has {more + 1} pages, only the first is read; split it into files"
-                event(_log, logging.WARNING, "pages", text, stream=self._info.stream)
-            self._losses["pages"] += more
+            yield Frame(self._info.stream, image, count, still.t_ns, Stamp.MEDIA, self._clock())
 
     def close(self) -> None:
         """End the iteration after the frame in progress."""
         self._closed = True
 
 
-def read_image(path: str, stream: Stream) -> Image | None:
-    """Read one image: thermal as (H, W) uint8 or uint16, RGB as (H, W, 3) uint8; None if it cannot be read."""
-    # imdecode, not imread: it does not print to the terminal and takes any path that Python takes.
-    try:
-        data = np.fromfile(path, np.uint8)
-        flags = cv2.IMREAD_COLOR if stream == "rgb" else cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
-        image = cv2.imdecode(data, flags) if data.size else None
-    except (OSError, cv2.error):
-        return None
-    if image is None:
-        return None
-    if stream == "rgb":
-        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-    return image if image.dtype in (np.uint8, np.uint16) else None
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    parts = re.split(r"(\d+)", name)
-    return [(1, int(p), p) if p.isdigit() else (0, 0, p) for p in parts]
+def _all_of(uri: str, stream: Stream, period_ns: int) -> list[Still]:
+    """Return every page of the files that `uri` names, in natural order, except for links that lead nowhere."""
+    found = list_pictures(uri, stream)
+    parts = [
+        (name, page) for name in in_order(set(found.names) - found.broken) for page in range(pages(found.path(name)))
+    ]
+    return [Still(found.path(name), page, name, k * period_ns) for k, (name, page) in enumerate(parts)]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import replace
 from functools import partial
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import rtfuse
 from rtfuse.align.drift import DriftMonitor
+from rtfuse.capture.scenes.names import png_names
+from rtfuse.capture.scenes.pairing import listed
 from rtfuse.cli.notes import notes, open_rig_or_advise
 from rtfuse.cli.screen import beside
 from rtfuse.cli.signals import Signals
@@ -28,12 +32,13 @@ from rtfuse.pipeline.outputs import describing, open_publisher, open_raw
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Rig
 from rtfuse.pipeline.run import Pipeline
+from rtfuse.pipeline.scenes import stills_of
 from rtfuse.pipeline.sources import open_lasting
 from rtfuse.publish.publisher import About, Publisher
 from rtfuse.record.raw import RawRecorder
 from rtfuse.record.session import RecordSummary, record
-from rtfuse.record.video import PictureWriter, Writer, open_writer
-from rtfuse.types import Frame, Sink, Source, Stream
+from rtfuse.record.video import VIDEO_CODECS, PictureWriter, Writer, open_writer
+from rtfuse.types import LABELS, Frame, Sink, Source, Stream
 
 if TYPE_CHECKING:
     from rtfuse.web.server import WebServer
@@ -212,13 +217,19 @@ def fuse_recordings(
     for path in (output, picture):
         _refuse_input(path, settings)
     with ExitStack() as stack:
-        rig = stack.enter_context(open_rig(settings))
+        mixed = output.suffix.lower() not in VIDEO_CODECS
+        rig = stack.enter_context(open_rig(settings, scenes=True, mixed=mixed))
         console.print(sources_line(rig), soft_wrap=True, markup=False, highlight=False)
         _print_notes(console, settings, rig)
         rgb = rig.sources["rgb"].info
         writers: dict[str, Writer] = {}
         writers["record"] = open_writer(
-            output, rate_hz=rgb.rate_hz, time_base=rgb.time_base, side_by_side=side_by_side, force=force
+            output,
+            rate_hz=rgb.rate_hz,
+            time_base=rgb.time_base,
+            side_by_side=side_by_side,
+            force=force,
+            names=_names(rig),
         )
         stack.push(partial(_finish, writers["record"]))
         if picture:
@@ -229,7 +240,23 @@ def fuse_recordings(
             result = pipeline.run(frames=settings.frames)
         if signals.fired:
             raise Interrupted(f"interrupted after {result.frames} frames; {output} was not written")
-    return result
+        _print_damaged(console, rig)
+    return replace(result, skew_ms=(nan,) * 3) if rig.stages.scenes else result
+
+
+def _names(rig: Rig) -> list[str] | None:
+    """Return the file names for a folder of fused pictures: those of RGB's stills."""
+    stills = stills_of(rig, "rgb")
+    return None if stills is None else png_names([still.name for still in stills.stills])
+
+
+def _print_damaged(console: Console, rig: Rig) -> None:
+    """Print the names of the stills that could not be read."""
+    for stream in STREAMS:
+        stills = stills_of(rig, stream)
+        if stills is not None and stills.damaged:
+            line = f"{LABELS[stream]}: {len(stills.damaged)} of {len(stills.stills)} cannot be read"
+            console.print(f"{line}: {listed(stills.damaged)}", style="yellow", soft_wrap=True, markup=False)
 
 
 def _refuse_input(output: Path | None, settings: Config) -> None:

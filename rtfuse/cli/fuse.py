@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rtfuse.cli.app import close, err, out
-from rtfuse.cli.options import Calib, ConfigFile, Force, Fps, FuserName, Overrides
+from rtfuse.cli.options import Calib, ConfigFile, Force, Fps, FuserName, Overrides, PairWay, Recursive
 from rtfuse.cli.words import settings_of
 from rtfuse.observe.stats import Snapshot
 
@@ -18,6 +18,9 @@ _FUSE = {
     "fps": ("ir.fps", "rgb.fps"),
     "calib": ("align.calib",),
     "fuser": ("fuse.fuser",),
+    "pair": ("stills.pair",),
+    "sequence": ("stills.sequence",),
+    "recursive": ("stills.recursive",),
 }
 
 
@@ -35,6 +38,9 @@ def fuse(
     calib: Calib = None,
     fuser: FuserName = None,
     fps: Fps = None,
+    pair: PairWay = None,
+    sequence: Annotated[bool, typer.Option("--sequence", help="Stills: they are a video, not single scenes.")] = False,
+    recursive: Recursive = False,
     force: Force = False,
 ) -> None:
     """Fuse two recordings, folders or images completely, in order, with the RGB stream's times.

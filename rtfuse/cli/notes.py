@@ -35,6 +35,7 @@ def open_rig_or_advise(
 def notes(config: Config, rig: Rig, replay: str | None = None) -> Iterator[str]:
     """Yield a line for each setting without effect, and for each source that looks wrong."""
     yield from _unused(config)
+    yield from rig.chosen.said if rig.chosen is not None else ()
     if replay is None:
         yield from _ignored("ir", config.ir)
         yield from _ignored("rgb", config.rgb)

@@ -22,6 +22,8 @@ from rtfuse.cli.options import (
     Keys,
     Log,
     Overrides,
+    PairWay,
+    Recursive,
     Rgb,
     Size,
 )
@@ -55,6 +57,8 @@ _RUN = _CAMERAS | {
     "insecure": ("publish.insecure", "web.insecure"),
     "log": ("log",),
     "trace": ("trace",),
+    "pair": ("stills.pair",),
+    "recursive": ("stills.recursive",),
     "force": ("record.force", "raw.force"),
 }
 _RECORD = _CAMERAS | {
@@ -92,6 +96,8 @@ def run(
     replay: Annotated[str | None, typer.Option(help="Both streams from a file of rtfuse record.")] = None,
     speed: Annotated[str | None, typer.Option(help="Recordings: times real time, or 'max'.")] = None,
     loop: Annotated[bool, typer.Option("--loop", help="Recordings: start again at the end.")] = False,
+    pair: PairWay = None,
+    recursive: Recursive = False,
     frames: Frames = None,
     duration: Duration = None,
     log: Log = None,

@@ -10,6 +10,7 @@ from typing import Literal
 
 from rtfuse.align.aligner import Aligner
 from rtfuse.capture.pacing import Playback
+from rtfuse.capture.scenes.choosing import Chosen
 from rtfuse.errors import NoOverlap
 from rtfuse.fuse import Fuser
 from rtfuse.observe.health import Health
@@ -61,6 +62,7 @@ class Rig:
     - `health`: the state of each stream.
     - `supervisor`: the watchdog; `watchdogs` are the signs of life of capture threads.
     - `trace`: takes every frame's stages.
+    - `chosen`: the stills of both streams that were paired by name, if they are stills.
     - `clock`: monotonic nanoseconds.
     """
 
@@ -78,6 +80,7 @@ class Rig:
     supervisor: Supervisor = field(default_factory=Supervisor)
     watchdogs: dict[Stream, Watchdog] = field(default_factory=dict)
     trace: StageTrace | None = None
+    chosen: Chosen | None = None
     clock: Clock = time.monotonic_ns
 
     def __post_init__(self) -> None:
