@@ -39,8 +39,8 @@ class Stills:
 
     Every page of a TIFF is an image. `chosen` are the pictures to read in place of all that `uri` names;
     `left_out` counts those that were not chosen. `alike`: True if all must have one size and depth.
-    `losses`: counts images that are `corrupt`, which are skipped (the following ones keep their times) and listed in
-    `damaged`, and those with `no_partner`.
+    `losses`: counts images that are `corrupt`, which are skipped (the following ones keep their times); `damaged` has
+    their places; and those with `no_partner`.
     Raises SourceNotFound if no image exists, SourceUnreadable if none can be read, or if a later one has another size
     or depth where all must be alike.
     """
@@ -61,7 +61,7 @@ class Stills:
         fps = fps or DEFAULT_FPS
         period_ns = round(1e9 / fps)
         self.stills = chosen if chosen is not None else _all_of(uri, stream, period_ns)
-        self.damaged: list[str] = []
+        self.damaged: list[int] = []
         self._losses = Counter({"no_partner": left_out}) if left_out else Counter[str]()
         first = self._first(stream)
         self._info = SourceInfo(
@@ -99,7 +99,7 @@ class Stills:
             image = read_image(still.path, self._info.stream, still.page)
             if image is None:
                 self._losses["corrupt"] += 1
-                self.damaged.append(still.name)
+                self.damaged.append(count)
                 continue
             if self._alike and (image.shape[:2] != (h, w) or image.dtype != self._info.dtype):
                 raise SourceUnreadable(

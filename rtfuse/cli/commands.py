@@ -252,11 +252,16 @@ def _names(rig: Rig) -> list[str] | None:
 
 def _print_damaged(console: Console, rig: Rig) -> None:
     """Print the names of the stills that could not be read."""
-    for stream in STREAMS:
-        stills = stills_of(rig, stream)
-        if stills is not None and stills.damaged:
-            line = f"{LABELS[stream]}: {len(stills.damaged)} of {len(stills.stills)} cannot be read"
-            console.print(f"{line}: {listed(stills.damaged)}", style="yellow", soft_wrap=True, markup=False)
+    sides = {stream: stills for stream in STREAMS if (stills := stills_of(rig, stream)) is not None}
+    for stream, stills in sides.items():
+        if not stills.damaged:
+            continue
+        names = [stills.stills[k].name for k in stills.damaged]
+        if rig.chosen is not None and not rig.chosen.timed:
+            (partners,) = (side.stills for other, side in sides.items() if other != stream)
+            names = [f"{name} (partner {partners[k].name})" for name, k in zip(names, stills.damaged, strict=True)]
+        line = f"{LABELS[stream]}: {len(names)} of {len(stills.stills)} cannot be read: {listed(names)}"
+        console.print(line, style="yellow", soft_wrap=not console.is_terminal, markup=False, highlight=False)
 
 
 def _refuse_input(output: Path | None, settings: Config) -> None:

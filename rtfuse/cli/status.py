@@ -32,7 +32,6 @@ CAUSES = {
     "encoder": "the encoder was still at one before",
     "corrupt": "could not be decoded",
     "truncated": "missing at the end of the file",
-    "pages": "pages of a TIFF file after its first",
     "driver": "lost by the camera driver",
     "stale": "skipped for a newer one, capture is slow",
     "dropped": "lost by the (synthetic) camera",

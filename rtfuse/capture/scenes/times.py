@@ -56,7 +56,8 @@ def _nanoseconds(whole: str, fraction: str = "", power: int = 0) -> int:
 def _calendar(stem: str) -> Stamp | None:
     for m in _CALENDAR.finditer(stem):
         try:
-            moment = datetime(*map(int, m.group(1, 2, 3, 4, 5, 6)), tzinfo=_zone(m[9]))
+            year, month, day, hour, minute, second = map(int, m.group(1, 2, 3, 4, 5, 6))
+            moment = datetime(year, month, day, hour, minute, second, tzinfo=_zone(m[9]))
         except ValueError:
             continue
         fraction = _nanoseconds("0", m[7] or m[8] or "")
@@ -145,7 +146,7 @@ def without_time(name: str) -> tuple[int, Tokens] | None:
     """Return a date and time in a name, in nanoseconds since 1970, and the rest of its tokens; None without one."""
     stem = stem_of(name)
     stamp = _calendar(stem)
-    return stamp and (stamp.ns, bare(f"{stem[: stamp.start]} {stem[stamp.end :]}.x"))
+    return None if stamp is None else (stamp.ns, bare(f"{stem[: stamp.start]} {stem[stamp.end :]}.x"))
 
 
 def nearest(ir: Mapping[str, int], rgb: Mapping[str, int], tolerance_ns: int | None = None) -> dict[str, str]:
