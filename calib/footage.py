@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -12,10 +13,15 @@ import cv2
 import numpy as np
 
 from rtfuse.capture import open_source
+from rtfuse.config import Camera as Settings
+from rtfuse.config import Config
 from rtfuse.errors import CalibrationError, ConfigError, SourceLost
 from rtfuse.pipeline.queues import Inbox, LiveInbox, OrderedInbox
+from rtfuse.pipeline.scenes import chosen_stills, openers
 from rtfuse.sync.pairer import Pairer
 from rtfuse.types import Frame, Image, Source, Stream
+
+_log = logging.getLogger("rtfuse.calib")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -33,7 +39,7 @@ class Moment:
 class Footage:
     """One or two open sources, as an iterable of moments and a context manager.
 
-    Pairs recordings by time, within half a frame of the slower one; stills in the order of their names; and the
+    Pairs recordings by time, within half a frame of the slower one; stills by their names; and the
     newest frames of live cameras. Raises ConfigError without a source, or the error of a source that does not open.
     """
 
@@ -42,10 +48,11 @@ class Footage:
         if not any(given.values()):
             raise ConfigError("no pictures were given; use --ir and --rgb")
         self._stack, self.sources = ExitStack(), dict[Stream, Source]()
+        stills = _paired_stills(ir, rgb)
         try:
             for stream, uri in given.items():
                 if uri:
-                    self.sources[stream] = open_source(uri, stream)
+                    self.sources[stream] = stills[stream]() if stills else open_source(uri, stream)
                     self._stack.callback(self.sources[stream].close)
         except BaseException:
             self._stack.close()
@@ -109,6 +116,17 @@ class Footage:
             for pair in inbox.take(0.1):
                 if pair.ir is not None and pair.rgb is not None:
                     yield Moment(pair.ir, pair.rgb)
+
+
+def _paired_stills(ir: str | None, rgb: str | None) -> dict[Stream, Callable[[], Source]]:
+    """Return the openers of two folders of stills, paired by name as `rtfuse fuse` does; none for other sources."""
+    config = Config(ir=Settings(uri=ir), rgb=Settings(uri=rgb))
+    chosen = chosen_stills(config)
+    if chosen is None:
+        return {}
+    for line in chosen.said:
+        _log.warning("%s", line)
+    return openers(chosen, config, time.monotonic_ns, mixed=False)
 
 
 def _pump(inbox: Inbox, stream: Stream, source: Source) -> None:

@@ -10,7 +10,7 @@ import msgspec
 import yaml
 
 from rtfuse.align.settings import Align
-from rtfuse.capture.settings import Camera, Playback
+from rtfuse.capture.settings import Camera, Playback, Stills
 from rtfuse.errors import ConfigError
 from rtfuse.fuse.settings import Fuse
 from rtfuse.publish.settings import Endpoint, Publish
@@ -32,6 +32,7 @@ __all__ = [
     "Publish",
     "Raw",
     "Record",
+    "Stills",
     "Supervise",
     "Sync",
     "Thermal",
@@ -73,6 +74,7 @@ class Config(Section, frozen=True):
     rig: str = "rig"
     ir: Camera = Camera()
     rgb: Camera = Camera()
+    stills: Stills = Stills()
     sync: Sync = Sync()
     thermal: Thermal = Thermal()
     align: Align = Align()

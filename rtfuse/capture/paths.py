@@ -64,7 +64,7 @@ def matches(pattern: str) -> list[str]:
     named, rest = _known_folder(pattern)
     if any(m[1] is not None for m in _NUMBER.finditer(rest)) and not any(c in rest for c in "*?["):
         return list(_numbered(named, rest))
-    return glob.glob(glob.escape(named) + rest)
+    return glob.glob(glob.escape(named) + rest, recursive=True)
 
 
 def _known_folder(pattern: str) -> tuple[str, str]:

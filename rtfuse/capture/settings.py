@@ -61,6 +61,22 @@ class Playback(Section, frozen=True):
     loop: bool = False
 
 
+PairBy = Literal["name", "order", "time"]
+
+
+class Stills(Section, frozen=True):
+    """Pair the pictures of two folders or patterns; see `rtfuse.capture.scenes`.
+
+    - `pair`: by `name`, by `order`, or by the `time` in the names; null: by name, where that is not in doubt.
+    - `sequence`: the pictures are a video, and not scenes that have nothing to do with each other.
+    - `recursive`: take the pictures of subfolders too.
+    """
+
+    pair: PairBy | None = None
+    sequence: bool = False
+    recursive: bool = False
+
+
 @dataclass(frozen=True, slots=True)
 class CameraOptions:
     """Ask a V4L2 camera for a mode; None leaves the choice to rtfuse and the driver.

@@ -1,21 +1,23 @@
-"""Read still images (a folder, a pattern, or a single file) as a stream of a chosen rate."""
+"""Read still images (a folder, a pattern, a single file, or chosen ones) as a stream of a chosen rate."""
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from rtfuse.capture.images import SUFFIXES, ImageReader, is_image, pages, read_image
-from rtfuse.capture.paths import exists, is_pattern, matches
+from rtfuse.capture.images import ImageReader, is_image, pages, read_image
+from rtfuse.capture.paths import is_pattern
+from rtfuse.capture.scenes.listing import list_pictures
+from rtfuse.capture.scenes.names import in_order
 from rtfuse.capture.settings import PictureOptions
 from rtfuse.capture.tracks import split_track
-from rtfuse.errors import SourceNotFound, SourceUnreadable
-from rtfuse.types import LABELS, Clock, Frame, SourceInfo, Stamp, Stream
+from rtfuse.errors import SourceUnreadable
+from rtfuse.types import LABELS, Clock, Frame, Image, SourceInfo, Stamp, Stream
 
-__all__ = ["Stills", "is_image", "is_stills", "read_image"]
+__all__ = ["Still", "Stills", "is_image", "is_stills", "read_image"]
 
 DEFAULT_FPS = 25.0
 
@@ -27,13 +29,26 @@ def is_stills(uri: str) -> bool:
     return Path(uri).is_dir() or is_pattern(uri) or is_image(uri)
 
 
+@dataclass(frozen=True, slots=True)
+class Still:
+    """One picture: a page of a file, the name for what is made of it, and its time."""
+
+    path: str
+    page: int
+    name: str
+    t_ns: int
+
+
 class Stills:
     """Read images in natural order of their names (`2.png` before `10.png`), `1 / fps` seconds apart.
 
-    Every page of a TIFF is an image. How pixels are read: see `ImageReader`.
-    `losses`: counts images that are `corrupt`, which are skipped (the following ones keep their times).
-    Raises SourceNotFound if no image exists, SourceUnreadable if the first cannot be read or a later one has another
-    size or depth.
+    Every page of a TIFF is an image. How pixels are read: see `ImageReader`. `chosen` are the pictures to read in place
+    of all that `uri` names; `left_out` counts those that were not chosen. `alike`: True if all must have one size and
+    depth.
+    `losses`: counts images that are `corrupt`, which are skipped (the following ones keep their times); `damaged` has
+    their places; and those with `no_partner`.
+    Raises SourceNotFound if no image exists, SourceUnreadable if none can be read, or if a later one has another size
+    or depth where all must be alike.
     """
 
     def __init__(
@@ -43,18 +58,20 @@ class Stills:
         *,
         fps: float | None = None,
         picture: PictureOptions | None = None,
+        chosen: Sequence[Still] | None = None,
+        left_out: int = 0,
+        alike: bool = True,
         clock: Clock = time.monotonic_ns,
     ) -> None:
-        self._clock, self._closed = clock, False
+        self._clock, self._closed, self._alike = clock, False, alike
         self._name = LABELS[stream]
         self._read = ImageReader(stream, picture)
-        self._pages = [(path, page) for path in self._find(uri) for page in range(pages(path))]
         fps = fps or DEFAULT_FPS
-        self._period_ns = round(1e9 / fps)
-        self._losses: Counter[str] = Counter()
-        first = self._read(*self._pages[0])
-        if first is None:
-            raise SourceUnreadable(f"{self._name} image {self._pages[0][0]} cannot be read as an image")
+        period_ns = round(1e9 / fps)
+        self.stills = chosen if chosen is not None else _all_of(uri, stream, period_ns)
+        self.damaged: list[int] = []
+        self._losses = Counter({"no_partner": left_out}) if left_out else Counter[str]()
+        first = self._first()
         self._info = SourceInfo(
             uri=uri,
             stream=stream,
@@ -62,22 +79,17 @@ class Stills:
             dtype=str(first.dtype),
             live=False,
             rate_hz=fps,
-            frames=len(self._pages),
-            start_ns=0,
-            end_ns=len(self._pages) * self._period_ns,
+            frames=len(self.stills),
+            start_ns=self.stills[0].t_ns,
+            end_ns=self.stills[-1].t_ns + period_ns,
         )
 
-    def _find(self, uri: str) -> list[str]:
-        path = Path(uri)
-        if path.is_dir():
-            names = [str(p) for p in path.iterdir() if is_image(p) and p.is_file()]
-            if not names:
-                raise SourceNotFound(f"{self._name} folder {uri} holds no images ({' '.join(sorted(SUFFIXES))})")
-        else:
-            names = [uri] if exists(path) else matches(uri)
-            if not names:
-                raise SourceNotFound(f"{self._name} image not found: {uri}")
-        return sorted(names, key=_natural)
+    def _first(self) -> Image:
+        """Return the first image that can be read."""
+        for still in self.stills:
+            if (image := self._read(still.path, still.page)) is not None:
+                return image
+        raise SourceUnreadable(f"{self._name} image {self.stills[0].path} cannot be read as an image")
 
     @property
     def info(self) -> SourceInfo:
@@ -89,25 +101,30 @@ class Stills:
 
     def __iter__(self) -> Iterator[Frame]:
         w, h = self._info.size_wh
-        for count, (path, page) in enumerate(self._pages):
+        for count, still in enumerate(self.stills):
             if self._closed:
                 return
-            image = self._read(path, page)
+            image = self._read(still.path, still.page)
             if image is None:
                 self._losses["corrupt"] += 1
+                self.damaged.append(count)
                 continue
-            if image.shape[:2] != (h, w) or image.dtype != self._info.dtype:
+            if self._alike and (image.shape[:2] != (h, w) or image.dtype != self._info.dtype):
                 raise SourceUnreadable(
-                    f"{self._name} image {path} is {image.shape[1]}x{image.shape[0]} {image.dtype}, the first of "
+                    f"{self._name} image {still.path} is {image.shape[1]}x{image.shape[0]} {image.dtype}, the first of "
                     f"{self._info.uri} is {w}x{h} {self._info.dtype}; a stream needs one size and depth"
                 )
-            yield Frame(self._info.stream, image, count, count * self._period_ns, Stamp.MEDIA, self._clock())
+            yield Frame(self._info.stream, image, count, still.t_ns, Stamp.MEDIA, self._clock())
 
     def close(self) -> None:
         """End the iteration after the frame in progress."""
         self._closed = True
 
 
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    parts = re.split(r"(\d+)", name)
-    return [(1, int(p), p) if p.isdigit() else (0, 0, p) for p in parts]
+def _all_of(uri: str, stream: Stream, period_ns: int) -> list[Still]:
+    """Return every page of the files that `uri` names, in natural order, except for links that lead nowhere."""
+    found = list_pictures(uri, stream)
+    parts = [
+        (name, page) for name in in_order(set(found.names) - found.broken) for page in range(pages(found.path(name)))
+    ]
+    return [Still(found.path(name), page, name, k * period_ns) for k, (name, page) in enumerate(parts)]

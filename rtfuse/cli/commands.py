@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
+from dataclasses import replace
 from functools import partial
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import rtfuse
 from rtfuse.align.drift import DriftMonitor
+from rtfuse.capture.scenes.names import png_names
+from rtfuse.capture.scenes.pairing import listed
 from rtfuse.capture.tracks import split_track
 from rtfuse.cli.notes import notes, open_rig_or_advise
 from rtfuse.cli.screen import beside
@@ -29,12 +33,13 @@ from rtfuse.pipeline.outputs import describing, open_publisher, open_raw
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Rig
 from rtfuse.pipeline.run import Pipeline
+from rtfuse.pipeline.scenes import stills_of
 from rtfuse.pipeline.sources import open_lasting
 from rtfuse.publish.publisher import About, Publisher
 from rtfuse.record.raw import RawRecorder
 from rtfuse.record.session import RecordSummary, record
-from rtfuse.record.video import PictureWriter, Writer, open_writer
-from rtfuse.types import Frame, Sink, Source, Stream
+from rtfuse.record.video import VIDEO_CODECS, PictureWriter, Writer, open_writer
+from rtfuse.types import LABELS, Frame, Sink, Source, Stream
 
 if TYPE_CHECKING:
     from rtfuse.web.server import WebServer
@@ -213,7 +218,8 @@ def fuse_recordings(
     for path in (output, picture):
         _refuse_input(path, settings)
     with ExitStack() as stack:
-        rig = stack.enter_context(open_rig(settings))
+        mixed = output.suffix.lower() not in VIDEO_CODECS
+        rig = stack.enter_context(open_rig(settings, scenes=True, mixed=mixed))
         for line in (sources_line(rig), f"writing {output}"):
             console.print(line, soft_wrap=True, markup=False, highlight=False)
         _print_notes(console, settings, rig)
@@ -226,6 +232,7 @@ def fuse_recordings(
             utc_ns=None if rgb.utc_ns is None else rgb.utc_ns - (rgb.start_ns or 0),
             side_by_side=side_by_side,
             force=force,
+            names=_names(rig),
         )
         stack.push(partial(_finish, writers["record"]))
         if picture:
@@ -236,7 +243,28 @@ def fuse_recordings(
             result = pipeline.run(frames=settings.frames)
         if signals.fired:
             raise Interrupted(f"interrupted after {result.frames} frames; {output} was not written")
-    return result
+        _print_damaged(console, rig)
+    return replace(result, skew_ms=(nan,) * 3) if rig.stages.scenes else result
+
+
+def _names(rig: Rig) -> list[str] | None:
+    """Return the file names for a folder of fused pictures: those of RGB's stills."""
+    stills = stills_of(rig, "rgb")
+    return None if stills is None else png_names([still.name for still in stills.stills])
+
+
+def _print_damaged(console: Console, rig: Rig) -> None:
+    """Print the names of the stills that could not be read."""
+    sides = {stream: stills for stream in STREAMS if (stills := stills_of(rig, stream)) is not None}
+    for stream, stills in sides.items():
+        if not stills.damaged:
+            continue
+        names = [stills.stills[k].name for k in stills.damaged]
+        if rig.chosen is not None and not rig.chosen.timed:
+            (partners,) = (side.stills for other, side in sides.items() if other != stream)
+            names = [f"{name} (partner {partners[k].name})" for name, k in zip(names, stills.damaged, strict=True)]
+        line = f"{LABELS[stream]}: {len(names)} of {len(stills.stills)} cannot be read: {listed(names)}"
+        console.print(line, style="yellow", soft_wrap=not console.is_terminal, markup=False, highlight=False)
 
 
 def _refuse_input(output: Path | None, settings: Config) -> None:

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from rtfuse.cli.app import close, err, out
-from rtfuse.cli.options import AlignStarts, Calib, ConfigFile, Force, Fps, FuserName, Overrides
+from rtfuse.cli.options import AlignStarts, Calib, ConfigFile, Force, Fps, FuserName, Overrides, PairWay, Recursive
 from rtfuse.cli.words import settings_of, starts_of
 from rtfuse.observe.stats import Snapshot
 
@@ -21,6 +21,9 @@ _FUSE = {
     "fps": ("ir.fps", "rgb.fps"),
     "calib": ("align.calib",),
     "fuser": ("fuse.fuser",),
+    "pair": ("stills.pair",),
+    "sequence": ("stills.sequence",),
+    "recursive": ("stills.recursive",),
 }
 
 
@@ -41,6 +44,9 @@ def fuse(
     fuser: FuserName = None,
     fps: Fps = None,
     align_starts: AlignStarts = False,
+    pair: PairWay = None,
+    sequence: Annotated[bool, typer.Option("--sequence", help="Stills: they are a video, not single scenes.")] = False,
+    recursive: Recursive = False,
     force: Force = False,
 ) -> None:
     """Fuse two recordings, folders or images completely, in order; the output's times are the RGB stream's, from 0.

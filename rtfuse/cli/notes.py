@@ -38,6 +38,7 @@ def open_rig_or_advise(
 def notes(config: Config, rig: Rig, replay: str | None = None) -> Iterator[str]:
     """Yield a line for each setting without effect, and for each source that looks wrong."""
     yield from _unused(config)
+    yield from rig.chosen.said if rig.chosen is not None else ()
     if replay is None:
         for stream, camera in (("ir", config.ir), ("rgb", config.rgb)):
             yield from _ignored(stream, camera, timed=rig.sources[stream].info.time_base is not None)

@@ -21,6 +21,8 @@ AlignStarts = Annotated[
 ]
 Size = Annotated[str | None, typer.Option(metavar="WxH", help="Size asked of the RGB camera: 640x480.")]
 IrSize = Annotated[str | None, typer.Option(metavar="WxH", help="Size asked of the thermal camera.")]
+PairWay = Annotated[str | None, typer.Option("--pair", help="Stills: by name, order, or the time in their names.")]
+Recursive = Annotated[bool, typer.Option("--recursive", help="Stills: those of subfolders too.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing outputs.")]
 Frames = Annotated[int | None, typer.Option(help="End after this many frames.")]
 Duration = Annotated[float | None, typer.Option(help="End after this many seconds.")]

@@ -23,6 +23,8 @@ from rtfuse.cli.options import (
     Keys,
     Log,
     Overrides,
+    PairWay,
+    Recursive,
     Rgb,
     Size,
 )
@@ -56,6 +58,8 @@ _RUN = _CAMERAS | {
     "insecure": ("publish.insecure", "web.insecure"),
     "log": ("log",),
     "trace": ("trace",),
+    "pair": ("stills.pair",),
+    "recursive": ("stills.recursive",),
     "force": ("record.force", "raw.force"),
 }
 _RECORD = _CAMERAS | {
@@ -94,6 +98,8 @@ def run(
     speed: Annotated[str | None, typer.Option(help="Recordings: times real time, or 'max'.")] = None,
     loop: Annotated[bool, typer.Option("--loop", help="Recordings: start again at the end.")] = False,
     align_starts: AlignStarts = False,
+    pair: PairWay = None,
+    recursive: Recursive = False,
     frames: Frames = None,
     duration: Duration = None,
     log: Log = None,

@@ -21,6 +21,7 @@ CAUSES = {
     "no_ir": "no thermal frame near enough",
     "no_rgb": "no RGB frame near enough",
     "superseded": "another frame was nearer",
+    "no_partner": "without a partner in the other folder",
     "late": "arrived after its moment",
     "queue": "waited too long for the fuser",
     "frozen": "repeats an older picture (shutter, or a frozen camera)",
@@ -32,7 +33,6 @@ CAUSES = {
     "corrupt": "could not be decoded",
     "damaged": "decoded with errors, parts of the picture are guessed",
     "truncated": "missing at the end of the file",
-    "pages": "pages of a TIFF file after its first",
     "driver": "lost by the camera driver",
     "stale": "skipped for a newer one, capture is slow",
     "dropped": "lost by the (synthetic) camera",
@@ -51,10 +51,14 @@ def sources_line(rig: Rig) -> str:
     parts = []
     for stream, source in rig.sources.items():
         info = source.info
-        rate = f"{info.rate_hz:.4g} Hz" if info.rate_hz else "unknown rate"
+        rate = f" {info.rate_hz:.4g} Hz" if info.rate_hz else " unknown rate"
         coding = f" {info.coding}" if info.coding else ""
-        parts.append(f"{stream}{coding} {info.size_wh[0]}x{info.size_wh[1]} {info.dtype} {rate}")
-    parts.append(f"paired within {rig.pairer.tolerance_ns / 1e6:.1f} ms")
+        rate = "" if rig.stages.scenes else rate
+        parts.append(f"{stream}{coding} {info.size_wh[0]}x{info.size_wh[1]} {info.dtype}{rate}")
+    if rig.chosen is not None and not rig.chosen.timed:
+        parts.append(f"{rig.sources['rgb'].info.frames} pairs by {rig.chosen.by}")
+    else:
+        parts.append(f"paired within {rig.pairer.tolerance_ns / 1e6:.1f} ms")
     reach = f"thermal reaches {rig.aligner.reach:.0%}"
     if rig.aligner.stretched:
         reach = "no calibration (--calib): thermal is stretched over RGB"

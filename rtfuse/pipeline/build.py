@@ -20,6 +20,7 @@ from rtfuse.observe.watchdog import Supervisor, Watchdog
 from rtfuse.pipeline.origins import Placement, placed
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Order, Rig, StageTrace
+from rtfuse.pipeline.scenes import chosen_stills, for_stills, openers, pairer_of
 from rtfuse.pipeline.sources import SourceOpener
 from rtfuse.pipeline.stages import Stages
 from rtfuse.sync.pairer import Pairer
@@ -41,14 +42,21 @@ def open_rig(
     sources: Mapping[Stream, Callable[[], Source]] | None = None,
     trace: Trace | None = None,
     status: Callable[[], str] | None = None,
+    scenes: bool = False,
+    mixed: bool = False,
 ) -> Rig:
     """Open calibration, fuser and sources. Raises the `RtfuseError` of the part that fails, and closes the others.
 
     - `replay`: a recording of `rtfuse record` to take the frames from, at the times of their arrival.
     - `sources`: openers that replace the configured ones.
     - `trace`: gets every frame's stages; the caller closes it. `status`: a line for `systemctl status`.
+    - `scenes`: stills have nothing to do with each other, unless the configuration says that they are a sequence;
+      `mixed`: they may differ in size and depth.
     """
     calibration = _calibration(config)
+    chosen = chosen_stills(config) if replay is None and not sources else None
+    if chosen is not None:
+        config, sources = for_stills(config), openers(chosen, config, clock, mixed=mixed)
     opener = SourceOpener(config, clock, dict(sources or {}), replay)
     opener.check()
     order: Order = "replay" if replay else "lossless" if config.playback.speed == "max" else "live"
@@ -60,7 +68,8 @@ def open_rig(
         opened = {s: placement.apply(s, source) for s, source in bare.items()}
         if order == "lossless" and any(s.info.live for s in opened.values()):
             raise ConfigError("playback.speed: 'max' is for recordings; a camera gives its frames at its own pace")
-        stages = _stages(config, opened, calibration, fuser, traced)
+        alone = scenes and chosen is not None and not config.stills.sequence
+        stages = _stages(config, opened, calibration, fuser, traced, scenes=alone)
         fuser.aim((opened["rgb"].info.rate_hz or 30) * (1.0 if replay else speed or 1.0))
         stages.prepare()
         clock = _replayed(opened, clock, speed or 1.0) if replay else clock
@@ -68,7 +77,7 @@ def open_rig(
         health = _health(config, opened, clock)
         rig = Rig(
             sources=opened,
-            pairer=_pairer(config, opened, calibration, order),
+            pairer=(chosen and pairer_of(chosen)) or _pairer(config, opened, calibration, order),
             stages=stages,
             playback=Playback(speed, config.playback.loop),
             order=order,
@@ -82,6 +91,7 @@ def open_rig(
             supervisor=supervisor,
             watchdogs=_keep_open(opener, opened, health, supervisor),
             trace=traced,
+            chosen=chosen,
             clock=clock,
         )
         stack.pop_all()
@@ -109,11 +119,14 @@ def _stages(
     calibration: Calibration | None,
     fuser: Fuser,
     traced: StageTrace | None,
+    *,
+    scenes: bool,
 ) -> Stages:
     """Fit the stages to the sources."""
     (iw, ih), (w, h) = (sources[s].info.size_wh for s in STREAMS)
     fit = partial(Aligner, calibration=calibration, seam_px=config.align.seam_px)
-    return Stages(fit((ih, iw), (h, w)), fuser, config, fit=fit, done=traced.done if traced is not None else None)
+    done = traced.done if traced is not None else None
+    return Stages(fit((ih, iw), (h, w)), fuser, config, fit=fit, scenes=scenes, done=done)
 
 
 def _keep_open(

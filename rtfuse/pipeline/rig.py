@@ -10,6 +10,7 @@ from typing import Literal
 
 from rtfuse.align.aligner import Aligner
 from rtfuse.capture.pacing import Playback
+from rtfuse.capture.scenes.choosing import Chosen
 from rtfuse.errors import NoOverlap
 from rtfuse.fuse import Fuser
 from rtfuse.observe.health import Health
@@ -62,6 +63,7 @@ class Rig:
     - `supervisor`: the watchdog; `watchdogs` are the signs of life of capture threads.
     - `trace`: takes every frame's stages.
     - `remark`: a line about how the times of two recordings are compared.
+    - `chosen`: the stills of both streams that were paired by name, if they are stills.
     - `clock`: monotonic nanoseconds.
     """
 
@@ -80,6 +82,7 @@ class Rig:
     watchdogs: dict[Stream, Watchdog] = field(default_factory=dict)
     trace: StageTrace | None = None
     remark: str | None = None
+    chosen: Chosen | None = None
     clock: Clock = time.monotonic_ns
 
     def __post_init__(self) -> None:

@@ -113,11 +113,7 @@ class SourceOpener:
                 controls=camera.controls,
                 packed_counts=kind.words if kind is not None and stream == "ir" else None,
             ),
-            picture=PictureOptions(
-                unit=camera.unit,
-                swapped=camera.byteorder == "swapped",
-                uncolour=FalseColour(camera.palette) if stream == "ir" else None,
-            ),
+            picture=picture_options(camera, stream),
             timeout_s=camera.timeout_ms / 1000,
             transport=camera.transport,
             clock=self.clock,
@@ -172,6 +168,12 @@ class _Repeats:
                 f"slower camera): fused as recorded; {self._stream}.freeze=true leaves them out"
             )
             event(_log, logging.INFO, "repeats", text, stream=self._stream)
+
+
+def picture_options(camera: Camera, stream: Stream) -> PictureOptions:
+    """Return how the pixels of a stream are to be read, by its settings."""
+    uncolour = FalseColour(camera.palette) if stream == "ir" else None
+    return PictureOptions(unit=camera.unit, swapped=camera.byteorder == "swapped", uncolour=uncolour)
 
 
 def _watched(watch: FreezeWatch) -> Step:

@@ -31,6 +31,7 @@ class Stages:
 
     - `aligner` lays thermal on the RGB grid; `fit` makes another one when a camera changes its size (None: sizes stay).
     - `fuser` fuses; `config` has the settings of the other stages.
+    - `scenes`: True if moments have nothing to do with each other (stills): each is fused as if it were the only one.
     - `done`, if given, is called with a stage's name each time that it has ended; nothing is measured here.
     """
 
@@ -41,12 +42,13 @@ class Stages:
         config: Config | None = None,
         *,
         fit: Fit | None = None,
+        scenes: bool = False,
         done: Callable[[str], None] | None = None,
     ) -> None:
         config = config or Config()
         self.aligner, self.fuser, self.agc = aligner, fuser, Agc(config.thermal.agc)
-        self._deflicker = Deflicker() if config.fuse.steady else None
-        self._fit, self._done = fit, done
+        self._deflicker = Deflicker() if config.fuse.steady and not scenes else None
+        self.scenes, self._fit, self._done = scenes, fit, done
         self._unfit: dict[tuple[Size, Size], CalibrationError] = {}
         self._thermal: tuple[Frame, ThermalPicture] | None = None
         self._unreached: Image | None = None
@@ -64,6 +66,8 @@ class Stages:
         `RtfuseError` of a stage that failed, or StageFailed, naming the stage, if it failed in another way.
         """
         self.fit(moment)
+        if self.scenes:
+            self.agc.forget()
         work = Work(moment, aligned)
         for name, stage in self._chain:
             try:
@@ -91,7 +95,8 @@ class Stages:
             self._unfit[ir_hw, rgb_hw] = e
             event(_log, logging.ERROR, "size", str(e), sizes=sizes)
             raise
-        event(_log, logging.WARNING, "size", f"the pictures have new sizes: {sizes}")
+        if not self.scenes:
+            event(_log, logging.WARNING, "size", f"the pictures have new sizes: {sizes}")
         self.aligner, self._thermal, self._unreached = aligner, None, None
         self.prepare()
 

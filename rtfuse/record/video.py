@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
@@ -53,6 +54,7 @@ def open_writer(
     utc_ns: int | None = None,
     side_by_side: bool = False,
     force: bool = False,
+    names: Sequence[str] | None = None,
 ) -> Writer:
     """Open a video or an image by the suffix of `path`, or a folder of PNG files without a suffix.
 
@@ -61,6 +63,7 @@ def open_writer(
     `utc_ns`: UTC at time 0 of a recorded RGB stream, in nanoseconds since 1970; None: unknown.
     `side_by_side`: True puts thermal and RGB to the left of the fused picture.
     `force`: True replaces an existing output.
+    `names`: in a folder, the file for each frame of RGB by its number, with its subfolders; None: `NNNNNN.png`.
     Raises OutputExists without `force`, OutputUnwritable if the folder
     is missing or not writable, or the suffix is unknown.
     """
@@ -88,7 +91,7 @@ def open_writer(
             partial.touch()
     except OSError as e:
         raise OutputUnwritable(f"output {path} cannot be written: {e.strerror or e}") from e
-    return ImageWriter(path, partial, side_by_side=side_by_side)
+    return ImageWriter(path, partial, side_by_side=side_by_side, names=names)
 
 
 def _open_pipe(path: Path, *, rate_hz: float | None, time_base: Fraction | None, side_by_side: bool) -> Writer:
@@ -226,23 +229,31 @@ class VideoWriter:
 
 
 class ImageWriter:
-    """Write one image, or `NNNNNN.png` (the RGB frame's number) into a folder."""
+    """Write one image, or a file for each frame into a folder: of `names`, or `NNNNNN.png`, by RGB's frame number."""
 
-    def __init__(self, path: Path, partial: Path, *, side_by_side: bool) -> None:
-        self._path, self._partial, self._side_by_side = path, partial, side_by_side
+    def __init__(self, path: Path, partial: Path, *, side_by_side: bool, names: Sequence[str] | None = None) -> None:
+        self._path, self._partial, self._side_by_side, self._names = path, partial, side_by_side, names
         self._written = 0
 
     def write(self, fused: Fused) -> None:
         """Write one picture. Raises OutputUnwritable if it does not fit the output or the disk does not take it."""
         target = self._partial
         if self._partial.is_dir():
-            target = self._partial / f"{fused.pair.leader.frame_id:06d}.png"
+            number = fused.pair.leader.frame_id
+            target = self._partial / (f"{number:06d}.png" if self._names is None else self._names[number])
+            self._make_folder(target.parent)
         elif self._written:
             raise OutputUnwritable(
                 f"output {self._path} is one image but the input has several frames; name a video or a folder"
             )
         write_image(target, compose(fused, self._side_by_side), named=self._path)
         self._written += 1
+
+    def _make_folder(self, folder: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise OutputUnwritable(f"output {self._path} cannot be written: {e.strerror or e}") from e
 
     def close(self) -> None:
         """Give the output its name; without frames, remove it."""

@@ -39,6 +39,10 @@ class Agc:
         self._t_ns = 0
         self._clahe = cv2.createCLAHE(_CLAHE_CLIP, _CLAHE_TILES)
 
+    def forget(self) -> None:
+        """Begin again at the next frame, as for the first one."""
+        self._held = self._table = None
+
     def table(self, frame: Frame) -> Image | None:
         """Follow the scene to this frame; return the display luma of every count, (65536,) uint8, None for uint8."""
         if frame.image.dtype == np.uint8:

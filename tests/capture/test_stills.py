@@ -33,15 +33,22 @@ def test_sixteen_bit_thermal_keeps_its_counts(tmp_path, suffix):
     assert np.array_equal(frame.image, COUNTS)
 
 
-def test_pages_that_are_not_read_are_counted_and_said_once(tmp_path, caplog):
+def test_every_page_is_an_image(tmp_path):
+    images = [COUNTS, COUNTS // 2, COUNTS // 3]
     for name in ("1.tif", "2.tif"):
-        cv2.imwritemulti(str(tmp_path / name), [COUNTS, COUNTS // 2, COUNTS // 3])
+        cv2.imwritemulti(str(tmp_path / name), images)
     source = open_source(str(tmp_path), "ir")
-    assert [np.array_equal(frame.image, COUNTS) for frame in source] == [True, True]
-    assert source.losses == {"pages": 4}
-    assert [record.getMessage().partition("1.tif ")[2] for record in caplog.records] == [
-        "has 3 pages, only the first is read; split it into files"
-    ]
+    frames = [frame.image for frame in source]
+    assert all(np.array_equal(a, b) for a, b in zip(frames, images * 2, strict=True))
+    assert (source.info.frames, dict(source.losses)) == (6, {})
+
+
+def test_hidden_files_and_links_to_nowhere_are_not_pictures(tmp_path):
+    for name in ("a.png", "._a.png", "Thumbs.db", ".DS_Store"):
+        cv2.imwrite(str(tmp_path / "x.png"), np.zeros((8, 8), np.uint8))
+        (tmp_path / "x.png").rename(tmp_path / name)
+    (tmp_path / "b.png").symlink_to(tmp_path / "nowhere.png")
+    assert open_source(str(tmp_path), "ir").info.frames == 1
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "ppm", "webp"])

@@ -1,0 +1,225 @@
+"""Match two lists of names by what they have in common; a match that could be another one is refused.
+
+Names are read in steps, from strict to loose; a name that has found its partner keeps it:
+
+1. the same name, suffix included;
+2. the same except for the suffix, upper and lower case, leading zeros and Unicode forms (`a1.JPG`, `A001.png`);
+3. the same without the words of streams (`FLIR_0001_rgb`, `thermal/0001`), one-letter words last (`DJI_0001_T`);
+4. the same without a time that differs by a second or two (`DJI_20240501123045_0001_T`);
+5. where these match little: the same words or numbers after the part that a whole side shares (`IMG_0001`, `thm0001`).
+
+Matches of the last two steps are guesses, and a line says so.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise, takewhile
+
+from rtfuse.capture.scenes.names import (
+    LONG_STREAM_WORDS,
+    Tokens,
+    are_decimal,
+    bare,
+    exact,
+    in_order,
+    is_number,
+    tokens,
+)
+from rtfuse.capture.scenes.times import without_time
+from rtfuse.errors import ConfigError
+
+Reading = Callable[[str], Tokens]
+"""Return the part of a name that its partner shares."""
+Keyed = Mapping[Tokens, Sequence[str]]
+"""Names by that part."""
+_LABEL_DIGITS = 2
+"""A number of more digits (a date, a run) that a whole side shares belongs to the scenes, not to the camera."""
+_NEAR_NS = 2_000_000_000
+"""One release of a camera with two sensors: the greatest difference of the times in its two names."""
+
+
+@dataclass(slots=True)
+class Matches:
+    """Names of RGB by those of thermal, and lines about guesses."""
+
+    rgb_of: dict[str, str] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+    def left(self, ir: Sequence[str], rgb: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Return the names that have no partner yet."""
+        taken = set(self.rgb_of.values())
+        return [n for n in ir if n not in self.rgb_of], [n for n in rgb if n not in taken]
+
+
+def match(ir: Sequence[str], rgb: Sequence[str], *, sure: bool = False) -> Matches:
+    """Match thermal names with RGB names.
+
+    `sure`: True if equal numbers belong together even where the two sides seem to be counted from different starts.
+    Raises ConfigError with both readings if a name may belong to two others.
+    """
+    found = Matches()
+    decimal = are_decimal(ir) and are_decimal(rgb)
+
+    def plain(name: str) -> Tokens:
+        return bare(name, decimal=decimal)
+
+    steps: list[Reading] = [
+        lambda name: (exact(name),),
+        lambda name: tokens(name, decimal=decimal),
+        lambda name: bare(name, LONG_STREAM_WORDS, decimal=decimal),
+        plain,
+    ]
+    for reading in steps:
+        found.rgb_of |= _matched(found, _keyed(ir, reading), _keyed(rgb, reading))
+    _match_near_times(found, ir, rgb)
+    _guess(found, *found.left(ir, rgb), plain)
+    if not sure and found.rgb_of:
+        _refuse_shift(ir, rgb, plain)
+    return found
+
+
+def _keyed(names: Sequence[str], reading: Reading) -> Keyed:
+    keyed = defaultdict[Tokens, list[str]](list)
+    for name in names:
+        if key := reading(name):
+            keyed[key].append(name)
+    return keyed
+
+
+def _matched(found: Matches, irs: Keyed, rgbs: Keyed) -> dict[str, str]:
+    """Return the names without a partner that have the same key. Raises ConfigError for a tie."""
+    taken, made = set(found.rgb_of.values()), dict[str, str]()
+    for key in (key for key in irs if key in rgbs):
+        one, other = irs[key], rgbs[key]
+        if all(n in found.rgb_of for n in one) and all(n in taken for n in other):
+            continue
+        if len(one) > 1 or len(other) > 1:
+            raise _tie(one, other)
+        made[one[0]] = other[0]
+    return made
+
+
+def _tie(ir: Sequence[str], rgb: Sequence[str]) -> ConfigError:
+    """Return the error for names that read the same."""
+    one, many, side, other = (ir[0], rgb, "thermal", "RGB") if len(rgb) > 1 else (rgb[0], ir, "RGB", "thermal")
+    first, second = in_order(many)[:2]
+    return ConfigError(
+        f"{side} {one} may belong to {other} {first} or to {second}: leave one of them out (a pattern such as "
+        "'folder/*_rgb.png' chooses files), or pair by position with --pair order"
+    )
+
+
+def _match_near_times(found: Matches, ir: Sequence[str], rgb: Sequence[str]) -> None:
+    """Match names that differ in their time alone, by a second or two, and have a number of their own."""
+    parts = {name: part for name in {*ir, *rgb} if (part := without_time(name)) is not None}
+
+    def rest(name: str) -> Tokens:
+        return parts[name][1] if name in parts and any(map(is_number, parts[name][1])) else ()
+
+    irs, rgbs = _keyed(ir, rest), _keyed(rgb, rest)
+    left_ir, left_rgb = map(set, found.left(ir, rgb))
+    made = {
+        irs[key][0]: rgbs[key][0]
+        for key in irs.keys() & rgbs.keys()
+        if len(irs[key]) == len(rgbs[key]) == 1 and irs[key][0] in left_ir and rgbs[key][0] in left_rgb
+    }
+    made = {a: b for a, b in made.items() if abs(parts[a][0] - parts[b][0]) <= _NEAR_NS}
+    if made:
+        found.rgb_of |= made
+        a = in_order(made)[0]
+        found.said.append(f"{len(made)} paired by number, though their times differ a little: {a} with {made[a]}")
+
+
+def _guess(found: Matches, ir: Sequence[str], rgb: Sequence[str], reading: Reading) -> None:
+    """Match the names left over by what differs on their side, if that matches more names than before."""
+    ties, best = list[ConfigError](), dict[str, str]()
+    for guess in (_middles, _all_numbers, _varying_numbers):
+        try:
+            made = _matched(Matches(), *guess(ir, rgb, reading))
+        except ConfigError as e:
+            ties.append(e)
+            continue
+        best = max(best, made, key=len)
+    if len(best) > len(found.rgb_of):
+        found.rgb_of |= best
+        a = in_order(best)[0]
+        found.said.append(f"paired by the part of the names that differs on each side: {a} with {best[a]}")
+    elif ties and not found.rgb_of:
+        raise ties[0]
+
+
+def _middles(ir: Sequence[str], rgb: Sequence[str], reading: Reading) -> tuple[Keyed, Keyed]:
+    """Key names by what stands between the words that all of their side begin and end with."""
+
+    def keyed(names: Sequence[str]) -> Keyed:
+        split = [reading(name) for name in names]
+        if len(names) < 2 or not all(split):
+            return {}
+        head, tail = _common(split), _common([t[::-1] for t in split])
+        return _keyed(names, lambda name: reading(name)[head : len(reading(name)) - tail])
+
+    return keyed(ir), keyed(rgb)
+
+
+def _common(split: Sequence[Tokens]) -> int:
+    """Return the number of first tokens, none of them a number, that all share."""
+    columns = takewhile(lambda column: len(set(column)) == 1 and not is_number(column[0]), zip(*split, strict=False))
+    return sum(1 for _ in columns)
+
+
+def _all_numbers(ir: Sequence[str], rgb: Sequence[str], reading: Reading) -> tuple[Keyed, Keyed]:
+    """Key names that share their words with others by their numbers."""
+    return _by_numbers(_rows(ir, reading), set()), _by_numbers(_rows(rgb, reading), set())
+
+
+def _varying_numbers(ir: Sequence[str], rgb: Sequence[str], reading: Reading) -> tuple[Keyed, Keyed]:
+    """Key names that share their words with others by the numbers that are not the same on the whole side."""
+    sides = _rows(ir, reading), _rows(rgb, reading)
+    shared = [_shared(rows) for rows in sides]
+    long_ir, long_rgb = ({n for n in numbers if len(n) > _LABEL_DIGITS} for numbers in shared)
+    kept = long_ir | long_rgb if long_ir and long_rgb and long_ir != long_rgb else set[str]()
+    ir_keyed, rgb_keyed = (_by_numbers(rows, numbers - kept) for rows, numbers in zip(sides, shared, strict=True))
+    return ir_keyed, rgb_keyed
+
+
+def _rows(names: Sequence[str], reading: Reading) -> dict[str, Tokens]:
+    """Return the numbers of the names whose words others have too; of all, if all have the same words."""
+    forms = _keyed(names, lambda name: tuple("#" if is_number(t) else t for t in reading(name)))
+    groups = [group for group in forms.values() if len(group) > 1 or len(forms) == 1]
+    return {name: tuple(filter(is_number, reading(name))) for group in groups for name in group}
+
+
+def _shared(rows: Mapping[str, Tokens]) -> set[str]:
+    """Return the numbers that stand at the same place in all rows."""
+    columns = zip(*rows.values(), strict=False) if len(rows) > 1 else ()
+    return {column[0] for column in columns if len(set(column)) == 1}
+
+
+def _by_numbers(rows: Mapping[str, Tokens], dropped: set[str]) -> Keyed:
+    constant = [k for k, column in enumerate(zip(*rows.values(), strict=False)) if set(column) <= dropped]
+    return _keyed(list(rows), lambda name: tuple(n for k, n in enumerate(rows[name]) if k not in constant))
+
+
+def _refuse_shift(ir: Sequence[str], rgb: Sequence[str], reading: Reading) -> None:
+    """Raise ConfigError if both sides are numbered without a gap, and alike except for where they start."""
+    a, b = (_run(_rows(names, reading), len(names)) for names in (ir, rgb))
+    if len(a) < 2 or len(a) != len(b) or a == b:
+        return
+    if len({y - x for run in (a, b) for x, y in pairwise(run)}) > 1:
+        return
+    raise ConfigError(
+        f"thermal is numbered {a[0]} to {a[-1]} and RGB {b[0]} to {b[-1]}: by number {len({*a} & {*b})} of {len(a)} "
+        f"belong together, by position all, beginning with {in_order(ir)[0]} and {in_order(rgb)[0]}; say which: "
+        "--pair name or --pair order"
+    )
+
+
+def _run(rows: Mapping[str, Tokens], count: int) -> list[int]:
+    """Return the numbers of a whole side, if one number tells its names apart; an empty list if not."""
+    columns = [c for c in zip(*rows.values(), strict=False) if len(set(c)) > 1] if len(rows) == count else []
+    if len(columns) != 1 or any("." in n for n in columns[0]):
+        return []
+    return sorted(map(int, columns[0]))
