@@ -47,16 +47,46 @@ class Spot:
 
 
 @dataclass(frozen=True, slots=True)
+class Radiometry:
+    """Constants by which FLIR's counts become temperatures; `rtfuse.thermal.planck` has the formulas.
+
+    - `r1`, `b`, `f`, `o`, `r2`: the camera's Planck curve.
+    - `alpha1`, `alpha2`, `beta1`, `beta2`, `x`: its model of the air.
+    - `emissivity`, `window_transmission`, `humidity`: from 0 to 1; `distance_m`: to the object.
+    - `reflected_k`, `air_k`, `window_k`: temperatures in kelvin.
+    """
+
+    r1: float
+    b: float
+    f: float
+    o: float
+    r2: float
+    alpha1: float
+    alpha2: float
+    beta1: float
+    beta2: float
+    x: float
+    emissivity: float
+    distance_m: float
+    reflected_k: float
+    air_k: float
+    window_k: float
+    window_transmission: float
+    humidity: float
+
+
+@dataclass(frozen=True, slots=True)
 class Thermal:
     """Data of a thermal frame in addition to its picture; None means unknown.
 
-    - `k_per_count`: kelvin per count of a radiometric camera.
+    - `k_per_count`: kelvin per count of a radiometric camera; `radiometry`: the constants of one that is not linear.
     - `hot`, `cold`: the extreme pixels of radiometric frames.
     - `housing_k`, `counter`, `shutter`: the camera's own temperature in kelvin, its frame number and its shutter event,
       from telemetry.
     """
 
     k_per_count: float | None = None
+    radiometry: Radiometry | None = None
     hot: Spot | None = None
     cold: Spot | None = None
     housing_k: float | None = None

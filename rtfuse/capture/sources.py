@@ -4,6 +4,7 @@
 |--------------------------------------------------|-----------------------------------------------------|
 | `/dev/video0`, `/dev/v4l/by-id/…`                | a V4L2 camera                                       |
 | `rtsp://…`, `http://…`, `udp://…`                | a network stream                                    |
+| `clip.seq`, `clip.csq`                           | FLIR's thermal recordings                           |
 | `clip.mp4`, any other file                       | a recording                                         |
 | `stills/`, `stills/*.png`, `one.png`             | images: a folder, a pattern, or a single one        |
 | `synthetic:`, `synthetic:?seed=3&ir_fps=9`       | the synthetic street scene                          |
@@ -56,6 +57,10 @@ def open_source(
 
     if is_stills(uri):
         return Stills(uri, stream, fps=fps, clock=clock)
+    from rtfuse.capture.sequences import FlirSequence, is_sequence
+
+    if is_sequence(uri):
+        return FlirSequence(uri, stream, fps=fps, clock=clock)
     from rtfuse.capture.recordings import Recording
 
     return Recording(uri, stream, clock=clock)

@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from rtfuse.capture import flir
 from rtfuse.errors import SourceNotFound, SourceUnreadable
 from rtfuse.observe.logs import event
 from rtfuse.types import LABELS, Clock, Frame, Image, SourceInfo, Stamp, Stream
@@ -92,7 +93,12 @@ class Stills:
         for count, path in enumerate(self._paths):
             if self._closed:
                 return
-            image = read_image(path, self._info.stream)
+            try:
+                image = read_image(path, self._info.stream)
+                thermal = flir.thermal_data(path, self._info.stream)
+            except SourceUnreadable as e:
+                event(_log, logging.WARNING, "corrupt", str(e), stream=self._info.stream)
+                image, thermal = None, None
             if image is None:
                 self._losses["corrupt"] += 1
                 continue
@@ -102,7 +108,8 @@ class Stills:
                     f"{self._name} image {path} is {image.shape[1]}x{image.shape[0]} {image.dtype}, the first of "
                     f"{self._info.uri} is {w}x{h} {self._info.dtype}; a stream needs one size and depth"
                 )
-            yield Frame(self._info.stream, image, count, count * self._period_ns, Stamp.MEDIA, self._clock())
+            t_ns = count * self._period_ns
+            yield Frame(self._info.stream, image, count, t_ns, Stamp.MEDIA, self._clock(), thermal=thermal)
 
     def _count_pages(self, path: str) -> None:
         """Count the pages of a TIFF file that are not read, and warn about the first such file."""
@@ -119,7 +126,12 @@ class Stills:
 
 
 def read_image(path: str, stream: Stream) -> Image | None:
-    """Read one image: thermal as (H, W) uint8 or uint16, RGB as (H, W, 3) uint8; None if it cannot be read."""
+    """Read one image: thermal as (H, W) uint8 or uint16, RGB as (H, W, 3) uint8; None if it cannot be read.
+
+    A radiometric JPEG of FLIR gives its counts or its photo; raises SourceUnreadable if it is damaged or has no photo.
+    """
+    if (held := flir.picture(path, stream)) is not None:
+        return held
     # imdecode, not imread: it does not print to the terminal and takes any path that Python takes.
     try:
         data = np.fromfile(path, np.uint8)
