@@ -21,7 +21,7 @@ HEADER, _ENTRY = 64, 32
 _MOST_RECORDS = 1024
 _PIXELS, _PHOTO, _CAMERA, _PALETTE, _PIP = 0x01, 0x0E, 0x20, 0x22, 0x2A
 _BIG_ENDIAN_PIXELS = 1
-_PLACES = {
+_SCENE = {
     "emissivity": 0x20,
     "distance_m": 0x24,
     "reflected_k": 0x28,
@@ -29,17 +29,10 @@ _PLACES = {
     "window_k": 0x30,
     "window_transmission": 0x34,
     "humidity": 0x3C,
-    "r1": 0x58,
-    "b": 0x5C,
-    "f": 0x60,
-    "alpha1": 0x70,
-    "alpha2": 0x74,
-    "beta1": 0x78,
-    "beta2": 0x7C,
-    "x": 0x80,
-    "r2": 0x30C,
 }
-"""Places of float32 values in the camera's record; `o` is an int32 at 0x308."""
+_PLANCK = (("f", 0x58), ("f", 0x5C), ("f", 0x60), ("i", 0x308), ("f", 0x30C))
+_AIR = (("f", 0x70), ("f", 0x74), ("f", 0x78), ("f", 0x7C), ("f", 0x80))
+"""Places in the camera's record, of float32 and int32 values, in the order of `Radiometry`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,14 +129,17 @@ class Radiometric:
     def radiometry(self) -> Radiometry | None:
         """The constants that turn counts into temperatures; None where the camera did not note plausible ones."""
         camera = self._camera
-        values = {name: camera.value("f", at) for name, at in _PLACES.items()} | {"o": camera.value("i", 0x308)}
-        if values["humidity"] > 2:  # in percent
-            values["humidity"] /= 100
-        shares = [values[name] for name in ("emissivity", "window_transmission")]
-        kelvins = [values[name] for name in ("reflected_k", "air_k", "window_k")]
-        known = all(values[name] > 0 for name in ("r1", "b", "r2")) and all(0 < share <= 1 for share in shares)
-        known = known and all(100 < k < 5000 for k in kelvins) and values["distance_m"] >= 0
-        return Radiometry(**values) if known and 0 <= values["humidity"] <= 1 else None
+        scene = {name: camera.value("f", at) for name, at in _SCENE.items()}
+        if scene["humidity"] > 2:  # in percent
+            scene["humidity"] /= 100
+        r1, b, f, o, r2 = (camera.value(*place) for place in _PLANCK)
+        alpha1, alpha2, beta1, beta2, x = (camera.value(*place) for place in _AIR)
+        shares = [scene[name] for name in ("emissivity", "window_transmission")]
+        kelvins = [scene[name] for name in ("reflected_k", "air_k", "window_k")]
+        known = min(r1, b, r2) > 0 and all(0 < share <= 1 for share in shares) and all(100 < k < 5000 for k in kelvins)
+        if not known or scene["distance_m"] < 0 or not 0 <= scene["humidity"] <= 1:
+            return None
+        return Radiometry((r1, b, f, o, r2), (alpha1, alpha2, beta1, beta2, x), **scene)
 
     @property
     def zoom(self) -> float:
@@ -161,6 +157,23 @@ class Radiometric:
         if not 0.1 < real_to_ir < 100:
             return None
         return PictureInPicture(real_to_ir, (dx, dy), (box[0], box[1], box[2], box[3]))
+
+    @property
+    def H_photo_from_ir(self) -> tuple[tuple[float, float, float], ...] | None:
+        """The 3x3 matrix from thermal pixels to those of the photo; None where the file has no photo or tells no place.
+
+        A thermal pixel covers `photo width x zoom / (real_to_ir x thermal width)` pixels of the photo, and the centres
+        are `offset_xy` apart. `real_to_ir` is the ratio after the display's zoom, which does not change the counts.
+        """
+        pip, photo_wh = self.pip, self.photo_wh
+        if pip is None or photo_wh is None:
+            return None
+        scale = photo_wh[0] * self.zoom / (pip.real_to_ir * self.size_wh[0])
+        x, y = (
+            (whole - 1) / 2 + offset - scale * (part - 1) / 2
+            for whole, offset, part in zip(photo_wh, pip.offset_xy, self.size_wh, strict=True)
+        )
+        return (scale, 0.0, x), (0.0, scale, y), (0.0, 0.0, 1.0)
 
     @property
     def camera(self) -> str:

@@ -60,8 +60,7 @@ def picture(path: str | Path, stream: Stream) -> Image | None:
 def thermal_data(path: str | Path, stream: Stream) -> Thermal | None:
     """Return what the thermal camera noted with its picture; None for other files, and for RGB."""
     found = read(path) if stream == "ir" else None
-    how = found.radiometry if found is not None else None
-    return Thermal(radiometry=how) if how is not None else None
+    return found and Thermal(radiometry=found.radiometry, H_photo_from_ir=found.H_photo_from_ir)
 
 
 def is_dji(path: str | Path) -> bool:

@@ -9,6 +9,7 @@ import typer
 
 from rtfuse.cli.app import close, err, out
 from rtfuse.cli.options import Calib, ConfigFile, Force, Fps, FuserName, Overrides
+from rtfuse.cli.radiometric import one_input
 from rtfuse.cli.words import settings_of
 from rtfuse.observe.stats import Snapshot
 
@@ -24,7 +25,9 @@ _FUSE = {
 def fuse(
     context: typer.Context,
     ir: Annotated[str, typer.Argument(metavar="IR", help="Thermal recording, folder, pattern or image.")],
-    rgb: Annotated[str, typer.Argument(metavar="RGB", help="RGB recording, folder, pattern or image.")],
+    rgb: Annotated[
+        str | None, typer.Argument(metavar="[RGB]", help="RGB likewise; not needed if IR's files hold a photo.")
+    ] = None,
     overrides: Overrides = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Video, image, or folder (no suffix); else beside RGB.")
@@ -39,9 +42,11 @@ def fuse(
 ) -> None:
     """Fuse two recordings, folders or images completely, in order, with the RGB stream's times.
 
-    Example: rtfuse fuse thermal.mp4 rgb.mp4 -o fused.mp4
+    Example: rtfuse fuse thermal.mp4 rgb.mp4 -o fused.mp4; with a radiometric JPEG: rtfuse fuse FLIR0123.jpg
     """
-    settings = settings_of(context.params, _FUSE, fixed={"playback.speed": "max", "playback.loop": False})
+    given = one_input(context.params)
+    rgb = str(given["rgb"])
+    settings = settings_of(given, _FUSE, fixed={"playback.speed": "max", "playback.loop": False})
     from rtfuse.cli.commands import fuse_recordings
     from rtfuse.cli.signals import interruptible
 

@@ -17,10 +17,11 @@ from rtfuse.fuse import DEFAULT_FUSER, Fuser, open_fuser
 from rtfuse.observe.health import Health
 from rtfuse.observe.trace import Trace
 from rtfuse.observe.watchdog import Supervisor, Watchdog
+from rtfuse.pipeline.placement import Refine, own_calibrations
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Order, Rig, StageTrace
 from rtfuse.pipeline.sources import SourceOpener
-from rtfuse.pipeline.stages import Stages
+from rtfuse.pipeline.stages import Place, Stages
 from rtfuse.sync.pairer import Pairer
 from rtfuse.types import Clock, Source, Stream
 
@@ -38,11 +39,13 @@ def open_rig(
     sources: Mapping[Stream, Callable[[], Source]] | None = None,
     trace: Trace | None = None,
     status: Callable[[], str] | None = None,
+    refine: Refine | None = None,
 ) -> Rig:
     """Open calibration, fuser and sources. Raises the `RtfuseError` of the part that fails, and closes the others.
 
     - `replay`: a recording of `rtfuse record` to take the frames from, at the times of their arrival.
     - `sources`: openers that replace the configured ones.
+    - `refine`: improves the calibration of pictures whose file tells their place; see `own_calibrations`.
     - `trace`: gets every frame's stages; the caller closes it. `status`: a line for `systemctl status`.
     """
     calibration = _calibration(config)
@@ -55,9 +58,11 @@ def open_rig(
         opened = {s: stack.enter_context(closing(opener.open_or_wait(s))) for s in STREAMS}
         if order == "lossless" and any(s.info.live for s in opened.values()):
             raise ConfigError("playback.speed: 'max' is for recordings; a camera gives its frames at its own pace")
-        stages = _stages(config, opened, calibration, fuser, traced)
+        place = own_calibrations(config, refine)
+        stages = _stages(config, opened, calibration, fuser, traced, place)
         fuser.aim((opened["rgb"].info.rate_hz or 30) * (1.0 if replay else speed or 1.0))
-        stages.prepare()
+        if place is None:
+            stages.prepare()
         clock = _replayed(opened, clock, speed or 1.0) if replay else clock
         supervisor = Supervisor(limit_s=config.supervise.limit_s, status=status)
         health = _health(config, opened, clock)
@@ -103,11 +108,13 @@ def _stages(
     calibration: Calibration | None,
     fuser: Fuser,
     traced: StageTrace | None,
+    place: Place | None = None,
 ) -> Stages:
     """Fit the stages to the sources."""
     (iw, ih), (w, h) = (sources[s].info.size_wh for s in STREAMS)
     fit = partial(Aligner, calibration=calibration, seam_px=config.align.seam_px)
-    return Stages(fit((ih, iw), (h, w)), fuser, config, fit=fit, done=traced.done if traced is not None else None)
+    done = traced.done if traced is not None else None
+    return Stages(fit((ih, iw), (h, w)), fuser, config, fit=fit, place=place, done=done)
 
 
 def _keep_open(

@@ -24,7 +24,8 @@ def kelvin_of_counts(how: Radiometry) -> Image:
     """Return the temperature of every count, (65536,) float32 in kelvin; NaN where the formulas give none."""
     signal = object_signal(np.arange(_LEVELS, dtype=np.float64), how)
     with np.errstate(all="ignore"):
-        kelvin = how.b / np.log(how.r1 / (how.r2 * (signal + how.o)) + how.f)
+        r1, b, f, o, r2 = how.planck
+        kelvin = b / np.log(r1 / (r2 * (signal + o)) + f)
     return np.where(np.isfinite(kelvin) & (kelvin > 0), kelvin, np.nan).astype(np.float32)
 
 
@@ -43,13 +44,15 @@ def object_signal(counts: Image, how: Radiometry) -> Image:
 
 def air_transmission(how: Radiometry) -> float:
     """Return the transmission of half of the air between object and camera, 0 to 1."""
+    alpha1, alpha2, beta1, beta2, x = how.air
     celsius = how.air_k - _ZERO_C
     water = how.humidity * np.exp(1.5587 + 6.939e-2 * celsius - 2.7816e-4 * celsius**2 + 6.8455e-7 * celsius**3)
     root, half = np.sqrt(water), np.sqrt(how.distance_m / 2)
-    first, second = (np.exp(-half * (a + b * root)) for a, b in ((how.alpha1, how.beta1), (how.alpha2, how.beta2)))
-    return float(how.x * first + (1 - how.x) * second)
+    first, second = (np.exp(-half * (a + b * root)) for a, b in ((alpha1, beta1), (alpha2, beta2)))
+    return float(x * first + (1 - x) * second)
 
 
 def _signal(kelvin: float, how: Radiometry) -> float:
     """Return the signal of a black body at a temperature in kelvin."""
-    return float(how.r1 / (how.r2 * (np.exp(how.b / kelvin) - how.f)) - how.o)
+    r1, b, f, o, r2 = how.planck
+    return float(r1 / (r2 * (np.exp(b / kelvin) - f)) - o)
