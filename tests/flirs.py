@@ -1,4 +1,4 @@
-"""Radiometric files made on the spot, as FLIR's cameras write them: records, FFF, the segments of a JPEG, recordings."""
+"""Radiometric files made on the spot, as FLIR's cameras write them: records, FFF, the segments of a JPEG."""
 
 from __future__ import annotations
 

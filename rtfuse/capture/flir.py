@@ -6,7 +6,6 @@ display showed: false colours with text on them, never to be taken for thermal d
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
 
 from rtfuse.capture import fff, jpeg
@@ -14,7 +13,6 @@ from rtfuse.capture.fff import Radiometric
 from rtfuse.errors import SourceUnreadable
 from rtfuse.types import Image, Stream, Thermal
 
-_JPEGS = (".jpg", ".jpeg", ".jpe")
 _MARK = b"FLIR\0"
 _MOST_BYTES = 1 << 25
 """More than 256 segments of 64 KiB, and those of other makers."""
@@ -27,14 +25,11 @@ def read(path: str | Path) -> Radiometric | None:
 
     Raises SourceUnreadable, in one line, if the radiometric data is cut or damaged.
     """
-    file = Path(path)
-    if file.suffix.lower() not in _JPEGS:
+    data = _flir_data(_begin_of(Path(path)), str(path))
+    if data is None:
         return None
-    try:
-        state = file.stat()
-    except OSError:
-        return None
-    return _read(file, state.st_mtime_ns, state.st_size)
+    found, _ = fff.parse(memoryview(data), str(path))
+    return found if found.has_pixels else None  # a photo by the same camera
 
 
 def is_radiometric(path: str | Path) -> bool:
@@ -65,29 +60,21 @@ def thermal_data(path: str | Path, stream: Stream) -> Thermal | None:
 
 def is_dji(path: str | Path) -> bool:
     """Return True for a radiometric JPEG of DJI: thermal data in APP3 that only DJI's own library reads."""
-    file = Path(path)
-    if file.suffix.lower() not in _JPEGS or not file.is_file():
-        return False
-    data = _begin_of(file)
+    data = _begin_of(Path(path))
     parts = list(jpeg.segments(data))
     made = any(marker == jpeg.APP1 and b"DJI" in data[at:end].upper() for marker, at, end in parts)
     return made and sum(end - at for marker, at, end in parts if marker == jpeg.APP3) >= _DJI_COUNTS_BYTES
 
 
-@lru_cache(maxsize=2)  # both streams read the same file
-def _read(file: Path, _mtime_ns: int, _size: int) -> Radiometric | None:
-    data = _flir_data(_begin_of(file), str(file))
-    if data is None:
-        return None
-    found, _ = fff.parse(memoryview(data), str(file))
-    return found if found.has_pixels else None  # a photo by the same camera
-
-
-def _begin_of(file: Path) -> bytes:
+def _begin_of(path: Path) -> bytes:
+    """Return the first bytes of a JPEG; nothing of another file, or of a pipe, which can be read once only."""
     try:
-        with file.open("rb") as opened:
-            return opened.read(_MOST_BYTES)
-    except OSError:
+        if not path.is_file():
+            return b""
+        with path.open("rb") as file:
+            start = file.read(2)
+            return start + file.read(_MOST_BYTES) if start == jpeg.START else b""
+    except (OSError, ValueError):
         return b""
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 APP1, APP3 = 0xE1, 0xE3
-_START, _SCAN, _END = 0xD8, 0xDA, 0xD9
+START = b"\xff\xd8"
+_SCAN, _END = 0xDA, 0xD9
 _ALONE = frozenset([0x01, *range(0xD0, 0xD8)])
 """Markers without a length."""
 _SIZES = frozenset([*range(0xC0, 0xD0), 0xF7]) - {0xC4, 0xC8, 0xCC}
@@ -17,7 +18,7 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
     Ends at the first byte that is not JPEG, so that no file can make it fail.
     """
-    if data[:2] != bytes([0xFF, _START]):
+    if data[:2] != START:
         return
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
