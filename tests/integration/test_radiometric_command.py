@@ -1,4 +1,4 @@
-"""`rtfuse fuse FLIR.jpg`: one file is a pair; thermal lies where the file says, and nothing is passed over in silence."""
+"""`rtfuse fuse FLIR.jpg`: one file is a pair; thermal lies where the file says; what is not used is said."""
 
 from __future__ import annotations
 
@@ -23,10 +23,8 @@ def scene(rng):
 def stored(photo, real_to_ir, offset_xy, true_shift=(0, 0)):
     """A radiometric file whose numbers say where thermal lies, while it lies `true_shift` photo pixels from there."""
     scale = PHOTO_WH[0] / (real_to_ir * W)
-    x0, y0 = (
-        (n - 1) / 2 + d + t - scale * (m - 1) / 2
-        for n, d, t, m in zip(PHOTO_WH, offset_xy, true_shift, (W, H), strict=True)
-    )
+    centre = (np.array(PHOTO_WH) - 1) / 2 + offset_xy + true_shift
+    x0, y0 = centre - scale * (np.array([W, H]) - 1) / 2
     rgb_from_ir = np.array([[scale, 0, x0], [0, scale, y0]])
     luma = cv2.GaussianBlur(cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY), (0, 0), scale / 2)
     seen = cv2.warpAffine(luma, rgb_from_ir, (W, H), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP)
