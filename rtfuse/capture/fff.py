@@ -20,7 +20,7 @@ MAGICS = (b"FFF\0", b"AFF\0")
 HEADER, _ENTRY = 64, 32
 _MOST_RECORDS = 1024
 _PIXELS, _PHOTO, _CAMERA, _PALETTE, _PIP = 0x01, 0x0E, 0x20, 0x22, 0x2A
-_BIG_ENDIAN_PIXELS = 1
+_PIXEL_ORDERS = {1: ">", 2: "<"}
 _SCENE = {
     "emissivity": 0x20,
     "distance_m": 0x24,
@@ -102,7 +102,7 @@ class Radiometric:
     def counts(self) -> Image:
         """Return the counts, (H, W) uint16. Raises SourceUnreadable."""
         record = self.records[_PIXELS]
-        order = ">" if record.subtype == _BIG_ENDIAN_PIXELS else record.order
+        order = _PIXEL_ORDERS.get(record.subtype, record.order)
         return decoded_counts(bytes(record.data[32:]), record.size_wh, order, self.name)
 
     @property
