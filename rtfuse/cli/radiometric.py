@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -14,11 +14,15 @@ from rtfuse.align.calibration import Calibration, rgb_pixels_of_ir
 from rtfuse.capture import flir
 from rtfuse.capture.stills import is_image
 from rtfuse.errors import CalibrationError, ConfigError, SourceUnreadable
-from rtfuse.types import Image, Moment
+from rtfuse.types import Moment
 
 _OVERRIDE = re.compile(r"[a-z]+(\.[a-z_]+)+=")
-_FAR = 0.12
-"""A refined place that moves a corner by more than this share of thermal's width is a mistake of the registration."""
+_WAYS = {
+    "refined": "laid on the photo by the camera's own numbers, and moved to where the two agree",
+    "stored": "laid on the photo by the camera's own numbers alone",
+    "found": "laid on the photo by registration: the file tells no place",
+    "stretched": "stretched over the photo: the file tells no place, and registration is not sure",
+}
 
 
 def one_input(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -61,44 +65,32 @@ class Placement:
 
     def _refined(self, moment: Moment, stored: Calibration | None) -> Calibration | None:
         from calib.register.calibration import calibration_of
+        from calib.register.shift import shifted
 
         assert moment.ir is not None
         assert moment.rgb is not None
+        ir, rgb = moment.ir.image, moment.rgb.image
+        way: Literal["refined", "found"] = "found" if stored is None else "refined"
         try:
-            found = calibration_of([(moment.ir.image, moment.rgb.image)], model="similarity", start=stored)
+            found = calibration_of([(ir, rgb)]) if stored is None else shifted(ir, rgb, stored)
         except CalibrationError as e:
+            self._counts["stretched" if stored is None else "stored"] += 1
             self._why = str(e)
-            self._counts["stored" if stored is not None else "stretched"] += 1
             return stored
-        moved = 0.0 if stored is None else _moved(stored, found)
-        if moved > _FAR:
-            self._why = f"registration moved it by {moved:.0%} of its width, which cannot be"
-            self._counts["stored"] += 1
-            return stored
-        assert found.quality is not None
-        self._why = f"the halves of the picture agree to {found.quality.pair_error_px:.1f} px"
-        self._counts["refined"] += 1
+        self._counts[way] += 1
+        self._why = "" if stored is None else f"by {_moved_px(stored, found)} px, right and down"
         return found
 
     def lines(self) -> list[str]:
         """Return a line for each way in which thermal was laid on the photo."""
-        meant = {
-            "refined": "laid on the photo by the camera's own numbers, refined by registration",
-            "stored": "laid on the photo by the camera's own numbers alone: registration is not sure",
-            "stretched": "stretched over the photo: the file tells no place, and registration is not sure",
-        }
         total = self._counts.total()
-        about = f" ({self._why})" if total == 1 else ""
-        return [
-            f"thermal {f'of {n} of {total} files ' if total > 1 else ''}is {meant[way]}{about}"
-            for way, n in self._counts.items()
-        ]
+        about = f" ({self._why})" if total == 1 and self._why else ""
+        which = {way: f"of {n} of {total} files " if total > 1 else "" for way, n in self._counts.items()}
+        return [f"thermal {which[way]}is {_WAYS[way]}{about}" for way in which]
 
 
-def _moved(before: Calibration, after: Calibration) -> float:
-    """Return the largest way of a corner of the thermal picture between two calibrations, as a share of its width."""
-    w, h = before.ir.size_wh
-    corners = np.array([[0, 0], [w - 1, 0], [w - 1, h - 1], [0, h - 1]], float)
-    old, new = (rgb_pixels_of_ir(corners, c) for c in (before, after))
-    width: Image = np.linalg.norm(old[1] - old[0])
-    return float(np.linalg.norm(new - old, axis=1).max() / width)
+def _moved_px(before: Calibration, after: Calibration) -> str:
+    """Return the way of thermal's centre between two calibrations, in RGB pixels."""
+    centre = (np.array([before.ir.size_wh], float) - 1) / 2
+    x, y = (rgb_pixels_of_ir(centre, after) - rgb_pixels_of_ir(centre, before))[0]
+    return f"{x:+.0f} {y:+.0f}"

@@ -49,7 +49,7 @@ def test_one_file_is_a_pair_and_thermal_lies_on_the_photo(rtfuse, tmp_path, true
     (tmp_path / "FLIR1.jpg").write_bytes(data)
     done = rtfuse("fuse", tmp_path / "FLIR1.jpg", "-o", tmp_path / "o.png", "--side-by-side")
     assert done.returncode == 0, done.stderr
-    assert "refined by registration" in done.stdout
+    assert "moved to where the two agree" in done.stdout
     assert cv2.imread(str(tmp_path / "o.png")).shape == (PHOTO_WH[1], 3 * PHOTO_WH[0], 3)
     assert off_px(tmp_path / "o.png", luma) < 3
 
@@ -108,4 +108,4 @@ def test_the_real_one(rtfuse, footage, tmp_path):
     done = rtfuse("fuse", footage / "rjpeg" / "FLIR_T640.jpg", "-o", tmp_path / "fused.png")
     assert done.returncode == 0, done.stderr
     assert cv2.imread(str(tmp_path / "fused.png")).shape == (1944, 2592, 3)
-    assert "refined by registration" in done.stdout
+    assert "moved to where the two agree" in done.stdout
