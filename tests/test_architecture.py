@@ -84,11 +84,14 @@ def test_no_module_imports_itself_by_way_of_others():
 
 
 def test_the_runtime_does_not_import_the_trainer_or_the_tools():
+    """The command line alone may call `calib.register`, and loads it when it is needed."""
     for path in (ROOT / "rtfuse").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             names = (
                 [a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", "") or ""]
             )
+            if path.is_relative_to(ROOT / "rtfuse" / "cli"):
+                names = [name for name in names if not name.startswith("calib.register")]
             assert not {n.split(".")[0] for n in names} & {"trainer", "calib", "tools", "tests"}, path
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rtfuse.capture import tiff
+from rtfuse.capture import flir, tiff
 from rtfuse.capture.settings import PictureOptions
 from rtfuse.capture.values import Bytes, Counts
 from rtfuse.observe.logs import event
@@ -55,6 +55,7 @@ class ImageReader:
     EXIF orientation is applied. Thermal: counts of 8 and 16 bits stay as they are, other types see `values.Counts`;
     false colours are turned back by `options.uncolour`; of other colours the luma is taken. RGB: 8 bits, see
     `values.Bytes`; grey becomes three channels. An alpha channel that holds a picture beside colours is thermal.
+    A radiometric JPEG of FLIR gives its counts or its photo.
     """
 
     def __init__(self, stream: Stream, options: PictureOptions | None = None) -> None:
@@ -65,8 +66,11 @@ class ImageReader:
     def __call__(self, path: str | Path, page: int = 0) -> Image | None:
         """Read one page: thermal as (H, W) uint8 or uint16, RGB as (H, W, 3) uint8; None if it cannot be read.
 
-        Raises SourceUnreadable where the unit of thermal values is in doubt.
+        Raises SourceUnreadable where the unit of thermal values is in doubt, and for radiometric JPEG that is damaged
+        or has no photo.
         """
+        if (held := flir.picture(path, self._stream)) is not None:
+            return held
         data, name = _load(path, page), str(path)
         if data is None or (image := _decoded(data, _ANY)) is None:
             return None

@@ -4,6 +4,7 @@
 |--------------------------------------------------|-----------------------------------------------------|
 | `/dev/video0`, `/dev/v4l/by-id/…`                | a V4L2 camera                                       |
 | `rtsp://…`, `http://…`, `udp://…`                | a network stream                                    |
+| `clip.seq`, `clip.csq`                           | FLIR's thermal recordings                           |
 | `clip.mp4`, any other file                       | a recording                                         |
 | `clip.mkv?track=2`, `clip.mkv#2`                 | one of a recording's video tracks, from 1           |
 | `/dev/stdin`, `<(command)`                       | a recording from a pipe, read once                  |
@@ -61,6 +62,10 @@ def open_source(
 
     if is_stills(uri):
         return Stills(uri, stream, fps=fps, picture=picture, clock=clock)
+    from rtfuse.capture.sequences import FlirSequence, is_sequence
+
+    if is_sequence(uri):
+        return FlirSequence(uri, stream, fps=fps, clock=clock)
     from rtfuse.capture.recordings import Recording
 
     return Recording(uri, stream, fps=fps, picture=picture, clock=clock)

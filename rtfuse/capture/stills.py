@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rtfuse.capture import flir
 from rtfuse.capture.images import ImageReader, is_image, pages, read_image
 from rtfuse.capture.paths import is_pattern
 from rtfuse.capture.scenes.listing import list_pictures
@@ -15,11 +17,13 @@ from rtfuse.capture.scenes.names import in_order
 from rtfuse.capture.settings import PictureOptions
 from rtfuse.capture.tracks import split_track
 from rtfuse.errors import SourceUnreadable
+from rtfuse.observe.logs import event
 from rtfuse.types import LABELS, Clock, Frame, Image, SourceInfo, Stamp, Stream
 
 __all__ = ["Still", "Stills", "is_image", "is_stills", "read_image"]
 
 DEFAULT_FPS = 25.0
+_log = logging.getLogger("rtfuse.capture")
 
 
 def is_stills(uri: str) -> bool:
@@ -86,10 +90,15 @@ class Stills:
 
     def _first(self) -> Image:
         """Return the first image that can be read."""
+        why: SourceUnreadable | None = None
         for still in self.stills:
-            if (image := self._read(still.path, still.page)) is not None:
+            try:
+                image = self._read(still.path, still.page)
+            except SourceUnreadable as e:
+                image, why = None, why or e
+            if image is not None:
                 return image
-        raise SourceUnreadable(f"{self._name} image {self.stills[0].path} cannot be read as an image")
+        raise why or SourceUnreadable(f"{self._name} image {self.stills[0].path} cannot be read as an image")
 
     @property
     def info(self) -> SourceInfo:
@@ -104,7 +113,7 @@ class Stills:
         for count, still in enumerate(self.stills):
             if self._closed:
                 return
-            image = self._read(still.path, still.page)
+            image = self._image(still)
             if image is None:
                 self._losses["corrupt"] += 1
                 self.damaged.append(count)
@@ -114,7 +123,16 @@ class Stills:
                     f"{self._name} image {still.path} is {image.shape[1]}x{image.shape[0]} {image.dtype}, the first of "
                     f"{self._info.uri} is {w}x{h} {self._info.dtype}; a stream needs one size and depth"
                 )
-            yield Frame(self._info.stream, image, count, still.t_ns, Stamp.MEDIA, self._clock())
+            thermal = flir.thermal_data(still.path, self._info.stream)
+            yield Frame(self._info.stream, image, count, still.t_ns, Stamp.MEDIA, self._clock(), thermal=thermal)
+
+    def _image(self, still: Still) -> Image | None:
+        """Return a picture, None if it cannot be read; the reason is logged if there is a particular one."""
+        try:
+            return self._read(still.path, still.page)
+        except SourceUnreadable as e:
+            event(_log, logging.WARNING, "corrupt", str(e), stream=self._info.stream)
+            return None
 
     def close(self) -> None:
         """End the iteration after the frame in progress."""

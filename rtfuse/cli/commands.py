@@ -20,6 +20,7 @@ from rtfuse.capture.scenes.names import png_names
 from rtfuse.capture.scenes.pairing import listed
 from rtfuse.capture.tracks import split_track
 from rtfuse.cli.notes import notes, open_rig_or_advise
+from rtfuse.cli.radiometric import Placement
 from rtfuse.cli.screen import beside
 from rtfuse.cli.signals import Signals
 from rtfuse.cli.status import CAUSES, one_line, slow_fuser, sources_line, watching
@@ -33,7 +34,7 @@ from rtfuse.pipeline.outputs import describing, open_publisher, open_raw
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Rig
 from rtfuse.pipeline.run import Pipeline
-from rtfuse.pipeline.scenes import stills_of
+from rtfuse.pipeline.scenes import Scenes, stills_of
 from rtfuse.pipeline.sources import open_lasting
 from rtfuse.publish.publisher import About, Publisher
 from rtfuse.record.raw import RawRecorder
@@ -218,8 +219,9 @@ def fuse_recordings(
     for path in (output, picture):
         _refuse_input(path, settings)
     with ExitStack() as stack:
-        mixed = output.suffix.lower() not in VIDEO_CODECS
-        rig = stack.enter_context(open_rig(settings, scenes=True, mixed=mixed))
+        placement = Placement()
+        scenes = Scenes(mixed=output.suffix.lower() not in VIDEO_CODECS, refine=placement)
+        rig = stack.enter_context(open_rig(settings, scenes=scenes))
         for line in (sources_line(rig), f"writing {output}"):
             console.print(line, soft_wrap=True, markup=False, highlight=False)
         _print_notes(console, settings, rig)
@@ -241,6 +243,8 @@ def fuse_recordings(
         pipeline = Pipeline(rig, writers, age_at="record", stop=signals.stop)
         with _progress(console, pipeline.snapshot, settings.frames or rgb.frames):
             result = pipeline.run(frames=settings.frames)
+        for line in placement.lines():
+            console.print(line, soft_wrap=True, markup=False, highlight=False)
         if signals.fired:
             raise Interrupted(f"interrupted after {result.frames} frames; {output} was not written")
         _print_damaged(console, rig)

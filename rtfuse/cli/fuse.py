@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,10 +10,10 @@ from rich.markup import escape
 
 from rtfuse.cli.app import close, err, out
 from rtfuse.cli.options import AlignStarts, Calib, ConfigFile, Force, Fps, FuserName, Overrides, PairWay, Recursive
+from rtfuse.cli.radiometric import one_input
 from rtfuse.cli.words import settings_of, starts_of
 from rtfuse.observe.stats import Snapshot
 
-_KEY = re.compile(r"[a-z_]+(\.[a-z_]+)*=")
 _FUSE = {
     "ir": ("ir.uri",),
     "rgb": ("rgb.uri",),
@@ -31,7 +30,7 @@ def fuse(
     context: typer.Context,
     ir: Annotated[str, typer.Argument(metavar="IR", help="Thermal recording, folder, pattern or image.")],
     rgb: Annotated[
-        str | None, typer.Argument(metavar="[RGB]", help="RGB recording, folder, pattern or image; none: IR has both.")
+        str | None, typer.Argument(metavar="[RGB]", help="RGB likewise; not needed if IR holds both.")
     ] = None,
     overrides: Overrides = None,
     output: Annotated[
@@ -51,14 +50,14 @@ def fuse(
 ) -> None:
     """Fuse two recordings, folders or images completely, in order; the output's times are the RGB stream's, from 0.
 
-    Example: rtfuse fuse thermal.mp4 rgb.mp4 -o fused.mp4
+    Example: rtfuse fuse thermal.mp4 rgb.mp4 -o fused.mp4; with a radiometric JPEG: rtfuse fuse FLIR0123.jpg
     """
-    if rgb is None or ("=" in rgb and not Path(rgb).exists() and _KEY.match(rgb)):
-        overrides = [*([rgb] if rgb else []), *(overrides or [])]
-        ir, rgb = both_in(ir)
-        context.params |= {"ir": ir, "rgb": rgb, "overrides": overrides}
+    given, told = one_input(context.params)
+    if told:
+        out.print(told, soft_wrap=True, markup=False, highlight=False)
+    rgb = str(given["rgb"])
     fixed: dict[str, Any] = {"playback.speed": "max", "playback.loop": False, **starts_of(align_starts)}
-    settings = settings_of(context.params, _FUSE, fixed=fixed)
+    settings = settings_of(given, _FUSE, fixed=fixed)
     from rtfuse.cli.commands import fuse_recordings
     from rtfuse.cli.signals import interruptible
 
@@ -70,15 +69,6 @@ def fuse(
     )
     close(result, {"fused": str(target), **({"picture": str(picture)} if picture else {})}, age=False)
     _tell_losses(result, target)
-
-
-def both_in(path: str) -> tuple[str, str]:
-    """Return the sources of thermal and RGB in one file, and print how they were told apart. Raises ConfigError."""
-    from rtfuse.capture.tracks import pair_in
-
-    ir, rgb, line = pair_in(path)
-    out.print(line, soft_wrap=True, markup=False, highlight=False)
-    return ir, rgb
 
 
 def output_beside(rgb: str) -> Path:

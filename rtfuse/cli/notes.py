@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 
 from rtfuse.arrays import has_colour
-from rtfuse.capture import is_live, open_source
+from rtfuse.capture import flir, is_live, open_source
 from rtfuse.capture.paths import is_device, is_pipe
 from rtfuse.capture.stills import is_stills
 from rtfuse.capture.tracks import numbered
@@ -105,6 +105,11 @@ def _doubts(config: Config, rig: Rig) -> Iterator[str]:
             f"thermal is {kinds[iw < ih]} ({iw}x{ih}) and RGB {kinds[w < h]} ({w}x{h}): one of them seems to be turned "
             "by 90 degrees, and without a calibration thermal is stretched"
         )
+    if flir.is_dji(config.ir.uri or ""):
+        yield (
+            "thermal is a radiometric JPEG of DJI, whose counts only DJI's own library reads: the picture in it is "
+            "taken; for temperatures, convert it by DJI's Thermal SDK to TIFF and give that"
+        )
     ir_colour, rgb_colour = (_has_colour(config.ir.uri, "ir"), _has_colour(config.rgb.uri, "rgb"))
     grey_camera = rig.sources["rgb"].info.coding in _GREY
     if (ir_colour and rgb_colour is False) or grey_camera:
@@ -118,7 +123,7 @@ def _doubts(config: Config, rig: Rig) -> Iterator[str]:
 
 def _has_colour(uri: str | None, stream: Stream) -> bool | None:
     """Return True if the first picture of a file has colour; None for other sources, which are not opened twice."""
-    if not uri or uri.startswith("synthetic:") or is_live(uri) or is_pipe(uri):
+    if not uri or uri.startswith("synthetic:") or is_live(uri) or is_pipe(uri) or flir.is_radiometric(uri):
         return None
     try:
         source = open_source(uri if is_stills(uri) else numbered(uri, stream), "rgb")

@@ -18,11 +18,12 @@ from rtfuse.observe.health import Health
 from rtfuse.observe.trace import Trace
 from rtfuse.observe.watchdog import Supervisor, Watchdog
 from rtfuse.pipeline.origins import Placement, placed
+from rtfuse.pipeline.placement import own_calibrations
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Order, Rig, StageTrace
-from rtfuse.pipeline.scenes import chosen_stills, for_stills, openers, pairer_of
+from rtfuse.pipeline.scenes import Scenes, chosen_stills, for_stills, openers, pairer_of
 from rtfuse.pipeline.sources import SourceOpener
-from rtfuse.pipeline.stages import Stages
+from rtfuse.pipeline.stages import Place, Stages
 from rtfuse.sync.pairer import Pairer
 from rtfuse.types import Clock, Source, Stream
 
@@ -42,21 +43,19 @@ def open_rig(
     sources: Mapping[Stream, Callable[[], Source]] | None = None,
     trace: Trace | None = None,
     status: Callable[[], str] | None = None,
-    scenes: bool = False,
-    mixed: bool = False,
+    scenes: Scenes | None = None,
 ) -> Rig:
     """Open calibration, fuser and sources. Raises the `RtfuseError` of the part that fails, and closes the others.
 
     - `replay`: a recording of `rtfuse record` to take the frames from, at the times of their arrival.
     - `sources`: openers that replace the configured ones.
     - `trace`: gets every frame's stages; the caller closes it. `status`: a line for `systemctl status`.
-    - `scenes`: stills have nothing to do with each other, unless the configuration says that they are a sequence;
-      `mixed`: they may differ in size and depth.
+    - `scenes`: stills have nothing to do with each other, unless the configuration says that they are a sequence.
     """
     calibration = _calibration(config)
     chosen = chosen_stills(config) if replay is None and not sources else None
     if chosen is not None:
-        config, sources = for_stills(config), openers(chosen, config, clock, mixed=mixed)
+        config, sources = for_stills(config), openers(chosen, config, clock, mixed=scenes is not None and scenes.mixed)
     opener = SourceOpener(config, clock, dict(sources or {}), replay)
     opener.check()
     order: Order = "replay" if replay else "lossless" if config.playback.speed == "max" else "live"
@@ -68,10 +67,12 @@ def open_rig(
         opened = {s: placement.apply(s, source) for s, source in bare.items()}
         if order == "lossless" and any(s.info.live for s in opened.values()):
             raise ConfigError("playback.speed: 'max' is for recordings; a camera gives its frames at its own pace")
-        alone = scenes and chosen is not None and not config.stills.sequence
-        stages = _stages(config, opened, calibration, fuser, traced, scenes=alone)
+        place = own_calibrations(config, scenes and scenes.refine)
+        alone = scenes is not None and chosen is not None and not config.stills.sequence
+        stages = _stages(config, opened, calibration, fuser, traced, scenes=alone, place=place)
         fuser.aim((opened["rgb"].info.rate_hz or 30) * (1.0 if replay else speed or 1.0))
-        stages.prepare()
+        if place is None:
+            stages.prepare()
         clock = _replayed(opened, clock, speed or 1.0) if replay else clock
         supervisor = Supervisor(limit_s=config.supervise.limit_s, status=status)
         health = _health(config, opened, clock)
@@ -121,12 +122,13 @@ def _stages(
     traced: StageTrace | None,
     *,
     scenes: bool,
+    place: Place | None,
 ) -> Stages:
     """Fit the stages to the sources."""
     (iw, ih), (w, h) = (sources[s].info.size_wh for s in STREAMS)
     fit = partial(Aligner, calibration=calibration, seam_px=config.align.seam_px)
     done = traced.done if traced is not None else None
-    return Stages(fit((ih, iw), (h, w)), fuser, config, fit=fit, scenes=scenes, done=done)
+    return Stages(fit((ih, iw), (h, w)), fuser, config, fit=fit, scenes=scenes, place=place, done=done)
 
 
 def _keep_open(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import msgspec
@@ -12,6 +13,7 @@ from rtfuse.capture.prepared import Prepared
 from rtfuse.capture.scenes.choosing import Chosen, choose
 from rtfuse.capture.stills import Stills, is_stills
 from rtfuse.config import Config
+from rtfuse.pipeline.placement import Refine
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Rig
 from rtfuse.pipeline.sources import picture_options
@@ -19,6 +21,18 @@ from rtfuse.sync.pairer import Pairer
 from rtfuse.types import Clock, Source, Stream
 
 _MS = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Scenes:
+    """Take stills as scenes that have nothing to do with each other.
+
+    - `mixed`: they may differ in size and depth.
+    - `refine`: improves the calibration of pictures whose file tells their place; see `own_calibrations`.
+    """
+
+    mixed: bool = False
+    refine: Refine | None = None
 
 
 def chosen_stills(config: Config) -> Chosen | None:

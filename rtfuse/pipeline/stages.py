@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from rtfuse.align.aligner import Aligner
+from rtfuse.align.calibration import Calibration
 from rtfuse.config import Config
 from rtfuse.errors import CalibrationError, named
 from rtfuse.fuse import Fuser
@@ -22,14 +23,18 @@ from rtfuse.types import Frame, Fused, Image, Mode, Moment, PlacedSpot, Spot, St
 
 _log = logging.getLogger("rtfuse.pipeline")
 Size = tuple[int, int]
-Fit = Callable[[Size, Size], Aligner]
-"""Make an aligner for thermal and RGB pictures of these sizes (h, w). Raises CalibrationError."""
+Fit = Callable[..., Aligner]
+"""Make an aligner for thermal and RGB pictures of these sizes (h, w), by the rig's calibration or the one given as
+`calibration`. Raises CalibrationError."""
+Place = Callable[[Moment], Calibration | None]
+"""Return the calibration of a moment's own pictures, where their file tells one."""
 
 
 class Stages:
     """Process moments one after another, from one thread.
 
-    - `aligner` lays thermal on the RGB grid; `fit` makes another one when a camera changes its size (None: sizes stay).
+    - `aligner` lays thermal on the RGB grid; `fit` makes another one when a camera changes its size (None: sizes stay),
+      and for each moment for which `place` has a calibration of its own.
     - `fuser` fuses; `config` has the settings of the other stages.
     - `scenes`: True if moments have nothing to do with each other (stills): each is fused as if it were the only one.
     - `done`, if given, is called with a stage's name each time that it has ended; nothing is measured here.
@@ -43,12 +48,14 @@ class Stages:
         *,
         fit: Fit | None = None,
         scenes: bool = False,
+        place: Place | None = None,
         done: Callable[[str], None] | None = None,
     ) -> None:
         config = config or Config()
         self.aligner, self.fuser, self.agc = aligner, fuser, Agc(config.thermal.agc)
         self._deflicker = Deflicker() if config.fuse.steady and not scenes else None
-        self.scenes, self._fit, self._done = scenes, fit, done
+        self.scenes, self._fit, self._place, self._done = scenes, fit, place, done
+        self._own: Calibration | None = None
         self._unfit: dict[tuple[Size, Size], CalibrationError] = {}
         self._thermal: tuple[Frame, ThermalPicture] | None = None
         self._unreached: Image | None = None
@@ -79,25 +86,30 @@ class Stages:
         return self._fused(work)
 
     def fit(self, moment: Moment) -> None:
-        """Make align fit the frames' sizes, which change when a camera comes back. Raises CalibrationError."""
+        """Make align fit the frames' sizes, which change when a camera comes back, and a calibration of their own.
+
+        Raises CalibrationError.
+        """
         if self._fit is None:
             return
         ir_hw = self.aligner.ir_hw if moment.ir is None else moment.ir.shape_hw
         rgb_hw = self.aligner.rgb_hw if moment.rgb is None else moment.rgb.shape_hw
-        if (ir_hw, rgb_hw) == (self.aligner.ir_hw, self.aligner.rgb_hw):
+        own = self._place(moment) if self._place is not None and moment.complete else self._own
+        old_sizes = self.aligner.ir_hw, self.aligner.rgb_hw
+        if (ir_hw, rgb_hw) == old_sizes and own == self._own:
             return
         if (ir_hw, rgb_hw) in self._unfit:
             raise self._unfit[ir_hw, rgb_hw]
         sizes = f"thermal {ir_hw[1]}x{ir_hw[0]}, RGB {rgb_hw[1]}x{rgb_hw[0]}"
         try:
-            aligner = self._fit(ir_hw, rgb_hw)
+            aligner = self._fit(ir_hw, rgb_hw) if own is None else self._fit(ir_hw, rgb_hw, calibration=own)
         except CalibrationError as e:
             self._unfit[ir_hw, rgb_hw] = e
             event(_log, logging.ERROR, "size", str(e), sizes=sizes)
             raise
-        if not self.scenes:
+        if (ir_hw, rgb_hw) != old_sizes and not self.scenes:
             event(_log, logging.WARNING, "size", f"the pictures have new sizes: {sizes}")
-        self.aligner, self._thermal, self._unreached = aligner, None, None
+        self.aligner, self._own, self._thermal, self._unreached = aligner, own, None, None
         self.prepare()
 
     def prepare(self) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 
 from rtfuse.errors import ConfigError
 from rtfuse.thermal.cameras import Layout, layout_of
+from rtfuse.thermal.planck import kelvin_of_counts
 from rtfuse.thermal.settings import Thermal as ThermalSettings
-from rtfuse.types import Frame, Image, Spot, Thermal
+from rtfuse.types import Frame, Image, Radiometry, Spot, Thermal
 
 _log = logging.getLogger("rtfuse.thermal")
 _NEIGHBOURS = 8
@@ -136,6 +137,7 @@ class ThermalFront:
         self._inverted = settings.polarity == "black-hot"
         self._dead = DeadPixels(settings.dead_pixels) if settings.dead_pixels else None
         self._repeats = FreezeWatch() if freeze else None
+        self._known: tuple[Radiometry, Image] | None = None
         self._layout: Layout | None = None
         self._layout_of: tuple[tuple[int, int], str] | None = None
 
@@ -149,7 +151,7 @@ class ThermalFront:
     def __call__(self, frame: Frame) -> Frame:
         """Return the frame with its thermal picture, telemetry, temperatures, and whether it is frozen."""
         layout = self._laid_out(frame.image)
-        image, said = layout.picture(frame.image), layout.read(frame.image)
+        image, said = layout.picture(frame.image), layout.read(frame.image) or frame.thermal
         closed = said is not None and said.shutter == "closed"
         frozen = (self._repeats is not None and self._repeats(image)) or closed
         if self._dead is not None:
@@ -157,13 +159,23 @@ class ThermalFront:
         if self._orient is not None:
             image = self._orient(image)
         scale = self._k_per_count or layout.k_per_count or (said.k_per_count if said else None)
-        if scale is not None and image.dtype == np.uint16:
-            said = _measured(image, scale, said or Thermal())
+        if image.dtype == np.uint16:
+            if scale is not None:
+                said = _measured(image, lambda count: count * scale, replace(said or Thermal(), k_per_count=scale))
+            elif said is not None and said.radiometry is not None:
+                said = _measured(image, self._curve(said.radiometry), said)
         if self._inverted:
             image = cv2.bitwise_not(image)
-        if image is frame.image and not frozen and said is None:
+        if image is frame.image and not frozen and said is frame.thermal:
             return frame
         return replace(frame, image=image, frozen=frame.frozen or frozen, thermal=said)
+
+    def _curve(self, how: Radiometry) -> Callable[[float], float]:
+        """Return the function from counts to kelvin of a radiometric camera, kept until its constants change."""
+        if self._known is None or self._known[0] != how:
+            self._known = how, kelvin_of_counts(how)
+        table = self._known[1]
+        return lambda count: float(table[int(count)])
 
     def _laid_out(self, image: Image) -> Layout:
         now = ((image.shape[1], image.shape[0]), str(image.dtype))
@@ -172,12 +184,10 @@ class ThermalFront:
         return self._layout
 
 
-def _measured(image: Image, k_per_count: float, said: Thermal) -> Thermal:
-    """Return the thermal data with the hottest and the coldest pixel."""
+def _measured(image: Image, kelvin: Callable[[float], float], said: Thermal) -> Thermal:
+    """Return the thermal data with the hottest and the coldest pixel; `kelvin` turns counts into temperatures."""
     low, high, low_xy, high_xy = cv2.minMaxLoc(image)
-    return replace(
-        said,
-        k_per_count=k_per_count,
-        hot=Spot(high_xy[0], high_xy[1], high * k_per_count),
-        cold=Spot(low_xy[0], low_xy[1], low * k_per_count),
-    )
+    cold_k, hot_k = kelvin(low), kelvin(high)
+    if not np.isfinite([cold_k, hot_k]).all():  # beyond the camera's curve
+        return said
+    return replace(said, hot=Spot(high_xy[0], high_xy[1], hot_k), cold=Spot(low_xy[0], low_xy[1], cold_k))

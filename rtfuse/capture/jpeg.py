@@ -1,0 +1,50 @@
+"""Walk the segments of a JPEG file (ITU-T T.81, annex B) without decoding it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+APP1, APP3 = 0xE1, 0xE3
+START = b"\xff\xd8"
+_SCAN, _END = 0xDA, 0xD9
+_ALONE = frozenset([0x01, *range(0xD0, 0xD8)])
+"""Markers without a length."""
+_SIZES = frozenset([*range(0xC0, 0xD0), 0xF7]) - {0xC4, 0xC8, 0xCC}
+"""Frame headers (start of frame), of JPEG-LS too: precision, height and width."""
+
+
+def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield marker, first byte and end of the contents of each segment, up to the first scan, and this one's too.
+
+    Ends at the first byte that is not JPEG, so that no file can make it fail.
+    """
+    if data[:2] != START:
+        return
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if marker == 0xFF or marker in _ALONE:
+            at += 1 if marker == 0xFF else 2
+            continue
+        end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        if marker == _END or end < at + 4 or end > len(data):
+            return
+        yield marker, at + 4, end
+        if marker == _SCAN:
+            return
+        at = end
+
+
+def size_wh(data: bytes) -> tuple[int, int] | None:
+    """Return width and height as the frame header says; None without one."""
+    for marker, at, end in segments(data):
+        if marker in _SIZES and end - at >= 5:
+            height, width = (int.from_bytes(data[k : k + 2], "big") for k in (at + 1, at + 3))
+            return width, height
+    return None
+
+
+def complete(data: bytes) -> bool:
+    """Return True if the picture's end is there: a decoder fills the rest of a cut one with grey."""
+    scan = next((at for marker, at, _ in segments(data) if marker == _SCAN), None)
+    return scan is not None and data.rfind(bytes([0xFF, _END])) > scan

@@ -1,0 +1,103 @@
+"""Decode the pictures inside FLIR's records; sizes are checked before anything is allocated."""
+
+from __future__ import annotations
+
+import zlib
+
+import av
+import cv2
+import numpy as np
+
+from rtfuse.capture import jpeg
+from rtfuse.errors import SourceUnreadable
+from rtfuse.types import Image
+
+MOST_PIXELS = 1 << 26
+_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+
+
+def decoded_counts(data: bytes, size_wh: tuple[int, int], order: str, name: str) -> Image:
+    """Return counts (H, W) uint16 from PNG, JPEG-LS, or 16-bit pixels in the byte order `<` or `>`.
+
+    Raises SourceUnreadable if they are cut, damaged or of another size.
+    """
+    (w, h), (found_w, found_h) = size_wh, _checked_size(data, size_wh, name, "counts")
+    if (found_w, found_h) != (w, h):
+        raise SourceUnreadable(f"{name}: counts of {found_w}x{found_h}, where its record says {w}x{h}; it is damaged")
+    if not data.startswith((_PNG, _JPEG)):
+        if len(data) < 2 * w * h:
+            raise SourceUnreadable(f"{name}: {len(data)} bytes of counts, {w}x{h} need {2 * w * h}; it is cut")
+        return np.frombuffer(data, f"{order}u2", w * h).reshape(h, w).astype(np.uint16)
+    image = _from_png(data, name, cv2.IMREAD_UNCHANGED) if data.startswith(_PNG) else _from_jpeg_ls(data, name)
+    if image.shape != (h, w) or image.dtype != np.uint16:
+        raise SourceUnreadable(f"{name}: counts of shape {image.shape} {image.dtype}, not {w}x{h} of 16 bits")
+    return _smoother(image.byteswap(), image) if data.startswith(_PNG) else image
+
+
+def decoded_photo(data: bytes, size_wh: tuple[int, int], name: str) -> Image:
+    """Return the photo, (H, W, 3) uint8 RGB, from JPEG, from PNG in Y Cb Cr, or from interleaved Y Cb Cr bytes.
+
+    Raises SourceUnreadable if it is cut or damaged.
+    """
+    w, h = _checked_size(data, size_wh, name, "photo")
+    if data.startswith(_JPEG):
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        if image is None or not jpeg.complete(data):
+            raise SourceUnreadable(f"{name}: its photo is cut or damaged; copy the file again")
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+    if not data.startswith(_PNG):
+        if len(data) < 3 * w * h:
+            raise SourceUnreadable(f"{name}: its photo of {w}x{h} is in a format that is not known")
+        ycc = np.frombuffer(data, np.uint8, 3 * w * h).reshape(h, w, 3)
+    else:
+        ycc = _from_png(data, name, cv2.IMREAD_UNCHANGED)
+        if ycc.ndim != 3 or ycc.dtype != np.uint8:
+            raise SourceUnreadable(f"{name}: its photo has no colours")
+        ycc = ycc[..., 2::-1]  # OpenCV turns the three round
+    return np.asarray(cv2.cvtColor(np.ascontiguousarray(ycc[..., [0, 2, 1]]), cv2.COLOR_YCrCb2RGB))
+
+
+def size_of(data: bytes, size_wh: tuple[int, int]) -> tuple[int, int]:
+    """Return width and height as the header of PNG or JPEG tells; `size_wh` for other data."""
+    if data.startswith(_PNG):
+        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    return (jpeg.size_wh(data) or (0, 0)) if data.startswith(_JPEG) else size_wh
+
+
+def _checked_size(data: bytes, size_wh: tuple[int, int], name: str, what: str) -> tuple[int, int]:
+    """Return the picture's size. Raises SourceUnreadable for one that is too large to be true."""
+    w, h = size_of(data, size_wh)
+    if not 0 < w * h <= MOST_PIXELS:
+        raise SourceUnreadable(f"{name}: {what} of {w}x{h} pixels; the file is damaged")
+    return w, h
+
+
+def _from_png(data: bytes, name: str, flags: int) -> Image:
+    """Decode a PNG whose check sums are right: a decoder reads on over wrong ones, and prints about them."""
+    at = len(_PNG)
+    while data[at + 4 : at + 8] != b"IEND":
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        if end > len(data) or zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
+            raise SourceUnreadable(f"{name}: the PNG inside is cut or damaged; copy the file again")
+        at = end
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    if image is None:
+        raise SourceUnreadable(f"{name}: the PNG inside cannot be decoded")
+    return np.asarray(image)
+
+
+def _from_jpeg_ls(data: bytes, name: str) -> Image:
+    try:
+        frames = av.CodecContext.create("jpegls", "r").decode(av.Packet(data))
+        return np.asarray(frames[0].to_ndarray(format="gray16le"))
+    except (av.error.FFmpegError, IndexError, ValueError) as e:
+        raise SourceUnreadable(f"{name}: the JPEG-LS inside is cut or damaged ({e})") from e
+
+
+def _smoother(first: Image, second: Image) -> Image:
+    """Return the one whose neighbours differ less: in the wrong byte order every step of one count is one of 256."""
+
+    def roughness(image: Image) -> float:
+        return float(np.abs(np.diff(image.astype(np.int32), axis=1)).mean()) if image.shape[1] > 1 else 0.0
+
+    return np.asarray(first if roughness(first) <= roughness(second) else second)
