@@ -154,7 +154,7 @@ class Recording:
     ) -> None:
         self._clock, self._closed, self._reading, self._lock = clock, False, False, threading.Lock()
         self._path, track = split_track(path)
-        self._decoder = _open_file(self._path, stream, track, fps, picture and picture.uncolour)
+        self._decoder = _open_file(self._path, stream, track, fps, picture.uncolour if picture is not None else None)
         assert self._decoder.times is not None
         self._times, self._repairs = self._decoder.times, Repairs()
         self._timed = repaired(self._decoder, self._times.of, self._times.period_ns, self._repairs, self._times.wrap_ns)

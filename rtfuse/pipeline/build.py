@@ -67,7 +67,7 @@ def open_rig(
         opened = {s: placement.apply(s, source) for s, source in bare.items()}
         if order == "lossless" and any(s.info.live for s in opened.values()):
             raise ConfigError("playback.speed: 'max' is for recordings; a camera gives its frames at its own pace")
-        place = own_calibrations(config, scenes and scenes.refine)
+        place = own_calibrations(config, scenes.refine if scenes is not None else None)
         alone = scenes is not None and chosen is not None and not config.stills.sequence
         stages = _stages(config, opened, calibration, fuser, traced, scenes=alone, place=place)
         fuser.aim((opened["rgb"].info.rate_hz or 30) * (1.0 if replay else speed or 1.0))

@@ -69,7 +69,7 @@ def open_writer(
     """
     path = Path(path)
     if is_pipe(path):
-        return _open_pipe(path, rate_hz=rate_hz, time_base=time_base, side_by_side=side_by_side)
+        return _open_pipe(path, rate_hz=rate_hz, time_base=time_base, utc_ns=utc_ns, side_by_side=side_by_side)
     suffix = path.suffix.lower()
     if suffix and suffix not in VIDEO_CODECS and suffix not in IMAGE_SUFFIXES:
         known = " ".join([*VIDEO_CODECS, *sorted(IMAGE_SUFFIXES)])
@@ -94,12 +94,14 @@ def open_writer(
     return ImageWriter(path, partial, side_by_side=side_by_side, names=names)
 
 
-def _open_pipe(path: Path, *, rate_hz: float | None, time_base: Fraction | None, side_by_side: bool) -> Writer:
+def _open_pipe(
+    path: Path, *, rate_hz: float | None, time_base: Fraction | None, utc_ns: int | None, side_by_side: bool
+) -> Writer:
     if path.suffix.lower() not in {*VIDEO_CODECS, ""}:
         raise OutputUnwritable(f"output {path} is a pipe, for a video: want {' '.join(VIDEO_CODECS)} or no suffix")
     if _is_stdout(path):
         raise OutputUnwritable(f"output {path} also gets the lines of this command; name a pipe, or >(command)")
-    return VideoWriter(path, path, rate_hz=rate_hz, time_base=time_base, side_by_side=side_by_side)
+    return VideoWriter(path, path, rate_hz=rate_hz, time_base=time_base, utc_ns=utc_ns, side_by_side=side_by_side)
 
 
 def _is_stdout(path: Path) -> bool:
