@@ -16,7 +16,8 @@ from rtfuse.observe.trace import Trace
 from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Rig
-from rtfuse.types import Stream
+from rtfuse.thermal.false_colour import in_false_colours
+from rtfuse.types import Image, Stream
 
 _GREY = ("GREY", "Y10", "Y12", "Y14", "Y16", "Y16-BE")
 """Pixel formats of V4L2 cameras without colour."""
@@ -110,19 +111,17 @@ def _doubts(config: Config, rig: Rig) -> Iterator[str]:
             "thermal is a radiometric JPEG of DJI, whose counts only DJI's own library reads: the picture in it is "
             "taken; for temperatures, convert it by DJI's Thermal SDK to TIFF and give that"
         )
-    ir_colour, rgb_colour = (_has_colour(config.ir.uri, "ir"), _has_colour(config.rgb.uri, "rgb"))
+    ir, rgb = _first_picture(config.ir.uri, "ir"), _first_picture(config.rgb.uri, "rgb")
+    ir_colour, rgb_colour = (None if image is None else has_colour(image) for image in (ir, rgb))
     grey_camera = rig.sources["rgb"].info.coding in _GREY
     if (ir_colour and rgb_colour is False) or grey_camera:
         yield "RGB has no colour" + (" and thermal has" if ir_colour else "") + ": are --ir and --rgb swapped?"
-    elif ir_colour:
-        yield (
-            "thermal is in colour: its brightness alone is used, which is not its heat in false colours; "
-            "record it white-hot"
-        )
+    elif ir_colour and ir is not None and not in_false_colours(ir):
+        yield "thermal is in colour, and not in false colours: its brightness alone is used. Is it really thermal?"
 
 
-def _has_colour(uri: str | None, stream: Stream) -> bool | None:
-    """Return True if the first picture of a file has colour; None for other sources, which are not opened twice."""
+def _first_picture(uri: str | None, stream: Stream) -> Image | None:
+    """Return the first picture of a file in its colours; None for other sources, which are not opened twice."""
     if not uri or uri.startswith("synthetic:") or is_live(uri) or is_pipe(uri) or flir.is_radiometric(uri):
         return None
     try:
@@ -133,4 +132,4 @@ def _has_colour(uri: str | None, stream: Stream) -> bool | None:
         frame = next(islice(source, 1), None)
     finally:
         source.close()
-    return None if frame is None else has_colour(frame.image)
+    return None if frame is None else frame.image

@@ -147,6 +147,12 @@ def palette_of(colours: Colours) -> tuple[str, Image] | None:
     return None
 
 
+def in_false_colours(picture: Image) -> bool:
+    """Return True if the colours of a picture, (H, W, 3) uint8 RGB, are those of a palette, be it an unknown one."""
+    seen = _sampled(picture)
+    return _coloured(seen) and palette_of(Colours.of(seen)) is not None
+
+
 class Table:
     """Look up the place in a palette, (256, 3), of the colour nearest to each pixel's.
 
