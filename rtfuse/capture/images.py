@@ -91,7 +91,7 @@ class ImageReader:
             return image
         if self._options.swapped:
             return image.byteswap()
-        if "swapped" not in self._said and _roughness(image) > 4 * _roughness(image.byteswap()):
+        if "swapped" not in self._said and _seems_swapped(image):
             text = f"the bytes of {LABELS[self._stream]} image {path} seem to be swapped"
             self._say("swapped", f"{text}: try {self._stream}.byteorder=swapped")
         return image
@@ -186,8 +186,14 @@ def _alpha(data: Image, image: Image) -> Image | None:
     return None if grey or float(ends.mean()) > 0.9 else np.ascontiguousarray(alpha)
 
 
-def _roughness(image: Image) -> float:
-    """Return the mean difference of neighbouring pixels, as a share of the values' standard deviation."""
-    plane = (image if image.ndim == 2 else image[..., 1])[::2].astype(np.float32)
-    spread = float(plane.std())
-    return float(np.abs(np.diff(plane, axis=1)).mean()) / spread if spread and plane.shape[1] > 1 else 0.0
+def _seems_swapped(image: Image) -> bool:
+    """Return True if the low bytes of 16-bit values change less from pixel to pixel than the high ones.
+
+    Low bytes that are all the same say nothing: they are those of 8 bits that were shifted.
+    """
+    plane = image if image.ndim == 2 else image[..., 1]
+    low, high = (
+        float(np.abs(np.diff(part[::2].astype(np.int16), axis=1)).mean()) if plane.shape[1] > 1 else 0.0
+        for part in (plane & 255, plane >> 8)
+    )
+    return 0 < 4 * low < high

@@ -111,8 +111,11 @@ def _doubts(config: Config, rig: Rig) -> Iterator[str]:
             "thermal is a radiometric JPEG of DJI, whose counts only DJI's own library reads: the picture in it is "
             "taken; for temperatures, convert it by DJI's Thermal SDK to TIFF and give that"
         )
-    ir, rgb = _first_picture(config.ir.uri, "ir"), _first_picture(config.rgb.uri, "rgb")
-    ir_colour, rgb_colour = (None if image is None else has_colour(image) for image in (ir, rgb))
+    deep = rig.sources["ir"].info.dtype == "uint16"  # counts have no colour
+    ir = None if deep else _first_picture(config.ir.uri, "ir")
+    ir_colour = ir is not None and has_colour(ir)
+    rgb = _first_picture(config.rgb.uri, "rgb") if ir_colour else None
+    rgb_colour = None if rgb is None else has_colour(rgb)
     grey_camera = rig.sources["rgb"].info.coding in _GREY
     if (ir_colour and rgb_colour is False) or grey_camera:
         yield "RGB has no colour" + (" and thermal has" if ir_colour else "") + ": are --ir and --rgb swapped?"

@@ -12,6 +12,7 @@ import numpy as np
 
 from rtfuse.align.calibration import Calibration, rgb_pixels_of_ir
 from rtfuse.capture import flir
+from rtfuse.capture.scenes.listing import list_pictures
 from rtfuse.capture.scenes.pairing import divided
 from rtfuse.capture.stills import is_image, is_stills
 from rtfuse.capture.tracks import pair_in
@@ -37,16 +38,15 @@ def one_input(given: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
     if rgb is not None and _OVERRIDE.match(rgb) and not Path(rgb).exists():
         whole["overrides"], rgb = [rgb, *(given["overrides"] or [])], None
     if rgb is None:
-        whole["ir"], rgb, told = _both_in(given["ir"])
+        whole["ir"], rgb, told = _both_in(given["ir"], recursive=bool(given.get("recursive")))
     return whole | {"rgb": rgb}, told
 
 
-def _both_in(uri: str) -> tuple[str, str, str | None]:
+def _both_in(uri: str, *, recursive: bool) -> tuple[str, str, str | None]:
     if not is_stills(uri):
         return pair_in(uri)
-    if Path(uri).is_dir() and divided([p.name for p in Path(uri).iterdir() if is_image(p)]) is not None:
-        return uri, uri, None
-    return _with_photo(uri), uri, None
+    names = list_pictures(uri, "ir", recursive=recursive).names
+    return (uri if divided(names) is not None else _with_photo(uri)), uri, None
 
 
 def _with_photo(uri: str) -> str:

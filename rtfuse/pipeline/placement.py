@@ -27,6 +27,8 @@ def own_calibrations(config: Config, refine: Refine | None = None) -> Place | No
         return None
 
     def place(moment: Moment) -> Calibration | None:
+        if moment.ir is None or moment.ir.thermal is None or moment.ir.thermal.radiometry is None:
+            return None  # two files of one folder
         stored = stored_calibration(moment)
         return stored if refine is None else refine(moment, stored)
 
