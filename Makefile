@@ -1,5 +1,6 @@
 # make demo      fuse the synthetic scene, or IR=thermal.mp4 RGB=rgb.mp4, into out/
-# make test      run every test that needs no camera and no GPU
+# make test      run the tests that need no camera and no GPU, but for the slow ones
+# make test-slow run the slow tests: training, exports, calibration from footage, whole guides (minutes)
 # make lint      linters, the type checker, and the prose
 # make docs      renew docs/api.md from the docstrings
 # make test-packaging  install the wheel, with each extra alone, and run what it is for (minutes)
@@ -21,7 +22,9 @@ IR ?= synthetic:?duration_s=2
 RGB ?= synthetic:?duration_s=2
 export DEMO = fuse '$(IR)' '$(RGB)' -o out/demo.mp4 --picture out/demo.png --fuser student --force
 
-.PHONY: demo test test-packaging test-container test-cameras lint docs newest lock clean
+.PHONY: demo test test-slow test-packaging test-container test-cameras lint docs newest lock clean
+
+TESTS := $(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25
 
 demo: $(VENV)/.demo
 	@mkdir -p out
@@ -29,7 +32,10 @@ demo: $(VENV)/.demo
 
 # Two processes share the files: much of the time is waiting, for a frame, a start, a reconnection.
 test: $(VENV)/.test
-	$(BIN)/pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=25 -m 'not packaging and not container'
+	$(TESTS) -m 'not slow'
+
+test-slow: $(VENV)/.test
+	$(TESTS) -m 'slow and not packaging and not container'
 
 test-packaging: $(VENV)/.test
 	$(BIN)/pytest -m packaging tests/test_packaging.py

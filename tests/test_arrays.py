@@ -75,6 +75,7 @@ def test_two_arrays_give_what_the_command_line_gives(tmp_path, images, kind):
     assert np.array_equal(rgb, kept[1])
 
 
+@pytest.mark.slow
 def test_auto_is_the_network_of_the_command_line(tmp_path, images):
     assert np.array_equal(rtfuse.fuse(*images), by_files(tmp_path, *images, fuser=None))
 

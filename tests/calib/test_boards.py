@@ -103,6 +103,7 @@ def test_another_board_or_a_part_of_it_is_not_this_board():
         assert find_board(image, parse_board(mine)) is None
 
 
+@pytest.mark.slow
 def test_the_real_boards(footage):
     """4 × 3 discs of unknown size: 16 thermal pictures with strong barrel, 10 of RGB; held out, below 0.4 px."""
     board = parse_board("circles:4x3:40mm")

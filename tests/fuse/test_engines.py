@@ -432,6 +432,7 @@ def test_what_the_user_gave_wrongly_is_no_engines_fault(tmp_path):
     assert str(fuser).startswith("student")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["msrs", "roadscene"])
 def test_engines_agree_on_real_pairs_with_the_shipped_weights(footage, name):
     folder = footage / "pairs" / name

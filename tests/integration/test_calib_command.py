@@ -24,6 +24,7 @@ from rtfuse.capture.recordings import Recording
 from rtfuse.capture.synthetic.scene import SyntheticScene
 from tools.render_boards import BoardScene, record, rig_of_scene, waved
 
+pytestmark = pytest.mark.slow
 SCENE = "synthetic:?warp=1&ir_size=320x240&stamp_ms=9&seed=2&baseline_m=0.04&motion=2&duration_s=8"
 BOARD = "checkerboard:9x6:25mm"
 

@@ -99,6 +99,7 @@ def wait_for_partial(folder):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 @pytest.mark.footage
 @pytest.mark.parametrize(("clip", "frames"), [("0113_1714", 560), ("0117_1605", 407), ("1230_1202", 205)])
 def test_real_clips_are_complete_and_carry_thermal_targets(rtfuse, footage, tmp_path, clip, frames):

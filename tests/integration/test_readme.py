@@ -61,6 +61,7 @@ def test_commands_work_one_after_the_other(rtfuse, here, name):
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("usual_ports")
 def test_the_tour_shows_a_picture_and_ends_with_ctrl_c(start, rtfuse, here, monkeypatch):
     demo = start("demo", cwd=here)

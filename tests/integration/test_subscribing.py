@@ -41,6 +41,7 @@ def python(example, **kwargs):
     )
 
 
+@pytest.mark.slow
 def test_the_examples_of_subscribing_run(start, rtfuse, place, tmp_path):
     start(
         *("run", "--ir", "synthetic:?live=1&size=160x120", "--rgb", "synthetic:?live=1&size=160x120"),
@@ -65,6 +66,7 @@ def test_the_examples_of_subscribing_run(start, rtfuse, place, tmp_path):
         assert sum(1 for _ in container.decode(video=0)) > 10
 
 
+@pytest.mark.slow
 def test_the_way_from_a_rig_to_boxes_on_the_page(start, place):
     rig, detector = place(code(DETECTORS, "sh")[0]).replace(" &\n", "\n").splitlines()
     page = place("127.0.0.1:8080")

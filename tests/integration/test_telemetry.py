@@ -20,6 +20,7 @@ from live import free_port
 from tests.detect.test_detect import SIDE, network
 from tests.trainer.test_training import RECIPE
 
+pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 STREET = "synthetic:?size=160x120&duration_s=0.3"
 LIVE = "synthetic:?live=1&size=160x120"

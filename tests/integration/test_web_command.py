@@ -8,6 +8,7 @@ import subprocess
 import urllib.request
 from pathlib import Path
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from rtfuse import StatisticsSubscriber
@@ -81,6 +82,7 @@ DOCS = (Path(__file__).parents[2] / "docs" / "web.md").read_text(encoding="utf-8
 LINES = [line for block in re.findall(r"```sh\n(.*?)```", DOCS, re.DOTALL) for line in block.splitlines()]
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_documentation_work(start, tmp_path):
     rigs = []
     for line in (line.replace("out/", f"{tmp_path}/") for line in LINES if line.startswith("rtfuse")):

@@ -21,6 +21,7 @@ from trainer.recipe import Data, Distill, Fusion, Root, Sensing, load_recipe
 from trainer.sensing import SensingTask
 from trainer.teacher import Pictures, imitate
 
+pytestmark = pytest.mark.slow
 SCENE = "synthetic:?seed=5&size=160x112&duration_s=1"
 DATA = Data(roots=(Root(name="street", ir=SCENE, rgb=SCENE, every=6),))
 OPTIONS = Distill(variants=1, crop=(96, 96), batch=2)

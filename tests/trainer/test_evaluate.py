@@ -41,6 +41,7 @@ def run(pairs, *args):
     return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=100, env={"COLUMNS": "200"})
 
 
+@pytest.mark.slow
 def test_table_csv_and_sheet(pairs):
     done = run(pairs, "--fused", pairs / "method", "--pyramid", "--csv", pairs / "s.csv", "--sheet", pairs / "s.png",
                "--dataset", "roadscene")  # fmt: skip
@@ -58,6 +59,7 @@ def test_table_csv_and_sheet(pairs):
     assert cv2.imread(str(pairs / "s.png")).shape == (26 + 4 * 240, 4 * 320, 3)
 
 
+@pytest.mark.slow
 def test_recordings_are_measured_with_their_flicker(tmp_path):
     scene = "synthetic:?seed=2&size=96x64&duration_s=1"
     pairs = list(registered(scene, scene))
@@ -85,6 +87,7 @@ def test_recordings_are_measured_with_their_flicker(tmp_path):
     assert len(row) == len(header)  # nothing is cut, however narrow the terminal
 
 
+@pytest.mark.slow
 def test_the_papers_protocol_stretches(pairs):
     assert run(pairs, "--pyramid", "--protocol", "paper", "--csv", pairs / "s.csv").returncode == 0
     with (pairs / "s.csv").open() as file:

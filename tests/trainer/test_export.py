@@ -39,6 +39,7 @@ from trainer.data import PatchIndex
 from trainer.export import Build, Manifest, export, manifest_beside, read_metrics
 from trainer.recipe import Data, Recipe, Root, dump_recipe
 
+pytestmark = pytest.mark.slow
 SIZE = (64, 48)
 SIZES = [(64, 48), (40, 24), (16, 16), (88, 104)]
 HERE = str(Path(rtfuse.__file__).parent).encode()

@@ -21,6 +21,7 @@ from trainer.data import Patches, prepare
 from trainer.recipe import load_recipe
 from trainer.run import Run
 
+pytestmark = pytest.mark.slow
 SCENE = "synthetic:?seed=2&size=96x96&duration_s=2"
 RECIPE = {
     "name": "tiny",

@@ -34,6 +34,7 @@ from trainer.recipe import load_recipe
 from trainer.run import Run, TrainingDiverged
 from trainer.stage import Stage
 
+pytestmark = pytest.mark.slow
 SCENE = "synthetic:?seed=2&size=128x96&duration_s=4&fps=3"
 
 
