@@ -1,0 +1,98 @@
+"""Pair random folders, and compare with what their maker knows: zero wrong pairs, zero names lost."""
+
+from __future__ import annotations
+
+import random
+import unicodedata
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rtfuse.capture.scenes.pairing import pair
+from rtfuse.errors import ConfigError
+
+FORMS = [
+    ("{k:04d}", "{k:04d}"),
+    ("{k}", "{k:05d}"),
+    ("ir_{k}", "vi_{k}"),
+    ("FLIR_{k:04d}", "FLIR_{k:04d}_rgb"),
+    ("DJI_{k:04d}_T", "DJI_{k:04d}_V"),
+    ("IR{k}", "VIS{k}"),
+    ("thermal/{k:03d}", "visible/{k:03d}"),
+    ("flug {k} (lwir)", "flug {k}"),
+    ("DJI_20240501{k:06d}_{k:04d}_T", "DJI_20240501{k:06d}_{k:04d}_W"),
+    ("{k}.25", "{k}.250"),
+    ("17000{k:05d}", "17000{k:05d}"),
+    ("thm{k}", "IMG_{k:04d}"),
+    ("wärme-{k}", "Wärme-{k}"),
+    ("{w}_ir", "{w}_rgb"),
+    ("thermal-{w}", "{w}"),
+    ("{w}-{k}_T", "{w}-{k}_V"),
+]
+WORDS = "market street park river bridge night dawn harbour forest mill tower square lake hill field quay".split()
+JUNK = ["holiday", "copy of 0003", "0002 (1)", "new 7", "Zürich", "x-99-y", "IMG_20230909_111213", "readme 2"]
+SUFFIXES = [".png", ".jpg", ".JPG", ".tiff", ".bmp"]
+
+
+def changed(rng, name):
+    """A name as another program, or another file system, writes it."""
+    how = rng.randrange(6)
+    if how == 0:
+        return name.upper() if name.isascii() else name
+    return unicodedata.normalize("NFD" if how == 1 else "NFC", name) if how < 3 else name
+
+
+def folder(rng, form, scenes, junk):
+    """Return {name: scene} of a side: some scenes missing, kinds mixed, foreign names among them (scene None)."""
+    kinds = SUFFIXES if rng.random() < 0.3 else [rng.choice(SUFFIXES)]
+    made = {}
+    for k in scenes:
+        name = form.format(k=k, w=WORDS[k % len(WORDS)]) + rng.choice(kinds)
+        made[changed(rng, name) if rng.random() < 0.3 else name] = k
+    for word in rng.sample(junk, rng.randrange(3)) if junk else ():
+        made[word + rng.choice(kinds)] = None
+    names = list(made)
+    rng.shuffle(names)
+    return {name: made[name] for name in names}
+
+
+def sides(rng):
+    """Return two folders of the same scenes, in one of the usual ways to name them."""
+    count = rng.randint(2, 12)
+    first = rng.choice([0, 1, 7, 95])
+    scenes = range(first, first + count)
+    forms = rng.choice(FORMS)
+    missing = rng.choice([0.0, 0.1, 0.5])
+    kept = [[k for k in scenes if rng.random() >= missing] for _ in forms]
+    junk = JUNK[::2], JUNK[1::2]
+    if any(len(one) < 2 for one in kept):
+        junk = (), ()
+    return [folder(rng, *each) for each in zip(forms, kept, junk, strict=True)]
+
+
+def shifted(ir, rgb):
+    """True if both sides are runs of numbers of one length with different starts: position and number disagree."""
+    a, b = (sorted(k for k in side.values() if k is not None) for side in (ir, rgb))
+    return len(a) == len(b) and a != b and all(x[-1] - x[0] == len(x) - 1 for x in (a, b))
+
+
+def check(ir, rgb):
+    """Compare with the pairs that the maker knows; return True if the folders were refused."""
+    expected = {a: b for a, j in ir.items() for b, k in rgb.items() if j == k is not None}
+    if len(ir) == len(rgb) == 1:
+        expected = dict(zip(ir, rgb, strict=True))
+    try:
+        found = pair(list(ir), list(rgb))
+    except ConfigError:
+        assert not expected or shifted(ir, rgb), (ir, rgb)
+        return True
+    assert dict(found.pairs) == expected
+    assert sorted([a for a, _ in found.pairs] + list(found.alone["ir"])) == sorted(ir)
+    assert sorted([b for _, b in found.pairs] + list(found.alone["rgb"])) == sorted(rgb)
+    return False
+
+
+@given(st.integers(0, 2**32))
+@settings(max_examples=10_000, deadline=None)
+def test_random_folders(seed):
+    check(*sides(random.Random(seed)))
