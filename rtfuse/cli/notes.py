@@ -14,6 +14,8 @@ from rtfuse.observe.trace import Trace
 from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Rig
+from rtfuse.pipeline.scenes import stills_of
+from rtfuse.types import LABELS
 
 _GREY = ("GREY", "Y10", "Y12", "Y14", "Y16", "Y16-BE")
 """Pixel formats of V4L2 cameras without colour."""
@@ -35,7 +37,7 @@ def open_rig_or_advise(
 def notes(config: Config, rig: Rig, replay: str | None = None) -> Iterator[str]:
     """Yield a line for each setting without effect, and for each source that looks wrong."""
     yield from _unused(config)
-    yield from rig.chosen.said if rig.chosen is not None else ()
+    yield from _of_stills(config, rig)
     if replay is None:
         yield from _ignored("ir", config.ir)
         yield from _ignored("rgb", config.rgb)
@@ -54,6 +56,23 @@ def _unused(config: Config) -> Iterator[str]:
     ending = [uri for uri in sources if uri.startswith("synthetic:") and "duration_s" in uri]
     if config.playback.loop and sources and all(is_live(uri) or uri in ending for uri in sources):
         yield "playback.loop (--loop) has no effect: it is for recordings"
+
+
+def _of_stills(config: Config, rig: Rig) -> Iterator[str]:
+    """Yield lines about stills: how they are paired, and that they are read as a video."""
+    if rig.chosen is None:
+        for stream in STREAMS:
+            if stills_of(rig, stream) is not None:
+                rate = f"{rig.sources[stream].info.rate_hz:g} Hz"
+                yield f"{LABELS[stream]}: the pictures are read as a video of {rate} (--fps), in natural order"
+        return
+    yield from rig.chosen.said
+    if config.ir.uri == config.rgb.uri and all(
+        a.path == b.path for a, b in zip(*rig.chosen.stills.values(), strict=False)
+    ):
+        yield "thermal and RGB are the same pictures"
+    if not rig.stages.scenes:
+        yield f"the pictures are a video of {rig.sources['rgb'].info.rate_hz:g} Hz, paired by {rig.chosen.by}"
 
 
 def _ignored(stream: str, camera: Camera) -> Iterator[str]:
