@@ -8,7 +8,7 @@ from itertools import islice
 from rtfuse.arrays import has_colour
 from rtfuse.capture import is_live, open_source
 from rtfuse.capture.stills import is_stills
-from rtfuse.config import Camera, Config
+from rtfuse.config import Camera, Config, Stills
 from rtfuse.errors import DeviceUnavailable, RtfuseError, SourceLost, SourceNotFound
 from rtfuse.observe.trace import Trace
 from rtfuse.pipeline.build import open_rig
@@ -65,6 +65,8 @@ def _of_stills(config: Config, rig: Rig) -> Iterator[str]:
             if stills_of(rig, stream) is not None:
                 rate = f"{rig.sources[stream].info.rate_hz:g} Hz"
                 yield f"{LABELS[stream]}: the pictures are read as a video of {rate} (--fps), in natural order"
+        if config.stills != Stills():
+            yield "stills.pair, sequence and recursive have no effect: they are for stills of both streams"
         return
     yield from rig.chosen.said
     if config.ir.uri == config.rgb.uri and all(

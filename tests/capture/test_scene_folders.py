@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rtfuse.capture.scenes.choosing import choose
 from rtfuse.capture.scenes.pairing import pair
+from rtfuse.capture.settings import Stills
 from rtfuse.errors import ConfigError
 
 FORMS = [
@@ -99,6 +101,37 @@ def test_random_folders(part):
     """10,000 folders: every pair is right, every name is in a pair or listed, and only doubts are refused."""
     refused = sum(check(*sides(random.Random(seed))) for seed in range(part, 10_000, 8))
     assert refused < 150, "the check of shifted numbers refuses what is clear"
+
+
+def on_disk(rng, root, side):
+    """Write a folder, some of its pictures links that lead nowhere; return the names of these."""
+    broken = {name for name in side if rng.random() < 0.1}
+    for name in [*side, "._x.png", ".DS_Store", "sub/Thumbs.db", "notes.txt"]:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.symlink_to(root / "nowhere") if name in broken else path.write_bytes(b"")
+    return broken
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_random_folders_on_disk(tmp_path, seed):
+    """Count every file: in a pair, or without a partner, or not a picture."""
+    rng = random.Random(seed)
+    ir, rgb = sides(rng)
+    broken = [on_disk(rng, tmp_path / name, side) for name, side in (("ir", ir), ("rgb", rgb))]
+    pairs = {a: b for a, j in ir.items() for b, k in rgb.items() if j == k is not None}
+    expected = {a: b for a, b in pairs.items() if a not in broken[0] and b not in broken[1]}
+    if not expected or len(ir) == len(rgb) == 1 or shifted(ir, rgb):
+        return
+    found = choose(str(tmp_path / "ir"), str(tmp_path / "rgb"), Stills(recursive=True))
+    assert {a.name: b.name for a, b in zip(found.stills["ir"], found.stills["rgb"], strict=True)} == expected
+    text = "\n".join(found.said)
+    for label, side, names in (("thermal", ir, broken[0]), ("RGB", rgb, broken[1])):
+        left = len(side) - len(expected)
+        assert found.left_out["ir" if label == "thermal" else "rgb"] == left
+        assert not left or f"{label}: {left} of {len(side)} without a partner" in text
+        assert text.count("(a broken link)") == len(broken[0] | broken[1]) or len(names) > 10
+        assert f"{label}: files that are not pictures, left out (1): notes.txt" in text
 
 
 PIECES = [
