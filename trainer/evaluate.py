@@ -17,6 +17,7 @@ from rich.table import Table
 from torch import nn
 
 from rtfuse.capture import open_source
+from rtfuse.capture.scenes.pairing import pair as pair_names
 from rtfuse.capture.stills import is_image, read_image
 from rtfuse.errors import ConfigError, SourceNotFound
 from rtfuse.fuse.deflicker import Deflicker
@@ -71,6 +72,20 @@ def by_stem(folder: Path) -> dict[str, Path]:
     return {p.stem: p for p in sorted(folder.iterdir()) if is_image(p)}
 
 
+def matched(ir: Path, rgb: Path) -> tuple[dict[str, Path], dict[str, Path], dict[str, str]]:
+    """Pair the images of two folders by name as `rtfuse fuse` does.
+
+    Returns thermal and RGB by the name of RGB without suffix, which is that of the fused image, and the reason for each
+    name without a partner. Raises SourceNotFound for a folder that is not there, ConfigError for names in doubt.
+    """
+    sides = [{p.name: p for p in by_stem(folder).values()} for folder in (ir, rgb)]
+    found = pair_names(list(sides[0]), list(sides[1]))
+    thermal = {Path(b).stem: sides[0][a] for a, b in found.pairs}
+    colour = {Path(b).stem: sides[1][b] for _, b in found.pairs}
+    alone = [Path(name).stem for names in found.alone.values() for name in names]
+    return thermal, colour, dict.fromkeys(alone, "no partner of this name")
+
+
 def method_name(folder: Path) -> str:
     """Name a folder of fused images: `METHOD/dataset` or `METHOD` by its last two parts."""
     return "/".join(folder.resolve().parts[-2:])
@@ -86,15 +101,14 @@ def evaluate(
     paper: bool = False,
     workers: int = 2,
 ) -> Result:
-    """Measure stored images (`folders`) and running fusers on the pairs of two folders, matched by file name.
+    """Measure stored images (`folders`) and running fusers on the pairs of two folders; see `matched`.
 
     `only` limits the pairs to these names. `paper` stretches every fused image to its own minimum and maximum first,
     as the published tables did. Raises ConfigError if no pair is left.
     """
-    thermal, colour = by_stem(ir), by_stem(rgb)
+    thermal, colour, skipped = matched(ir, rgb)
     stored = {method: by_stem(folder) for method, folder in folders.items()}
-    skipped = dict.fromkeys(thermal.keys() ^ colour.keys(), "no partner of this name")
-    names = sorted((thermal.keys() & colour.keys()) & (only if only is not None else thermal.keys()))
+    names = sorted(thermal.keys() & (only if only is not None else thermal.keys()))
     scores: dict[str, dict[str, Scores]] = {m: {} for m in (*fusers, *folders)}
     with ProcessPoolExecutor(workers) as pool:
         waiting = []
@@ -222,7 +236,7 @@ def contact_sheet(
     """Return evenly chosen pairs as rows, and thermal, RGB and every method as columns, (H, W, 3) uint8 BGR."""
     names = sorted(next(iter(result.scores.values())))
     chosen = [names[k * len(names) // rows] for k in range(min(rows, len(names)))]
-    thermal, colour = by_stem(ir), by_stem(rgb)
+    thermal, colour, _ = matched(ir, rgb)
     stored = {method: by_stem(folder) for method, folder in folders.items()}
     titles = ["thermal", "RGB", *fusers, *folders]
     lines = [_titles(titles, width)]

@@ -39,7 +39,8 @@ def registered(ir: str, rgb: str, calib: str | None = None) -> Iterator[Register
             align=Align(calib=calib),
             fuse=Fuse(fuser="pyramid"),  # not used
             playback=Playback(speed="max"),
-        )
+        ),
+        scenes=True,
     )
     with rig:
         for frame in merge(rig.sources["ir"], rig.sources["rgb"], key=lambda frame: frame.t_ns):

@@ -121,7 +121,8 @@ class Stills:
             if self._alike and (image.shape[:2] != (h, w) or image.dtype != self._info.dtype):
                 raise SourceUnreadable(
                     f"{self._name} image {still.path} is {image.shape[1]}x{image.shape[0]} {image.dtype}, the first of "
-                    f"{self._info.uri} is {w}x{h} {self._info.dtype}; a stream needs one size and depth"
+                    f"{self._info.uri} is {w}x{h} {self._info.dtype}; a stream needs one size and depth, "
+                    "a folder as output does not"
                 )
             thermal = flir.thermal_data(still.path, self._info.stream)
             yield Frame(self._info.stream, image, count, still.t_ns, Stamp.MEDIA, self._clock(), thermal=thermal)

@@ -135,8 +135,12 @@ def _local_sinks(settings: Config, rig: Rig, console: Console, stack: ExitStack)
 
 def _print_notes(console: Console, settings: Config, rig: Rig, replay: str | None = None) -> None:
     for note in notes(settings, rig, replay):
-        wrap = not console.is_terminal  # a terminal gets whole words, a file whole lines
-        console.print(f"note: {note}", style="yellow", soft_wrap=wrap, markup=False, highlight=False)
+        _print_note(console, note)
+
+
+def _print_note(console: Console, note: str) -> None:
+    wrap = not console.is_terminal  # a terminal gets whole words, a file whole lines
+    console.print(f"note: {note}", style="yellow", soft_wrap=wrap, markup=False, highlight=False)
 
 
 def _open_page(
@@ -225,6 +229,8 @@ def fuse_recordings(
         for line in (sources_line(rig), f"writing {output}"):
             console.print(line, soft_wrap=True, markup=False, highlight=False)
         _print_notes(console, settings, rig)
+        if rig.stages.scenes and not mixed:
+            _print_note(console, "each picture is fused by itself; --sequence fuses them as one video")
         rgb = rig.sources["rgb"].info
         writers: dict[str, Writer] = {}
         writers["record"] = open_writer(

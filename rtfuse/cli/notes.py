@@ -10,14 +10,15 @@ from rtfuse.capture import flir, is_live, open_source
 from rtfuse.capture.paths import is_device, is_pipe
 from rtfuse.capture.stills import is_stills
 from rtfuse.capture.tracks import numbered
-from rtfuse.config import Camera, Config
+from rtfuse.config import Camera, Config, Stills
 from rtfuse.errors import DeviceUnavailable, RtfuseError, SourceLost, SourceNotFound
 from rtfuse.observe.trace import Trace
 from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Rig
+from rtfuse.pipeline.scenes import stills_of
 from rtfuse.thermal.false_colour import in_false_colours
-from rtfuse.types import Image, Stream
+from rtfuse.types import LABELS, Image, Stream
 
 _GREY = ("GREY", "Y10", "Y12", "Y14", "Y16", "Y16-BE")
 """Pixel formats of V4L2 cameras without colour."""
@@ -39,7 +40,7 @@ def open_rig_or_advise(
 def notes(config: Config, rig: Rig, replay: str | None = None) -> Iterator[str]:
     """Yield a line for each setting without effect, and for each source that looks wrong."""
     yield from _unused(config)
-    yield from rig.chosen.said if rig.chosen is not None else ()
+    yield from _of_stills(config, rig)
     if replay is None:
         for stream, camera in (("ir", config.ir), ("rgb", config.rgb)):
             yield from _ignored(stream, camera, timed=rig.sources[stream].info.time_base is not None)
@@ -59,6 +60,24 @@ def _unused(config: Config) -> Iterator[str]:
     ending = [uri for uri in sources if uri.startswith("synthetic:") and "duration_s" in uri]
     if config.playback.loop and sources and all(is_live(uri) or uri in ending for uri in sources):
         yield "playback.loop (--loop) has no effect: it is for recordings"
+
+
+def _of_stills(config: Config, rig: Rig) -> Iterator[str]:
+    """Yield lines about stills: how they are paired, and that they are read as a video."""
+    if rig.chosen is None:
+        for stream in STREAMS:
+            if stills_of(rig, stream) is not None:
+                rate = f"{rig.sources[stream].info.rate_hz:g} Hz"
+                yield f"{LABELS[stream]}: the pictures are read as a video of {rate} (--fps), in natural order"
+        if config.stills != Stills():
+            yield "stills.pair, sequence and recursive have no effect: they are for stills of both streams"
+        return
+    yield from rig.chosen.said
+    same = all(a.path == b.path for a, b in zip(*rig.chosen.stills.values(), strict=False))
+    if same and not flir.is_radiometric(rig.chosen.stills["ir"][0].path):
+        yield "thermal and RGB are the same pictures"
+    if not rig.stages.scenes:
+        yield f"the pictures are a video of {rig.sources['rgb'].info.rate_hz:g} Hz, paired by {rig.chosen.by}"
 
 
 def _times(config: Config, rig: Rig) -> Iterator[str]:

@@ -56,7 +56,8 @@ def sources_line(rig: Rig) -> str:
         rate = "" if rig.stages.scenes else rate
         parts.append(f"{stream}{coding} {info.size_wh[0]}x{info.size_wh[1]} {info.dtype}{rate}")
     if rig.chosen is not None and not rig.chosen.timed:
-        parts.append(f"{rig.sources['rgb'].info.frames} pairs by {rig.chosen.by}")
+        count = rig.sources["rgb"].info.frames
+        parts.append("1 pair" if count == 1 else f"{count} pairs by {rig.chosen.by}")
     else:
         parts.append(f"paired within {rig.pairer.tolerance_ns / 1e6:.1f} ms")
     reach = f"thermal reaches {rig.aligner.reach:.0%}"

@@ -73,8 +73,6 @@ class Stages:
         `RtfuseError` of a stage that failed, or StageFailed, naming the stage, if it failed in another way.
         """
         self.fit(moment)
-        if self.scenes:
-            self.agc.forget()
         work = Work(moment, aligned)
         for name, stage in self._chain:
             try:
@@ -120,6 +118,8 @@ class Stages:
     def thermal(self, ir: Frame) -> ThermalPicture:
         """Return the thermal frame as displayed; the same for every moment that it is part of."""
         if self._thermal is None or self._thermal[0] is not ir:
+            if self.scenes:
+                self.agc.forget()
             (image, table), aligner = self.agc.shown(ir), self.aligner
 
             def warp() -> Image:

@@ -76,7 +76,7 @@ def choose(ir: str, rgb: str, how: Settings, *, fps: float | None = None, tolera
         "rgb": list_pictures(rgb, "rgb", recursive=how.recursive),
     }
     said = [
-        f"{LABELS[s]}: {len(here.other)} files are not pictures, left out: {listed(here.other)}"
+        f"{LABELS[s]}: files that are not pictures, left out ({len(here.other)}): {listed(here.other)}"
         for s, here in found.items()
         if here.other
     ]

@@ -59,15 +59,22 @@ def list_pictures(uri: str, stream: Stream, *, recursive: bool = False) -> Listi
 
 
 def _files(folder: Path, *, recursive: bool) -> Iterable[str]:
-    """Yield the names of the files of a folder and, if `recursive`, of its subfolders, also of linked ones once."""
+    """Yield the names of the files of a folder and, if `recursive`, of its subfolders, also of linked ones once.
+
+    Raises OSError for a folder that cannot be read.
+    """
     seen = set[tuple[int, int]]()
-    for base, folders, files in os.walk(folder, followlinks=True):
+    for base, folders, files in os.walk(folder, onerror=_raise, followlinks=True):
         here = os.stat(base)
         again = (here.st_dev, here.st_ino) in seen
         seen.add((here.st_dev, here.st_ino))
         folders[:] = [] if again or not recursive else sorted(name for name in folders if not _is_clutter(name))
         if not again:
             yield from ((Path(base) / name).relative_to(folder).as_posix() for name in files)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _is_clutter(name: str) -> bool:

@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise, takewhile
 
 from rtfuse.capture.scenes.names import (
@@ -54,18 +55,10 @@ class Matches:
         return [n for n in ir if n not in self.rgb_of], [n for n in rgb if n not in taken]
 
 
-def match(ir: Sequence[str], rgb: Sequence[str], *, sure: bool = False) -> Matches:
-    """Match thermal names with RGB names.
-
-    `sure`: True if equal numbers belong together even where the two sides seem to be counted from different starts.
-    Raises ConfigError with both readings if a name may belong to two others.
-    """
-    found = Matches()
+def match(ir: Sequence[str], rgb: Sequence[str]) -> Matches:
+    """Match thermal names with RGB names. Raises ConfigError with both readings if one may belong to two others."""
+    found, plain = Matches(), _plain_reading(ir, rgb)
     decimal = are_decimal(ir) and are_decimal(rgb)
-
-    def plain(name: str) -> Tokens:
-        return bare(name, decimal=decimal)
-
     steps: list[Reading] = [
         lambda name: (exact(name),),
         lambda name: tokens(name, decimal=decimal),
@@ -73,12 +66,18 @@ def match(ir: Sequence[str], rgb: Sequence[str], *, sure: bool = False) -> Match
         plain,
     ]
     for reading in steps:
-        found.rgb_of |= _matched(found, _keyed(ir, reading), _keyed(rgb, reading))
-    _match_near_times(found, ir, rgb)
-    _guess(found, *found.left(ir, rgb), plain)
-    if not sure and found.rgb_of:
-        _refuse_shift(ir, rgb, plain)
+        if any(found.left(ir, rgb)):
+            found.rgb_of |= _matched(found, _keyed(ir, reading), _keyed(rgb, reading))
+    if all(found.left(ir, rgb)):
+        _match_near_times(found, ir, rgb)
+        _guess(found, *found.left(ir, rgb), plain)
     return found
+
+
+def _plain_reading(ir: Sequence[str], rgb: Sequence[str]) -> Reading:
+    """Return the reading of names without the words of streams."""
+    decimal = are_decimal(ir) and are_decimal(rgb)
+    return cache(lambda name: bare(name, decimal=decimal))
 
 
 def _keyed(names: Sequence[str], reading: Reading) -> Keyed:
@@ -203,8 +202,9 @@ def _by_numbers(rows: Mapping[str, Tokens], dropped: set[str]) -> Keyed:
     return _keyed(list(rows), lambda name: tuple(n for k, n in enumerate(rows[name]) if k not in constant))
 
 
-def _refuse_shift(ir: Sequence[str], rgb: Sequence[str], reading: Reading) -> None:
+def refuse_shift(ir: Sequence[str], rgb: Sequence[str]) -> None:
     """Raise ConfigError if both sides are numbered without a gap, and alike except for where they start."""
+    reading = _plain_reading(ir, rgb)
     a, b = (_run(_rows(names, reading), len(names)) for names in (ir, rgb))
     if len(a) < 2 or len(a) != len(b) or a == b:
         return

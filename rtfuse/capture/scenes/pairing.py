@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from rtfuse.capture.scenes.matching import match
+from rtfuse.capture.scenes.matching import match, refuse_shift
 from rtfuse.capture.scenes.names import in_order, stream_of
 from rtfuse.capture.scenes.times import NameTimes, nearest, times_of
 from rtfuse.capture.settings import PairBy
@@ -46,8 +46,12 @@ def pair(ir: Sequence[str], rgb: Sequence[str], by: PairBy | None = None, tolera
         return _by_time(ir, rgb, tolerance_ns)
     if by == "order" or len(ir) == len(rgb) == 1:
         return _made(by or "name", ir, rgb, dict(zip(in_order(ir), in_order(rgb), strict=False)))
+    found = match(ir, rgb)
+    if not any(found.left(ir, rgb)):
+        return _made("name", ir, rgb, found.rgb_of, found.said)
     times = _both_times(ir, rgb)
-    found = match(ir, rgb, sure=by == "name" or times is not None)
+    if found.rgb_of and times is None and by is None:
+        refuse_shift(ir, rgb)
     by_time = len(nearest(times["ir"].ns, times["rgb"].ns, tolerance_ns)) if times is not None else 0
     if not found.rgb_of:
         raise ConfigError(_nothing_in_common(ir, rgb, times if by_time else None))
