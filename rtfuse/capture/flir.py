@@ -17,7 +17,7 @@ _MARK = b"FLIR\0"
 _MOST_BYTES = 1 << 25
 """More than 256 segments of 64 KiB, and those of other makers."""
 _DJI_COUNTS_BYTES = 30_000
-"""Fewer bytes in APP3 are no thermal picture."""
+"""Fewer bytes in APP3 cannot be a thermal picture."""
 
 
 def read(path: str | Path) -> Radiometric | None:
@@ -55,7 +55,9 @@ def picture(path: str | Path, stream: Stream) -> Image | None:
 def thermal_data(path: str | Path, stream: Stream) -> Thermal | None:
     """Return what the thermal camera noted with its picture; None for other files, and for RGB."""
     found = read(path) if stream == "ir" else None
-    return found and Thermal(radiometry=found.radiometry, H_photo_from_ir=found.H_photo_from_ir)
+    if found is None:
+        return None
+    return Thermal(radiometry=found.radiometry, H_photo_from_ir=found.H_photo_from_ir)
 
 
 def is_dji(path: str | Path) -> bool:
