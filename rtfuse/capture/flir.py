@@ -6,6 +6,8 @@ display showed: false colours with text on them, never to be taken for thermal d
 
 from __future__ import annotations
 
+import glob
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rtfuse.capture import fff, jpeg
@@ -66,6 +68,13 @@ def is_dji(path: str | Path) -> bool:
     parts = list(jpeg.segments(data))
     made = any(marker == jpeg.APP1 and b"DJI" in data[at:end].upper() for marker, at, end in parts)
     return made and sum(end - at for marker, at, end in parts if marker == jpeg.APP3) >= _DJI_COUNTS_BYTES
+
+
+def files_in(uri: str, kind: Callable[[Path], bool] = is_radiometric) -> Iterator[Path]:
+    """Yield the files of a kind, as FLIR's radiometric JPEG, that a path, a folder or a pattern names."""
+    path = Path(uri)
+    found = path.rglob("*") if path.is_dir() else [path] if path.exists() else map(Path, glob.glob(uri))
+    return filter(kind, found)
 
 
 def _begin_of(path: Path) -> bytes:

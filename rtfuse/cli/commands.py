@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 import rtfuse
 from rtfuse.align.drift import DriftMonitor
 from rtfuse.cli.notes import notes, open_rig_or_advise
-from rtfuse.cli.radiometric import Placement
+from rtfuse.cli.radiometric import Refinement
 from rtfuse.cli.screen import beside
 from rtfuse.cli.signals import Signals
 from rtfuse.cli.status import CAUSES, one_line, slow_fuser, sources_line, watching
@@ -213,8 +213,8 @@ def fuse_recordings(
     for path in (output, picture):
         _refuse_input(path, settings)
     with ExitStack() as stack:
-        placement = Placement()
-        rig = stack.enter_context(open_rig(settings, refine=placement))
+        refinement = Refinement()
+        rig = stack.enter_context(open_rig(settings, refine=refinement))
         console.print(sources_line(rig), soft_wrap=True, markup=False, highlight=False)
         _print_notes(console, settings, rig)
         rgb = rig.sources["rgb"].info
@@ -229,7 +229,7 @@ def fuse_recordings(
         pipeline = Pipeline(rig, writers, age_at="record", stop=signals.stop)
         with _progress(console, pipeline.snapshot, settings.frames or rgb.frames):
             result = pipeline.run(frames=settings.frames)
-        for line in placement.lines():
+        for line in refinement.lines():
             console.print(line, soft_wrap=True, markup=False, highlight=False)
         if signals.fired:
             raise Interrupted(f"interrupted after {result.frames} frames; {output} was not written")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -9,10 +10,10 @@ import typer
 
 from rtfuse.cli.app import close, err, out
 from rtfuse.cli.options import Calib, ConfigFile, Force, Fps, FuserName, Overrides
-from rtfuse.cli.radiometric import one_input
 from rtfuse.cli.words import settings_of
 from rtfuse.observe.stats import Snapshot
 
+_KEY = re.compile(r"[a-z_]+(\.[a-z_]+)*=")
 _FUSE = {
     "ir": ("ir.uri",),
     "rgb": ("rgb.uri",),
@@ -26,7 +27,7 @@ def fuse(
     context: typer.Context,
     ir: Annotated[str, typer.Argument(metavar="IR", help="Thermal recording, folder, pattern or image.")],
     rgb: Annotated[
-        str | None, typer.Argument(metavar="[RGB]", help="RGB likewise; not needed if IR's files hold a photo.")
+        str | None, typer.Argument(metavar="[RGB]", help="RGB recording, folder, pattern or image; none: IR has both.")
     ] = None,
     overrides: Overrides = None,
     output: Annotated[
@@ -44,9 +45,11 @@ def fuse(
 
     Example: rtfuse fuse thermal.mp4 rgb.mp4 -o fused.mp4; with a radiometric JPEG: rtfuse fuse FLIR0123.jpg
     """
-    given = one_input(context.params)
-    rgb = str(given["rgb"])
-    settings = settings_of(given, _FUSE, fixed={"playback.speed": "max", "playback.loop": False})
+    if rgb is None or ("=" in rgb and not Path(rgb).exists() and _KEY.match(rgb)):
+        overrides = [*([rgb] if rgb else []), *(overrides or [])]
+        ir, rgb = both_in(ir)
+        context.params |= {"ir": ir, "rgb": rgb, "overrides": overrides}
+    settings = settings_of(context.params, _FUSE, fixed={"playback.speed": "max", "playback.loop": False})
     from rtfuse.cli.commands import fuse_recordings
     from rtfuse.cli.signals import interruptible
 
@@ -60,6 +63,14 @@ def fuse(
     )
     close(result, {"fused": str(target), **({"picture": str(picture)} if picture else {})}, age=False)
     _tell_losses(result, target)
+
+
+def both_in(path: str) -> tuple[str, str]:
+    """Return the sources of thermal and RGB in one file, or in each file of a folder. Raises an error without both."""
+    from rtfuse.cli.radiometric import require_photo
+
+    require_photo(path)
+    return path, path
 
 
 def output_beside(rgb: str) -> Path:

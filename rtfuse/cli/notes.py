@@ -86,7 +86,7 @@ def _doubts(config: Config, rig: Rig) -> Iterator[str]:
             f"thermal is {kinds[iw < ih]} ({iw}x{ih}) and RGB {kinds[w < h]} ({w}x{h}): one of them seems to be turned "
             "by 90 degrees, and without a calibration thermal is stretched"
         )
-    if flir.is_dji(config.ir.uri or ""):
+    if next(flir.files_in(config.ir.uri or "", flir.is_dji), None) is not None:
         yield (
             "thermal is a radiometric JPEG of DJI, whose counts only DJI's own library reads: the picture in it is "
             "taken; for temperatures, convert it by DJI's Thermal SDK to TIFF and give that"
@@ -104,7 +104,9 @@ def _doubts(config: Config, rig: Rig) -> Iterator[str]:
 
 def _has_colour(uri: str | None) -> bool | None:
     """Return True if the first picture of a file has colour; None for other sources, which are not opened twice."""
-    if not uri or uri.startswith("synthetic:") or is_live(uri) or flir.is_radiometric(uri):
+    if not uri or uri.startswith("synthetic:") or is_live(uri):
+        return None
+    if next(flir.files_in(uri), None) is not None:  # counts, and a photo beside them
         return None
     try:
         source = open_source(uri, "rgb")

@@ -17,7 +17,7 @@ from rtfuse.fuse import DEFAULT_FUSER, Fuser, open_fuser
 from rtfuse.observe.health import Health
 from rtfuse.observe.trace import Trace
 from rtfuse.observe.watchdog import Supervisor, Watchdog
-from rtfuse.pipeline.placement import Refine, own_calibrations
+from rtfuse.pipeline.photos import Refine, own_calibrations
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Order, Rig, StageTrace
 from rtfuse.pipeline.sources import SourceOpener

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from rtfuse.align.calibration import Calibration, Camera, matrix3
-from rtfuse.capture.stills import is_stills
+from rtfuse.capture import flir
 from rtfuse.config import Config
 from rtfuse.pipeline.stages import Place
 from rtfuse.types import Moment
@@ -19,14 +19,16 @@ Refine = Callable[[Moment, Calibration | None], Calibration | None]
 def own_calibrations(config: Config, refine: Refine | None = None) -> Place | None:
     """Return a function that gives each moment the calibration that its file tells, refined if wanted.
 
-    None where a calibration is configured, or where the two streams come from different stills: the camera's numbers
+    None where a calibration is configured, or where the two streams come from different files: the camera's numbers
     hold for its own photo alone.
     """
     uri = config.ir.uri
-    if config.align.calib or not uri or uri != config.rgb.uri or not is_stills(uri):
+    if config.align.calib or not uri or uri != config.rgb.uri or next(flir.files_in(uri), None) is None:
         return None
 
     def place(moment: Moment) -> Calibration | None:
+        if moment.ir is None or moment.ir.thermal is None:  # a picture of another kind among them
+            return None
         stored = stored_calibration(moment)
         return stored if refine is None else refine(moment, stored)
 
