@@ -42,9 +42,3 @@ def size_wh(data: bytes) -> tuple[int, int] | None:
             height, width = (int.from_bytes(data[k : k + 2], "big") for k in (at + 1, at + 3))
             return width, height
     return None
-
-
-def complete(data: bytes) -> bool:
-    """Return True if the picture's end is there: a decoder fills the rest of a cut one with grey."""
-    scan = next((at for marker, at, _ in segments(data) if marker == _SCAN), None)
-    return scan is not None and data.rfind(bytes([0xFF, _END])) > scan
