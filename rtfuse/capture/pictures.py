@@ -28,7 +28,8 @@ def decoded_counts(data: bytes, size_wh: tuple[int, int], order: str, name: str)
         if len(data) < 2 * w * h:
             raise SourceUnreadable(f"{name}: {len(data)} bytes of counts, {w}x{h} need {2 * w * h}; it is cut")
         return np.frombuffer(data, f"{order}u2", w * h).reshape(h, w).astype(np.uint16)
-    image = _from_png(data, name) if data.startswith(_PNG) else _by_ffmpeg(data, "jpegls", "gray16le", name)
+    is_png = data.startswith(_PNG)
+    image = _from_png(data, name) if is_png else _by_ffmpeg(data, "jpegls", "gray16le", name)
     if image.shape != (h, w) or image.dtype != np.uint16:
         raise SourceUnreadable(f"{name}: counts of shape {image.shape} {image.dtype}, not {w}x{h} of 16 bits")
     return _smoother(image.byteswap(), image) if is_png else image
