@@ -29,6 +29,8 @@ def decoded_counts(data: bytes, size_wh: tuple[int, int], order: str, name: str)
             raise SourceUnreadable(f"{name}: {len(data)} bytes of counts, {w}x{h} need {2 * w * h}; it is cut")
         return np.frombuffer(data, f"{order}u2", w * h).reshape(h, w).astype(np.uint16)
     is_png = data.startswith(_PNG)
+    if not is_png and jpeg.header(data)[2] != 16:  # the decoder would stretch them to 16 bits
+        raise SourceUnreadable(f"{name}: counts as JPEG of {jpeg.header(data)[2]} bits; 16 are read")
     image = _from_png(data, name) if is_png else _by_ffmpeg(data, "jpegls", "gray16le", name)
     if image.shape != (h, w) or image.dtype != np.uint16:
         raise SourceUnreadable(f"{name}: counts of shape {image.shape} {image.dtype}, not {w}x{h} of 16 bits")
@@ -60,7 +62,7 @@ def size_of(data: bytes, size_wh: tuple[int, int]) -> tuple[int, int]:
     """Return width and height as the header of PNG or JPEG tells; `size_wh` for other data."""
     if data.startswith(_PNG):
         return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-    return (jpeg.size_wh(data) or (0, 0)) if data.startswith(_JPEG) else size_wh
+    return jpeg.header(data)[:2] if data.startswith(_JPEG) else size_wh
 
 
 def _checked_size(data: bytes, size_wh: tuple[int, int], name: str, what: str) -> tuple[int, int]:
