@@ -53,9 +53,7 @@ class Stills:
         fps = fps or DEFAULT_FPS
         self._period_ns = round(1e9 / fps)
         self._losses: Counter[str] = Counter()
-        first = read_image(self._paths[0], stream)
-        if first is None:
-            raise SourceUnreadable(f"{self._name} image {self._paths[0]} cannot be read as an image")
+        first = self._first(stream)
         self._info = SourceInfo(
             uri=uri,
             stream=stream,
@@ -67,6 +65,20 @@ class Stills:
             start_ns=0,
             end_ns=len(self._paths) * self._period_ns,
         )
+
+    def _first(self, stream: Stream) -> Image:
+        """Return the first image, or that of the first radiometric file that has one."""
+        reason: SourceUnreadable | None = None
+        for path in self._paths:
+            try:
+                image = read_image(path, stream)
+            except SourceUnreadable as e:
+                reason = reason or e
+                continue
+            if image is None:
+                break
+            return image
+        raise reason or SourceUnreadable(f"{self._name} image {self._paths[0]} cannot be read as an image")
 
     def _find(self, uri: str) -> list[str]:
         path = Path(uri)

@@ -196,6 +196,15 @@ def test_no_damage_crashes_or_passes_as_another_picture(tmp_path, data):
             assert held.ndim == (2 if stream == "ir" else 3)
 
 
+def test_a_file_without_a_photo_in_a_folder_is_left_out_with_its_reason(tmp_path, caplog):
+    for name, photo in (("1.jpg", None), ("2.jpg", "jpeg")):
+        written(tmp_path / name, photo=photo)
+    source = open_source(str(tmp_path), "rgb")
+    assert [frame.frame_id for frame in source] == [1]
+    assert source.losses == {"corrupt": 1}
+    assert "1.jpg holds thermal alone" in caplog.text
+
+
 def test_a_damaged_file_in_a_folder_is_left_out_with_its_reason(tmp_path, caplog):
     for name in ("1.jpg", "2.jpg", "3.jpg"):
         written(tmp_path / name)
