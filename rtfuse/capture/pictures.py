@@ -44,7 +44,7 @@ def decoded_photo(data: bytes, size_wh: tuple[int, int], name: str) -> Image:
     """
     w, h = _checked_size(data, size_wh, name, "photo")
     if data.startswith(_JPEG):
-        # Not by OpenCV: it turns the picture as its EXIF says, fills what is damaged with grey, and prints about it.
+        # Not by OpenCV: it turns the picture as its EXIF says, fills damaged parts with grey, and prints about them.
         return _by_ffmpeg(data, "mjpeg", "rgb24", name)
     if not data.startswith(_PNG):
         if len(data) < 3 * w * h:
@@ -89,6 +89,7 @@ def _from_png(data: bytes, name: str) -> Image:
 
 def _by_ffmpeg(data: bytes, codec: str, pixel_format: str, name: str) -> Image:
     decoder = av.CodecContext.create(codec, "r")
+    assert isinstance(decoder, av.VideoCodecContext)
     decoder.options = {"err_detect": "explode"}
     try:
         frames = decoder.decode(av.Packet(data)) or decoder.decode(None)

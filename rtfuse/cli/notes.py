@@ -106,7 +106,7 @@ def _has_colour(uri: str | None) -> bool | None:
     """Return True if the first picture of a file has colour; None for other sources, which are not opened twice."""
     if not uri or uri.startswith("synthetic:") or is_live(uri):
         return None
-    if next(flir.files_in(uri), None) is not None:  # counts, and a photo beside them
+    if next(flir.files_in(uri), None) is not None:  # its photo is in colour, its counts are not
         return None
     try:
         source = open_source(uri, "rgb")
