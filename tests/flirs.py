@@ -92,7 +92,7 @@ def fff(*records, order=">", magic=b"FFF\0"):
     return head + entries + bytes(32) + body
 
 
-def rjpeg(data, screenshot=None, part=65526):
+def rjpeg(data, screenshot=None, part=65524):
     """An FFF inside a JPEG: APP1 segments with a mark, 1, number and last number, behind the first marker."""
     if screenshot is None:
         screenshot = np.full((120, 160, 3), 90, np.uint8)

@@ -6,10 +6,12 @@ display showed: false colours with text on them, never to be taken for thermal d
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from rtfuse.capture import fff, jpeg
 from rtfuse.capture.fff import Radiometric
+from rtfuse.capture.paths import matches
 from rtfuse.errors import SourceUnreadable
 from rtfuse.types import Image, Stream, Thermal
 
@@ -17,7 +19,7 @@ _MARK = b"FLIR\0"
 _MOST_BYTES = 1 << 25
 """More than 256 segments of 64 KiB, and those of other makers."""
 _DJI_COUNTS_BYTES = 30_000
-"""Fewer bytes in APP3 are no thermal picture."""
+"""Fewer bytes in APP3 cannot be a thermal picture."""
 
 
 def read(path: str | Path) -> Radiometric | None:
@@ -55,7 +57,9 @@ def picture(path: str | Path, stream: Stream) -> Image | None:
 def thermal_data(path: str | Path, stream: Stream) -> Thermal | None:
     """Return what the thermal camera noted with its picture; None for other files, and for RGB."""
     found = read(path) if stream == "ir" else None
-    return found and Thermal(radiometry=found.radiometry, H_photo_from_ir=found.H_photo_from_ir)
+    if found is None:
+        return None
+    return Thermal(radiometry=found.radiometry, H_photo_from_ir=found.H_photo_from_ir)
 
 
 def is_dji(path: str | Path) -> bool:
@@ -64,6 +68,13 @@ def is_dji(path: str | Path) -> bool:
     parts = list(jpeg.segments(data))
     made = any(marker == jpeg.APP1 and b"DJI" in data[at:end].upper() for marker, at, end in parts)
     return made and sum(end - at for marker, at, end in parts if marker == jpeg.APP3) >= _DJI_COUNTS_BYTES
+
+
+def files_in(uri: str, kind: Callable[[Path], bool] = is_radiometric) -> Iterator[Path]:
+    """Yield the files of a kind, as FLIR's radiometric JPEG, that a path, a folder or a pattern names."""
+    path = Path(uri)
+    found = path.rglob("*") if path.is_dir() else [path] if path.exists() else map(Path, matches(uri))
+    return filter(kind, found)
 
 
 def _begin_of(path: Path) -> bytes:

@@ -35,16 +35,10 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         at = end
 
 
-def size_wh(data: bytes) -> tuple[int, int] | None:
-    """Return width and height as the frame header says; None without one."""
+def header(data: bytes) -> tuple[int, int, int]:
+    """Return width, height and bits as the frame header says; zeros without one."""
     for marker, at, end in segments(data):
         if marker in _SIZES and end - at >= 5:
             height, width = (int.from_bytes(data[k : k + 2], "big") for k in (at + 1, at + 3))
-            return width, height
-    return None
-
-
-def complete(data: bytes) -> bool:
-    """Return True if the picture's end is there: a decoder fills the rest of a cut one with grey."""
-    scan = next((at for marker, at, _ in segments(data) if marker == _SCAN), None)
-    return scan is not None and data.rfind(bytes([0xFF, _END])) > scan
+            return width, height, data[at]
+    return 0, 0, 0

@@ -28,10 +28,13 @@ def decoded_counts(data: bytes, size_wh: tuple[int, int], order: str, name: str)
         if len(data) < 2 * w * h:
             raise SourceUnreadable(f"{name}: {len(data)} bytes of counts, {w}x{h} need {2 * w * h}; it is cut")
         return np.frombuffer(data, f"{order}u2", w * h).reshape(h, w).astype(np.uint16)
-    image = _from_png(data, name, cv2.IMREAD_UNCHANGED) if data.startswith(_PNG) else _from_jpeg_ls(data, name)
+    is_png = data.startswith(_PNG)
+    if not is_png and jpeg.header(data)[2] != 16:  # the decoder would stretch them to 16 bits
+        raise SourceUnreadable(f"{name}: counts as JPEG of {jpeg.header(data)[2]} bits; 16 are read")
+    image = _from_png(data, name) if is_png else _by_ffmpeg(data, "jpegls", "gray16le", name)
     if image.shape != (h, w) or image.dtype != np.uint16:
         raise SourceUnreadable(f"{name}: counts of shape {image.shape} {image.dtype}, not {w}x{h} of 16 bits")
-    return _smoother(image.byteswap(), image) if data.startswith(_PNG) else image
+    return _smoother(image.byteswap(), image) if is_png else image
 
 
 def decoded_photo(data: bytes, size_wh: tuple[int, int], name: str) -> Image:
@@ -41,16 +44,14 @@ def decoded_photo(data: bytes, size_wh: tuple[int, int], name: str) -> Image:
     """
     w, h = _checked_size(data, size_wh, name, "photo")
     if data.startswith(_JPEG):
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        if image is None or not jpeg.complete(data):
-            raise SourceUnreadable(f"{name}: its photo is cut or damaged; copy the file again")
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB))
+        # Not by OpenCV: it turns the picture as its EXIF says, fills damaged parts with grey, and prints about them.
+        return _by_ffmpeg(data, "mjpeg", "rgb24", name)
     if not data.startswith(_PNG):
         if len(data) < 3 * w * h:
             raise SourceUnreadable(f"{name}: its photo of {w}x{h} is in a format that is not known")
         ycc = np.frombuffer(data, np.uint8, 3 * w * h).reshape(h, w, 3)
     else:
-        ycc = _from_png(data, name, cv2.IMREAD_UNCHANGED)
+        ycc = _from_png(data, name)
         if ycc.ndim != 3 or ycc.dtype != np.uint8:
             raise SourceUnreadable(f"{name}: its photo has no colours")
         ycc = ycc[..., 2::-1]  # OpenCV turns the three round
@@ -61,7 +62,7 @@ def size_of(data: bytes, size_wh: tuple[int, int]) -> tuple[int, int]:
     """Return width and height as the header of PNG or JPEG tells; `size_wh` for other data."""
     if data.startswith(_PNG):
         return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
-    return (jpeg.size_wh(data) or (0, 0)) if data.startswith(_JPEG) else size_wh
+    return jpeg.header(data)[:2] if data.startswith(_JPEG) else size_wh
 
 
 def _checked_size(data: bytes, size_wh: tuple[int, int], name: str, what: str) -> tuple[int, int]:
@@ -72,26 +73,29 @@ def _checked_size(data: bytes, size_wh: tuple[int, int], name: str, what: str) -
     return w, h
 
 
-def _from_png(data: bytes, name: str, flags: int) -> Image:
+def _from_png(data: bytes, name: str) -> Image:
     """Decode a PNG whose check sums are right: a decoder reads on over wrong ones, and prints about them."""
-    at = len(_PNG)
-    while data[at + 4 : at + 8] != b"IEND":
-        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+    at, kind = len(_PNG), b""
+    while kind != b"IEND":
+        kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
         if end > len(data) or zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
             raise SourceUnreadable(f"{name}: the PNG inside is cut or damaged; copy the file again")
         at = end
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise SourceUnreadable(f"{name}: the PNG inside cannot be decoded")
     return np.asarray(image)
 
 
-def _from_jpeg_ls(data: bytes, name: str) -> Image:
+def _by_ffmpeg(data: bytes, codec: str, pixel_format: str, name: str) -> Image:
+    decoder = av.CodecContext.create(codec, "r")
+    assert isinstance(decoder, av.VideoCodecContext)
+    decoder.options = {"err_detect": "explode"}
     try:
-        frames = av.CodecContext.create("jpegls", "r").decode(av.Packet(data))
-        return np.asarray(frames[0].to_ndarray(format="gray16le"))
+        frames = decoder.decode(av.Packet(data)) or decoder.decode(None)
+        return np.asarray(frames[0].to_ndarray(format=pixel_format))
     except (av.error.FFmpegError, IndexError, ValueError) as e:
-        raise SourceUnreadable(f"{name}: the JPEG-LS inside is cut or damaged ({e})") from e
+        raise SourceUnreadable(f"{name}: the {codec} picture inside is cut or damaged; copy the file again") from e
 
 
 def _smoother(first: Image, second: Image) -> Image:

@@ -20,7 +20,7 @@ from rtfuse.capture.scenes.names import png_names
 from rtfuse.capture.scenes.pairing import listed
 from rtfuse.capture.tracks import split_track
 from rtfuse.cli.notes import notes, open_rig_or_advise
-from rtfuse.cli.radiometric import Placement
+from rtfuse.cli.radiometric import Refinement
 from rtfuse.cli.screen import beside
 from rtfuse.cli.signals import Signals
 from rtfuse.cli.status import CAUSES, one_line, slow_fuser, sources_line, watching
@@ -223,13 +223,13 @@ def fuse_recordings(
     for path in (output, picture):
         _refuse_input(path, settings)
     with ExitStack() as stack:
-        placement = Placement()
-        scenes = Scenes(mixed=output.suffix.lower() not in VIDEO_CODECS, refine=placement)
+        refinement = Refinement()
+        scenes = Scenes(mixed=output.suffix.lower() not in VIDEO_CODECS, refine=refinement)
         rig = stack.enter_context(open_rig(settings, scenes=scenes))
         for line in (sources_line(rig), f"writing {output}"):
             console.print(line, soft_wrap=True, markup=False, highlight=False)
         _print_notes(console, settings, rig)
-        if rig.stages.scenes and not mixed:
+        if rig.stages.scenes and not scenes.mixed:
             _print_note(console, "each picture is fused by itself; --sequence fuses them as one video")
         rgb = rig.sources["rgb"].info
         writers: dict[str, Writer] = {}
@@ -249,7 +249,7 @@ def fuse_recordings(
         pipeline = Pipeline(rig, writers, age_at="record", stop=signals.stop)
         with _progress(console, pipeline.snapshot, settings.frames or rgb.frames):
             result = pipeline.run(frames=settings.frames)
-        for line in placement.lines():
+        for line in refinement.lines():
             console.print(line, soft_wrap=True, markup=False, highlight=False)
         if signals.fired:
             raise Interrupted(f"interrupted after {result.frames} frames; {output} was not written")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,11 +10,12 @@ import typer
 from rich.markup import escape
 
 from rtfuse.cli.app import close, err, out
+from rtfuse.cli.one_input import one_input
 from rtfuse.cli.options import AlignStarts, Calib, ConfigFile, Force, Fps, FuserName, Overrides, PairWay, Recursive
-from rtfuse.cli.radiometric import one_input
 from rtfuse.cli.words import settings_of, starts_of
 from rtfuse.observe.stats import Snapshot
 
+_KEY = re.compile(r"[a-z_]+(\.[a-z_]+)*=")
 _FUSE = {
     "ir": ("ir.uri",),
     "rgb": ("rgb.uri",),
@@ -69,6 +71,14 @@ def fuse(
     )
     close(result, {"fused": str(target), **({"picture": str(picture)} if picture else {})}, age=False)
     _tell_losses(result, target)
+
+
+def both_in(path: str) -> tuple[str, str]:
+    """Return the sources of thermal and RGB in one file, or in each file of a folder. Raises an error without both."""
+    from rtfuse.cli.radiometric import require_photo
+
+    require_photo(path)
+    return path, path
 
 
 def output_beside(rgb: str) -> Path:

@@ -125,7 +125,7 @@ def _doubts(config: Config, rig: Rig) -> Iterator[str]:
             f"thermal is {kinds[iw < ih]} ({iw}x{ih}) and RGB {kinds[w < h]} ({w}x{h}): one of them seems to be turned "
             "by 90 degrees, and without a calibration thermal is stretched"
         )
-    if flir.is_dji(config.ir.uri or ""):
+    if next(flir.files_in(config.ir.uri or "", flir.is_dji), None) is not None:
         yield (
             "thermal is a radiometric JPEG of DJI, whose counts only DJI's own library reads: the picture in it is "
             "taken; for temperatures, convert it by DJI's Thermal SDK to TIFF and give that"

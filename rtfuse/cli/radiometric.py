@@ -1,25 +1,17 @@
-"""Fuse files that hold thermal and a photo: one argument in place of two, and thermal's place on the photo."""
+"""Fuse files that hold thermal and a photo: what they must hold, and thermal's place on the photo."""
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from rtfuse.align.calibration import Calibration, rgb_pixels_of_ir
 from rtfuse.capture import flir
-from rtfuse.capture.scenes.listing import list_pictures
-from rtfuse.capture.scenes.pairing import divided
-from rtfuse.capture.stills import is_image, is_stills
-from rtfuse.capture.tracks import pair_in
 from rtfuse.errors import CalibrationError, ConfigError, SourceUnreadable
 from rtfuse.types import Moment
 
-_OVERRIDE = re.compile(r"[a-z_]+(\.[a-z_]+)*=")
 _WAYS = {
     "refined": "laid on the photo by the camera's own numbers, and moved to where the two agree",
     "stored": "laid on the photo by the camera's own numbers alone",
@@ -28,40 +20,22 @@ _WAYS = {
 }
 
 
-def one_input(given: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
-    """Return the parameters of a command with both inputs, and a line about how they were found in one.
-
-    RGB is the one given; without it, a track of the same recording, a picture of the same folder, or a photo of the
-    same file. A `key=value` in place of RGB is an override. Raises ConfigError or SourceUnreadable if there is no RGB.
-    """
-    whole, rgb, told = dict(given), given["rgb"], None
-    if rgb is not None and _OVERRIDE.match(rgb) and not Path(rgb).exists():
-        whole["overrides"], rgb = [rgb, *(given["overrides"] or [])], None
-    if rgb is None:
-        whole["ir"], rgb, told = _both_in(given["ir"], recursive=bool(given.get("recursive")))
-    return whole | {"rgb": rgb}, told
-
-
-def _both_in(uri: str, *, recursive: bool) -> tuple[str, str, str | None]:
-    if not is_stills(uri):
-        return pair_in(uri)
-    names = list_pictures(uri, "ir", recursive=recursive).names
-    return (uri if divided(names) is not None else _with_photo(uri)), uri, None
-
-
-def _with_photo(uri: str) -> str:
-    """Return the address of files that hold thermal and photo. Raises ConfigError or SourceUnreadable for others."""
-    path = Path(uri)
-    names = sorted(p for p in path.iterdir() if is_image(p)) if path.is_dir() else [path]
-    held = [found for name in names if flir.is_radiometric(name) and (found := flir.read(name)) is not None]
-    if not held:
+def require_photo(uri: str) -> None:
+    """Raise ConfigError for files that are not radiometric, SourceUnreadable if none of them holds a photo."""
+    paths = list(flir.files_in(uri))
+    if not paths:
         raise ConfigError(f"{uri} is the only input and holds no photo of its own; give RGB too: rtfuse fuse IR RGB")
-    if not any(found.has_photo for found in held):
-        raise SourceUnreadable(f"{uri} holds thermal alone, without a photo; give RGB too: rtfuse fuse {uri} RGB")
-    return uri
+    damage: SourceUnreadable | None = None
+    for path in paths:
+        try:
+            if (found := flir.read(path)) is not None and found.has_photo:
+                return
+        except SourceUnreadable as e:
+            damage = e
+    raise damage or SourceUnreadable(f"{uri} holds thermal alone, without a photo; give RGB too: rtfuse fuse {uri} RGB")
 
 
-class Placement:
+class Refinement:
     """Refine the places that files tell by registration, where that is confident; count what came out."""
 
     def __init__(self) -> None:

@@ -61,7 +61,9 @@ def sources_line(rig: Rig) -> str:
     else:
         parts.append(f"paired within {rig.pairer.tolerance_ns / 1e6:.1f} ms")
     reach = f"thermal reaches {rig.aligner.reach:.0%}"
-    if rig.aligner.stretched:
+    if rig.stages.placed_by_files:
+        reach = "the files tell where thermal lies on their photos"
+    elif rig.aligner.stretched:
         reach = "no calibration (--calib): thermal is stretched over RGB"
     return f"{'; '.join(parts)}\nfused by {rig.fuser}; {reach}"
 

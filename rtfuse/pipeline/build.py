@@ -18,7 +18,7 @@ from rtfuse.observe.health import Health
 from rtfuse.observe.trace import Trace
 from rtfuse.observe.watchdog import Supervisor, Watchdog
 from rtfuse.pipeline.origins import Placement, placed
-from rtfuse.pipeline.placement import own_calibrations
+from rtfuse.pipeline.photos import own_calibrations
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Order, Rig, StageTrace
 from rtfuse.pipeline.scenes import Scenes, chosen_stills, for_stills, openers, pairer_of

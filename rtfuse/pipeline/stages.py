@@ -66,6 +66,11 @@ class Stages:
             ("deflicker", self._hold),
         ]
 
+    @property
+    def placed_by_files(self) -> bool:
+        """True if each moment may have a calibration of its own."""
+        return self._place is not None
+
     def process(self, moment: Moment, *, aligned: bool = True) -> Fused:
         """Fuse a pair, or show the one frame that is there on the RGB grid.
 

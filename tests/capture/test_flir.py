@@ -73,6 +73,16 @@ def test_the_place_of_thermal_in_the_photo(tmp_path, real_to_ir, zoom):
     assert ((x0 + x1) / 2, (y0 + y1) / 2) == pytest.approx((160 + 10, 120 - 6), abs=1e-3)
 
 
+def test_counts_of_other_depths_are_refused(tmp_path):
+    """FFmpeg stretches JPEG-LS of fewer bits to 16: the counts would be others."""
+    data = flirs.encoded(COUNTS, "jpegls")
+    at = data.index(b"\xff\xf7") + 4
+    record = struct.pack("<3H26x", 2, W, H) + data[:at] + b"\x0e" + data[at + 1 :]
+    (tmp_path / "a.jpg").write_bytes(flirs.rjpeg(flirs.fff((flirs.PIXELS, 3, record))))
+    with pytest.raises(SourceUnreadable, match="JPEG of 14 bits"):
+        flir.picture(tmp_path / "a.jpg", "ir")
+
+
 @pytest.mark.parametrize("missing", ["photo", "pip"])
 def test_without_a_photo_or_a_place(tmp_path, missing):
     path = written(tmp_path / "a.jpg", **{missing: None})
@@ -184,6 +194,15 @@ def test_no_damage_crashes_or_passes_as_another_picture(tmp_path, data):
         if held is not None:
             assert held.dtype == (np.uint16 if stream == "ir" else np.uint8)
             assert held.ndim == (2 if stream == "ir" else 3)
+
+
+def test_a_file_without_a_photo_in_a_folder_is_left_out_with_its_reason(tmp_path, caplog):
+    for name, photo in (("1.jpg", None), ("2.jpg", "jpeg")):
+        written(tmp_path / name, photo=photo)
+    source = open_source(str(tmp_path), "rgb")
+    assert [frame.frame_id for frame in source] == [1]
+    assert source.losses == {"corrupt": 1}
+    assert "1.jpg holds thermal alone" in caplog.text
 
 
 def test_a_damaged_file_in_a_folder_is_left_out_with_its_reason(tmp_path, caplog):

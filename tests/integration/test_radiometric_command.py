@@ -92,6 +92,16 @@ def test_a_thermal_file_and_another_rgb_picture(rtfuse, tmp_path):
     assert cv2.imread(str(tmp_path / "o.png"))[:, :400, 0].all()  # stretched: the numbers hold for the photo alone
 
 
+def test_dji_is_told_to_need_its_own_library(rtfuse, tmp_path):
+    shown = cv2.imencode(".jpg", scene(np.random.default_rng(4)))[1].tobytes()
+    parts = b"\xff\xe1\x00\x0cExif\0\0DJI\0" + b"\xff\xe3\xc0\x02" + bytes(0xC000)
+    (tmp_path / "DJI_1_T.JPG").write_bytes(shown[:2] + parts + shown[2:])
+    cv2.imwrite(str(tmp_path / "DJI_1_V.JPG"), scene(np.random.default_rng(4)))
+    done = rtfuse("fuse", tmp_path / "DJI_1_T.JPG", tmp_path / "DJI_1_V.JPG", "-o", tmp_path / "o.png")
+    assert done.returncode == 0, done.stderr
+    assert "only DJI's own library reads" in " ".join(done.stdout.split())
+
+
 def test_what_one_input_cannot_do(rtfuse, tmp_path):
     (tmp_path / "a.jpg").write_bytes(
         flirs.rjpeg(flirs.fff(flirs.camera((W, H)), flirs.pixels(np.ones((H, W), np.uint16))))

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from rtfuse.capture import flir
 from rtfuse.thermal.planck import kelvin_of_counts
+from rtfuse.thermal.preprocessing import ThermalFront
+from rtfuse.types import Frame, Stamp, Thermal
 from tests.flirs import RADIOMETRY
 
 
@@ -69,6 +71,19 @@ def test_counts_below_the_curve_have_no_temperature():
     assert np.all(np.diff(table[known]) >= 0)
     assert (table[known] > 0).all()
     assert np.isfinite(kelvin_of_counts(RADIOMETRY)[16000:30000]).all()
+
+
+def test_the_hottest_and_the_coldest_point_of_a_frame():
+    counts = np.full((6, 8), 18000, np.uint16)
+    counts[2, 5], counts[4, 1] = 21000, 16500
+    front = ThermalFront(freeze=False)
+    frame = Frame("ir", counts, 0, 0, Stamp.MEDIA, 0, thermal=Thermal(radiometry=RADIOMETRY))
+    said = front(frame).thermal
+    assert ((said.hot.x, said.hot.y), (said.cold.x, said.cold.y)) == ((5, 2), (1, 4))
+    assert seen(said.hot.k, RADIOMETRY) == pytest.approx(21000, abs=0.5)
+    assert seen(said.cold.k, RADIOMETRY) == pytest.approx(16500, abs=0.5)
+    warmer = Thermal(radiometry=replace(RADIOMETRY, emissivity=0.6))
+    assert front(replace(frame, thermal=warmer)).thermal.hot.k > said.hot.k + 3
 
 
 def test_a_camera_displayed_the_same(footage):

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from rtfuse.align.calibration import Calibration, Camera, matrix3
+from rtfuse.capture import flir
 from rtfuse.config import Config
 from rtfuse.pipeline.stages import Place
 from rtfuse.types import Moment
@@ -21,14 +22,13 @@ def own_calibrations(config: Config, refine: Refine | None = None) -> Place | No
     None where a calibration is configured, or where the two streams come from different files: the camera's numbers
     hold for its own photo alone.
     """
-    if config.align.calib or not config.ir.uri or config.ir.uri != config.rgb.uri:
-        return None
-    if config.ir.uri.startswith("synthetic:"):
+    uri = config.ir.uri
+    if config.align.calib or not uri or uri != config.rgb.uri or next(flir.files_in(uri), None) is None:
         return None
 
     def place(moment: Moment) -> Calibration | None:
         if moment.ir is None or moment.ir.thermal is None or moment.ir.thermal.radiometry is None:
-            return None  # two files of one folder
+            return None  # a picture of another kind among them
         stored = stored_calibration(moment)
         return stored if refine is None else refine(moment, stored)
 
