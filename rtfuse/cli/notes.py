@@ -78,7 +78,7 @@ def _named(uri: str) -> str:
 
 
 def _doubts(config: Config, rig: Rig) -> Iterator[str]:
-    """Yield a line for pictures that stand against each other, swapped sources, and thermal in false colours."""
+    """Yield a line for pictures that stand against each other, and for swapped sources."""
     (iw, ih), (w, h) = (rig.sources[stream].info.size_wh for stream in STREAMS)
     if (iw - ih) * (w - h) < 0 and rig.aligner.stretched:
         kinds = ("landscape", "portrait")
@@ -90,11 +90,6 @@ def _doubts(config: Config, rig: Rig) -> Iterator[str]:
     grey_camera = rig.sources["rgb"].info.coding in _GREY
     if (ir_colour and rgb_colour is False) or grey_camera:
         yield "RGB has no colour" + (" and thermal has" if ir_colour else "") + ": are --ir and --rgb swapped?"
-    elif ir_colour:
-        yield (
-            "thermal is in colour: its brightness alone is used, which is not its heat in false colours; "
-            "record it white-hot"
-        )
 
 
 def _has_colour(uri: str | None) -> bool | None:

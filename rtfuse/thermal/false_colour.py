@@ -22,11 +22,18 @@ _COLOUR_LEVELS, _COLOUR_SHARE = 24, 0.02
 _FAR = 48.0
 """A distance in RGB from which a colour is not of the palette at all: text, markers."""
 _AT_ONCE, _HALF_STEP, _MOST_OF = 4096, (4, 2, 4), (0.02, 0.98)
+_BLACK = 60
 _RARE, _FEWEST, _MOST = 0.0005, 5, 600
 """A line of colours is looked for among those of at least this share of the pixels, if there are so many of them."""
-_FIT, _CURVE_FIT, _ALIKE = 0.42, 0.15, 1.05
-"""The largest misfit to a palette, and to a line found in the picture, as a share of that to grey; what is alike."""
-_MORE_FAR, _NOTED = 0.3, 0.01
+_FIT, _CURVE_FIT = 0.35, 0.07
+"""The largest misfit to a palette, and to a line found in the picture, as a share of that to grey."""
+_SURE, _ALIKE, _BETTER = 12.0, 1.05, 1.5
+"""The misfit, in levels, of a palette that needs no other; the ratio of two that fit alike; that of a better line."""
+_SCENE = 0.8
+"""The share of the pixels that is the scene at least: cameras write text, scales and logos over it."""
+_COVERED = 0.3
+"""The share of its palette that a picture must show before no later one is looked at."""
+_MORE_FAR, _NOTED = 0.1, 0.01
 """The share of pixels of other colours, beyond those of the first picture, that makes it look again; that it tells."""
 _LONGEST_WAIT = 255
 """The most pictures in natural colours that pass before it looks again."""
@@ -60,12 +67,14 @@ class Colours:
         return cls((np.column_stack(sums) / count[:, None]).astype(np.float32), (count / len(seen)).astype(np.float32))
 
     def fit(self, line: Image) -> Fit:
-        """Lay the colours on a line of colours, (m, 3); far ones count as just far."""
+        """Lay the colours on a line of colours, (m, 3); what the camera may have written over the scene is left out."""
         at, distance = _nearest(self.rgb, line)
         order = at.argsort()
         share = np.cumsum(self.weight[order])
         low, high = (int(at[order[min(int(np.searchsorted(share, s * share[-1])), len(at) - 1)]]) for s in _MOST_OF)
-        misfit = float(self.weight @ np.minimum(distance, _FAR) / self.weight.sum())
+        near = distance.argsort()
+        near = near[: np.searchsorted(np.cumsum(self.weight[near]), _SCENE) + 1]
+        misfit = float(self.weight[near] @ np.minimum(distance[near], _FAR) / self.weight[near].sum())
         return Fit(misfit, (high - low) / len(line), float(self.weight[distance > _FAR].sum()))
 
 
@@ -119,32 +128,46 @@ def curve_of(colours: Colours) -> Image | None:
     path = path[along[path].argsort()]
     places = np.linspace(0, ways[first, last], 256)
     line = np.column_stack([np.interp(places, along[path], at[path, c]) for c in range(3)]).astype(np.float32)
-    return line if _heat(line[-1]) >= _heat(line[0]) else line[::-1].copy()
+    return line if _rises(line[0], line[-1]) else line[::-1].copy()
 
 
-def _heat(colour: Image) -> float:
-    """Rank the colour of an end of a palette: by brightness, and by red against blue where that says little."""
-    r, g, b = (float(c) for c in colour)
-    return 0.299 * r + 0.587 * g + 0.114 * b + 0.5 * (r - b)
+def _rises(first: Image, last: Image) -> bool:
+    """Return True if a palette rises from cold to hot between two colours: black is cold, brighter and redder hot."""
+    if (black := first.max() < _BLACK) != (last.max() < _BLACK):
+        return bool(black)
+    heat = [float(colour @ np.array([0.8, 0.6, -0.4], np.float32)) for colour in (first, last)]
+    return heat[1] >= heat[0]
 
 
-def palette_of(colours: Colours) -> tuple[str, Image] | None:
-    """Recognise the palette of a picture's colours: its name, `UNKNOWN` for a line that has none, and its colours.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A palette that was recognised: its name, or `UNKNOWN`, its colours (256, 3), and how a picture lies on it."""
+
+    name: str
+    line: Image
+    fit: Fit
+
+
+def palette_of(colours: Colours) -> Found | None:
+    """Recognise the palette of a picture's colours; None if they do not lie along a line, or are too few to say.
 
     Of palettes that fit alike it is the one of which the picture shows most: cameras spread a scene over their palette.
-    None for colours that do not lie along a line: those of a picture that is not in false colours.
+    Where a line through the colours themselves fits much better than each of them, the palette is unknown.
     """
+    if np.count_nonzero(colours.weight >= _RARE) < _FEWEST:
+        return None
     spread = colours.fit(_GREY).misfit
     fits = {name: colours.fit(recorded(name)[::2]) for name in NAMES if name not in ONLY_BY_NAME}
     least = min(fit.misfit for fit in fits.values())
-    if least <= _FIT * spread:
-        alike = [name for name, fit in fits.items() if fit.misfit <= _ALIKE * least + 0.3]
-        best = max(alike, key=lambda name: fits[name].cover - fits[name].misfit / _FAR)
-        return best, recorded(best)
-    line = curve_of(colours)
-    if line is not None and colours.fit(line).misfit <= _CURVE_FIT * spread:
-        return UNKNOWN, line
-    return None
+    line = curve_of(colours) if least > _SURE else None
+    curve = colours.fit(line) if line is not None else None
+    if line is not None and curve is not None and curve.misfit <= min(_CURVE_FIT * spread, least / _BETTER):
+        return Found(UNKNOWN, line, curve)
+    if least > _FIT * spread:
+        return None
+    alike = [name for name, fit in fits.items() if fit.misfit <= _ALIKE * least + 0.3]
+    best = max(alike, key=lambda name: fits[name].cover - fits[name].misfit / _FAR)
+    return Found(best, recorded(best), fits[best])
 
 
 class Table:
@@ -178,6 +201,12 @@ def _packed(picture: Image) -> Image:
     return cv2.cvtColor(picture, cv2.COLOR_RGB2BGR565).view(np.uint16)[..., 0]  # red in the highest bits
 
 
+_KNOWN = "thermal is in false colours ({}): they are turned back into brightness, hot is bright"
+_UNKNOWN = "thermal looks false-coloured with an unknown palette: its brighter, or redder, end is taken for hot"
+_NOT_FOUND = "thermal is in colour, and not in false colours that can be recognised: its brightness alone is used"
+_CHOOSE = "ir.palette=NAME chooses another palette, ir.palette=none takes the brightness"
+
+
 class FalseColour:
     """Turn the thermal pictures of one source from false colours back into luma; hot is bright.
 
@@ -191,7 +220,7 @@ class FalseColour:
         self._given = palette
         self._name: str | None = None
         self._table: Table | None = None
-        self._far, self._waits, self._wait = 0.0, 0, 0
+        self._far, self._cover, self._waits, self._wait = 0.0, 0.0, 0, 0
         self._said = set[str]()
         if palette not in ("auto", "none"):
             self._table = Table(recorded(palette))
@@ -210,7 +239,8 @@ class FalseColour:
         seen = _sampled(picture)
         if not _coloured(seen):
             return False
-        if self._table is not None and self._table.far(seen) <= self._far + _MORE_FAR:
+        fits = self._table is not None and self._table.far(seen) <= self._far + _MORE_FAR
+        if fits and self._cover >= _COVERED:
             return True
         if self._wait:
             self._wait -= 1
@@ -219,28 +249,23 @@ class FalseColour:
         return self._table is not None
 
     def _look(self, colours: Colours) -> None:
-        """Find the palette of a picture's colours; after each failure, wait longer before the next try."""
+        """Find the palette of a picture's colours; where they do not say it for good, wait longer for the next look."""
+        self._waits = min(2 * self._waits + 1, _LONGEST_WAIT)
+        self._wait = self._waits
         found = palette_of(colours)
         if found is None:
-            self._waits = min(2 * self._waits + 1, _LONGEST_WAIT)
-            self._wait = self._waits
-            return
-        self._waits, self._name, self._table = 0, found[0], Table(found[1])
-        self._far = colours.fit(found[1]).far
-        self._say()
+            if self._name is None:
+                self._say(_NOT_FOUND)
+        elif found.name != self._name or found.fit.cover > self._cover:
+            self._name, self._cover, self._far = found.name, found.fit.cover, found.fit.far
+            self._table = Table(found.line)
+            self._say(_UNKNOWN if found.name == UNKNOWN else _KNOWN.format(found.name))
 
-    def _say(self) -> None:
-        """Say once for each palette what is done."""
-        assert self._name is not None
-        if self._name in self._said:
+    def _say(self, text: str) -> None:
+        """Say once what is done."""
+        if text in self._said:
             return
-        self._said.add(self._name)
-        if self._name == UNKNOWN:
-            text = "thermal looks false-coloured with an unknown palette: its brighter or redder end is taken for hot"
-        else:
-            text = f"thermal is in false colours ({self._name}): they are turned back into brightness, hot is bright"
+        self._said.add(text)
         if self._far > _NOTED:
-            text += (
-                f"; {self._far:.0%} of the pixels have other colours (a scale, text, markers): ir.crop leaves them out"
-            )
-        event(_log, logging.WARNING, "palette", f"{text}; ir.palette names another palette, or none", stream="ir")
+            text += f"; {self._far:.0%} of its pixels have other colours (a scale, text, marks), see ir.crop"
+        event(_log, logging.WARNING, "palette", f"{text}; {_CHOOSE}", stream="ir")

@@ -33,17 +33,6 @@ def test_sixteen_bit_thermal_keeps_its_counts(tmp_path, suffix):
     assert np.array_equal(frame.image, COUNTS)
 
 
-def test_pages_that_are_not_read_are_counted_and_said_once(tmp_path, caplog):
-    for name in ("1.tif", "2.tif"):
-        cv2.imwritemulti(str(tmp_path / name), [COUNTS, COUNTS // 2, COUNTS // 3])
-    source = open_source(str(tmp_path), "ir")
-    assert [np.array_equal(frame.image, COUNTS) for frame in source] == [True, True]
-    assert source.losses == {"pages": 4}
-    assert [record.getMessage().partition("1.tif ")[2] for record in caplog.records] == [
-        "has 3 pages, only the first is read; split it into files"
-    ]
-
-
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "ppm", "webp"])
 def test_rgb_is_rgb(tmp_path, suffix):
     image = np.zeros((16, 16, 3), np.uint8)
