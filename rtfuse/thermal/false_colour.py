@@ -21,12 +21,13 @@ _COLOUR_LEVELS, _COLOUR_SHARE = 24, 0.02
 """A picture has colour if more than this share of its pixels has channels further apart than this many levels."""
 _FAR = 48.0
 """A distance in RGB from which a colour is not of the palette at all: text, markers."""
-_AT_ONCE, _HALF_STEP, _MOST_OF = 4096, (4, 2, 4), (0.02, 0.98)
+_AT_ONCE, _CORNERS, _HALF_STEP, _MOST_OF = 4096, 86, (4, 2, 4), (0.02, 0.98)
 _BLACK = 60
-_RARE, _FEWEST, _MOST = 0.0005, 5, 600
-"""A line of colours is looked for among those of at least this share of the pixels, if there are so many of them."""
-_FIT, _CURVE_FIT = 0.35, 0.07
-"""The largest misfit to a palette, and to a line found in the picture, as a share of that to grey."""
+_RARE, _FEWEST, _MOST = 0.0005, 5, 500
+"""A palette is looked for among the colours of at least this share of the pixels; their least and largest number."""
+_FIT, _CURVE_FIT = 0.35, (0.07, 0.15)
+"""The largest misfit to a palette, and to a line found in the picture, without and with a palette, as shares of that to
+grey."""
 _SURE, _ALIKE, _BETTER = 12.0, 1.05, 1.5
 """The misfit, in levels, of a palette that needs no other; the ratio of two that fit alike; that of a better line."""
 _SCENE = 0.8
@@ -52,7 +53,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Colours:
-    """The colours of a picture: `rgb` (n, 3) float32, and the share of pixels of each, `weight` (n,)."""
+    """The most frequent colours of a picture: `rgb` (n, 3) float32, and the share of pixels of each, `weight` (n,)."""
 
     rgb: Image
     weight: Image
@@ -64,7 +65,9 @@ class Colours:
         code = (keys[:, 0] << 2 * bits) | (keys[:, 1] << bits) | keys[:, 2]
         cells, where, count = np.unique(code, return_inverse=True, return_counts=True)
         sums = [np.bincount(where, seen[:, c].astype(np.float64), len(cells)) for c in range(3)]
-        return cls((np.column_stack(sums) / count[:, None]).astype(np.float32), (count / len(seen)).astype(np.float32))
+        kept = count.argsort()[-_MOST:]
+        mean = np.column_stack(sums)[kept] / count[kept, None]
+        return cls(mean.astype(np.float32), (count[kept] / count[kept].sum()).astype(np.float32))
 
     def fit(self, line: Image) -> Fit:
         """Lay the colours on a line of colours, (m, 3); what the camera may have written over the scene is left out."""
@@ -86,7 +89,9 @@ def _sampled(picture: Image) -> Image:
 
 def _coloured(seen: Image) -> bool:
     """Return True if there are more colours than in a grey picture that was coded with loss."""
-    return float((seen.max(axis=1).astype(np.int16) - seen.min(axis=1) > _COLOUR_LEVELS).mean()) > _COLOUR_SHARE
+    r, g, b = (np.ascontiguousarray(seen[:, c]) for c in range(3))
+    spread = np.maximum(np.maximum(r, g), b) - np.minimum(np.minimum(r, g), b)
+    return float((spread > _COLOUR_LEVELS).mean()) > _COLOUR_SHARE
 
 
 def _nearest(rgb: Image, line: Image) -> tuple[Image, Image]:
@@ -95,7 +100,7 @@ def _nearest(rgb: Image, line: Image) -> tuple[Image, Image]:
     at, squares = np.empty(len(rgb), np.intp), np.empty(len(rgb), np.float32)
     for k in range(0, len(rgb), _AT_ONCE):
         a = rgb[k : k + _AT_ONCE].astype(np.float32)
-        gaps = (b * b).sum(axis=1)[None] - 2 * (a @ b.T)
+        gaps = (b * b).sum(axis=1) - sum(2 * a[:, c, None] * b[:, c] for c in range(3))  # BLAS would start threads
         part = slice(k, k + len(a))
         at[part] = gaps.argmin(axis=1)
         squares[part] = gaps[np.arange(len(a)), at[part]] + (a * a).sum(axis=1)
@@ -109,7 +114,7 @@ def curve_of(colours: Colours) -> Image | None:
     one that is redder.
     """
     at = colours.rgb[colours.weight >= _RARE]
-    if not _FEWEST <= len(at) <= _MOST:
+    if len(at) < _FEWEST:
         return None
     steps = np.sqrt(((at[:, None] - at[None]) ** 2).sum(axis=2))
     ways, joined, near = np.zeros_like(steps), [0], np.zeros(len(at), np.intp)
@@ -161,13 +166,24 @@ def palette_of(colours: Colours) -> Found | None:
     least = min(fit.misfit for fit in fits.values())
     line = curve_of(colours) if least > _SURE else None
     curve = colours.fit(line) if line is not None else None
-    if line is not None and curve is not None and curve.misfit <= min(_CURVE_FIT * spread, least / _BETTER):
+    limit = _CURVE_FIT[least <= _FIT * spread] * spread
+    if line is not None and curve is not None and curve.misfit <= min(limit, least / _BETTER):
         return Found(UNKNOWN, line, curve)
     if least > _FIT * spread:
         return None
     alike = [name for name, fit in fits.items() if fit.misfit <= _ALIKE * least + 0.3]
     best = max(alike, key=lambda name: fits[name].cover - fits[name].misfit / _FAR)
     return Found(best, recorded(best), fits[best])
+
+
+def _places(rgb: Image, line: Image) -> tuple[Image, Image]:
+    """Return the place, 0 to 255, of the point of a palette, (256, 3), nearest to each colour, and its distance."""
+    few = line[np.linspace(0, 255, _CORNERS).round().astype(np.intp)].astype(np.float32)
+    at, distance = _nearest(rgb, few)
+    along = np.gradient(few, axis=0)[at]  # between two corners the place is that of the colour's projection
+    part = ((rgb - few[at]) * along).sum(axis=1) / np.maximum((along * along).sum(axis=1), 1)
+    places = (at + np.clip(part, -0.5, 0.5)) * (255 / (_CORNERS - 1))
+    return np.clip(places.round(), 0, 255).astype(np.uint8), distance
 
 
 class Table:
@@ -178,11 +194,10 @@ class Table:
 
     def __init__(self, line: Image) -> None:
         code = np.arange(65536, dtype=np.int32)
-        places = [(code >> 11) * 8 + 3.5, (code >> 5 & 63) * 4 + 1.5, (code & 31) * 8 + 3.5]
-        rgb = np.column_stack(places).astype(np.float32)
-        self._even, distance = _nearest(rgb, line)
-        self._odd = _nearest(rgb - np.float32(_HALF_STEP), line)[0]
-        self._even, self._odd = self._even.astype(np.uint8), self._odd.astype(np.uint8)
+        cells = [(code >> 11) * 8 + 3.5, (code >> 5 & 63) * 4 + 1.5, (code & 31) * 8 + 3.5]
+        rgb = np.column_stack(cells).astype(np.float32)
+        self._even, distance = _places(rgb, line)
+        self._odd, _ = _places(rgb - np.float32(_HALF_STEP), line)
         self._far = distance > _FAR
 
     def __call__(self, picture: Image) -> Image:
@@ -254,12 +269,17 @@ class FalseColour:
         self._wait = self._waits
         found = palette_of(colours)
         if found is None:
-            if self._name is None:
+            if self._table is None:
                 self._say(_NOT_FOUND)
-        elif found.name != self._name or found.fit.cover > self._cover:
-            self._name, self._cover, self._far = found.name, found.fit.cover, found.fit.far
-            self._table = Table(found.line)
-            self._say(_UNKNOWN if found.name == UNKNOWN else _KNOWN.format(found.name))
+            return
+        if found.fit.cover >= _COVERED:
+            self._wait = self._waits = 0
+        if found.name == self._name and found.fit.cover <= self._cover:
+            self._far = max(self._far, found.fit.far)
+            return
+        self._name, self._cover, self._far = found.name, found.fit.cover, found.fit.far
+        self._table = Table(found.line)
+        self._say(_UNKNOWN if found.name == UNKNOWN else _KNOWN.format(found.name))
 
     def _say(self, text: str) -> None:
         """Say once what is done."""
