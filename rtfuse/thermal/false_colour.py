@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -10,7 +11,7 @@ import numpy as np
 
 from rtfuse.errors import ConfigError
 from rtfuse.observe.logs import event
-from rtfuse.thermal.recorded import NAMES, ONLY_BY_NAME, recorded
+from rtfuse.thermal.recorded import NAMES, ONLY_BY_NAME, PARTLY_GREY, recorded
 from rtfuse.types import Image
 
 _log = logging.getLogger("rtfuse.thermal")
@@ -32,6 +33,8 @@ _SURE, _ALIKE, _BETTER = 12.0, 1.05, 1.5
 """The misfit, in levels, of a palette that needs no other; the ratio of two that fit alike; that of a better line."""
 _SCENE = 0.8
 """The share of the pixels that is the scene at least: cameras write text, scales and logos over it."""
+_GREYISH = 4.0
+"""The mean distance to grey, in levels, of a scene that is grey but for its hottest parts."""
 _COVERED = 0.3
 """The share of its palette that a picture must show before no later one is looked at."""
 _MORE_FAR, _NOTED = 0.1, 0.01
@@ -69,14 +72,14 @@ class Colours:
         mean = np.column_stack(sums)[kept] / count[kept, None]
         return cls(mean.astype(np.float32), (count[kept] / count[kept].sum()).astype(np.float32))
 
-    def fit(self, line: Image) -> Fit:
-        """Lay the colours on a line of colours, (m, 3); what the camera may have written over the scene is left out."""
+    def fit(self, line: Image, scene: float = _SCENE) -> Fit:
+        """Lay the colours on a line of colours, (m, 3); the misfit is that of the share `scene` that fits best."""
         at, distance = _nearest(self.rgb, line)
         order = at.argsort()
         share = np.cumsum(self.weight[order])
         low, high = (int(at[order[min(int(np.searchsorted(share, s * share[-1])), len(at) - 1)]]) for s in _MOST_OF)
         near = distance.argsort()
-        near = near[: np.searchsorted(np.cumsum(self.weight[near]), _SCENE) + 1]
+        near = near[: np.searchsorted(np.cumsum(self.weight[near]), scene) + 1]
         misfit = float(self.weight[near] @ np.minimum(distance[near], _FAR) / self.weight[near].sum())
         return Fit(misfit, (high - low) / len(line), float(self.weight[distance > _FAR].sum()))
 
@@ -162,13 +165,16 @@ def palette_of(colours: Colours) -> Found | None:
     if np.count_nonzero(colours.weight >= _RARE) < _FEWEST:
         return None
     spread = colours.fit(_GREY).misfit
-    fits = {name: colours.fit(recorded(name)[::2]) for name in NAMES if name not in ONLY_BY_NAME}
-    least = min(fit.misfit for fit in fits.values())
-    line = curve_of(colours) if least > _SURE else None
+    fits = {name: colours.fit(recorded(name)[::2]) for name in NAMES if name not in ONLY_BY_NAME | PARTLY_GREY}
+    least = min(fit.misfit for fit in fits.values()) if spread > _GREYISH else np.inf
+    line = curve_of(colours) if _SURE < least < np.inf else None
     curve = colours.fit(line) if line is not None else None
     limit = _CURVE_FIT[least <= _FIT * spread] * spread
     if line is not None and curve is not None and curve.misfit <= min(limit, least / _BETTER):
         return Found(UNKNOWN, line, curve)
+    if least > _FIT * spread:
+        fits = {name: colours.fit(recorded(name)[::2], 1.0) for name in PARTLY_GREY}
+        least, spread = min(fit.misfit for fit in fits.values()), colours.fit(_GREY, 1.0).misfit
     if least > _FIT * spread:
         return None
     alike = [name for name, fit in fits.items() if fit.misfit <= _ALIKE * least + 0.3]
@@ -226,13 +232,15 @@ class FalseColour:
     """Turn the thermal pictures of one source from false colours back into luma; hot is bright.
 
     `palette`: a name of `recorded.NAMES`; `auto` recognises it, and looks again where the colours become others; `none`
-    leaves pictures alone. What is done is said in one line for each palette. Raises ConfigError for an unknown name.
+    leaves pictures alone.
+    `say`: gets a sentence for each palette about what is done; None: the log.
+    Raises ConfigError for an unknown name.
     """
 
-    def __init__(self, palette: str = "auto") -> None:
+    def __init__(self, palette: str = "auto", say: Callable[[str], None] | None = None) -> None:
         if palette not in ("auto", "none", *NAMES):
             raise ConfigError(f"ir.palette: {palette!r} is not known; want auto, none, {', '.join(NAMES)}")
-        self._given = palette
+        self._given, self._tell = palette, say or _log_choice
         self._name: str | None = None
         self._table: Table | None = None
         self._far, self._cover, self._waits, self._wait = 0.0, 0.0, 0, 0
@@ -288,4 +296,8 @@ class FalseColour:
         self._said.add(text)
         if self._far > _NOTED:
             text += f"; {self._far:.0%} of its pixels have other colours (a scale, text, marks), see ir.crop"
-        event(_log, logging.WARNING, "palette", f"{text}; {_CHOOSE}", stream="ir")
+        self._tell(text)
+
+
+def _log_choice(text: str) -> None:
+    event(_log, logging.WARNING, "palette", f"{text}; {_CHOOSE}", stream="ir")

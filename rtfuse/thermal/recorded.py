@@ -51,6 +51,8 @@ _DRAWN: dict[str, tuple[tuple[int, int, int], ...]] = {
 _OF_OPENCV = """autumn bone jet winter ocean summer spring cool pink hot parula magma inferno plasma viridis cividis
 turbo deepgreen rainbow"""
 
+PARTLY_GREY = frozenset(["red-hot", "orange-hot"])
+"""Palettes in which only the hottest parts have colour."""
 ONLY_BY_NAME = frozenset(["opencv-rainbow", "rainbow-inverted"])
 """The colours of others in the opposite order: they cannot be told from a picture."""
 
