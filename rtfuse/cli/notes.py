@@ -7,6 +7,7 @@ from itertools import islice
 
 from rtfuse.arrays import has_colour
 from rtfuse.capture import is_live, open_source
+from rtfuse.capture.settings import PictureOptions
 from rtfuse.capture.stills import is_stills
 from rtfuse.config import Camera, Config
 from rtfuse.errors import DeviceUnavailable, RtfuseError, SourceLost, SourceNotFound
@@ -97,7 +98,7 @@ def _has_colour(uri: str | None) -> bool | None:
     if not uri or uri.startswith("synthetic:") or is_live(uri):
         return None
     try:
-        source = open_source(uri, "rgb")
+        source = open_source(uri, "rgb", picture=PictureOptions(quiet=True))
     except RtfuseError:
         return None
     try:
