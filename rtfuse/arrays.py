@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from rtfuse.errors import SourceUnreadable
 from rtfuse.fuse.fuser import DEFAULT_FUSER, Fuser
 from rtfuse.fuse.registry import open_fuser
 from rtfuse.pipeline.stages import Stages
+from rtfuse.thermal.false_colour import FalseColour
 from rtfuse.thermal.preprocessing import ThermalFront
 from rtfuse.types import LABELS, Frame, Image, Moment, Stamp, Stream
 
@@ -37,8 +39,9 @@ def fuse(
 
     The result equals that of `rtfuse fuse ir.png rgb.png -o fused.png`, bit for bit.
 
-    - `ir`: (h, w) uint8, or uint16 counts, which the gain control maps to 8 bits. (h, w, 1) is the same. Of
-      (h, w, 3 or 4) only the brightness is used, with a warning if the image has colour.
+    - `ir`: (h, w) uint8, or uint16 counts, which the gain control maps to 8 bits. (h, w, 1) is the same. (h, w, 3 or 4)
+      in R, G, B order in the false colours of a camera is turned back into brightness; of other colours only the
+      brightness is used. Both are warned of.
     - `rgb`: (H, W, 3) uint8 in R, G, B order. OpenCV's images are B, G, R: reverse them with `image[..., ::-1]`. Alpha
       is dropped, a grey image gets three channels, and of 16 bits the upper eight are used.
     - `fuser`: a name of `open_fuser`. `auto` is `ufuser`, as for `rtfuse fuse`: one picture may take its time.
@@ -50,8 +53,9 @@ def fuse(
     Raises SourceUnreadable (also a ValueError) for an array that is not an image of 8 or 16 bits, CalibrationError for
     a calibration of other sizes, UnknownFuser, WeightsMissing or EngineUnavailable.
     """
-    thermal, colour = _image("ir", ir), _image("rgb", rgb)
-    _warn_of_doubts(np.asarray(ir), np.asarray(rgb), stretched=calibration is None)
+    said = list[str]()
+    thermal, colour = _image("ir", ir, said.append), _image("rgb", rgb, said.append)
+    _warn_of_doubts(np.asarray(ir), np.asarray(rgb), said, stretched=calibration is None)
     frame = ThermalFront(freeze=False)(Frame("ir", thermal, 0, 0, Stamp.MEDIA, 0))
     moment = Moment(frame, Frame("rgb", colour, 0, 0, Stamp.MEDIA, 0))
     aligner = Aligner(frame.shape_hw, (colour.shape[0], colour.shape[1]), _loaded(calibration))
@@ -77,13 +81,17 @@ def _loaded(calibration: str | Path | Calibration | None) -> Calibration | None:
     return loaded
 
 
-def _image(stream: Stream, given: npt.ArrayLike) -> Image:
-    """Return an image that a `Frame` of the stream takes, contiguous. Raises SourceUnreadable."""
+def _image(stream: Stream, given: npt.ArrayLike, say: Callable[[str], None]) -> Image:
+    """Return an image that a `Frame` of the stream takes, contiguous; `say` what is done. Raises SourceUnreadable."""
     image = np.asarray(given)
     _check(stream, image)
     image = np.ascontiguousarray(image, image.dtype.newbyteorder("="))
     if stream == "ir":
         plane = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
+        if plane.ndim == 3 and has_colour(plane):
+            eight = plane if plane.dtype == np.uint8 else (plane >> 8).astype(np.uint8)
+            if (luma := FalseColour(say=say)(np.ascontiguousarray(eight[..., :3]))) is not None:
+                return luma
         return plane if plane.ndim == 2 else _decoded(plane, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH)
     if image.ndim == 3 and image.shape[2] == 3 and image.dtype == np.uint8:
         return image
@@ -118,18 +126,17 @@ def _decoded(image: Image, flags: int) -> Image:
     return decoded
 
 
-def _warn_of_doubts(ir: Image, rgb: Image, *, stretched: bool) -> None:
-    """Warn of images that look swapped or turned, and of thermal in colour."""
+def _warn_of_doubts(ir: Image, rgb: Image, said: Sequence[str], *, stretched: bool) -> None:
+    """Warn of images that look swapped or turned, and of thermal in colour, with what was `said` of it."""
     (h, w), (rows, columns) = ir.shape[:2], rgb.shape[:2]
     if stretched and (w - h) * (columns - rows) < 0:
         sizes = f"thermal is {w}x{h} and RGB {columns}x{rows}"
         warnings.warn(f"{sizes}: one of them seems to be turned by 90 degrees, and thermal is stretched", stacklevel=4)
-    if not has_colour(ir):
-        return
-    if has_colour(rgb):
-        warnings.warn("thermal is in colour: only its brightness is used; give counts or white-hot luma", stacklevel=4)
-    else:
+    if has_colour(ir) and not has_colour(rgb):
         warnings.warn("RGB has no colour and thermal has: the call is rtfuse.fuse(ir, rgb)", stacklevel=4)
+        return
+    for text in said:
+        warnings.warn(f"{text}; give counts or white-hot luma", stacklevel=4)
 
 
 def has_colour(image: Image) -> bool:

@@ -162,11 +162,13 @@ def said_of(ir, rgb):
 
 def test_doubtful_images_are_warned_of_where_they_are_given(images):
     ir, rgb = images
-    coloured = cv2.applyColorMap(eight(ir), cv2.COLORMAP_JET)
+    coloured = cv2.applyColorMap(eight(ir), cv2.COLORMAP_JET)[..., ::-1]
     assert said_of(ir, rgb) == []
     assert said_of(np.dstack([eight(ir)] * 3), rgb) == []
     (colour,) = said_of(coloured, rgb)
-    assert colour.startswith("thermal is in colour")
+    assert colour.startswith("thermal is in false colours (opencv-jet)")
+    (natural,) = said_of(np.dstack([rgb[..., k][::-1] for k in range(3)]), rgb)
+    assert natural.startswith("thermal is in colour")
     (swapped,) = said_of(rgb, eight(ir))
     assert "rtfuse.fuse(ir, rgb)" in swapped
     (turned,) = said_of(np.ascontiguousarray(ir.T), rgb)

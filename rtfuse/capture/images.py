@@ -24,6 +24,8 @@ _ANY = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
 _LUMA = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
 _PNG = b"\x89PNG\r\n\x1a\n"
 _ALPHA_TYPES = (4, 6)
+_SWAPPED = 8
+"""The ratio of the ranges of values as they are and with their bytes swapped that makes them look swapped."""
 _log = logging.getLogger("rtfuse.capture")
 
 
@@ -91,7 +93,7 @@ class ImageReader:
             return image
         if self._options.swapped:
             return image.byteswap()
-        if "swapped" not in self._said and _seems_swapped(image):
+        if "swapped" not in self._said and _seem_swapped(image):
             text = f"the bytes of {LABELS[self._stream]} image {path} seem to be swapped"
             self._say("swapped", f"{text}: try {self._stream}.byteorder=swapped")
         return image
@@ -117,7 +119,7 @@ class ImageReader:
 
     def _say(self, name: str, text: str) -> None:
         """Warn once of a kind of oddity."""
-        if name not in self._said:
+        if name not in self._said and not self._options.quiet:
             self._said.add(name)
             event(_log, logging.WARNING, f"image-{name}", text, stream=self._stream)
 
@@ -186,14 +188,8 @@ def _alpha(data: Image, image: Image) -> Image | None:
     return None if grey or float(ends.mean()) > 0.9 else np.ascontiguousarray(alpha)
 
 
-def _seems_swapped(image: Image) -> bool:
-    """Return True if the low bytes of 16-bit values change less from pixel to pixel than the high ones.
-
-    Low bytes that are all the same say nothing: they are those of 8 bits that were shifted.
-    """
-    plane = image if image.ndim == 2 else image[..., 1]
-    low, high = (
-        float(np.abs(np.diff(part[::2].astype(np.int16), axis=1)).mean()) if plane.shape[1] > 1 else 0.0
-        for part in (plane & 255, plane >> 8)
-    )
-    return 0 < 4 * low < high
+def _seem_swapped(image: Image) -> bool:
+    """Return True if 16-bit values fill a far smaller range with their bytes swapped, and are no upper bytes alone."""
+    seen = image[::4, ::4]
+    whole, swapped = (float(np.subtract(*np.percentile(v, (99, 1)))) for v in (seen, seen.byteswap()))
+    return whole > _SWAPPED * max(swapped, 1.0) and bool(np.any(seen & 255))

@@ -101,15 +101,16 @@ def _unit_of(image: Image, path: str) -> Unit:
     """Decide the unit of fractional thermal values by their range. Raises SourceUnreadable where it is in doubt."""
     low, mid, high = (float(v) for v in np.percentile(image, (0.5, 50, 99.5)))
     whole = bool(np.all(image[::4, ::4] == np.rint(image[::4, ::4])))
+    share = low >= -0.01 and high <= 1.01
     if low >= 0 and (high > _HOTTEST or (whole and _LIVING_C[1] < high <= 255 and low < _LIVING_K[0])):
         return "counts"
     if _LIVING_K[0] <= low and high <= _LIVING_K[1]:
         return "kelvin"
-    if _LIVING_C[0] <= low and high <= _LIVING_C[1] and not (low >= -0.01 and high <= 1.01):
+    if not share and _LIVING_C[0] <= low and high <= _LIVING_C[1]:
         return "celsius"
     if high <= _HOTTEST and _SCENE_K[0] <= mid <= _SCENE_K[1] and low >= _LIVING_K[0]:
         return "kelvin"
-    if high <= _HOTTEST and _SCENE_C[0] <= mid <= _SCENE_C[1] and low >= _LIVING_C[0] and not whole:
+    if not (share or whole) and high <= _HOTTEST and _SCENE_C[0] <= mid <= _SCENE_C[1] and low >= _LIVING_C[0]:
         return "celsius"
     raise SourceUnreadable(
         f"thermal image {path} holds the values {_span(image)}, which may be temperatures or not: "

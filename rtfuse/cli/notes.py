@@ -8,6 +8,7 @@ from itertools import islice
 from rtfuse.arrays import has_colour
 from rtfuse.capture import flir, is_live, open_source
 from rtfuse.capture.paths import is_device, is_pipe
+from rtfuse.capture.settings import PictureOptions
 from rtfuse.capture.stills import is_stills
 from rtfuse.capture.tracks import numbered
 from rtfuse.config import Camera, Config, Stills
@@ -17,7 +18,6 @@ from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Rig
 from rtfuse.pipeline.scenes import stills_of
-from rtfuse.thermal.false_colour import in_false_colours
 from rtfuse.types import LABELS, Image, Stream
 
 _GREY = ("GREY", "Y10", "Y12", "Y14", "Y16", "Y16-BE")
@@ -117,7 +117,7 @@ def _named(uri: str) -> str:
 
 
 def _doubts(config: Config, rig: Rig) -> Iterator[str]:
-    """Yield a line for pictures that stand against each other, swapped sources, and thermal in false colours."""
+    """Yield a line for pictures that stand against each other, and for swapped sources."""
     (iw, ih), (w, h) = (rig.sources[stream].info.size_wh for stream in STREAMS)
     if (iw - ih) * (w - h) < 0 and rig.aligner.stretched:
         kinds = ("landscape", "portrait")
@@ -125,7 +125,7 @@ def _doubts(config: Config, rig: Rig) -> Iterator[str]:
             f"thermal is {kinds[iw < ih]} ({iw}x{ih}) and RGB {kinds[w < h]} ({w}x{h}): one of them seems to be turned "
             "by 90 degrees, and without a calibration thermal is stretched"
         )
-    if next(flir.files_in(config.ir.uri or "", flir.is_dji), None) is not None:
+    if flir.is_dji(rig.chosen.stills["ir"][0].path if rig.chosen is not None else config.ir.uri or ""):
         yield (
             "thermal is a radiometric JPEG of DJI, whose counts only DJI's own library reads: the picture in it is "
             "taken; for temperatures, convert it by DJI's Thermal SDK to TIFF and give that"
@@ -138,8 +138,6 @@ def _doubts(config: Config, rig: Rig) -> Iterator[str]:
     grey_camera = rig.sources["rgb"].info.coding in _GREY
     if (ir_colour and rgb_colour is False) or grey_camera:
         yield "RGB has no colour" + (" and thermal has" if ir_colour else "") + ": are --ir and --rgb swapped?"
-    elif ir_colour and ir is not None and not in_false_colours(ir):
-        yield "thermal is in colour, and not in false colours: its brightness alone is used. Is it really thermal?"
 
 
 def _first_picture(uri: str | None, stream: Stream) -> Image | None:
@@ -147,7 +145,8 @@ def _first_picture(uri: str | None, stream: Stream) -> Image | None:
     if not uri or uri.startswith("synthetic:") or is_live(uri) or is_pipe(uri) or flir.is_radiometric(uri):
         return None
     try:
-        source = open_source(uri if is_stills(uri) else numbered(uri, stream), "rgb")
+        uri = uri if is_stills(uri) else numbered(uri, stream)
+        source = open_source(uri, "rgb", picture=PictureOptions(quiet=True))
     except RtfuseError:
         return None
     try:

@@ -13,7 +13,7 @@ from rtfuse.capture.prepared import Prepared
 from rtfuse.capture.scenes.choosing import Chosen, choose
 from rtfuse.capture.stills import Stills, is_stills
 from rtfuse.config import Config
-from rtfuse.pipeline.placement import Refine
+from rtfuse.pipeline.photos import Refine
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Rig
 from rtfuse.pipeline.sources import picture_options

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -10,7 +11,7 @@ import numpy as np
 
 from rtfuse.errors import ConfigError
 from rtfuse.observe.logs import event
-from rtfuse.thermal.recorded import NAMES, ONLY_BY_NAME, recorded
+from rtfuse.thermal.recorded import NAMES, ONLY_BY_NAME, PARTLY_GREY, recorded
 from rtfuse.types import Image
 
 _log = logging.getLogger("rtfuse.thermal")
@@ -21,12 +22,22 @@ _COLOUR_LEVELS, _COLOUR_SHARE = 24, 0.02
 """A picture has colour if more than this share of its pixels has channels further apart than this many levels."""
 _FAR = 48.0
 """A distance in RGB from which a colour is not of the palette at all: text, markers."""
-_AT_ONCE, _HALF_STEP, _MOST_OF = 4096, (4, 2, 4), (0.02, 0.98)
-_RARE, _FEWEST, _MOST = 0.0005, 5, 600
-"""A line of colours is looked for among those of at least this share of the pixels, if there are so many of them."""
-_FIT, _CURVE_FIT, _ALIKE = 0.42, 0.15, 1.05
-"""The largest misfit to a palette, and to a line found in the picture, as a share of that to grey; what is alike."""
-_MORE_FAR, _NOTED = 0.3, 0.01
+_AT_ONCE, _CORNERS, _HALF_STEP, _MOST_OF = 4096, 86, (4, 2, 4), (0.02, 0.98)
+_BLACK = 60
+_RARE, _FEWEST, _MOST = 0.0005, 5, 500
+"""A palette is looked for among the colours of at least this share of the pixels; their least and largest number."""
+_FIT, _CURVE_FIT = 0.35, (0.07, 0.15)
+"""The largest misfit to a palette, and to a line found in the picture, without and with a palette, as shares of that to
+grey."""
+_SURE, _ALIKE, _BETTER = 12.0, 1.05, 1.5
+"""The misfit, in levels, of a palette that needs no other; the ratio of two that fit alike; that of a better line."""
+_SCENE = 0.8
+"""The share of the pixels that is the scene at least: cameras write text, scales and logos over it."""
+_GREYISH = 4.0
+"""The mean distance to grey, in levels, of a scene that is grey but for its hottest parts."""
+_COVERED = 0.3
+"""The share of its palette that a picture must show before no later one is looked at."""
+_MORE_FAR, _NOTED = 0.1, 0.01
 """The share of pixels of other colours, beyond those of the first picture, that makes it look again; that it tells."""
 _LONGEST_WAIT = 255
 """The most pictures in natural colours that pass before it looks again."""
@@ -45,7 +56,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Colours:
-    """The colours of a picture: `rgb` (n, 3) float32, and the share of pixels of each, `weight` (n,)."""
+    """The most frequent colours of a picture: `rgb` (n, 3) float32, and the share of pixels of each, `weight` (n,)."""
 
     rgb: Image
     weight: Image
@@ -57,15 +68,19 @@ class Colours:
         code = (keys[:, 0] << 2 * bits) | (keys[:, 1] << bits) | keys[:, 2]
         cells, where, count = np.unique(code, return_inverse=True, return_counts=True)
         sums = [np.bincount(where, seen[:, c].astype(np.float64), len(cells)) for c in range(3)]
-        return cls((np.column_stack(sums) / count[:, None]).astype(np.float32), (count / len(seen)).astype(np.float32))
+        kept = count.argsort()[-_MOST:]
+        mean = np.column_stack(sums)[kept] / count[kept, None]
+        return cls(mean.astype(np.float32), (count[kept] / count[kept].sum()).astype(np.float32))
 
-    def fit(self, line: Image) -> Fit:
-        """Lay the colours on a line of colours, (m, 3); far ones count as just far."""
+    def fit(self, line: Image, scene: float = _SCENE) -> Fit:
+        """Lay the colours on a line of colours, (m, 3); the misfit is that of the share `scene` that fits best."""
         at, distance = _nearest(self.rgb, line)
         order = at.argsort()
         share = np.cumsum(self.weight[order])
         low, high = (int(at[order[min(int(np.searchsorted(share, s * share[-1])), len(at) - 1)]]) for s in _MOST_OF)
-        misfit = float(self.weight @ np.minimum(distance, _FAR) / self.weight.sum())
+        near = distance.argsort()
+        near = near[: np.searchsorted(np.cumsum(self.weight[near]), scene) + 1]
+        misfit = float(self.weight[near] @ np.minimum(distance[near], _FAR) / self.weight[near].sum())
         return Fit(misfit, (high - low) / len(line), float(self.weight[distance > _FAR].sum()))
 
 
@@ -77,7 +92,9 @@ def _sampled(picture: Image) -> Image:
 
 def _coloured(seen: Image) -> bool:
     """Return True if there are more colours than in a grey picture that was coded with loss."""
-    return float((seen.max(axis=1).astype(np.int16) - seen.min(axis=1) > _COLOUR_LEVELS).mean()) > _COLOUR_SHARE
+    r, g, b = (np.ascontiguousarray(seen[:, c]) for c in range(3))
+    spread = np.maximum(np.maximum(r, g), b) - np.minimum(np.minimum(r, g), b)
+    return float((spread > _COLOUR_LEVELS).mean()) > _COLOUR_SHARE
 
 
 def _nearest(rgb: Image, line: Image) -> tuple[Image, Image]:
@@ -86,7 +103,7 @@ def _nearest(rgb: Image, line: Image) -> tuple[Image, Image]:
     at, squares = np.empty(len(rgb), np.intp), np.empty(len(rgb), np.float32)
     for k in range(0, len(rgb), _AT_ONCE):
         a = rgb[k : k + _AT_ONCE].astype(np.float32)
-        gaps = (b * b).sum(axis=1)[None] - 2 * (a @ b.T)
+        gaps = (b * b).sum(axis=1) - sum(2 * a[:, c, None] * b[:, c] for c in range(3))  # BLAS would start threads
         part = slice(k, k + len(a))
         at[part] = gaps.argmin(axis=1)
         squares[part] = gaps[np.arange(len(a)), at[part]] + (a * a).sum(axis=1)
@@ -100,7 +117,7 @@ def curve_of(colours: Colours) -> Image | None:
     one that is redder.
     """
     at = colours.rgb[colours.weight >= _RARE]
-    if not _FEWEST <= len(at) <= _MOST:
+    if len(at) < _FEWEST:
         return None
     steps = np.sqrt(((at[:, None] - at[None]) ** 2).sum(axis=2))
     ways, joined, near = np.zeros_like(steps), [0], np.zeros(len(at), np.intp)
@@ -119,32 +136,60 @@ def curve_of(colours: Colours) -> Image | None:
     path = path[along[path].argsort()]
     places = np.linspace(0, ways[first, last], 256)
     line = np.column_stack([np.interp(places, along[path], at[path, c]) for c in range(3)]).astype(np.float32)
-    return line if _heat(line[-1]) >= _heat(line[0]) else line[::-1].copy()
+    return line if _rises(line[0], line[-1]) else line[::-1].copy()
 
 
-def _heat(colour: Image) -> float:
-    """Rank the colour of an end of a palette: by brightness, and by red against blue where that says little."""
-    r, g, b = (float(c) for c in colour)
-    return 0.299 * r + 0.587 * g + 0.114 * b + 0.5 * (r - b)
+def _rises(first: Image, last: Image) -> bool:
+    """Return True if a palette rises from cold to hot between two colours: black is cold, brighter and redder hot."""
+    if (black := first.max() < _BLACK) != (last.max() < _BLACK):
+        return bool(black)
+    heat = [float(colour @ np.array([0.8, 0.6, -0.4], np.float32)) for colour in (first, last)]
+    return heat[1] >= heat[0]
 
 
-def palette_of(colours: Colours) -> tuple[str, Image] | None:
-    """Recognise the palette of a picture's colours: its name, `UNKNOWN` for a line that has none, and its colours.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A palette that was recognised: its name, or `UNKNOWN`, its colours (256, 3), and how a picture lies on it."""
+
+    name: str
+    line: Image
+    fit: Fit
+
+
+def palette_of(colours: Colours) -> Found | None:
+    """Recognise the palette of a picture's colours; None if they do not lie along a line, or are too few to say.
 
     Of palettes that fit alike it is the one of which the picture shows most: cameras spread a scene over their palette.
-    None for colours that do not lie along a line: those of a picture that is not in false colours.
+    Where a line through the colours themselves fits much better than each of them, the palette is unknown.
     """
+    if np.count_nonzero(colours.weight >= _RARE) < _FEWEST:
+        return None
     spread = colours.fit(_GREY).misfit
-    fits = {name: colours.fit(recorded(name)[::2]) for name in NAMES if name not in ONLY_BY_NAME}
-    least = min(fit.misfit for fit in fits.values())
-    if least <= _FIT * spread:
-        alike = [name for name, fit in fits.items() if fit.misfit <= _ALIKE * least + 0.3]
-        best = max(alike, key=lambda name: fits[name].cover - fits[name].misfit / _FAR)
-        return best, recorded(best)
-    line = curve_of(colours)
-    if line is not None and colours.fit(line).misfit <= _CURVE_FIT * spread:
-        return UNKNOWN, line
-    return None
+    fits = {name: colours.fit(recorded(name)[::2]) for name in NAMES if name not in ONLY_BY_NAME | PARTLY_GREY}
+    least = min(fit.misfit for fit in fits.values()) if spread > _GREYISH else np.inf
+    line = curve_of(colours) if _SURE < least < np.inf else None
+    curve = colours.fit(line) if line is not None else None
+    limit = _CURVE_FIT[least <= _FIT * spread] * spread
+    if line is not None and curve is not None and curve.misfit <= min(limit, least / _BETTER):
+        return Found(UNKNOWN, line, curve)
+    if least > _FIT * spread:
+        fits = {name: colours.fit(recorded(name)[::2], 1.0) for name in PARTLY_GREY}
+        least, spread = min(fit.misfit for fit in fits.values()), colours.fit(_GREY, 1.0).misfit
+    if least > _FIT * spread:
+        return None
+    alike = [name for name, fit in fits.items() if fit.misfit <= _ALIKE * least + 0.3]
+    best = max(alike, key=lambda name: fits[name].cover - fits[name].misfit / _FAR)
+    return Found(best, recorded(best), fits[best])
+
+
+def _places(rgb: Image, line: Image) -> tuple[Image, Image]:
+    """Return the place, 0 to 255, of the point of a palette, (256, 3), nearest to each colour, and its distance."""
+    few = line[np.linspace(0, 255, _CORNERS).round().astype(np.intp)].astype(np.float32)
+    at, distance = _nearest(rgb, few)
+    along = np.gradient(few, axis=0)[at]  # between two corners the place is that of the colour's projection
+    part = ((rgb - few[at]) * along).sum(axis=1) / np.maximum((along * along).sum(axis=1), 1)
+    places = (at + np.clip(part, -0.5, 0.5)) * (255 / (_CORNERS - 1))
+    return np.clip(places.round(), 0, 255).astype(np.uint8), distance
 
 
 def in_false_colours(picture: Image) -> bool:
@@ -161,11 +206,10 @@ class Table:
 
     def __init__(self, line: Image) -> None:
         code = np.arange(65536, dtype=np.int32)
-        places = [(code >> 11) * 8 + 3.5, (code >> 5 & 63) * 4 + 1.5, (code & 31) * 8 + 3.5]
-        rgb = np.column_stack(places).astype(np.float32)
-        self._even, distance = _nearest(rgb, line)
-        self._odd = _nearest(rgb - np.float32(_HALF_STEP), line)[0]
-        self._even, self._odd = self._even.astype(np.uint8), self._odd.astype(np.uint8)
+        cells = [(code >> 11) * 8 + 3.5, (code >> 5 & 63) * 4 + 1.5, (code & 31) * 8 + 3.5]
+        rgb = np.column_stack(cells).astype(np.float32)
+        self._even, distance = _places(rgb, line)
+        self._odd, _ = _places(rgb - np.float32(_HALF_STEP), line)
         self._far = distance > _FAR
 
     def __call__(self, picture: Image) -> Image:
@@ -184,20 +228,28 @@ def _packed(picture: Image) -> Image:
     return cv2.cvtColor(picture, cv2.COLOR_RGB2BGR565).view(np.uint16)[..., 0]  # red in the highest bits
 
 
+_KNOWN = "thermal is in false colours ({}): they are turned back into brightness, hot is bright"
+_UNKNOWN = "thermal looks false-coloured with an unknown palette: its brighter, or redder, end is taken for hot"
+_NOT_FOUND = "thermal is in colour, and not in false colours that can be recognised: its brightness alone is used"
+_CHOOSE = "ir.palette=NAME chooses another palette, ir.palette=none takes the brightness"
+
+
 class FalseColour:
     """Turn the thermal pictures of one source from false colours back into luma; hot is bright.
 
     `palette`: a name of `recorded.NAMES`; `auto` recognises it, and looks again where the colours become others; `none`
-    leaves pictures alone. What is done is said in one line for each palette. Raises ConfigError for an unknown name.
+    leaves pictures alone.
+    `say`: gets a sentence for each palette about what is done; None: the log.
+    Raises ConfigError for an unknown name.
     """
 
-    def __init__(self, palette: str = "auto") -> None:
+    def __init__(self, palette: str = "auto", say: Callable[[str], None] | None = None) -> None:
         if palette not in ("auto", "none", *NAMES):
             raise ConfigError(f"ir.palette: {palette!r} is not known; want auto, none, {', '.join(NAMES)}")
-        self._given = palette
+        self._given, self._tell = palette, say or _log_choice
         self._name: str | None = None
         self._table: Table | None = None
-        self._far, self._waits, self._wait = 0.0, 0, 0
+        self._far, self._cover, self._waits, self._wait = 0.0, 0.0, 0, 0
         self._said = set[str]()
         if palette not in ("auto", "none"):
             self._table = Table(recorded(palette))
@@ -216,7 +268,8 @@ class FalseColour:
         seen = _sampled(picture)
         if not _coloured(seen):
             return False
-        if self._table is not None and self._table.far(seen) <= self._far + _MORE_FAR:
+        fits = self._table is not None and self._table.far(seen) <= self._far + _MORE_FAR
+        if fits and self._cover >= _COVERED:
             return True
         if self._wait:
             self._wait -= 1
@@ -225,28 +278,32 @@ class FalseColour:
         return self._table is not None
 
     def _look(self, colours: Colours) -> None:
-        """Find the palette of a picture's colours; after each failure, wait longer before the next try."""
+        """Find the palette of a picture's colours; where they do not say it for good, wait longer for the next look."""
+        self._waits = min(2 * self._waits + 1, _LONGEST_WAIT)
+        self._wait = self._waits
         found = palette_of(colours)
         if found is None:
-            self._waits = min(2 * self._waits + 1, _LONGEST_WAIT)
-            self._wait = self._waits
+            if self._table is None:
+                self._say(_NOT_FOUND)
             return
-        self._waits, self._name, self._table = 0, found[0], Table(found[1])
-        self._far = colours.fit(found[1]).far
-        self._say()
+        if found.fit.cover >= _COVERED:
+            self._wait = self._waits = 0
+        if found.name == self._name and found.fit.cover <= self._cover:
+            self._far = max(self._far, found.fit.far)
+            return
+        self._name, self._cover, self._far = found.name, found.fit.cover, found.fit.far
+        self._table = Table(found.line)
+        self._say(_UNKNOWN if found.name == UNKNOWN else _KNOWN.format(found.name))
 
-    def _say(self) -> None:
-        """Say once for each palette what is done."""
-        assert self._name is not None
-        if self._name in self._said:
+    def _say(self, text: str) -> None:
+        """Say once what is done."""
+        if text in self._said:
             return
-        self._said.add(self._name)
-        if self._name == UNKNOWN:
-            text = "thermal looks false-coloured with an unknown palette: its brighter or redder end is taken for hot"
-        else:
-            text = f"thermal is in false colours ({self._name}): they are turned back into brightness, hot is bright"
+        self._said.add(text)
         if self._far > _NOTED:
-            text += (
-                f"; {self._far:.0%} of the pixels have other colours (a scale, text, markers): ir.crop leaves them out"
-            )
-        event(_log, logging.WARNING, "palette", f"{text}; ir.palette names another palette, or none", stream="ir")
+            text += f"; {self._far:.0%} of its pixels have other colours (a scale, text, marks), see ir.crop"
+        self._tell(text)
+
+
+def _log_choice(text: str) -> None:
+    event(_log, logging.WARNING, "palette", f"{text}; {_CHOOSE}", stream="ir")

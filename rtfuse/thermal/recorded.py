@@ -15,8 +15,8 @@ from rtfuse.thermal.palettes import palette
 from rtfuse.types import Image
 
 _DRAWN: dict[str, tuple[tuple[int, int, int], ...]] = {
-    "ironbow": ((0, 0, 10), (30, 0, 115), (115, 0, 155), (180, 15, 140), (225, 65, 55), (245, 130, 5), (254, 190, 10),
-                (255, 235, 100), (255, 255, 250)),
+    "ironbow": ((5, 5, 30), (70, 10, 145), (140, 15, 163), (200, 45, 120), (235, 90, 50), (247, 135, 10), (250, 170, 5),
+                (250, 200, 20), (250, 225, 70), (252, 242, 140), (254, 254, 250)),
     "iron-red": ((0, 0, 0), (45, 10, 70), (110, 20, 90), (180, 40, 50), (225, 95, 20), (245, 165, 30), (255, 250, 200)),
     "lava": ((0, 0, 0), (10, 25, 70), (45, 45, 120), (125, 30, 110), (205, 40, 40), (245, 120, 0), (255, 205, 40),
              (255, 255, 220)),
@@ -51,6 +51,8 @@ _DRAWN: dict[str, tuple[tuple[int, int, int], ...]] = {
 _OF_OPENCV = """autumn bone jet winter ocean summer spring cool pink hot parula magma inferno plasma viridis cividis
 turbo deepgreen rainbow"""
 
+PARTLY_GREY = frozenset(["red-hot", "orange-hot"])
+"""Palettes in which only the hottest parts have colour."""
 ONLY_BY_NAME = frozenset(["opencv-rainbow", "rainbow-inverted"])
 """The colours of others in the opposite order: they cannot be told from a picture."""
 

@@ -8,7 +8,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtfuse.capture import open_source
@@ -142,6 +142,7 @@ def test_the_unit_of_the_first_picture_holds_for_all_and_is_said_once(tmp_path, 
     assert len(said(caplog)) == 1
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 40 * 48), st.sampled_from([np.nan, np.inf, -np.inf]), st.sampled_from(["f4", "f8"]))
 def test_values_that_are_not_finite_are_no_reason_to_stop(tmp_path_factory, count, value, kind):
     values = CELSIUS.astype(kind).ravel()
@@ -166,6 +167,7 @@ def test_every_page_is_a_picture_but_no_smaller_copy(tmp_path):
     assert pages(saved(tmp_path, "no.png", COUNTS)) == pages(tmp_path / "absent.tif") == 1
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 400))
 def test_a_broken_tiff_neither_hangs_nor_raises(tmp_path_factory, noise, at):
     data = bytearray(tiff(COUNTS[:4, :4], COUNTS[:4, :4]))

@@ -64,11 +64,12 @@ def test_settings_that_a_source_ignores_are_said(grey, colour, tmp_path):
     assert len(said(STREET, STREET, "web.detections_keys=x", "publish.endpoint=null", "publish.keys=x")) == 2
 
 
-def test_swapped_sources_and_false_colours_are_noticed(grey, colour):
+def test_swapped_sources_and_false_colours_are_noticed(grey, colour, caplog):
     (line,) = said(colour, grey)
     assert "swapped" in line
-    (line,) = said(colour, colour)
-    assert "white-hot" in line
+    caplog.clear()
+    assert said(colour, colour) == []
+    assert "thermal is in false colours" in caplog.records[0].getMessage()
 
 
 def test_portrait_and_landscape_are_noticed(tmp_path, colour):
