@@ -68,8 +68,8 @@ def write(
 ):
     """Write frames with these numbers at these times (s) as a video; returns its path.
 
-    `last_s`: duration of the last frame. `titles`, `more`: of further tracks, their options (`gray`). `metadata`: of the
-    file. `form`, `mux`: FFmpeg's format and its options. `muxed`: changes every packet before it is written.
+    `last_s`: duration of the last frame. `titles`: of the tracks; `more`: options (`gray`) of further ones. `metadata`:
+    of the file. `form`, `mux`: FFmpeg's format and its options. `muxed`: changes every packet before it is written.
     """
     tracks = [{"gray": gray}, *more]
     with av.open(str(path), "w", format=form, options=mux or {}) as container:

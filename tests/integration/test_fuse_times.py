@@ -73,23 +73,32 @@ CASES = {
     "B-frames": Case(rgb={"b_frames": 3}),
     "B-frames in AVI": Case(rgb={"name": "v.avi", "b_frames": 3, "muxed": shifted(6000)}),
     "joined transport streams": Case(
-        ir={"n": 2 * N}, rgb={"name": "v.ts"}, options=("--align-starts",), after=joined,
-        pairs=[(k, k % N) for k in range(2 * N)], said=("the clock began again once",), unsaid=("late", "no_ir", "damaged"),
+        ir={"n": 2 * N},
+        rgb={"name": "v.ts"},
+        options=("--align-starts",),
+        after=joined,
+        pairs=[(k, k % N) for k in range(2 * N)],
+        said=("the clock began again once",),
+        unsaid=("late", "no_ir", "damaged"),
     ),
     "a clock that overflows": Case(
         rgb={"name": "v.ts", "muxed": shifted(2**33 - 60_000)}, options=("--align-starts",), unsaid=("late", "no_ir")
     ),
     "times turned round": Case(
         rgb={"name": "v.mkv", **MJPEG, "muxed": reordered({20: 23, 21: 22, 22: 21, 23: 20})},
-        said=("4 frames had a time out of order",), unsaid=("late", "no_ir"),
+        said=("4 frames had a time out of order",),
+        unsaid=("late", "no_ir"),
     ),
     "times twice": Case(
         rgb={"name": "v.mkv", **MJPEG, "muxed": reordered({11: 10, 31: 30})},
-        said=("2 frames had a time out of order",), unsaid=("late", "no_ir"),
+        said=("2 frames had a time out of order",),
+        unsaid=("late", "no_ir"),
     ),
     "another origin": Case(
-        rgb={"name": "v.mkv", "start_s": 0.5}, pairs=[(k + 15, k) for k in range(25)] + [(39, k) for k in range(25, 29)],
-        said=("thermal began 0.500 s before RGB", "--align-starts"), unsaid=(),
+        rgb={"name": "v.mkv", "start_s": 0.5},
+        pairs=[(k + 15, k) for k in range(25)] + [(39, k) for k in range(25, 29)],
+        said=("thermal began 0.500 s before RGB", "--align-starts"),
+        unsaid=(),
     ),
     "another origin, aligned": Case(rgb={"name": "v.mkv", "start_s": 36_000.5}, options=("--align-starts",)),
     "a transport stream's origin, aligned": Case(
@@ -99,49 +108,72 @@ CASES = {
     "the last picture lasts": Case(rgb={"last_s": 1.0}),
     "both paused": Case(ir={"times": PAUSED}, rgb={"times": PAUSED}, said=("paired within 16.7 ms",)),
     "thermal paused": Case(
-        ir={"times": PAUSED}, rgb={"n": 60, "times": [*steady(20), *(1.0 + k for k in range(20)), *steady(20, start_s=600)]},
-        pairs=[(k, k) for k in range(20)] + [(k, k + 20) for k in range(20, 40)], said=("20 rgb: no thermal frame",),
+        ir={"times": PAUSED},
+        rgb={"n": 60, "times": [*steady(20), *(1.0 + k for k in range(20)), *steady(20, start_s=600)]},
+        pairs=[(k, k) for k in range(20)] + [(k, k + 20) for k in range(20, 40)],
+        said=("20 rgb: no thermal frame",),
     ),
     "a slow thermal camera": Case(
-        ir={"n": 3, "times": steady(3, rate=1)}, rgb={"n": 61}, said=("thermal has 1 Hz", "sync.tolerance_ms=500"),
-        pairs=[(0, k) for k in range(5)] + [(1, k) for k in range(29, 35)] + [(2, 59), (2, 60)], unsaid=("late",),
+        ir={"n": 3, "times": steady(3, rate=1)},
+        rgb={"n": 61},
+        said=("thermal has 1 Hz", "sync.tolerance_ms=500"),
+        pairs=[(0, k) for k in range(5)] + [(1, k) for k in range(29, 35)] + [(2, 59), (2, 60)],
+        unsaid=("late",),
     ),
-    "bursts": Case(rgb={"times": [(k // 5) / 6 + (k % 5) * 2e-4 for k in range(N)]}, pairs=[(k // 5 * 5, k) for k in range(N)]),
-    "a raw stream with a rate": Case(
-        rgb={"name": "v.mjpeg", **MJPEG}, options=("rgb.fps=30",), unsaid=("no effect",)
+    "bursts": Case(
+        rgb={"times": [(k // 5) / 6 + (k % 5) * 2e-4 for k in range(N)]}, pairs=[(k // 5 * 5, k) for k in range(N)]
     ),
+    "a raw stream with a rate": Case(rgb={"name": "v.mjpeg", **MJPEG}, options=("rgb.fps=30",), unsaid=("no effect",)),
     "a raw stream without a rate": Case(
-        ir={"times": steady(N, rate=25)}, rgb={"name": "v.mjpeg", **MJPEG},
+        ir={"times": steady(N, rate=25)},
+        rgb={"name": "v.mjpeg", **MJPEG},
         said=("has no times: 25 Hz is assumed; rgb.fps= sets another",),
     ),
     "thermal goes on": Case(ir={"n": 100}, said=("60 ir: no RGB frame near enough (no_rgb)",)),
     "a repeated thermal picture": Case(
-        ir={"name": "t.mkv", "codec": "ffv1", "pix_fmt": "gray16le", "deep": True, "numbers": [*range(10), *[9] * 20, *range(30, N)]},
-        pairs=[(9 if 10 <= k < 30 else k, k) for k in range(N)], said=("20 of 40 thermal pictures repeat",), unsaid=("frozen", "no_ir"),
+        ir={
+            "name": "t.mkv",
+            "codec": "ffv1",
+            "pix_fmt": "gray16le",
+            "deep": True,
+            "numbers": [*range(10), *[9] * 20, *range(30, N)],
+        },
+        pairs=[(9 if 10 <= k < 30 else k, k) for k in range(N)],
+        said=("20 of 40 thermal pictures repeat",),
+        unsaid=("frozen", "no_ir"),
     ),
     "creation times": Case(
         ir={"name": "t.mkv", "metadata": {"creation_time": "2024-05-01T12:00:00.500000Z"}},
         rgb={"name": "v.mkv", "metadata": {"creation_time": "2024-05-01T12:00:00.000000Z"}},
-        pairs=BEHIND, said=("by their creation times, thermal began 0.500 s after RGB",), unsaid=(),
+        pairs=BEHIND,
+        said=("by their creation times, thermal began 0.500 s after RGB",),
+        unsaid=(),
     ),
     "creation times of whole seconds": Case(
         ir={"n": 90, "metadata": {"creation_time": "2024-05-01T12:00:00Z"}},
         rgb={"n": 60, "metadata": {"creation_time": "2024-05-01T12:00:01Z"}},
-        pairs=[(k + 30, k) for k in range(60)], said=("up to 1 s off", "sync.starts=own"), unsaid=("no_ir",),
+        pairs=[(k + 30, k) for k in range(60)],
+        said=("up to 1 s off", "sync.starts=own"),
+        unsaid=("no_ir",),
     ),
     "creation times that do not overlap": Case(
-        ir={"metadata": {"creation_time": "2024-05-01T12:00:00Z"}}, rgb={"metadata": {"creation_time": "2024-05-01T13:00:00Z"}},
+        ir={"metadata": {"creation_time": "2024-05-01T12:00:00Z"}},
+        rgb={"metadata": {"creation_time": "2024-05-01T13:00:00Z"}},
         said=("not used", "hardly overlap"),
     ),
     "time codes": Case(
-        ir={"name": "t.mov", "metadata": {"timecode": "10:00:00:15"}}, rgb={"name": "v.mov", "metadata": {"timecode": "10:00:00:00"}},
-        pairs=BEHIND, said=("by their time codes",), unsaid=(),
+        ir={"name": "t.mov", "metadata": {"timecode": "10:00:00:15"}},
+        rgb={"name": "v.mov", "metadata": {"timecode": "10:00:00:00"}},
+        pairs=BEHIND,
+        said=("by their time codes",),
+        unsaid=(),
     ),
     "time codes, but by first frames": Case(
-        ir={"name": "t.mov", "metadata": {"timecode": "10:00:00:15"}}, rgb={"name": "v.mov", "metadata": {"timecode": "10:00:00:00"}},
+        ir={"name": "t.mov", "metadata": {"timecode": "10:00:00:15"}},
+        rgb={"name": "v.mov", "metadata": {"timecode": "10:00:00:00"}},
         options=("--align-starts",),
     ),
-}  # fmt: skip
+}
 CUT = {
     "MP4": {"name": "v.mp4", "mux": FASTSTART},
     "fragmented MP4": {"name": "v.mp4", "mux": {"movflags": "frag_keyframe+empty_moov"}},
@@ -200,8 +232,9 @@ def test_a_recording_that_was_cut_is_never_complete_and_a_whole_one_always(fused
     assert status == 2, said
     assert "incomplete input" in said
     assert "truncated" in said
-    assert pairs == SAME[: len(pairs)]
-    assert len(pairs) > 10
+    whole = pairs[:-1] if "damaged" in said else pairs
+    assert whole == SAME[: len(whole)]
+    assert len(whole) > 10
 
 
 def test_the_output_begins_at_zero_and_keeps_the_absolute_time(fused, tmp_path):
