@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from av.packet import Packet
 from av.video.frame import VideoFrame
@@ -29,7 +29,7 @@ class Undecoded:
         self._counts = codec in _PICTURE_EACH
         self._sent: dict[int, bool] = {}
 
-    def sent(self, packet: Packet) -> None:
+    def sent(self, packet: Packet[Any]) -> None:
         """Note a packet that goes to the decoder."""
         self._counts &= not packet.size or (packet.pts is not None and packet.pts not in self._sent)
         if packet.pts is not None and packet.size and not packet.is_discard:

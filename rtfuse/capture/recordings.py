@@ -52,7 +52,8 @@ class Decoder:
         assert choice is not None
         self.video = choice.video
         if choice.reason is not None:
-            text = f"{LABELS[stream]} is track {choice.number} of ({described(video_tracks(container))}), {choice.reason}"
+            tracks = described(video_tracks(container))
+            text = f"{LABELS[stream]} is track {choice.number} of ({tracks}), {choice.reason}"
             event(_log, logging.INFO if choice.sure else logging.WARNING, "streams", text, stream=stream)
         # Decoding several frames at once is fastest, but delays each until the next ones have come.
         self.video.thread_type = "SLICE" if live else "AUTO"

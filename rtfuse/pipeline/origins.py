@@ -36,8 +36,8 @@ def shifted(source: Source, shift_ns: int) -> Source:
         return replace(frame, t_ns=frame.t_ns + shift_ns)
 
     def described(info: SourceInfo) -> SourceInfo:
-        ends = (None if t is None else t + shift_ns for t in (info.start_ns, info.end_ns))
-        return replace(info, **dict(zip(("start_ns", "end_ns"), ends, strict=True)))
+        start_ns, end_ns = (None if t is None else t + shift_ns for t in (info.start_ns, info.end_ns))
+        return replace(info, start_ns=start_ns, end_ns=end_ns)
 
     return Prepared(source, [later], described)
 
