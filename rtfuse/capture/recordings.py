@@ -71,11 +71,11 @@ class Decoder:
 
     def _decode(self) -> Iterator[VideoFrame]:
         for packet in self.packets:
-            if self.times is not None and self._undecoded is not None:
+            if self.times is not None and self._undecoded is not None and packet is not None:
                 self.times.sent(packet)
                 self._undecoded.sent(packet)
             try:
-                frames = packet.decode()
+                frames = self.video.decode(packet)
             except av.error.InvalidDataError:
                 self.losses["corrupt"] += 1
                 continue
@@ -210,9 +210,11 @@ class Recording:
         info, losses = self._info, self._decoder.losses
         # Where two transport streams were joined, FFmpeg suspects the last picture of the first.
         losses -= Counter(damaged=self._repairs.restarts)
-        if not (self._decoder.packets.cut_short or is_cut(self._path)):
-            return
         by_time = round(((info.end_ns or end_ns) - end_ns) / self._times.period_ns)
+        # FLV has no durations of frames, so that of the file is the last frame's time.
+        ends_early = self._decoder.container.format.name == "flv" and by_time > 1
+        if not (self._decoder.packets.cut_short or ends_early or is_cut(self._path)):
+            return
         losses["truncated"] += max(1, by_time, (info.frames or 0) - count - losses["corrupt"])
 
     def _warn(self, name: str, text: str) -> None:

@@ -49,12 +49,15 @@ class Packets:
             if len(self.ahead) == _AHEAD or size > _AHEAD_BYTES:
                 break
 
-    def __iter__(self) -> Iterator[Packet[Any]]:
+    def __iter__(self) -> Iterator[Packet[Any] | None]:
+        """Yield the packets; None last if reading failed, which makes a decoder give its last pictures."""
         ahead, self.ahead = self.ahead, []
         ahead.reverse()
         while ahead:
             yield ahead.pop()
         yield from self._rest()
+        if self.cut_short:
+            yield None
 
     def _rest(self) -> Iterator[Packet[Any]]:
         while True:

@@ -69,7 +69,7 @@ def _by_metadata(ir: SourceInfo, rgb: SourceInfo) -> Placement | None:
 
 
 def _believed(ir: SourceInfo, rgb: SourceInfo, later_ns: int, name: str, *, exact: bool) -> Placement | None:
-    """Return the placement with thermal's first frame `later_ns` after RGB's; None if it changes nothing.
+    """Return the placement with thermal's first frame `later_ns` after RGB's; None if it says nothing new.
 
     Metadata under which the recordings hardly overlap are not believed.
     """
@@ -77,7 +77,7 @@ def _believed(ir: SourceInfo, rgb: SourceInfo, later_ns: int, name: str, *, exac
     assert rgb.start_ns is not None
     shift_ns = rgb.start_ns + later_ns - ir.start_ns
     if abs(shift_ns) < (_step_ns(ir, rgb) // 2 if exact else _S):
-        return None
+        return Placement() if exact or abs(later_ns) >= _S else None  # it confirms the files' own times
     told = f"by their {name}, thermal began {_after(later_ns)} RGB"
     lengths = [None if i.end_ns is None or i.start_ns is None else i.end_ns - i.start_ns for i in (ir, rgb)]
     if lengths[0] is None or lengths[1] is None or not _overlap(later_ns, lengths[0], lengths[1]):
