@@ -80,7 +80,7 @@ def write(
             stream = container.add_stream(codec, rate=rate, options=options)
             stream.width, stream.height = track.get("size_wh", SIZE_WH)
             stream.pix_fmt = pix_fmt
-            stream.time_base = stream.codec_context.time_base = BASE if codec != "mpeg4" else 1 / Fraction(rate)
+            stream.time_base = stream.codec_context.time_base = 1 / Fraction(rate) if codec.startswith("mpeg") else BASE
             if codec in ("mpeg4", "mpeg2video"):
                 stream.bit_rate = 4_000_000
             if titles:

@@ -215,7 +215,8 @@ class Recording:
         ends_early = self._decoder.container.format.name == "flv" and by_time > 1
         if not (self._decoder.packets.cut_short or ends_early or is_cut(self._path)):
             return
-        losses["truncated"] += max(1, by_time, (info.frames or 0) - count - losses["corrupt"])
+        missing = info.frames - count if info.frames is not None else by_time
+        losses["truncated"] += max(1, missing - losses["corrupt"])
 
     def _warn(self, name: str, text: str) -> None:
         stream = self._info.stream
