@@ -22,6 +22,8 @@ from rtfuse.sync.pairer import Pairer
 from rtfuse.types import Frame, Image, Source, Stream
 
 _log = logging.getLogger("rtfuse.calib")
+_JOIN_S = 2.0
+"""The longest wait for a thread that reads a source: one left behind in native code could abort Python at its end."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,8 +111,10 @@ class Footage:
         inbox: Inbox = OrderedInbox(pairer, when=lambda frame: frame.t_ns)
         if self.live:
             inbox = LiveInbox(pairer, 1, clock=time.monotonic_ns)
-        for stream, source in self.sources.items():
-            threading.Thread(target=_pump, args=(inbox, stream, source), daemon=True).start()
+        for item in self.sources.items():
+            thread = threading.Thread(target=_pump, args=(inbox, *item), name=f"calib-capture-{item[0]}", daemon=True)
+            thread.start()
+            self._stack.callback(thread.join, _JOIN_S)
         self._stack.callback(inbox.stop)
         while not inbox.over:
             for pair in inbox.take(0.1):

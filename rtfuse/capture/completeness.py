@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from av.packet import Packet
 from av.video.frame import VideoFrame
@@ -14,6 +14,9 @@ _MASTERS = (0x18538067, 0x1F43B675)
 """Matroska elements without a known size that are read by their content: Segment, Cluster."""
 _UNKNOWN = -1
 _TS_PACKET = 188
+_Y4M_BYTES = 1 << 26
+_PACK, _PACK_BYTES = b"\0\0\1\xba", 1 << 17
+"""The start of a pack in a program stream, and the bytes at the end of a file in which one is looked for."""
 _PICTURE_EACH = ("h264", "hevc", "mjpeg", "mpeg2video", "ffv1", "prores", "dnxhd", "png", "rawvideo", "huffyuv")
 """Codecs whose every packet is one picture; the others have packets that show nothing."""
 
@@ -29,7 +32,7 @@ class Undecoded:
         self._counts = codec in _PICTURE_EACH
         self._sent: dict[int, bool] = {}
 
-    def sent(self, packet: Packet) -> None:
+    def sent(self, packet: Packet[Any]) -> None:
         """Note a packet that goes to the decoder."""
         self._counts &= not packet.size or (packet.pts is not None and packet.pts not in self._sent)
         if packet.pts is not None and packet.size and not packet.is_discard:
@@ -50,8 +53,8 @@ class Undecoded:
 def is_cut(path: str | Path) -> bool:
     """Return True if the file ends before its own structure does: it was cut, or not copied whole.
 
-    Knows MP4 and MOV, Matroska and WebM, AVI, FLV, and transport streams; returns False for other files, for pipes,
-    and for damage in the middle.
+    Knows MP4 and MOV, Matroska and WebM, AVI, FLV, MPEG's transport and program streams, YUV4MPEG, and rows of JPEG;
+    returns False for other files, for pipes, and for damage in the middle.
     """
     path = Path(path)
     if not path.is_file():
@@ -67,6 +70,12 @@ def is_cut(path: str | Path) -> bool:
             return _beyond(_chunks(file, end), end)
         if head[:3] == b"FLV":
             return not _whole_tag(file, end)
+        if head[:4] == _PACK:
+            return _pack_beyond(file, end)
+        if head[:2] == b"\xff\xd8":
+            return not _tail(file, end, 64).rstrip(b"\0\r\n").endswith(b"\xff\xd9")
+        if head[:9] == b"YUV4MPEG2":
+            return _part_of_frame(file, end)
         if head[:1] == b"\x47" and head[_TS_PACKET:] == b"\x47":
             return end % _TS_PACKET != 0
     return False
@@ -144,6 +153,33 @@ def _number(file: BinaryIO, *, marked: bool = False) -> tuple[int, int]:
     bits = 7 * length
     plain = value & ((1 << bits) - 1)
     return (value if marked else _UNKNOWN if plain == (1 << bits) - 1 else plain), length
+
+
+def _tail(file: BinaryIO, end: int, size: int) -> bytes:
+    """Return the last bytes of a file, at most `size`."""
+    file.seek(max(0, end - size))
+    return file.read(size)
+
+
+def _pack_beyond(file: BinaryIO, end: int) -> bool:
+    """Return True if the last pack of a program stream has a packet that ends behind the end of the file."""
+    tail = _tail(file, end, _PACK_BYTES)
+    at = tail.rfind(_PACK)
+    if at < 0 or at + 14 > len(tail):
+        return at >= 0
+    at += 12 if tail[at + 4] >> 4 == 2 else 14 + (tail[at + 13] & 7)  # MPEG-1's header, or MPEG-2's
+    while at + 6 <= len(tail) and tail[at : at + 3] == b"\0\0\1" and tail[at + 3] != 0xB9:
+        at += 6 + int.from_bytes(tail[at + 4 : at + 6])
+    return at > len(tail)
+
+
+def _part_of_frame(file: BinaryIO, end: int) -> bool:
+    """Return True if a YUV4MPEG file does not end with a whole frame, by the distance of its first two."""
+    file.seek(0)
+    head = file.read(_Y4M_BYTES)
+    first = head.find(b"FRAME")
+    second = head.find(b"FRAME", first + 5)
+    return 0 < first < second and (end - first) % (second - first) != 0
 
 
 def _whole_tag(file: BinaryIO, end: int) -> bool:

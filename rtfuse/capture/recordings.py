@@ -56,7 +56,8 @@ class Decoder:
         assert choice is not None
         self.video = choice.video
         if choice.reason is not None:
-            text = f"{LABELS[stream]}: track {choice.number} of {described(video_tracks(container))}, {choice.reason}"
+            tracks = described(video_tracks(container))
+            text = f"{LABELS[stream]} is track {choice.number} of ({tracks}), {choice.reason}"
             event(_log, logging.INFO if choice.sure else logging.WARNING, "streams", text, stream=stream)
         # Decoding several frames at once is fastest, but delays each until the next ones have come.
         self.video.thread_type = "SLICE" if live else "AUTO"
@@ -75,11 +76,11 @@ class Decoder:
 
     def _decode(self) -> Iterator[VideoFrame]:
         for packet in self.packets:
-            if self.times is not None and self._undecoded is not None:
+            if self.times is not None and self._undecoded is not None and packet is not None:
                 self.times.sent(packet)
                 self._undecoded.sent(packet)
             try:
-                frames = packet.decode()
+                frames = self.video.decode(packet)
             except av.error.InvalidDataError:
                 self.losses["corrupt"] += 1
                 continue
@@ -198,10 +199,13 @@ class Recording:
         info, losses = self._info, self._decoder.losses
         # Where two transport streams were joined, FFmpeg suspects the last picture of the first.
         losses -= Counter(damaged=self._repairs.restarts)
-        if not (self._decoder.packets.cut_short or is_cut(self._path)):
-            return
         by_time = round(((info.end_ns or end_ns) - end_ns) / self._times.period_ns)
-        losses["truncated"] += max(1, by_time, (info.frames or 0) - count - losses["corrupt"])
+        # FLV has no durations of frames, so that of the file is the last frame's time.
+        ends_early = self._decoder.container.format.name == "flv" and by_time > 1
+        if not (self._decoder.packets.cut_short or ends_early or is_cut(self._path)):
+            return
+        missing = info.frames - count if info.frames is not None else by_time
+        losses["truncated"] += max(1, missing - losses["corrupt"])
 
     def _warn(self, name: str, text: str) -> None:
         stream = self._info.stream

@@ -20,8 +20,8 @@ AHEAD, JUMP_AHEAD = 16, 6
 """Frames that one reading sees: where the times are not in order, and where they only jump ahead."""
 RESTART = 8
 """Cost of a clock that begins again, in times that are not believed."""
-_SPAN = 10
-"""Frames over which a period is measured: cameras that stamp in bursts have a period, too."""
+_SPAN, _USUAL = 10, 0.3
+"""Frames over which the period of bursts is measured, and the relative deviation of a usual step from the median."""
 _WRAP_GAP_NS = 10_000_000_000
 """The longest pause that may fall together with the overflow of a clock."""
 
@@ -47,15 +47,23 @@ class Repairs:
 
 
 def period_of(runs: Sequence[Sequence[int]]) -> Fraction | None:
-    """Return the median step in runs of rising times, each step measured over ten frames; None without a step.
+    """Return the usual step in runs of rising times: the mean of those around the median; None without a step.
 
-    Pauses and long last frames do not change it.
+    Pauses, lost frames and long last frames do not change it. Of a camera that stamps in bursts, it is the median of
+    steps over ten frames.
     """
-    steps: list[Fraction] = []
+    steps = [b - a for times in runs for a, b in pairwise(times)]
+    if not steps:
+        return None
+    spans: list[Fraction] = []
     for times in runs:
         span = max(1, min(_SPAN, len(times) // 4))
-        steps += [Fraction(b - a, span) for a, b in zip(times, times[span:], strict=False)]
-    return median(steps) if steps else None
+        spans += [Fraction(b - a, span) for a, b in zip(times, times[span:], strict=False)]
+    middle, over_ten = median(steps), median(spans)
+    if 2 * middle < over_ten:
+        return over_ten
+    usual = [step for step in steps if abs(step - middle) <= _USUAL * middle]
+    return Fraction(sum(usual), len(usual)) if usual else over_ten
 
 
 def repaired(
@@ -70,12 +78,12 @@ def repaired(
     `time_of`: the recorded time (ns); None: missing. `period_ns`: the usual step. `repairs` is counted up.
     `wrap_ns`: the time after which the recording's clock overflows; None: never.
     """
-    source, waiting = iter(items), deque[tuple[T, int | None]]()
+    source, waiting = _unwrapped(items, time_of, wrap_ns, repairs), deque[tuple[T, int | None]]()
     last_ns: int | None = None
     shift_ns = 0
 
     def fill(count: int) -> None:
-        waiting.extend((item, time_of(item)) for item in islice(source, max(0, count - len(waiting))))
+        waiting.extend(islice(source, max(0, count - len(waiting))))
 
     def calm(a_ns: int | None, b_ns: int | None) -> bool:
         return a_ns is not None and b_ns is not None and 0 < b_ns - a_ns <= 1.5 * period_ns
@@ -90,11 +98,9 @@ def repaired(
         else:
             fill(JUMP_AHEAD if last_ns is not None and t_ns is not None and t_ns > last_ns else AHEAD)
             ahead = [None if t is None else t + shift_ns for _, t in waiting]
-            decided, restart = _decide(last_ns, ahead, period_ns, wrap_ns)
-            if restart is not None:
-                wrapped = wrap_ns is not None and restart == wrap_ns
-                repairs.wraps, repairs.restarts = repairs.wraps + wrapped, repairs.restarts + (not wrapped)
-                shift_ns += restart
+            decided, lost_ns = _decide(last_ns, ahead, period_ns)
+            repairs.restarts += lost_ns > 0
+            shift_ns += lost_ns
             for at_ns in decided:
                 item, t_ns = waiting.popleft()
                 repairs.missing += t_ns is None
@@ -104,26 +110,37 @@ def repaired(
         fill(1)
 
 
-def _decide(
-    last_ns: int | None, ahead: list[int | None], period_ns: int, wrap_ns: int | None
-) -> tuple[list[int], int | None]:
-    """Return the times of the first frames ahead, at least one, and what the clock lost if it begins again there."""
+def _unwrapped(
+    items: Iterable[T], time_of: Callable[[T], int | None], wrap_ns: int | None, repairs: Repairs
+) -> Iterator[tuple[T, int | None]]:
+    """Yield every item with its recorded time as if the clock had never overflowed."""
+    last_ns, turns_ns = None, 0
+    for item in items:
+        t_ns = time_of(item)
+        if t_ns is not None and last_ns is not None and wrap_ns is not None:
+            for turn_ns in (-wrap_ns, wrap_ns):
+                if abs(t_ns + turns_ns + turn_ns - last_ns) < _WRAP_GAP_NS:
+                    turns_ns += turn_ns
+                    repairs.wraps += 1
+        if t_ns is not None:
+            last_ns = t_ns = t_ns + turns_ns
+        yield item, t_ns
+
+
+def _decide(last_ns: int | None, ahead: list[int | None], period_ns: int) -> tuple[list[int], int]:
+    """Return the times of the first frames ahead, at least one, and the time that the clock lost there, or 0."""
     believed = reading(ahead if last_ns is None else [last_ns, *ahead], anchored=last_ns is not None)
     kept = [k for k, sure in enumerate(believed[last_ns is not None :]) if sure]
     at = kept[0] if kept else None
     t_ns = None if at is None else ahead[at]
     if at is None or t_ns is None:
         known = next(((k, t) for k, t in enumerate(ahead) if t is not None), (0, 0))
-        return [known[1] - known[0] * period_ns if last_ns is None else last_ns + period_ns], None
+        return [known[1] - known[0] * period_ns if last_ns is None else last_ns + period_ns], 0
     if last_ns is None:
-        return [t_ns - (at - k) * period_ns for k in range(at + 1)], None
+        return [t_ns - (at - k) * period_ns for k in range(at + 1)], 0
     if t_ns > last_ns + at:
-        return [last_ns + (t_ns - last_ns) * (k + 1) // (at + 1) for k in range(at + 1)], None
-    if at:
-        return [last_ns + period_ns], None
-    if wrap_ns is not None and 0 < t_ns + wrap_ns - last_ns < _WRAP_GAP_NS:
-        return [t_ns + wrap_ns], wrap_ns
-    return [last_ns + period_ns], last_ns + period_ns - t_ns
+        return [last_ns + (t_ns - last_ns) * (k + 1) // (at + 1) for k in range(at + 1)], 0
+    return [last_ns + period_ns], 0 if at else last_ns + period_ns - t_ns
 
 
 def reading(times: Sequence[int | None], *, anchored: bool) -> list[bool]:

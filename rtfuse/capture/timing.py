@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from typing import Any
 
 import av
 from av.container import InputContainer
@@ -40,7 +41,7 @@ class Packets:
     def __init__(self, container: InputContainer, video: VideoStream, *, live: bool) -> None:
         self.cut_short = False
         self._source = container.demux(video)
-        self.ahead: list[Packet] = []
+        self.ahead: list[Packet[Any]] = []
         size = 0
         for packet in () if live else self._rest():
             self.ahead.append(packet)
@@ -48,14 +49,17 @@ class Packets:
             if len(self.ahead) == _AHEAD or size > _AHEAD_BYTES:
                 break
 
-    def __iter__(self) -> Iterator[Packet]:
+    def __iter__(self) -> Iterator[Packet[Any] | None]:
+        """Yield the packets; None last if reading failed, which makes a decoder give its last pictures."""
         ahead, self.ahead = self.ahead, []
         ahead.reverse()
         while ahead:
             yield ahead.pop()
         yield from self._rest()
+        if self.cut_short:
+            yield None
 
-    def _rest(self) -> Iterator[Packet]:
+    def _rest(self) -> Iterator[Packet[Any]]:
         while True:
             try:
                 packet = next(self._source, None)
@@ -76,7 +80,7 @@ class MediaTimes:
     """
 
     def __init__(
-        self, container: InputContainer, video: VideoStream, ahead: Sequence[Packet], fps: float | None = None
+        self, container: InputContainer, video: VideoStream, ahead: Sequence[Packet[Any]], fps: float | None = None
     ) -> None:
         self._base = video.time_base or Fraction(1, 1000)
         packets = [packet for packet in ahead if packet.size]
@@ -95,7 +99,7 @@ class MediaTimes:
         self.period_ns = round(_NS / self.rate_hz)
         self.wrap_ns = to_ns(1 << _TS_BITS, self._base) if self._base == _TS_BASE else None
 
-    def sent(self, packet: Packet) -> None:
+    def sent(self, packet: Packet[Any]) -> None:
         """Note a packet that is decoded now."""
         if self._by_order and packet.size:
             self._order.append(packet.dts)
@@ -109,7 +113,7 @@ class MediaTimes:
         return None if ticks is None else to_ns(ticks, self._base)
 
 
-def _rate(video: VideoStream, packets: Sequence[Packet], base: Fraction) -> float | None:
+def _rate(video: VideoStream, packets: Sequence[Packet[Any]], base: Fraction) -> float | None:
     """Return the rate of the times in Hz: the container's own number where it agrees with them; None if unknown."""
     nominal = video.average_rate or video.guessed_rate
     ticks = [packet.pts if packet.dts is None else packet.dts for packet in packets]

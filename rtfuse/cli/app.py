@@ -26,6 +26,14 @@ _LIBRARIES = ("openvino", "torch", "tensorrt-cu13", "tensorrt-rtx-cu13", "onnxru
 
 def run_app(app: typer.Typer) -> None:
     """Run a command line; errors become one line and an exit status (docs/live.md lists them)."""
+    try:
+        _run_app(app)
+    except SystemExit as e:
+        failures.leave(e.code)
+        raise
+
+
+def _run_app(app: typer.Typer) -> None:
     failures.watch()
     log_to(err, "text")
     try:

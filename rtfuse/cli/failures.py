@@ -6,6 +6,7 @@ Nothing is imported here that could itself be missing.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import logging
 import os
@@ -13,6 +14,7 @@ import sys
 import tempfile
 import threading
 import traceback
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -115,6 +117,23 @@ def watch() -> None:
     sys.unraisablehook = _unraisable
     logging.raiseExceptions = False  # a log line that cannot be written has nowhere to be told
     logging.lastResort = _Foreign(logging.WARNING)
+
+
+def leave(status: str | int | None) -> None:
+    """End the process at once with this status if threads are still in native code; return otherwise.
+
+    Python ends its daemon threads by unwinding their stacks as soon as they come back from native code. Where that is
+    C++ (a picture being decoded), the process would abort (signal 6) after an otherwise orderly end.
+    """
+    others = [thread for thread in threading.enumerate() if thread is not threading.current_thread()]
+    if not isinstance(status, int) or not others or not all(thread.daemon for thread in others):
+        return
+    atexit._run_exitfuncs()  # what Python itself calls at its end
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(status)
 
 
 def let_go_of_output() -> None:

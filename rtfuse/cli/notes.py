@@ -42,7 +42,8 @@ def notes(config: Config, rig: Rig, replay: str | None = None) -> Iterator[str]:
     yield from _unused(config)
     yield from _of_stills(config, rig)
     if replay is None:
-        for stream, camera in (("ir", config.ir), ("rgb", config.rgb)):
+        cameras: dict[Stream, Camera] = {"ir": config.ir, "rgb": config.rgb}
+        for stream, camera in cameras.items():
             yield from _ignored(stream, camera, timed=rig.sources[stream].info.time_base is not None)
         yield from _times(config, rig)
         yield from _doubts(config, rig)

@@ -31,7 +31,7 @@ _MS = 1_000_000
 _OPEN_S = 5.0
 """The longest time that opening a network stream may take, for the watchdog."""
 _RECORDED_MS = 50.0
-"""The largest default tolerance of recordings: at 1 Hz, half a period is no moment any more."""
+"""The largest default tolerance of recordings: half a period at 1 Hz is too long to be one moment."""
 _log = logging.getLogger("rtfuse")
 
 

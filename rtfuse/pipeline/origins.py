@@ -36,8 +36,8 @@ def shifted(source: Source, shift_ns: int) -> Source:
         return replace(frame, t_ns=frame.t_ns + shift_ns)
 
     def described(info: SourceInfo) -> SourceInfo:
-        ends = (None if t is None else t + shift_ns for t in (info.start_ns, info.end_ns))
-        return replace(info, **dict(zip(("start_ns", "end_ns"), ends, strict=True)))
+        start_ns, end_ns = (None if t is None else t + shift_ns for t in (info.start_ns, info.end_ns))
+        return replace(info, start_ns=start_ns, end_ns=end_ns)
 
     return Prepared(source, [later], described)
 
@@ -69,7 +69,7 @@ def _by_metadata(ir: SourceInfo, rgb: SourceInfo) -> Placement | None:
 
 
 def _believed(ir: SourceInfo, rgb: SourceInfo, later_ns: int, name: str, *, exact: bool) -> Placement | None:
-    """Return the placement with thermal's first frame `later_ns` after RGB's; None if it changes nothing.
+    """Return the placement with thermal's first frame `later_ns` after RGB's; None if it says nothing new.
 
     Metadata under which the recordings hardly overlap are not believed.
     """
@@ -77,10 +77,10 @@ def _believed(ir: SourceInfo, rgb: SourceInfo, later_ns: int, name: str, *, exac
     assert rgb.start_ns is not None
     shift_ns = rgb.start_ns + later_ns - ir.start_ns
     if abs(shift_ns) < (_step_ns(ir, rgb) // 2 if exact else _S):
-        return None
+        return Placement() if exact or abs(later_ns) >= _S else None  # it confirms the files' own times
     told = f"by their {name}, thermal began {_after(later_ns)} RGB"
-    lengths = [None if i.end_ns is None or i.start_ns is None else i.end_ns - i.start_ns for i in (ir, rgb)]
-    if lengths[0] is None or lengths[1] is None or not _overlap(later_ns, lengths[0], lengths[1]):
+    ir_ns, rgb_ns = (0 if i.end_ns is None or i.start_ns is None else i.end_ns - i.start_ns for i in (ir, rgb))
+    if not _overlap(later_ns, ir_ns or rgb_ns, rgb_ns or ir_ns):
         own = _by_own_times(ir, rgb, ir.start_ns - rgb.start_ns)
         unused = f"{told}: not used, as the recordings would hardly overlap; ir.offset_ms={shift_ns / 1e6:.0f} takes it"
         return replace(own, remark="; ".join(filter(None, [unused, own.remark])))
@@ -89,9 +89,9 @@ def _believed(ir: SourceInfo, rgb: SourceInfo, later_ns: int, name: str, *, exac
 
 
 def _overlap(later_ns: int, ir_ns: int, rgb_ns: int) -> bool:
-    """Return True if enough of the shorter recording lies in the other, whose start is `later_ns` before."""
+    """Return True if enough of the shorter recording lies in the other; thermal's start is `later_ns` after RGB's."""
     shared = min(later_ns + ir_ns, rgb_ns) - max(later_ns, 0)
-    return shared >= _SHARE * min(ir_ns, rgb_ns)
+    return shared >= max(1, _SHARE * min(ir_ns, rgb_ns))
 
 
 def _by_own_times(ir: SourceInfo, rgb: SourceInfo, apart_ns: int) -> Placement:

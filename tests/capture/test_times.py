@@ -98,14 +98,14 @@ CASES = {
     "all the same": ([5] * 20, [5 + k for k in range(20)], 0, 19, 0, 0),
     "two recordings joined": ([*range(40), *range(40)], list(range(80)), 0, 0, 1, 0),
     "three recordings joined": ([*range(7, 27), *range(20), *range(-9, 11)], list(range(7, 67)), 0, 0, 2, 0),
-    "a clock that overflows": ([*range(980, 1000), *range(3, 30)], [*range(980, 1000), *range(1003, 1030)], 0, 0, 0, 1),
+    "a clock that overflows": ([9998, 9999, *range(3, 30)], [9998, 9999, *range(10_003, 10_030)], 0, 0, 0, 1),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_each_kind_of_wrong_time_has_its_repair_and_count(name):
     times, want, *counts = CASES[name]
-    got, repairs = repair([None if t is None else t * PERIOD for t in times], wrap=1000 * PERIOD)
+    got, repairs = repair([None if t is None else t * PERIOD for t in times], wrap=10_000 * PERIOD)
     assert [round(t / PERIOD, 3) for t in got] == want
     assert [repairs.missing, repairs.disordered, repairs.restarts, repairs.wraps] == counts
     assert bool(str(repairs)) == any(counts)

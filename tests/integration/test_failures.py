@@ -219,3 +219,19 @@ def test_the_version_is_one_line(ended, program):
     status, out, said = ended("-m", program, "--version")
     assert (status, said) == (0, "")
     assert re.fullmatch(rf"{program} 0\.\d+\.\d+, Python 3\.\d+\.\d+\w*, .*openvino 20\d\d\.[\d.]+, .*\n", out)
+
+
+def test_an_error_while_threads_decode_is_a_status_and_not_an_abort(ended):
+    body = """
+    import cv2, numpy
+    from rtfuse.errors import SourceUnreadable
+    noise = numpy.random.default_rng(0).integers(0, 255, (700, 700, 3)).astype(numpy.uint8)
+    png = cv2.imencode('.png', noise)[1]
+    def decode():
+        while True:
+            cv2.imdecode(png, cv2.IMREAD_COLOR)
+    for _ in range(4):
+        threading.Thread(target=decode, daemon=True).start()
+    raise SourceUnreadable('a source failed')
+"""
+    assert ended(*own(body.strip())) == (2, "", "error: a source failed\n")
