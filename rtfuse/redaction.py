@@ -159,7 +159,7 @@ def _field(field: str, *, short: bool) -> str:
         value = field[found.end() :]
         if _SECRET_KEY.search(key) or (short and key.lower() in ("u", "p")):
             benign = _BENIGN.search(value)
-            return field[: found.end()] + HIDDEN + (value[benign.start() :] if benign else "")
+            return field[: found.end()] + HIDDEN + (_fields(value[benign.start() :]) if benign else "")
         if key.lower() == "streamid" and (value.count(":") > 1 or not _STREAM_ID.fullmatch(value.replace(":", ""))):
             return field[: found.end()] + HIDDEN
     decoded = _decoded(field)
