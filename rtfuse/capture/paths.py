@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import glob
+import io
 import os
 import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -17,6 +18,7 @@ _NETWORK = re.compile(r"(rtsps?|https?|udp|rtp|srt|tcp|rtmps?)://", re.IGNORECAS
 _NUMBER = re.compile(r"%(?:%|0?(\d*)d)")
 _SCRIPT = b"ffconcat version"
 _SCRIPT_SUFFIX = ".ffconcat"
+_RELATIVE = re.compile(rb"^(\s*file\s+)(?!'?(?:/|\w+://|file:))(?=\S)", re.MULTILINE)
 
 
 def is_network(uri: str) -> bool:
@@ -108,11 +110,17 @@ def open_file(path: str | Path) -> InputContainer:
     """
     import av
 
-    more: dict[str, Any] = {"protocol_whitelist": "file,crypto,data"}
+    more = {"protocol_whitelist": "file,crypto,data"}
     if str(path).lower().endswith(_SCRIPT_SUFFIX):
-        more["safe"] = "0"
-        return av.open(ffmpeg_name(path), format="concat", options=more)
+        return av.open(io.BytesIO(_script(path)), format="concat", options=more | {"safe": "0"})
     return av.open(ffmpeg_name(path), options=more)
+
+
+def _script(path: str | Path) -> bytes:
+    """Return a list of recordings with its relative names made absolute: FFmpeg takes `12:30.mp4` for an address."""
+    folder = os.path.dirname(os.path.abspath(path))
+    quoted = "'" + f"{folder}/".replace("'", r"'\''") + "'"
+    return _RELATIVE.sub(lambda m: m[1] + os.fsencode(quoted), Path(path).read_bytes())
 
 
 def is_disguised_script(path: str | Path) -> bool:

@@ -181,7 +181,7 @@ def _open_file(path: str, stream: Stream) -> Decoder:
             f"{name} recording {path} is not a video that can be read, or was cut off before its index "
             f"({reason(e)}); {_REMEDIES[is_pipe(path)]}"
         ) from e
-    nothing = SourceUnreadable(f"{name} recording {path} holds no readable video frame")
+    nothing = SourceUnreadable(f"{name} recording {path} holds no readable video frame; {_REMEDIES[is_pipe(path)]}")
     return first_frame(container, stream, nothing, live=False)
 
 
