@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
+from functools import cached_property
 
 import av
 import cv2
@@ -39,7 +40,7 @@ class Display:
 
     def __init__(self, stream: Stream, video: VideoStream | None = None) -> None:
         self._stream = stream
-        self._aspect = (video and video.sample_aspect_ratio) or Fraction(1)
+        self._video = video
         self._by_size = video is not None and video.codec_context.name != "mjpeg"  # JPEG has BT.601
         self._reformatter = VideoReformatter()
         self._said: set[str] = set()
@@ -61,6 +62,12 @@ class Display:
     def progressive(self, frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
         """Yield the frames; those flagged as interlaced are deinterlaced, one frame later."""
         return deinterlaced(frames, self._say)
+
+    @cached_property
+    def _aspect(self) -> Fraction:
+        """The aspect of a pixel: the container's, or else the codec's, which is known once a frame is decoded."""
+        video = self._video
+        return (video and (video.sample_aspect_ratio or video.codec_context.sample_aspect_ratio)) or Fraction(1)
 
     def _square(self, frame: VideoFrame) -> tuple[int, int]:
         """Return the size with square pixels: the longer side of a pixel gives the scale, so that no detail is lost."""

@@ -6,6 +6,7 @@ import logging
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -58,8 +59,12 @@ def _flush() -> None:
 
 
 def _completed(arguments: list[str]) -> list[str]:
-    """Give `--web` the default address if none follows it: an option of the parser always takes a value."""
-    whole = list(arguments)
+    """Return arguments that the parser understands as they are meant.
+
+    Its options take a value: `--web` gets the default address if none follows. A file `-ir.mp4` becomes `./-ir.mp4`.
+    """
+    files = [word.startswith("-") and "." in word and Path(word).is_file() for word in arguments]
+    whole = [f"./{word}" if file else word for word, file in zip(arguments, files, strict=True)]
     for k in (k for k, argument in enumerate(arguments) if argument == "--web"):
         if k + 1 == len(arguments) or arguments[k + 1].startswith("-") or "=" in arguments[k + 1]:
             whole[k] = f"--web={DEFAULT_ADDRESS}"
