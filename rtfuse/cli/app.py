@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import platform
 import sys
+from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,7 @@ from rich.logging import RichHandler
 
 import rtfuse
 from rtfuse.cli import failures
+from rtfuse.cli.noise import filtered
 from rtfuse.errors import redact
 from rtfuse.observe.logs import JsonFormatter, RateLimit, TextFormatter
 from rtfuse.observe.stats import Snapshot
@@ -26,6 +28,11 @@ _LIBRARIES = ("openvino", "torch", "tensorrt-cu13", "tensorrt-rtx-cu13", "onnxru
 
 def run_app(app: typer.Typer) -> None:
     """Run a command line; errors become one line and an exit status (docs/live.md lists them)."""
+    with nullcontext() if failures.shown() else filtered():
+        _run_app(app)
+
+
+def _run_app(app: typer.Typer) -> None:
     failures.watch()
     log_to(err, "text")
     try:
