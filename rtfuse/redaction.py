@@ -28,7 +28,7 @@ _WORD = re.compile(r"[^\s\"'`]+")
 _STRONG_WORD = re.compile(rf"(?:{_STRONG})\w{{0,40}}=", re.I)
 _KEY = re.compile(r"(?:^|(?<=[?&#;,/_!:]))([\w.%$\[\]-]{1,80}?)(=|%(?:25)*3D)", re.I)
 _BENIGN = re.compile(r"_(?=(?:channel|chn|ch|stream|subtype|type|profile|quality|unicast|proto)=)", re.I)
-"""What follows the password in paths such as `user=admin_password=x_channel=1_stream=0.sdp`."""
+"""The fields behind the password in paths such as `user=admin_password=x_channel=1_stream=0.sdp`."""
 _PAIR = re.compile(rf"([\"'])([\w.-]{{0,40}}(?:{_STRONG})\w{{0,40}})\1(\s*:\s*)([\"'])(?:\\.|(?!\4).)*\4", re.I)
 _HEADER = re.compile(r"((?:proxy-)?authorization\s*:\s*)[^\r\n\"']+", re.I)
 _BARE = re.compile(

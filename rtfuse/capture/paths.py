@@ -27,7 +27,7 @@ def is_network(uri: str) -> bool:
 
 
 def is_device(uri: str) -> bool:
-    """Return True for a camera: what lies below `/dev` but for files and pipes (`/dev/stdin`, `/dev/shm/…`)."""
+    """Return True for a camera: what lies below `/dev`, without files and pipes (`/dev/stdin`, `/dev/shm/…`)."""
     if not uri.startswith("/dev/"):
         return False
     try:
@@ -61,7 +61,7 @@ def exists(path: str | Path) -> bool:
 def matches(pattern: str) -> list[str]:
     """Return the files of a pattern, unsorted: `*`, `?`, `[…]`, and `%d` or `%04d` for a number of so many digits.
 
-    A folder in it whose whole name exists is no pattern, whatever its characters.
+    A folder in it that exists as it is written is taken as it is.
     """
     named, rest = _known_folder(pattern)
     if any(m[1] is not None for m in _NUMBER.finditer(rest)) and not any(c in rest for c in "*?["):
@@ -95,7 +95,7 @@ def _numbered(folder: str, rest: str) -> Iterator[str]:
 
 
 def ffmpeg_name(path: str | Path) -> str:
-    """Return the name by which FFmpeg opens a file as a file, whatever its characters: `file:` and the path.
+    """Return the name by which FFmpeg opens a file as a file: `file:` and the path.
 
     Without the prefix, it takes `12:30.mp4` for an address of the protocol `12`.
     """

@@ -160,7 +160,7 @@ _REMEDIES = {
     False: "check it with a player",
     True: "through a pipe, send Matroska or MPEG-TS: MP4 has its index at the end",
 }
-"""Where to look, for a file and for a pipe."""
+"""Advice for a file that cannot be read, and for a pipe."""
 
 
 def _open_file(path: str, stream: Stream) -> Decoder:

@@ -44,7 +44,7 @@ def filtered() -> Iterator[None]:
     finally:
         sys.stderr.flush()
         sys.stderr = before
-        os.dup2(kept, 2)  # the last writer of the pipe, but for programs that still run
+        os.dup2(kept, 2)  # the last writer of the pipe, except programs that still run
         thread.join(_JOIN_S)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import islice
 
 from rtfuse.arrays import has_colour
@@ -11,6 +12,7 @@ from rtfuse.capture.paths import is_device, is_pipe
 from rtfuse.capture.stills import is_stills
 from rtfuse.config import Camera, Config
 from rtfuse.errors import DeviceUnavailable, RtfuseError, SourceLost, SourceNotFound
+from rtfuse.observe.logs import silence
 from rtfuse.observe.trace import Trace
 from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.queues import STREAMS
@@ -102,12 +104,11 @@ def _has_colour(uri: str | None) -> bool | None:
     """Return True if the first picture of a file has colour; None for other sources, which are not opened twice."""
     if not uri or uri.startswith("synthetic:") or is_live(uri) or is_pipe(uri):
         return None
-    try:
-        source = open_source(uri, "rgb")
-    except RtfuseError:
-        return None
-    try:
-        frame = next(islice(source, 1), None)
-    finally:
-        source.close()
+    with silence():
+        try:
+            source = open_source(uri, "rgb")
+        except RtfuseError:
+            return None
+        with closing(source):
+            frame = next(islice(source, 1), None)
     return None if frame is None else has_colour(frame.image)
