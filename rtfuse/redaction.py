@@ -29,6 +29,9 @@ _STRONG_WORD = re.compile(rf"(?:{_STRONG})\w{{0,40}}=", re.I)
 _KEY = re.compile(r"(?:^|(?<=[?&#;,/_!:]))([\w.%$\[\]-]{1,80}?)(=|%(?:25)*3D)", re.I)
 _BENIGN = re.compile(r"_(?=(?:channel|chn|ch|stream|subtype|type|profile|quality|unicast|proto)=)", re.I)
 """The fields behind the password in paths such as `user=admin_password=x_channel=1_stream=0.sdp`."""
+_ITEM = re.compile(rf"([\"'])([\w.]{{0,40}}(?:{_STRONG})\w{{0,40}}=)(?:\\.|(?!\1).)*\1", re.I)
+_VALUE = re.compile(rf"((?:{_STRONG})\w{{0,40}}=)([\"'])(?:\\.|(?!\2).)*\2", re.I)
+"""A setting in quotes, and one with a value in quotes."""
 _PAIR = re.compile(rf"([\"'])([\w.-]{{0,40}}(?:{_STRONG})\w{{0,40}})\1(\s*:\s*)([\"'])(?:\\.|(?!\4).)*\4", re.I)
 _HEADER = re.compile(r"((?:proxy-)?authorization\s*:\s*)[^\r\n\"']+", re.I)
 _BARE = re.compile(
@@ -137,7 +140,8 @@ def _is_random(segment: str, *, sure: bool) -> bool:
     if not re.fullmatch(r"[A-Za-z0-9]{12,}", segment):
         return False
     kinds = re.findall(r"[a-z]+|[A-Z]+|[0-9]+", segment)
-    return sure or 3 * len(kinds) > len(segment)
+    longest = max(len(kind) for kind in kinds if not kind.isdigit()) if not segment.isdigit() else len(segment)
+    return sure or (longest <= 4 and 3 * len(kinds) > len(segment))
 
 
 def _fields(query: str) -> str:
@@ -181,6 +185,8 @@ def _decoded(text: str) -> str:
 def _plain(text: str) -> str:
     """Hide the secrets of a text without a URI that begins with a scheme."""
     if "=" in text:
+        text = _ITEM.sub(rf"\1\2{HIDDEN}\1", text)
+        text = _VALUE.sub(rf"\1{HIDDEN}", text)
         text = _WORD.sub(lambda m: _fields(m[0]) if _STRONG_WORD.search(m[0]) else m[0], text)
     if ":" in text:
         text = _PAIR.sub(rf"\1\2\1\3\4{HIDDEN}\4", text)

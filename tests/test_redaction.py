@@ -46,6 +46,9 @@ HIDDEN = [
     ("rtsp://a:b@c/d and (http://e:f@g/h?token=i): no", "rtsp://***@c/d and (http://***@g/h?token=***): no"),
     ("[Errno 111] refused: 'http://a:b@h:80/x'", "[Errno 111] refused: 'http://***@h:80/x'"),
     ("override 'web.token=abc': unknown", "override 'web.token=***': unknown"),
+    ("override 'web.token=a b c': unknown", "override 'web.token=***': unknown"),
+    ("override \"web.token='a b c'\": unknown", 'override "web.token=***": unknown'),
+    ("web.token='a b c' fuse.fuser=student", "web.token=*** fuse.fuser=student"),
     ("Authorization: Basic YWRtaW46cHc=", "Authorization: ***"),
 ]
 
@@ -54,6 +57,7 @@ PLAIN = [
     "http://cam:8080/live?mail=a@b",
     "http://192.168.1.5:8080/live@2x.jpg",
     "https://host/@name/video",
+    "[v4l2loopback](https://github.com/umlaeute/v4l2loopback): a driver",
     "rtsp://cam:554/h264Preview_01_main",
     "rtsps://cam:322/Streaming/Channels/101",
     "rtsp://[fe80::1%25eth0]:8554/x",

@@ -7,12 +7,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from functools import cached_property
+from typing import Any
 
 import av
 import cv2
 import numpy as np
 from av.filter import Graph
-from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
@@ -132,7 +132,7 @@ def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
     FFmpeg's display matrix maps a stored point (x, y) to (a x + c y, b x + d y); any other angle than a right one is
     rounded to the nearest.
     """
-    found = frame.side_data.get(Type.DISPLAYMATRIX)
+    found: Any = frame.side_data.get("DISPLAYMATRIX")
     if found is None:
         return False, False, False
     a, b, _, c, d = np.frombuffer(bytes(found), np.int32)[:5].tolist()

@@ -112,8 +112,8 @@ def open_file(path: str | Path) -> InputContainer:
 
     more = {"protocol_whitelist": "file,crypto,data"}
     if str(path).lower().endswith(_SCRIPT_SUFFIX):
-        return av.open(io.BytesIO(_script(path)), format="concat", options=more | {"safe": "0"})
-    return av.open(ffmpeg_name(path), options=more)
+        return av.open(io.BytesIO(_script(path)), "r", format="concat", options=more | {"safe": "0"})
+    return av.open(ffmpeg_name(path), "r", options=more)
 
 
 def _script(path: str | Path) -> bytes:
