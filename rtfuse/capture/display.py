@@ -103,7 +103,10 @@ class Display:
         return Colorspace.ITU709
 
     def _converted(self, frame: VideoFrame, layout: str, matrix: Colorspace | None = None) -> Image:
-        """Convert in this thread, with one converter for all frames: many times faster than a new one for each."""
+        """Convert in this thread, with one converter for all frames: many times faster than a new one for each.
+
+        With several threads, FFmpeg 8 gives wrong lines of `gray16le` now and then.
+        """
         return self._reformatter.reformat(frame, format=layout, src_colorspace=matrix, threads=1).to_ndarray()
 
     def _upright(self, image: Image, transposed: bool, mirrored: bool, upside_down: bool) -> Image:

@@ -177,6 +177,18 @@ def test_sixteen_bits_keep_their_counts_and_their_depth(tmp_path):
     assert (wide.image.shape, wide.image.dtype) == ((48, 128), np.uint16)
 
 
+@pytest.mark.parametrize("layout", ["yuv420p10le", "rgb48be", "yuv422p10le", "gbrp10le"])
+def test_deep_thermal_video_is_the_same_each_time(layout):
+    rng = np.random.default_rng(0)
+    frame = VideoFrame(322, 242, layout)
+    for plane in frame.planes:
+        plane.update(rng.integers(0, 1023, plane.buffer_size // 2, dtype=np.uint16).tobytes())
+    display = Display("ir")
+    first = display.image(frame)
+    assert first.dtype == np.uint16
+    assert all(np.array_equal(display.image(frame), first) for _ in range(60))
+
+
 def woven(count):
     """Frames of two fields each, of a bar that moves from field to field; and the picture of each first field."""
     fields = []
