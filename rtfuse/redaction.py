@@ -39,6 +39,8 @@ _BARE = re.compile(
     r"[A-Za-z][\w.+-]+:(?!//)[^\s\"']+@(?=[\w\[])"
 )
 """User and password without a scheme."""
+_NAMING = {"token", "access_token", "apikey", "api_key", "secret", "password", "passwd", "pwd"}
+"""Parts of a path behind which a secret follows."""
 _HOST = re.compile(r"(?:\d{1,3}(?:\.\d{1,3}){3}|\[[^\]]*\]|localhost)(?::\d+)?", re.I)
 _PORT = re.compile(r"(?:\[[^\]]*\]|[^\[:]*)(?::(?:\d+|\*))?")
 _QUERY = re.compile(r"\?[^@?#]*=")
@@ -128,7 +130,7 @@ def _path(path: str, query: str, *, tokens: bool) -> str:
     for k, segment in enumerate(segments):
         if _fields(segment) != segment:  # all that follows may be the rest of a password
             return "/".join([*segments[:k], _fields("/".join(segments[k:]) + query)])
-        if _is_random(segment, sure=tokens):
+        if _is_random(segment, sure=tokens) or (k and segment and segments[k - 1].lower() in _NAMING):
             segments[k] = HIDDEN
     return "/".join(segments) + _fields(query)
 

@@ -36,6 +36,7 @@ HIDDEN = [
     ("rtmp://h/live2/abcd-1234-efgh-5678", "rtmp://h/live2/***"),
     ("rtsps://h:7441/aBcDeFgHiJkLmNoP?enableSrtp", "rtsps://h:7441/***?enableSrtp"),
     ("rtsp://h:7447/S8ZCTdJZ9Q2tw3Kb", "rtsp://h:7447/***"),
+    ("https://h/api/token/abc/live.ts", "https://h/api/token/***/live.ts"),
     ("rtsp://h/user=a_password=b_channel=1_stream=0.sdp?real", "rtsp://h/user=***_channel=1_stream=0.sdp?real"),
     ("rtsp://h/user=a&password=b/c&channel=1", "rtsp://h/user=***&password=***&channel=1"),
     ("http://p/?src=rtsp://a:b@cam/x&y=1", "http://p/?src=rtsp://***@cam/x&y=1"),
