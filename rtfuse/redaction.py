@@ -28,7 +28,10 @@ _WORD = re.compile(r"[^\s\"'`]+")
 _STRONG_WORD = re.compile(rf"(?:{_STRONG})\w{{0,40}}=", re.I)
 _KEY = re.compile(r"(?:^|(?<=[?&#;,/_!:]))([\w.%$\[\]-]{1,80}?)(=|%(?:25)*3D)", re.I)
 _BENIGN = re.compile(r"_(?=(?:channel|chn|ch|stream|subtype|type|profile|quality|unicast|proto)=)", re.I)
-"""What follows the password in paths such as `user=admin_password=x_channel=1_stream=0.sdp`."""
+"""The fields behind the password in paths such as `user=admin_password=x_channel=1_stream=0.sdp`."""
+_ITEM = re.compile(rf"([\"'])([\w.]{{0,40}}(?:{_STRONG})\w{{0,40}}=)(?:\\.|(?!\1).)*\1", re.I)
+_VALUE = re.compile(rf"((?:{_STRONG})\w{{0,40}}=)([\"'])(?:\\.|(?!\2).)*\2", re.I)
+"""A setting in quotes, and one with a value in quotes."""
 _PAIR = re.compile(rf"([\"'])([\w.-]{{0,40}}(?:{_STRONG})\w{{0,40}})\1(\s*:\s*)([\"'])(?:\\.|(?!\4).)*\4", re.I)
 _HEADER = re.compile(r"((?:proxy-)?authorization\s*:\s*)[^\r\n\"']+", re.I)
 _BARE = re.compile(
@@ -36,6 +39,8 @@ _BARE = re.compile(
     r"[A-Za-z][\w.+-]+:(?!//)[^\s\"']+@(?=[\w\[])"
 )
 """User and password without a scheme."""
+_NAMING = {"token", "access_token", "apikey", "api_key", "secret", "password", "passwd", "pwd"}
+"""Parts of a path behind which a secret follows."""
 _HOST = re.compile(r"(?:\d{1,3}(?:\.\d{1,3}){3}|\[[^\]]*\]|localhost)(?::\d+)?", re.I)
 _PORT = re.compile(r"(?:\[[^\]]*\]|[^\[:]*)(?::(?:\d+|\*))?")
 _QUERY = re.compile(r"\?[^@?#]*=")
@@ -125,7 +130,7 @@ def _path(path: str, query: str, *, tokens: bool) -> str:
     for k, segment in enumerate(segments):
         if _fields(segment) != segment:  # all that follows may be the rest of a password
             return "/".join([*segments[:k], _fields("/".join(segments[k:]) + query)])
-        if _is_random(segment, sure=tokens):
+        if _is_random(segment, sure=tokens) or (k and segment and segments[k - 1].lower() in _NAMING):
             segments[k] = HIDDEN
     return "/".join(segments) + _fields(query)
 
@@ -137,7 +142,8 @@ def _is_random(segment: str, *, sure: bool) -> bool:
     if not re.fullmatch(r"[A-Za-z0-9]{12,}", segment):
         return False
     kinds = re.findall(r"[a-z]+|[A-Z]+|[0-9]+", segment)
-    return sure or 3 * len(kinds) > len(segment)
+    longest = max(len(kind) for kind in kinds if not kind.isdigit()) if not segment.isdigit() else len(segment)
+    return sure or (longest <= 4 and 3 * len(kinds) > len(segment))
 
 
 def _fields(query: str) -> str:
@@ -159,7 +165,7 @@ def _field(field: str, *, short: bool) -> str:
         value = field[found.end() :]
         if _SECRET_KEY.search(key) or (short and key.lower() in ("u", "p")):
             benign = _BENIGN.search(value)
-            return field[: found.end()] + HIDDEN + (value[benign.start() :] if benign else "")
+            return field[: found.end()] + HIDDEN + (_fields(value[benign.start() :]) if benign else "")
         if key.lower() == "streamid" and (value.count(":") > 1 or not _STREAM_ID.fullmatch(value.replace(":", ""))):
             return field[: found.end()] + HIDDEN
     decoded = _decoded(field)
@@ -181,6 +187,8 @@ def _decoded(text: str) -> str:
 def _plain(text: str) -> str:
     """Hide the secrets of a text without a URI that begins with a scheme."""
     if "=" in text:
+        text = _ITEM.sub(rf"\1\2{HIDDEN}\1", text)
+        text = _VALUE.sub(rf"\1{HIDDEN}", text)
         text = _WORD.sub(lambda m: _fields(m[0]) if _STRONG_WORD.search(m[0]) else m[0], text)
     if ":" in text:
         text = _PAIR.sub(rf"\1\2\1\3\4{HIDDEN}\4", text)

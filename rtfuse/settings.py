@@ -61,12 +61,19 @@ def read_yaml(file: str | Path) -> dict[str, Any]:
     except OSError as e:
         raise ConfigError(f"config {file}: {e.strerror or e}") from e
     except (yaml.YAMLError, UnicodeDecodeError) as e:
-        raise ConfigError(f"config {file} is not valid YAML: {' '.join(str(e).split())}") from e
+        raise ConfigError(f"config {file} is not valid YAML: {_fault(e)}") from e
     if tree is None:
         return {}
     if not isinstance(tree, dict):
         raise ConfigError(f"config {file}: want keys and values at the top, found {type(tree).__name__}")
     return tree
+
+
+def _fault(e: yaml.YAMLError | UnicodeDecodeError) -> str:
+    """Return the fault and its place, without the line itself, which may hold a password."""
+    if isinstance(e, yaml.MarkedYAMLError) and e.problem_mark is not None:
+        return f"{e.problem}, in line {e.problem_mark.line + 1}, column {e.problem_mark.column + 1}"
+    return " ".join(str(e).split())
 
 
 def to_struct(tree: Mapping[str, Any], kind: type[S], where: str) -> S:

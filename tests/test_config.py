@@ -149,3 +149,10 @@ def test_a_hash_in_an_override_is_part_of_the_value():
 def test_a_port_that_does_not_exist_is_refused(port):
     with pytest.raises(ConfigError, match="does not exist"):
         check_endpoint(f"tcp://127.0.0.1:{port}")
+
+
+def test_a_fault_in_yaml_is_told_by_its_place_and_not_by_its_line(tmp_path):
+    (tmp_path / "rig.yaml").write_text("web:\n  token: [hunter2\nrig: x\n")
+    with pytest.raises(ConfigError, match=r"not valid YAML: .*line 3, column") as caught:
+        load_config(tmp_path / "rig.yaml")
+    assert "hunter2" not in str(caught.value)

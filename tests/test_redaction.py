@@ -36,6 +36,7 @@ HIDDEN = [
     ("rtmp://h/live2/abcd-1234-efgh-5678", "rtmp://h/live2/***"),
     ("rtsps://h:7441/aBcDeFgHiJkLmNoP?enableSrtp", "rtsps://h:7441/***?enableSrtp"),
     ("rtsp://h:7447/S8ZCTdJZ9Q2tw3Kb", "rtsp://h:7447/***"),
+    ("https://h/api/token/abc/live.ts", "https://h/api/token/***/live.ts"),
     ("rtsp://h/user=a_password=b_channel=1_stream=0.sdp?real", "rtsp://h/user=***_channel=1_stream=0.sdp?real"),
     ("rtsp://h/user=a&password=b/c&channel=1", "rtsp://h/user=***&password=***&channel=1"),
     ("http://p/?src=rtsp://a:b@cam/x&y=1", "http://p/?src=rtsp://***@cam/x&y=1"),
@@ -46,6 +47,9 @@ HIDDEN = [
     ("rtsp://a:b@c/d and (http://e:f@g/h?token=i): no", "rtsp://***@c/d and (http://***@g/h?token=***): no"),
     ("[Errno 111] refused: 'http://a:b@h:80/x'", "[Errno 111] refused: 'http://***@h:80/x'"),
     ("override 'web.token=abc': unknown", "override 'web.token=***': unknown"),
+    ("override 'web.token=a b c': unknown", "override 'web.token=***': unknown"),
+    ("override \"web.token='a b c'\": unknown", 'override "web.token=***": unknown'),
+    ("web.token='a b c' fuse.fuser=student", "web.token=*** fuse.fuser=student"),
     ("Authorization: Basic YWRtaW46cHc=", "Authorization: ***"),
 ]
 
@@ -54,6 +58,7 @@ PLAIN = [
     "http://cam:8080/live?mail=a@b",
     "http://192.168.1.5:8080/live@2x.jpg",
     "https://host/@name/video",
+    "[v4l2loopback](https://github.com/umlaeute/v4l2loopback): a driver",
     "rtsp://cam:554/h264Preview_01_main",
     "rtsps://cam:322/Streaming/Channels/101",
     "rtsp://[fe80::1%25eth0]:8554/x",

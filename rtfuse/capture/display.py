@@ -6,12 +6,13 @@ import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
+from functools import cached_property
+from typing import Any
 
 import av
 import cv2
 import numpy as np
 from av.filter import Graph
-from av.sidedata.sidedata import Type
 from av.video.frame import VideoFrame
 from av.video.reformatter import Colorspace, VideoReformatter
 from av.video.stream import VideoStream
@@ -40,8 +41,7 @@ class Display:
     """
 
     def __init__(self, stream: Stream, video: VideoStream | None = None, uncolour: Uncolour | None = None) -> None:
-        self._stream, self._uncolour = stream, uncolour
-        self._aspect = (video and video.sample_aspect_ratio) or Fraction(1)
+        self._stream, self._video, self._uncolour = stream, video, uncolour
         self._by_size = video is not None and video.codec_context.name != "mjpeg"  # JPEG has BT.601
         self._reformatter = VideoReformatter()
         self._said: set[str] = set()
@@ -63,6 +63,12 @@ class Display:
     def progressive(self, frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
         """Yield the frames; those flagged as interlaced are deinterlaced, one frame later."""
         return deinterlaced(frames, self._say)
+
+    @cached_property
+    def _aspect(self) -> Fraction:
+        """The aspect of a pixel: the container's, or else the codec's, which is known once a frame is decoded."""
+        video = self._video
+        return (video and (video.sample_aspect_ratio or video.codec_context.sample_aspect_ratio)) or Fraction(1)
 
     def _square(self, frame: VideoFrame) -> tuple[int, int]:
         """Return the size with square pixels: the longer side of a pixel gives the scale, so that no detail is lost."""
@@ -102,7 +108,10 @@ class Display:
         return Colorspace.ITU709
 
     def _converted(self, frame: VideoFrame, layout: str, matrix: Colorspace | None = None) -> Image:
-        """Convert in this thread, with one converter for all frames: many times faster than a new one for each."""
+        """Convert in this thread, with one converter for all frames: many times faster than a new one for each.
+
+        With several threads, FFmpeg 8 gives wrong lines of `gray16le` now and then.
+        """
         return self._reformatter.reformat(frame, format=layout, src_colorspace=matrix, threads=1).to_ndarray()
 
     def _upright(self, image: Image, transposed: bool, mirrored: bool, upside_down: bool) -> Image:
@@ -131,7 +140,7 @@ def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
     FFmpeg's display matrix maps a stored point (x, y) to (a x + c y, b x + d y); any other angle than a right one is
     rounded to the nearest.
     """
-    found = frame.side_data.get(Type.DISPLAYMATRIX)
+    found: Any = frame.side_data.get("DISPLAYMATRIX")
     if found is None:
         return False, False, False
     a, b, _, c, d = np.frombuffer(bytes(found), np.int32)[:5].tolist()

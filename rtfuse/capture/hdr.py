@@ -16,9 +16,10 @@ _PEAK = 1000.0
 """cd/m² of the brightest colour that is told from white."""
 _WHITE = 203.0
 """cd/m² of diffuse white (BT.2408): the brightest of SDR."""
-_LUMA_2020 = np.float32([0.2627, 0.6780, 0.0593])
-_M_709_FROM_2020 = np.float32([[1.6605, -0.5876, -0.0728], [-0.1246, 1.1329, -0.0083], [-0.0182, -0.1006, 1.1187]])
-"""BT.2087, inverted."""
+_LUMA_2020 = np.array([0.2627, 0.6780, 0.0593], np.float32)
+_M_2020_FROM_709 = np.array([[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]])
+"""BT.2087, table 4."""
+_M_709_FROM_2020 = np.linalg.inv(_M_2020_FROM_709).astype(np.float32)
 _STEPS = 4095
 _M1, _M2, _C1, _C2, _C3 = 2610 / 16384, 2523 / 32, 3424 / 4096, 2413 / 128, 2392 / 128
 _Floats = npt.NDArray[np.float64]
@@ -64,8 +65,8 @@ def _system_gain() -> Image:
 def _tone_gain() -> Image:
     """Return the factor of the tone curve by light in parts of the peak: that of BT.2390 5.4.1, to diffuse white."""
     light = _axis().clip(1e-6) * _PEAK
-    top = _pq_signal(np.float64(_PEAK))
-    signal, most = _pq_signal(light) / top, _pq_signal(np.float64(_WHITE)) / top
+    white, top = _pq_signal(np.array([_WHITE, _PEAK]))
+    signal, most = _pq_signal(light) / top, white / top
     knee = 1.5 * most - 0.5
     t = ((signal - knee) / (1 - knee)).clip(0, 1)
     bent = (2 * t**3 - 3 * t**2 + 1) * knee + (t**3 - 2 * t**2 + t) * (1 - knee) + (3 * t**2 - 2 * t**3) * most

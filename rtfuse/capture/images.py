@@ -119,7 +119,7 @@ class ImageReader:
 
     def _say(self, name: str, text: str) -> None:
         """Warn once of a kind of oddity."""
-        if name not in self._said and not self._options.quiet:
+        if name not in self._said:
             self._said.add(name)
             event(_log, logging.WARNING, f"image-{name}", text, stream=self._stream)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import glob
+import io
 import os
 import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -17,6 +18,7 @@ _NETWORK = re.compile(r"(rtsps?|https?|udp|rtp|srt|tcp|rtmps?)://", re.IGNORECAS
 _NUMBER = re.compile(r"%(?:%|0?(\d*)d)")
 _SCRIPT = b"ffconcat version"
 _SCRIPT_SUFFIX = ".ffconcat"
+_RELATIVE = re.compile(rb"^(\s*file\s+)(?!'?(?:/|\w+://|file:))(?=\S)", re.MULTILINE)
 
 
 def is_network(uri: str) -> bool:
@@ -25,7 +27,7 @@ def is_network(uri: str) -> bool:
 
 
 def is_device(uri: str) -> bool:
-    """Return True for a camera: what lies below `/dev` but for files and pipes (`/dev/stdin`, `/dev/shm/…`)."""
+    """Return True for a camera: what lies below `/dev`, without files and pipes (`/dev/stdin`, `/dev/shm/…`)."""
     if not uri.startswith("/dev/"):
         return False
     try:
@@ -59,7 +61,7 @@ def exists(path: str | Path) -> bool:
 def matches(pattern: str) -> list[str]:
     """Return the files of a pattern, unsorted: `*`, `?`, `[…]`, and `%d` or `%04d` for a number of so many digits.
 
-    A folder in it whose whole name exists is no pattern, whatever its characters.
+    A folder in it that exists as it is written is taken as it is.
     """
     named, rest = _known_folder(pattern)
     if any(m[1] is not None for m in _NUMBER.finditer(rest)) and not any(c in rest for c in "*?["):
@@ -93,7 +95,7 @@ def _numbered(folder: str, rest: str) -> Iterator[str]:
 
 
 def ffmpeg_name(path: str | Path) -> str:
-    """Return the name by which FFmpeg opens a file as a file, whatever its characters: `file:` and the path.
+    """Return the name by which FFmpeg opens a file as a file: `file:` and the path.
 
     Without the prefix, it takes `12:30.mp4` for an address of the protocol `12`.
     """
@@ -108,11 +110,17 @@ def open_file(path: str | Path) -> InputContainer:
     """
     import av
 
-    more: dict[str, Any] = {"protocol_whitelist": "file,crypto,data"}
+    more = {"protocol_whitelist": "file,crypto,data"}
     if str(path).lower().endswith(_SCRIPT_SUFFIX):
-        more["safe"] = "0"
-        return av.open(ffmpeg_name(path), format="concat", options=more)
-    return av.open(ffmpeg_name(path), options=more)
+        return av.open(io.BytesIO(_script(path)), "r", format="concat", options=more | {"safe": "0"})
+    return av.open(ffmpeg_name(path), "r", options=more)
+
+
+def _script(path: str | Path) -> bytes:
+    """Return a list of recordings with its relative names made absolute: FFmpeg takes `12:30.mp4` for an address."""
+    folder = os.path.dirname(os.path.abspath(path))
+    quoted = "'" + f"{folder}/".replace("'", r"'\''") + "'"
+    return _RELATIVE.sub(lambda m: m[1] + os.fsencode(quoted), Path(path).read_bytes())
 
 
 def is_disguised_script(path: str | Path) -> bool:

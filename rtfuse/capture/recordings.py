@@ -223,7 +223,7 @@ _REMEDIES = {
     False: "check it with a player",
     True: "through a pipe, send Matroska or MPEG-TS: MP4 has its index at the end",
 }
-"""Where to look, for a file and for a pipe."""
+"""Advice for a file that cannot be read, and for a pipe."""
 
 
 def _open_file(path: str, stream: Stream, track: int | None, fps: float | None, uncolour: Uncolour | None) -> Decoder:
@@ -244,7 +244,7 @@ def _open_file(path: str, stream: Stream, track: int | None, fps: float | None, 
             f"{name} recording {path} is not a video that can be read, or was cut off before its index "
             f"({reason(e)}); {_REMEDIES[is_pipe(path)]}"
         ) from e
-    nothing = SourceUnreadable(f"{name} recording {path} holds no readable video frame")
+    nothing = SourceUnreadable(f"{name} recording {path} holds no readable video frame; {_REMEDIES[is_pipe(path)]}")
     again = partial(open_file, path) if file.is_file() else None
     return first_frame(container, stream, nothing, live=False, track=track, again=again, fps=fps, uncolour=uncolour)
 

@@ -100,10 +100,8 @@ class PictureOptions:
     `unit`: the unit of thermal values in image files; None: by their range.
     `swapped`: True if the bytes of 16-bit image files are in the wrong order.
     `uncolour`: turns thermal in false colours back into luma; None: the picture's own luma is taken.
-    `quiet`: True if nothing is to be said about them.
     """
 
     unit: Unit | None = None
     swapped: bool = False
     uncolour: Uncolour | None = None
-    quiet: bool = False

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import platform
 import sys
+from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,6 +16,7 @@ from rich.logging import RichHandler
 
 import rtfuse
 from rtfuse.cli import failures
+from rtfuse.cli.noise import filtered
 from rtfuse.errors import redact
 from rtfuse.observe.logs import JsonFormatter, RateLimit, TextFormatter
 from rtfuse.observe.stats import Snapshot
@@ -27,7 +30,8 @@ _LIBRARIES = ("openvino", "torch", "tensorrt-cu13", "tensorrt-rtx-cu13", "onnxru
 def run_app(app: typer.Typer) -> None:
     """Run a command line; errors become one line and an exit status (docs/live.md lists them)."""
     try:
-        _run_app(app)
+        with nullcontext() if failures.shown() else filtered():
+            _run_app(app)
     except SystemExit as e:
         failures.leave(e.code)
         raise
@@ -80,8 +84,12 @@ def _flush() -> None:
 
 
 def _completed(arguments: list[str]) -> list[str]:
-    """Give `--web` the default address if none follows it: an option of the parser always takes a value."""
-    whole = list(arguments)
+    """Return arguments that the parser understands as they are meant.
+
+    Its options take a value: `--web` gets the default address if none follows. A file `-ir.mp4` becomes `./-ir.mp4`.
+    """
+    files = [word.startswith("-") and "." in word and Path(word).is_file() for word in arguments]
+    whole = [f"./{word}" if file else word for word, file in zip(arguments, files, strict=True)]
     for k in (k for k, argument in enumerate(arguments) if argument == "--web"):
         if k + 1 == len(arguments) or arguments[k + 1].startswith("-") or "=" in arguments[k + 1]:
             whole[k] = f"--web={DEFAULT_ADDRESS}"

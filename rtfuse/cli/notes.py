@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from itertools import islice
 
 from rtfuse.arrays import has_colour
 from rtfuse.capture import flir, is_live, open_source
 from rtfuse.capture.paths import is_device, is_pipe
-from rtfuse.capture.settings import PictureOptions
 from rtfuse.capture.stills import is_stills
 from rtfuse.capture.tracks import numbered
 from rtfuse.config import Camera, Config, Stills
 from rtfuse.errors import DeviceUnavailable, RtfuseError, SourceLost, SourceNotFound
+from rtfuse.observe.logs import silence
 from rtfuse.observe.trace import Trace
 from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.queues import STREAMS
@@ -145,13 +146,11 @@ def _first_picture(uri: str | None, stream: Stream) -> Image | None:
     """Return the first picture of a file in its colours; None for other sources, which are not opened twice."""
     if not uri or uri.startswith("synthetic:") or is_live(uri) or is_pipe(uri) or flir.is_radiometric(uri):
         return None
-    try:
-        uri = uri if is_stills(uri) else numbered(uri, stream)
-        source = open_source(uri, "rgb", picture=PictureOptions(quiet=True))
-    except RtfuseError:
-        return None
-    try:
-        frame = next(islice(source, 1), None)
-    finally:
-        source.close()
+    with silence():
+        try:
+            source = open_source(uri if is_stills(uri) else numbered(uri, stream), "rgb")
+        except RtfuseError:
+            return None
+        with closing(source):
+            frame = next(islice(source, 1), None)
     return None if frame is None else frame.image

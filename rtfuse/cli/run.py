@@ -121,7 +121,7 @@ def run(
     idle = window.idle if window is not None else None
     result = interruptible(lambda signals: run_live(settings, signals, out, replay, window=window), idle)
     paths = {"recorded": settings.record.path, "streams": settings.raw.path}
-    close(result, {name: path for name, path in paths.items() if path})
+    close(result, {name: path for name, path in paths.items() if path and Path(path).exists()})
 
 
 def _window(rig: str) -> FusedWindow:

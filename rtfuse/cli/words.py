@@ -15,12 +15,15 @@ _SIZE = re.compile(r"(\d+)x(\d+)")
 
 
 def source_of(text: str) -> str:
-    """Return a source's URI: a number is /dev/videoN, `synthetic` is `synthetic:`; a file of that name wins."""
+    """Return a source's URI: a number is /dev/videoN, `synthetic` is `synthetic:`, `-` is the standard input.
+
+    A file of that name wins.
+    """
     if Path(text).exists():
         return text
     if text.isascii() and text.isdigit():
         return f"/dev/video{text}"
-    return "synthetic:" if text == "synthetic" else text
+    return {"synthetic": "synthetic:", "-": "/dev/stdin"}.get(text, text)
 
 
 def size_of(text: str) -> tuple[int, int]:

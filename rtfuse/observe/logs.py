@@ -7,17 +7,33 @@ import logging
 import threading
 import time
 from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
 from rtfuse.errors import redact
 
 _FIELDS = "rtfuse_fields"
+_silent = ContextVar("silent", default=False)
 
 
 def event(log: logging.Logger, level: int, name: str, message: str, **fields: Any) -> None:
     """Log that `name` happened, with a sentence for people and fields for programs."""
+    if _silent.get():
+        return
     log.log(level, "%s", message, extra={_FIELDS: {"event": name, **fields}})
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Log no events of this thread while the block runs: for a second look at a source that has been announced."""
+    token = _silent.set(True)
+    try:
+        yield
+    finally:
+        _silent.reset(token)
 
 
 class RateLimit(logging.Filter):

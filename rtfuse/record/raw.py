@@ -36,6 +36,8 @@ from rtfuse.types import Frame, SourceInfo, Stream
 Codec = Literal["h264", "ffv1", "mjpeg"]
 
 _MS = 1_000_000
+_BT601 = 6
+"""The colour matrix of `reformat`, as the number of its tag: other programs take another one for large pictures."""
 _BASE = Fraction(1, 1000)
 _MUXER = {
     "cluster_time_limit": "300",  # ms: what a kill can cost, with the next two
@@ -224,6 +226,8 @@ class _Part:
         video: Any = self._container.add_stream(name, rate=rate, options=dict(options))
         video.height, video.width, video.pix_fmt = shape[0], shape[1], coded
         video.codec_context.time_base = _BASE
+        if name == "libx264":
+            video.codec_context.colorspace = _BT601
         video.codec_context.thread_type = "SLICE"
         video.metadata["title"] = VIDEO_TITLES[stream]
         self._videos[stream], self._formats[stream] = video, (given, coded)

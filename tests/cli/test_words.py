@@ -16,8 +16,8 @@ from rtfuse.errors import ConfigError, EndpointUnavailable
 
 def test_a_number_is_a_camera_and_synthetic_needs_no_colon(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert [source_of(text) for text in ("0", "12", "synthetic", "synthetic:?seed=2", "a.mp4")] == [
-        "/dev/video0", "/dev/video12", "synthetic:", "synthetic:?seed=2", "a.mp4"
+    assert [source_of(text) for text in ("0", "12", "synthetic", "synthetic:?seed=2", "a.mp4", "-")] == [
+        "/dev/video0", "/dev/video12", "synthetic:", "synthetic:?seed=2", "a.mp4", "/dev/stdin"
     ]  # fmt: skip
     (tmp_path / "7").mkdir()
     assert source_of("7") == "7"
