@@ -9,6 +9,7 @@ from heapq import merge
 from rtfuse.config import Align, Camera, Config, Fuse, Playback
 from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.rig import Rig
+from rtfuse.pipeline.scenes import Scenes
 from rtfuse.types import Image, Pair
 
 
@@ -40,7 +41,7 @@ def registered(ir: str, rgb: str, calib: str | None = None) -> Iterator[Register
             fuse=Fuse(fuser="pyramid"),  # not used
             playback=Playback(speed="max"),
         ),
-        scenes=True,
+        scenes=Scenes(),
     )
     with rig:
         for frame in merge(rig.sources["ir"], rig.sources["rgb"], key=lambda frame: frame.t_ns):
