@@ -88,7 +88,10 @@ def test_a_user_may_decide():
 
 
 def test_one_and_one_are_a_pair_in_any_case():
-    assert pair(["monday.tiff"], ["a holiday.jpg"]).pairs == (("monday.tiff", "a holiday.jpg"),)
+    found = pair(["monday.tiff"], ["a holiday.jpg"])
+    assert found.pairs == (("monday.tiff", "a holiday.jpg"),)
+    assert "though their names differ" in found.said[0]
+    assert pair(["1_ir.tiff"], ["1_rgb.jpg"]).said == ()
 
 
 def test_guesses_and_swapped_sides_are_said():
