@@ -48,8 +48,8 @@ def pair(ir: Sequence[str], rgb: Sequence[str], by: PairBy | None = None, tolera
         return _made(by, ir, rgb, dict(zip(in_order(ir), in_order(rgb), strict=False)))
     found = match(ir, rgb)
     if not found.rgb_of and len(ir) == len(rgb) == 1:
-        said = f"the only two pictures are paired, though their names differ: {ir[0]} with {rgb[0]}"
-        return _made("name", ir, rgb, {ir[0]: rgb[0]}, [said])
+        guess = f"the only two pictures are paired, though their names differ: {ir[0]} with {rgb[0]}"
+        return _made("name", ir, rgb, {ir[0]: rgb[0]}, [guess])
     if not any(found.left(ir, rgb)):
         return _made("name", ir, rgb, found.rgb_of, found.said)
     times = _both_times(ir, rgb)
