@@ -63,6 +63,7 @@ REFUSED = {
     "two sensors": (["1_T.jpg", "2_T.jpg"], ["1_T.jpg", "1_V.jpg", "2_V.jpg"], "1_T.jpg or to 1_V.jpg"),
     "alternating": (named("DJI_{}.JPG", [1, 3, 5]), named("DJI_{}.JPG", [2, 4, 6]), "--pair order pairs the 3 and 3"),
     "another day": (named("20240501_{}.png"), named("20240502_{}.png"), "no thermal name .* fits one of RGB"),
+    "another run": (named("run1_{}.png"), named("run2_{}.png"), "no thermal name .* fits one of RGB"),
     "from 0 and from 1": (
         named("{:04d}.png", range(8)),
         named("{:04d}.png"),
@@ -88,7 +89,10 @@ def test_a_user_may_decide():
 
 
 def test_one_and_one_are_a_pair_in_any_case():
-    assert pair(["monday.tiff"], ["a holiday.jpg"]).pairs == (("monday.tiff", "a holiday.jpg"),)
+    found = pair(["monday.tiff"], ["a holiday.jpg"])
+    assert found.pairs == (("monday.tiff", "a holiday.jpg"),)
+    assert "though their names differ" in found.said[0]
+    assert pair(["1_ir.tiff"], ["1_rgb.jpg"]).said == ()
 
 
 def test_guesses_and_swapped_sides_are_said():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from statistics import median_low
 
 from rtfuse.capture.images import pages
@@ -82,7 +83,8 @@ def choose(ir: str, rgb: str, how: Settings, *, fps: float | None = None, tolera
     ]
     found = _divided(found, said)
     a, b = _Side("ir", found["ir"]), _Side("rgb", found["rgb"])
-    by, pairs, times = _paired(a, b, how.pair, tolerance_ns, said)
+    two_files = Path(ir).is_file() and Path(rgb).is_file()
+    by, pairs, times = _paired(a, b, "order" if two_files else how.pair, tolerance_ns, said)
     broken = found["ir"].broken, found["rgb"].broken
     pairs = [(i, v) for i, v in pairs if i[0] not in broken[0] and v[0] not in broken[1]]
     if not pairs:

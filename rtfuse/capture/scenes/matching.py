@@ -20,6 +20,7 @@ from functools import cache
 from itertools import pairwise, takewhile
 
 from rtfuse.capture.scenes.names import (
+    CAMERA_WORDS,
     LONG_STREAM_WORDS,
     Tokens,
     are_decimal,
@@ -36,8 +37,6 @@ Reading = Callable[[str], Tokens]
 """Return the part of a name that its partner shares."""
 Keyed = Mapping[Tokens, Sequence[str]]
 """Names by that part."""
-_LABEL_DIGITS = 2
-"""A number of more digits (a date, a run) that a whole side shares belongs to the scenes, not to the camera."""
 _NEAR_NS = 2_000_000_000
 """One release of a camera with two sensors: the greatest difference of the times in its two names."""
 
@@ -135,7 +134,7 @@ def _match_near_times(found: Matches, ir: Sequence[str], rgb: Sequence[str]) -> 
 def _guess(found: Matches, ir: Sequence[str], rgb: Sequence[str], reading: Reading) -> None:
     """Match the names left over by what differs on their side, if that matches more names than before."""
     ties, best = list[ConfigError](), dict[str, str]()
-    for guess in (_middles, _all_numbers, _varying_numbers):
+    for guess in (_middles, _without_cameras, _all_numbers, _varying_numbers):
         try:
             made = _matched(Matches(), *guess(ir, rgb, reading))
         except ConfigError as e:
@@ -175,13 +174,30 @@ def _all_numbers(ir: Sequence[str], rgb: Sequence[str], reading: Reading) -> tup
 
 
 def _varying_numbers(ir: Sequence[str], rgb: Sequence[str], reading: Reading) -> tuple[Keyed, Keyed]:
-    """Key names that share their words with others by the numbers that are not the same on the whole side."""
+    """Key names that share their words with others by the numbers that are not the same on the whole side.
+
+    Where each side has such a number that the other has not (two days, two runs), they show different scenes.
+    """
     sides = _rows(ir, reading), _rows(rgb, reading)
     shared = [_shared(rows) for rows in sides]
-    long_ir, long_rgb = ({n for n in numbers if len(n) > _LABEL_DIGITS} for numbers in shared)
-    kept = long_ir | long_rgb if long_ir and long_rgb and long_ir != long_rgb else set[str]()
-    ir_keyed, rgb_keyed = (_by_numbers(rows, numbers - kept) for rows, numbers in zip(sides, shared, strict=True))
+    if shared[0] - shared[1] and shared[1] - shared[0]:
+        return {}, {}
+    ir_keyed, rgb_keyed = (_by_numbers(rows, numbers) for rows, numbers in zip(sides, shared, strict=True))
     return ir_keyed, rgb_keyed
+
+
+def _without_cameras(ir: Sequence[str], rgb: Sequence[str], reading: Reading) -> tuple[Keyed, Keyed]:
+    """Key names by what is left without the number of the camera (`cam0_0001`), if another number is left."""
+
+    def rest(name: str) -> Tokens:
+        split = reading(name)
+        for k, (word, number) in enumerate(pairwise(split)):
+            if word in CAMERA_WORDS and is_number(number) and len(number) < 3:
+                left = split[:k] + split[k + 2 :]
+                return left if any(map(is_number, left)) else ()
+        return ()
+
+    return _keyed(ir, rest), _keyed(rgb, rest)
 
 
 def _rows(names: Sequence[str], reading: Reading) -> dict[str, Tokens]:

@@ -15,8 +15,11 @@ Tokens = tuple[str, ...]
 """Words, numbers without leading zeros, separators as they are, and `/`."""
 
 _THERMAL = "ir irs thermal thermals therm thermo thermography infrared infra lwir mwir swir nir fir tir flir heat t"
+_CAMERA = "cam camera ch channel sensor stream video lens port dev device head"
 _RGB = "rgb rgbs vis vi visible visual visuals viz color colour optical photo dc eo daylight tv wide zoom v w z"
 THERMAL_WORDS, RGB_WORDS = frozenset(_THERMAL.split()), frozenset(_RGB.split())
+CAMERA_WORDS = frozenset(_CAMERA.split())
+"""Words before the number of a camera."""
 STREAM_WORDS = THERMAL_WORDS | RGB_WORDS
 LONG_STREAM_WORDS = frozenset(word for word in STREAM_WORDS if len(word) > 1)
 

@@ -44,9 +44,12 @@ def pair(ir: Sequence[str], rgb: Sequence[str], by: PairBy | None = None, tolera
         raise ConfigError(f"nothing to pair: {len(ir)} thermal and {len(rgb)} RGB pictures")
     if by == "time":
         return _by_time(ir, rgb, tolerance_ns)
-    if by == "order" or len(ir) == len(rgb) == 1:
-        return _made(by or "name", ir, rgb, dict(zip(in_order(ir), in_order(rgb), strict=False)))
+    if by == "order":
+        return _made(by, ir, rgb, dict(zip(in_order(ir), in_order(rgb), strict=False)))
     found = match(ir, rgb)
+    if not found.rgb_of and len(ir) == len(rgb) == 1:
+        guess = f"the only two pictures are paired, though their names differ: {ir[0]} with {rgb[0]}"
+        return _made("name", ir, rgb, {ir[0]: rgb[0]}, [guess])
     if not any(found.left(ir, rgb)):
         return _made("name", ir, rgb, found.rgb_of, found.said)
     times = _both_times(ir, rgb)
