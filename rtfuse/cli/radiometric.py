@@ -78,13 +78,12 @@ class Refinement:
 
 def _temperatures(moment: Moment) -> list[str]:
     """Return a line with the temperatures in a thermal picture, and what the camera took for granted; or none."""
-    said = moment.ir and moment.ir.thermal
+    said = moment.ir.thermal if moment.ir is not None else None
     if said is None or said.hot is None or said.cold is None or said.radiometry is None:
         return []
     cold, hot, how = said.cold.k - 273.15, said.hot.k - 273.15, said.radiometry
-    return [
-        f"temperatures from {cold:.1f} to {hot:.1f} °C, at emissivity {how.emissivity:.2g} and {how.distance_m:.3g} m"
-    ]
+    taken_for = f"emissivity {how.emissivity:.2g} and {how.distance_m:.3g} m"
+    return [f"temperatures from {cold:.1f} to {hot:.1f} °C, at {taken_for}"]
 
 
 def _moved_px(before: Calibration, after: Calibration) -> str:
