@@ -16,8 +16,8 @@ _CENTRAL = 0.3
 """Deviation of the weight around thermal's centre, where the subject is, as a share of thermal's width."""
 _APART_PX = 4.0
 LEAST_CORRELATION, LEAST_MARGIN = 0.17, 0.3
-"""Of 28 true pairs of street scenes, half of them at night, 27 reach the first and all the second; no shift of those
-was wrong by more than 5 RGB px. Of 28 unrelated pairs none reaches the first."""
+"""Of 50 registered pairs of street scenes, half of them at night, moved by up to 3 % of the width, 49 reach both, with
+a median error of 1.3 and at most 5.4 RGB px; of 50 unrelated pairs none does."""
 
 
 def shifted(ir: Image, rgb: Image, start: Calibration) -> Calibration:

@@ -13,7 +13,8 @@ from rtfuse.errors import SourceUnreadable
 from rtfuse.types import Image
 
 MOST_PIXELS = 1 << 26
-_PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
+_PNG, _JPEG, _JPEG_LS = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\xff\xd8\xff\xf7"
+_LONGEST_PREFIX = 1024
 
 
 def decoded_counts(data: bytes, size_wh: tuple[int, int], order: str, name: str) -> Image:
@@ -21,7 +22,10 @@ def decoded_counts(data: bytes, size_wh: tuple[int, int], order: str, name: str)
 
     Raises SourceUnreadable if they are cut, damaged or of another size.
     """
-    (w, h), (found_w, found_h) = size_wh, _checked_size(data, size_wh, name, "counts")
+    w, h = size_wh
+    if len(data) < 2 * w * h and (begin := data.find(_JPEG_LS, 0, _LONGEST_PREFIX)) > 0:
+        data = data[begin:]  # some recordings have a few bytes before it
+    found_w, found_h = _checked_size(data, size_wh, name, "counts")
     if (found_w, found_h) != (w, h):
         raise SourceUnreadable(f"{name}: counts of {found_w}x{found_h}, where its record says {w}x{h}; it is damaged")
     if not data.startswith((_PNG, _JPEG)):

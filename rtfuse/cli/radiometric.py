@@ -72,7 +72,18 @@ class Refinement:
         total = self._counts.total()
         about = f" ({self._why})" if total == 1 and self._why else ""
         which = {way: f"of {n} of {total} files " if total > 1 else "" for way, n in self._counts.items()}
-        return [f"thermal {which[way]}is {_WAYS[way]}{about}" for way in which]
+        lines = [f"thermal {which[way]}is {_WAYS[way]}{about}" for way in which]
+        return lines + (_temperatures(self._last[0]) if total == 1 and self._last is not None else [])
+
+
+def _temperatures(moment: Moment) -> list[str]:
+    """Return a line with the temperatures in a thermal picture, and what the camera took for granted; or none."""
+    said = moment.ir.thermal if moment.ir is not None else None
+    if said is None or said.hot is None or said.cold is None or said.radiometry is None:
+        return []
+    cold, hot, how = said.cold.k - 273.15, said.hot.k - 273.15, said.radiometry
+    taken_for = f"emissivity {how.emissivity:.2g} and {how.distance_m:.3g} m"
+    return [f"temperatures from {cold:.1f} to {hot:.1f} °C, at {taken_for}"]
 
 
 def _moved_px(before: Calibration, after: Calibration) -> str:

@@ -44,6 +44,12 @@ def test_counts_as_they_were_stored(tmp_path, how, order):
     assert frame.thermal.radiometry.window_transmission == pytest.approx(0.98)
 
 
+def test_jpeg_ls_behind_a_few_bytes(tmp_path):
+    record = struct.pack("<3H26x", 2, W, H) + bytes(20) + flirs.encoded(COUNTS, "jpegls")
+    (tmp_path / "a.jpg").write_bytes(flirs.rjpeg(flirs.fff((flirs.PIXELS, 3, record))))
+    assert np.array_equal(flir.picture(tmp_path / "a.jpg", "ir"), COUNTS)
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("how", ["jpeg", "png", "bytes"])
 def test_the_photo_in_its_colours(tmp_path, how, order):

@@ -118,4 +118,5 @@ def test_the_real_one(rtfuse, footage, tmp_path):
     done = rtfuse("fuse", footage / "rjpeg" / "FLIR_T640.jpg", "-o", tmp_path / "fused.png")
     assert done.returncode == 0, done.stderr
     assert cv2.imread(str(tmp_path / "fused.png")).shape == (1944, 2592, 3)
+    assert "25.5 to 97.9 °C" in done.stdout
     assert "moved to where the two agree" in done.stdout
