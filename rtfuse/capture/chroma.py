@@ -12,16 +12,16 @@ _EVERY = 4
 
 def coloured(frame: VideoFrame) -> bool:
     """Return True if a frame has more colour than a grey one that was coded with loss; True if it cannot be told."""
-    components = frame.format.components
+    components, planes = frame.format.components, frame.planes
     if len(components) < 3 and not frame.format.has_palette:
         return False
-    if frame.format.is_rgb or frame.format.has_palette or len(frame.planes) < 3:
+    if frame.format.is_rgb or frame.format.has_palette or len(planes) < 2:
         return True
-    wide = components[1].bits > 8
-    grey, flat = 128 << (components[1].bits - 8), _FLAT << (components[1].bits - 8)
-    far = []
-    for plane in frame.planes[1:3]:
-        row = np.frombuffer(plane, np.uint16 if wide else np.uint8).reshape(plane.height, -1)
-        part = row[_EVERY // 2 :: _EVERY, : plane.width : _EVERY].astype(np.int32)
-        far.append(float((np.abs(part - grey) > flat).mean()) if part.size else 1.0)
-    return max(far) > _SHARE
+    deeper = components[1].bits - 8
+    grey, flat, shares = 128 << deeper, _FLAT << deeper, []
+    for plane in planes[1:3]:
+        values = np.frombuffer(memoryview(plane), np.uint16 if deeper else np.uint8).reshape(plane.height, -1)
+        width = plane.width * (2 if len(planes) == 2 else 1)  # with two planes, both chroma values side by side
+        part = values[:: min(_EVERY, plane.height), : width : _EVERY - 1].astype(np.int32)
+        shares.append(float((np.abs(part - grey) > flat).mean()))
+    return max(shares) > _SHARE

@@ -189,7 +189,7 @@ def _alpha(data: Image, image: Image) -> Image | None:
 
 
 def _seem_swapped(image: Image) -> bool:
-    """Return True if 16-bit values fill a far smaller range with their bytes swapped, and are no upper bytes alone."""
+    """Return True if 16-bit values would fill a far smaller range swapped; False if only their upper bytes are used."""
     seen = image[::4, ::4]
     whole, swapped = (float(np.subtract(*np.percentile(v, (99, 1)))) for v in (seen, seen.byteswap()))
     return whole > _SWAPPED * max(swapped, 1.0) and bool(np.any(seen & 255))

@@ -1,4 +1,4 @@
-"""Turn the pixel values of pictures that are no plain 8- or 16-bit ones into the pipeline's: counts, and 8-bit RGB."""
+"""Turn pixel values of any type into those of the pipeline: counts of thermal, and 8-bit RGB."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ _SURE, _ALIKE, _BETTER = 12.0, 1.05, 1.5
 _SCENE = 0.8
 """The share of the pixels that is the scene at least: cameras write text, scales and logos over it."""
 _GREYISH = 4.0
-"""The mean distance to grey, in levels, of a scene that is grey but for its hottest parts."""
+"""The mean distance to grey, in levels, up to which only the hottest parts of a scene have colour."""
 _COVERED = 0.3
 """The share of its palette that a picture must show before no later one is looked at."""
 _MORE_FAR, _NOTED = 0.1, 0.01
@@ -209,7 +209,7 @@ class Table:
         cells = [(code >> 11) * 8 + 3.5, (code >> 5 & 63) * 4 + 1.5, (code & 31) * 8 + 3.5]
         rgb = np.column_stack(cells).astype(np.float32)
         self._even, distance = _places(rgb, line)
-        self._odd, _ = _places(rgb - np.float32(_HALF_STEP), line)
+        self._odd, _ = _places(rgb - np.array(_HALF_STEP, np.float32), line)
         self._far = distance > _FAR
 
     def __call__(self, picture: Image) -> Image:
