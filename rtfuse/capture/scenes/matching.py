@@ -187,7 +187,7 @@ def _varying_numbers(ir: Sequence[str], rgb: Sequence[str], reading: Reading) ->
 
 
 def _without_cameras(ir: Sequence[str], rgb: Sequence[str], reading: Reading) -> tuple[Keyed, Keyed]:
-    """Key names by what is left without the number of the camera (`cam0_0001`), if another number is left."""
+    """Key names by their text without the number of the camera (`cam0_0001`), if another number is left."""
 
     def rest(name: str) -> Tokens:
         split = reading(name)
