@@ -14,7 +14,7 @@ from rtfuse.errors import ConfigError, RtfuseError
 from rtfuse.fuse.luma import luma
 from rtfuse.fuse.pyramid import fuse_pyramid
 from trainer import cli
-from trainer.evaluate import evaluate_recordings
+from trainer.evaluate import evaluate_recordings, matched
 from trainer.metrics import measure, stretched
 from trainer.published import PUBLISHED
 from trainer.recordings import registered
@@ -124,3 +124,14 @@ def test_published_rows_are_complete():
         "SCD": 1.69,
         "VIF": 0.66,
     }
+
+
+def test_folders_are_paired_by_name_and_fused_images_have_rgbs(tmp_path):
+    for folder, names in (("ir", ["a_ir.png", "b_ir.png"]), ("rgb", ["a_rgb.png", "b_rgb.jpg", "c_rgb.png"])):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / name).write_bytes(b"")
+    thermal, colour, skipped = matched(tmp_path / "ir", tmp_path / "rgb")
+    assert {stem: path.name for stem, path in thermal.items()} == {"a_rgb": "a_ir.png", "b_rgb": "b_ir.png"}
+    assert {stem: path.name for stem, path in colour.items()} == {"a_rgb": "a_rgb.png", "b_rgb": "b_rgb.jpg"}
+    assert skipped == {"c_rgb": "no partner of this name"}
