@@ -272,7 +272,7 @@ class FalseColour:
         seen = _sampled(picture)
         share = _colour_share(seen)
         if share <= _COLOUR_SHARE:
-            return False
+            return self._name in PARTLY_GREY
         fits = self._table is not None and self._table.far(seen) <= self._far + _MORE_FAR
         if fits and self._cover >= _COVERED:
             return True
