@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from av.video.frame import VideoFrame
 
-_FLAT, _SHARE = 8, 0.01
+_FLAT, _SHARE = 8, 0.003
 """A frame has colour if more than this share of its chroma is further from grey than this, of 8-bit levels."""
 _EVERY = 4
 

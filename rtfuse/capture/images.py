@@ -15,6 +15,7 @@ import numpy as np
 from rtfuse.capture import flir, tiff
 from rtfuse.capture.settings import PictureOptions
 from rtfuse.capture.values import Bytes, Counts
+from rtfuse.errors import SourceUnreadable
 from rtfuse.observe.logs import event
 from rtfuse.types import LABELS, Image, Stream
 
@@ -68,14 +69,19 @@ class ImageReader:
     def __call__(self, path: str | Path, page: int = 0) -> Image | None:
         """Read one page: thermal as (H, W) uint8 or uint16, RGB as (H, W, 3) uint8; None if it cannot be read.
 
-        Raises SourceUnreadable where the unit of thermal values is in doubt, and for radiometric JPEG that is damaged
-        or has no photo.
+        Raises SourceUnreadable where the unit of thermal values is in doubt, for separate planes of 16 bits, and for
+        radiometric JPEG that is damaged or has no photo.
         """
         if (held := flir.picture(path, self._stream)) is not None:
             return held
-        data, name = _load(path, page), str(path)
+        (data, planar), name = _load(path, page), str(path)
         if data is None or (image := _decoded(data, _ANY)) is None:
             return None
+        if planar and image.dtype != np.uint8:  # OpenCV mixes their channels up
+            raise SourceUnreadable(
+                f"{LABELS[self._stream]} image {name} is a TIFF of {image.dtype} with its channels in separate planes, "
+                "which cannot be read: save it with interleaved channels (tiffcp -p contig)"
+            )
         image = self._ordered(image, name)
         alpha = _alpha(data, image)
         if self._stream == "rgb":
@@ -124,20 +130,23 @@ class ImageReader:
             event(_log, logging.WARNING, f"image-{name}", text, stream=self._stream)
 
 
-def _load(path: str | Path, page: int) -> Image | None:
-    """Return a file's bytes, (n,) uint8, with the wanted page of a TIFF first; None if there is none."""
+def _load(path: str | Path, page: int) -> tuple[Image | None, bool]:
+    """Return a file's bytes, (n,) uint8, with the wanted page of a TIFF first, and True if its channels are apart.
+
+    The bytes are None where there is no such page, or no readable file.
+    """
     try:
         data = Path(path).read_bytes()
     except OSError:
-        return None
+        return None, False
     if tiff.is_tiff(data[:4]):
         found = tiff.find_pages(io.BytesIO(data))
         if page >= len(found):
-            return None
-        return np.frombuffer(tiff.turned_to(data, found[page]), np.uint8)
+            return None, False
+        return np.frombuffer(tiff.turned_to(data, found[page]), np.uint8), found[page].planar
     if page or not data or (data.startswith(_PNG) and not _whole_png(data)):
-        return None
-    return np.frombuffer(data, np.uint8)
+        return None, False
+    return np.frombuffer(data, np.uint8), False
 
 
 def _decoded(data: Image, flags: int) -> Image | None:

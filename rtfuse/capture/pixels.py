@@ -53,7 +53,7 @@ _ALIASES = {
     "Y16BE": "Y16-BE",
 }
 _BIG_ENDIAN = 1 << 31
-_FLAT, _COLOUR_SHARE = 8, 0.01
+_FLAT, _COLOUR_SHARE = 8, 0.003
 """A thermal frame has colour if more than this share of its chroma is further from grey than this many levels."""
 
 

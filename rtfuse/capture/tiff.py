@@ -9,7 +9,7 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
-_SUBFILE, _EXTRA_SAMPLES = 254, 338
+_SUBFILE, _SAMPLES, _PLANES, _EXTRA_SAMPLES = 254, 277, 284, 338
 _REDUCED, _MASK = 1, 4
 _ASSOCIATED, _SEPARATE = 1, 2
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 13: 4, 16: 8}
@@ -44,10 +44,17 @@ class _Kind:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page: the place of its directory, and the place of the tag's value that says what its alpha means."""
+    """One page.
+
+    `at`: the place of its directory.
+    `alpha_at`: the place of the tag's value that says that its colours are not multiplied by alpha; None: they are, or
+    there is no alpha.
+    `planar`: True if its channels stand one after the other.
+    """
 
     at: int
     alpha_at: int | None
+    planar: bool
 
 
 def is_tiff(head: bytes) -> bool:
@@ -68,7 +75,10 @@ def find_pages(file: BinaryIO) -> list[Page]:
         tags = _tags(file, kind, at)
         if tags is None:
             break
-        page = Page(at, tags[_EXTRA_SAMPLES][1] if tags.get(_EXTRA_SAMPLES, (0, 0))[0] == _SEPARATE else None)
+        alpha, alpha_at = tags.get(_EXTRA_SAMPLES, (0, 0))
+        several = tags.get(_SAMPLES, (1, 0))[0] > 1
+        planar = several and tags.get(_PLANES, (0, 0))[0] == _SEPARATE
+        page = Page(at, alpha_at if alpha == _SEPARATE else None, planar)
         every.append(page)
         if not tags.get(_SUBFILE, (0, 0))[0] & (_REDUCED | _MASK):
             pages.append(page)

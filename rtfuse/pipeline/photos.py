@@ -8,6 +8,7 @@ import numpy as np
 
 from rtfuse.align.calibration import Calibration, Camera, matrix3
 from rtfuse.capture import flir
+from rtfuse.capture.orientation import Orientation
 from rtfuse.config import Config
 from rtfuse.pipeline.stages import Place
 from rtfuse.types import Moment
@@ -19,11 +20,13 @@ Refine = Callable[[Moment, Calibration | None], Calibration | None]
 def own_calibrations(config: Config, refine: Refine | None = None) -> Place | None:
     """Return a function that gives each moment the calibration that its file tells, refined if wanted.
 
-    None where a calibration is configured, or where the two streams come from different files: the camera's numbers
-    hold for its own photo alone.
+    None where a calibration is configured, where the two streams come from different files, or where one is mirrored,
+    turned or cropped: the camera's numbers hold for its own photo as it is.
     """
     uri = config.ir.uri
     if config.align.calib or not uri or uri != config.rgb.uri or next(flir.files_in(uri), None) is None:
+        return None
+    if Orientation.of("ir", config.ir) or Orientation.of("rgb", config.rgb):
         return None
 
     def place(moment: Moment) -> Calibration | None:

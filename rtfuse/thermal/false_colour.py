@@ -18,8 +18,9 @@ _log = logging.getLogger("rtfuse.thermal")
 
 _LOOKED_AT = 8192
 """Pixels of a picture that are looked at."""
-_COLOUR_LEVELS, _COLOUR_SHARE = 24, 0.02
-"""A picture has colour if more than this share of its pixels has channels further apart than this many levels."""
+_COLOUR_LEVELS, _COLOUR_SHARE, _MARKS = 24, 0.003, 0.02
+"""A picture has colour if more than this share of its pixels has channels further apart than this many levels; up to
+the second share it may be that of marks on a grey picture."""
 _FAR = 48.0
 """A distance in RGB from which a colour is not of the palette at all: text, markers."""
 _AT_ONCE, _CORNERS, _HALF_STEP, _MOST_OF = 4096, 86, (4, 2, 4), (0.02, 0.98)
@@ -72,6 +73,13 @@ class Colours:
         mean = np.column_stack(sums)[kept] / count[kept, None]
         return cls(mean.astype(np.float32), (count[kept] / count[kept].sum()).astype(np.float32))
 
+    def coloured(self) -> Colours:
+        """Return those that are not grey, or all if there are too few."""
+        some = np.ptp(self.rgb, axis=1) > _COLOUR_LEVELS
+        if np.count_nonzero(some) < _FEWEST:
+            return self
+        return Colours(self.rgb[some], self.weight[some] / self.weight[some].sum())
+
     def fit(self, line: Image, scene: float = _SCENE) -> Fit:
         """Lay the colours on a line of colours, (m, 3); the misfit is that of the share `scene` that fits best."""
         at, distance = _nearest(self.rgb, line)
@@ -90,11 +98,11 @@ def _sampled(picture: Image) -> Image:
     return picture[step // 2 :: step, step // 2 :: step].reshape(-1, 3)
 
 
-def _coloured(seen: Image) -> bool:
-    """Return True if there are more colours than in a grey picture that was coded with loss."""
+def _colour_share(seen: Image) -> float:
+    """Return the share of pixels, of (n, 3), that have more colour than those of a grey picture coded with loss."""
     r, g, b = (np.ascontiguousarray(seen[:, c]) for c in range(3))
     spread = np.maximum(np.maximum(r, g), b) - np.minimum(np.minimum(r, g), b)
-    return float((spread > _COLOUR_LEVELS).mean()) > _COLOUR_SHARE
+    return float((spread > _COLOUR_LEVELS).mean())
 
 
 def _nearest(rgb: Image, line: Image) -> tuple[Image, Image]:
@@ -173,6 +181,7 @@ def palette_of(colours: Colours) -> Found | None:
     if line is not None and curve is not None and curve.misfit <= min(limit, least / _BETTER):
         return Found(UNKNOWN, line, curve)
     if least > _FIT * spread:
+        colours = colours.coloured()
         fits = {name: colours.fit(recorded(name)[::2], 1.0) for name in PARTLY_GREY}
         least, spread = min(fit.misfit for fit in fits.values()), colours.fit(_GREY, 1.0).misfit
     if least > _FIT * spread:
@@ -190,12 +199,6 @@ def _places(rgb: Image, line: Image) -> tuple[Image, Image]:
     part = ((rgb - few[at]) * along).sum(axis=1) / np.maximum((along * along).sum(axis=1), 1)
     places = (at + np.clip(part, -0.5, 0.5)) * (255 / (_CORNERS - 1))
     return np.clip(places.round(), 0, 255).astype(np.uint8), distance
-
-
-def in_false_colours(picture: Image) -> bool:
-    """Return True if the colours of a picture, (H, W, 3) uint8 RGB, are those of a palette, be it an unknown one."""
-    seen = _sampled(picture)
-    return _coloured(seen) and palette_of(Colours.of(seen)) is not None
 
 
 class Table:
@@ -231,6 +234,7 @@ def _packed(picture: Image) -> Image:
 _KNOWN = "thermal is in false colours ({}): they are turned back into brightness, hot is bright"
 _UNKNOWN = "thermal looks false-coloured with an unknown palette: its brighter, or redder, end is taken for hot"
 _NOT_FOUND = "thermal is in colour, and not in false colours that can be recognised: its brightness alone is used"
+_MARKED = "thermal is grey, but {:.1%} of its pixels have colours (marks, or hot parts): their brightness alone is used"
 _CHOOSE = "ir.palette=NAME chooses another palette, ir.palette=none takes the brightness"
 
 
@@ -266,25 +270,26 @@ class FalseColour:
     def _recognised(self, picture: Image) -> bool:
         """Return True if the picture is in false colours, whose table is there then."""
         seen = _sampled(picture)
-        if not _coloured(seen):
-            return False
+        share = _colour_share(seen)
+        if share <= _COLOUR_SHARE:
+            return self._name in PARTLY_GREY
         fits = self._table is not None and self._table.far(seen) <= self._far + _MORE_FAR
         if fits and self._cover >= _COVERED:
             return True
         if self._wait:
             self._wait -= 1
         else:
-            self._look(Colours.of(seen))
+            self._look(Colours.of(seen), share)
         return self._table is not None
 
-    def _look(self, colours: Colours) -> None:
+    def _look(self, colours: Colours, share: float) -> None:
         """Find the palette of a picture's colours; where they do not say it for good, wait longer for the next look."""
         self._waits = min(2 * self._waits + 1, _LONGEST_WAIT)
         self._wait = self._waits
         found = palette_of(colours)
         if found is None:
             if self._table is None:
-                self._say(_NOT_FOUND)
+                self._say("none", _NOT_FOUND if share > _MARKS else _MARKED.format(share))
             return
         if found.fit.cover >= _COVERED:
             self._wait = self._waits = 0
@@ -293,13 +298,13 @@ class FalseColour:
             return
         self._name, self._cover, self._far = found.name, found.fit.cover, found.fit.far
         self._table = Table(found.line)
-        self._say(_UNKNOWN if found.name == UNKNOWN else _KNOWN.format(found.name))
+        self._say(found.name, _UNKNOWN if found.name == UNKNOWN else _KNOWN.format(found.name))
 
-    def _say(self, text: str) -> None:
-        """Say once what is done."""
-        if text in self._said:
+    def _say(self, name: str, text: str) -> None:
+        """Say once for each palette what is done."""
+        if name in self._said:
             return
-        self._said.add(text)
+        self._said.add(name)
         if self._far > _NOTED:
             text += f"; {self._far:.0%} of its pixels have other colours (a scale, text, marks), see ir.crop"
         self._tell(text)

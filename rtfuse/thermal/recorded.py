@@ -34,6 +34,7 @@ _DRAWN: dict[str, tuple[tuple[int, int, int], ...]] = {
     "green-hot": ((0, 0, 0), (0, 120, 20), (90, 220, 60), (230, 255, 210)),
     "red-hot": ((0, 0, 0), (60, 60, 60), (120, 120, 120), (180, 180, 180), (220, 90, 60), (255, 60, 0)),
     "orange-hot": ((0, 0, 0), (70, 70, 70), (140, 140, 140), (205, 205, 205), (240, 190, 90), (255, 140, 0)),
+    "tint": ((0, 0, 0), (85, 85, 85), (170, 170, 170), (215, 195, 140), (250, 140, 50), (255, 50, 20)),
     "rainbow": ((0, 0, 100), (0, 20, 220), (0, 140, 250), (0, 210, 160), (60, 220, 20), (220, 235, 0), (255, 160, 0),
                 (245, 50, 0), (190, 0, 20)),
     "rainbow-hue": ((0, 0, 255), (0, 255, 255), (0, 255, 0), (255, 255, 0), (255, 0, 0)),
@@ -51,7 +52,7 @@ _DRAWN: dict[str, tuple[tuple[int, int, int], ...]] = {
 _OF_OPENCV = """autumn bone jet winter ocean summer spring cool pink hot parula magma inferno plasma viridis cividis
 turbo deepgreen rainbow"""
 
-PARTLY_GREY = frozenset(["red-hot", "orange-hot"])
+PARTLY_GREY = frozenset(["red-hot", "orange-hot", "tint"])
 """Palettes in which only the hottest parts have colour."""
 ONLY_BY_NAME = frozenset(["opencv-rainbow", "rainbow-inverted"])
 """The colours of others in the opposite order: they cannot be told from a picture."""

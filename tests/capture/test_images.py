@@ -207,6 +207,30 @@ def test_every_kind_of_rgb_becomes_8_bits(tmp_path, caplog, case):
     assert word in "".join(said(caplog))
 
 
+def test_separate_planes_are_read_or_refused_but_never_mixed_up(tmp_path):
+    def planar(image):
+        """Write the three planes as strips of one page."""
+        flat = tiff(np.concatenate([image[..., c] for c in range(3)]), photometric=2, t284=2)
+        h, size = image.shape[0], image[..., 0].nbytes
+        body = bytearray(flat)
+        (at,) = struct.unpack_from("<I", body, 4)
+        extra = len(body)
+        places, sizes = [8 + k * size for k in range(3)], [size] * 3
+        body += struct.pack("<6I3H", *places, *sizes, *[image.itemsize * 8] * 3)
+        wanted = {257: (1, h), 258: (3, extra + 24), 273: (3, extra), 277: (1, 3), 278: (1, h), 279: (3, extra + 12)}
+        for k in range(struct.unpack_from("<H", body, at)[0]):
+            entry = at + 2 + 12 * k
+            if (tag := struct.unpack_from("<H", body, entry)[0]) in wanted:
+                struct.pack_into("<II", body, entry + 4, *wanted[tag])
+            elif tag == 339:
+                struct.pack_into("<H", body, entry, 65000)  # no type: unsigned
+        return bytes(body)
+
+    assert np.array_equal(read_image(saved(tmp_path, "8.tif", planar(SCENE)), "rgb"), SCENE)
+    with pytest.raises(SourceUnreadable, match="interleaved"):
+        read_image(saved(tmp_path, "16.tif", planar(SCENE.astype(np.uint16) * 257)), "rgb")
+
+
 def test_a_dark_picture_has_the_depth_of_the_bright_one_before(tmp_path):
     read = ImageReader("rgb")
     bright, dark = SCENE.astype(np.uint16) * 16, SCENE.astype(np.uint16)

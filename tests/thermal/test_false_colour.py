@@ -114,8 +114,9 @@ def test_other_pictures_are_left_alone(case, caplog):
     unmix = FalseColour()
     assert unmix(GREYS[case].astype(np.uint8)) is None
     said = [record.getMessage() for record in caplog.records]
-    assert len(said) == (case in ("natural", "one colour"))
+    assert len(said) == (case in ("natural", "one colour", "grey with a red mark"))
     assert "brightness alone is used" in "".join(said) or not said
+    assert case != "grey with a red mark" or "thermal is grey, but 1.1% of its pixels" in said[0]
 
 
 def test_natural_colours_are_never_taken_for_a_palette():
@@ -136,6 +137,14 @@ def test_scales_and_text_are_said(caplog):
     FalseColour()(picture)
     assert "other colours" in caplog.records[0].getMessage()
     assert caplog.records[0].levelno == logging.WARNING
+
+
+def test_few_hot_parts_in_colour_are_enough():
+    luma = np.minimum(drawn(4), 150)
+    luma[100:115, 100:140] = np.linspace(151, 255, 40).astype(np.uint8)
+    found = FalseColour()(recorded("red-hot")[luma])
+    assert correlation(found, luma) > 0.98
+    assert found[105, 138] > 240
 
 
 def test_none_leaves_pictures_alone_and_a_wrong_name_is_refused():
