@@ -122,7 +122,7 @@ def test_each_kind_of_wrong_time_has_its_repair_and_count(name):
 def test_a_period_is_neither_a_pause_nor_a_burst():
     bursts = [(k // 5) * 5000 + k % 5 for k in range(60)]
     assert period_of([bursts]) == pytest.approx(1000, rel=0.01)
-    assert period_of([[k * 10 + k // 9 * 1000 for k in range(60)]]) == 10
+    assert period_of([[k * 10 + k // 13 * 1000 for k in range(60)]]) == 10
     assert period_of([[*range(0, 600, 10), *range(100_000, 100_600, 10)]]) == 10
     assert period_of([[0, 5]]) == 5
     assert period_of([[3], []]) is None
