@@ -20,6 +20,8 @@ AHEAD, JUMP_AHEAD = 16, 6
 """Frames that one reading sees: where the times are not in order, and where they only jump ahead."""
 RESTART = 8
 """Cost of a clock that begins again, in times that are not believed."""
+_ROOM = 0.4
+"""The shortest mean step between believed times, in periods, where times between them are not believed."""
 _SPAN, _USUAL = 10, 0.3
 """Frames over which the period of bursts is measured, and the relative deviation of a usual step from the median."""
 _WRAP_GAP_NS = 10_000_000_000
@@ -49,8 +51,8 @@ class Repairs:
 def period_of(runs: Sequence[Sequence[int]]) -> Fraction | None:
     """Return the usual step in runs of rising times: the mean of those around the median; None without a step.
 
-    Pauses, lost frames and long last frames do not change it. Of a camera that stamps in bursts, it is the median of
-    steps over ten frames.
+    Pauses, lost frames and long last frames do not change it. Of a camera that stamps in bursts, it is the mean step
+    over ten frames.
     """
     steps = [b - a for times in runs for a, b in pairwise(times)]
     if not steps:
@@ -59,7 +61,7 @@ def period_of(runs: Sequence[Sequence[int]]) -> Fraction | None:
     for times in runs:
         span = max(1, min(_SPAN, len(times) // 4))
         spans += [Fraction(b - a, span) for a, b in zip(times, times[span:], strict=False)]
-    middle, over_ten = median(steps), median(spans)
+    middle, over_ten = median(steps), sorted(spans)[len(spans) // 10]  # of the spans without a pause
     if 2 * middle < over_ten:
         return over_ten
     usual = [step for step in steps if abs(step - middle) <= _USUAL * middle]
@@ -129,7 +131,7 @@ def _unwrapped(
 
 def _decide(last_ns: int | None, ahead: list[int | None], period_ns: int) -> tuple[list[int], int]:
     """Return the times of the first frames ahead, at least one, and the time that the clock lost there, or 0."""
-    believed = reading(ahead if last_ns is None else [last_ns, *ahead], anchored=last_ns is not None)
+    believed = reading(ahead if last_ns is None else [last_ns, *ahead], period_ns, anchored=last_ns is not None)
     kept = [k for k, sure in enumerate(believed[last_ns is not None :]) if sure]
     at = kept[0] if kept else None
     t_ns = None if at is None else ahead[at]
@@ -138,16 +140,21 @@ def _decide(last_ns: int | None, ahead: list[int | None], period_ns: int) -> tup
         return [known[1] - known[0] * period_ns if last_ns is None else last_ns + period_ns], 0
     if last_ns is None:
         return [t_ns - (at - k) * period_ns for k in range(at + 1)], 0
-    if t_ns > last_ns + at:
+    if _follows(last_ns, t_ns, at + 1, period_ns):
         return [last_ns + (t_ns - last_ns) * (k + 1) // (at + 1) for k in range(at + 1)], 0
     return [last_ns + period_ns], 0 if at else last_ns + period_ns - t_ns
 
 
-def reading(times: Sequence[int | None], *, anchored: bool) -> list[bool]:
+def _follows(a_ns: int, b_ns: int, steps: int, period_ns: int) -> bool:
+    """Return True if a time may be so many steps after another: there is room for the frames between them."""
+    return b_ns > a_ns if steps == 1 else b_ns - a_ns >= max(steps, _ROOM * steps * period_ns)
+
+
+def reading(times: Sequence[int | None], period_ns: int, *, anchored: bool) -> list[bool]:
     """Return which of these times every cheapest reading believes; `anchored`: the first one is certain.
 
     A reading believes some of the times, in their order. It costs 1 for each other time, and `RESTART` wherever a
-    believed time is not later than the one believed before it.
+    believed time does not follow the one believed before it.
     """
     count = len(times)
     skipped = [0]
@@ -159,7 +166,7 @@ def reading(times: Sequence[int | None], *, anchored: bool) -> list[bool]:
         before, after = times[a], times[b]
         assert before is not None
         assert after is not None
-        return skipped[b] - skipped[a + 1] + (0 if before < after else RESTART)
+        return skipped[b] - skipped[a + 1] + (0 if _follows(before, after, b - a, period_ns) else RESTART)
 
     known = [k for k in range(count) if times[k] is not None]
     ends = {k: (skipped[count] - skipped[k + 1], 1) for k in known}
