@@ -92,7 +92,7 @@ class ImageReader:
         if (sheet.planar and not eight) or (sheet.deep and eight):  # it mixes channels up; it drops the lower bits
             raise SourceUnreadable(
                 f"{LABELS[self._stream]} image {path} is a TIFF of more than 8 bits with two channels, or with "
-                "channels in separate planes, which cannot be read: save it with one channel, or interleaved (tiffcp -p contig)"
+                "channels in planes, which cannot be read: save it with one channel, or interleaved (tiffcp -p contig)"
             )
         if sheet.inverted and image.dtype == np.uint16:  # of 8 bits it is done already
             self._say("inverted", f"in TIFF {path} 0 is white; its values are inverted, as other programs show them")
