@@ -69,19 +69,16 @@ class ImageReader:
     def __call__(self, path: str | Path, page: int = 0) -> Image | None:
         """Read one page: thermal as (H, W) uint8 or uint16, RGB as (H, W, 3) uint8; None if it cannot be read.
 
-        Raises SourceUnreadable where the unit of thermal values is in doubt, for separate planes of 16 bits, and for
+        Raises SourceUnreadable where the unit of thermal values is in doubt, where OpenCV misreads a TIFF, and for
         radiometric JPEG that is damaged or has no photo.
         """
         if (held := flir.picture(path, self._stream)) is not None:
             return held
-        (data, planar), name = _load(path, page), str(path)
+        (data, sheet), name = _load(path, page), str(path)
         if data is None or (image := _decoded(data, _ANY)) is None:
             return None
-        if planar and image.dtype != np.uint8:  # OpenCV mixes their channels up
-            raise SourceUnreadable(
-                f"{LABELS[self._stream]} image {name} is a TIFF of {image.dtype} with its channels in separate planes, "
-                "which cannot be read: save it with interleaved channels (tiffcp -p contig)"
-            )
+        if sheet is not None:
+            image = self._checked(image, sheet, name)
         image = self._ordered(image, name)
         alpha = _alpha(data, image)
         if self._stream == "rgb":
@@ -92,6 +89,19 @@ class ImageReader:
             self._say("alpha", f"thermal is taken from the alpha channel of {name}, which holds a picture")
             return self._counts(alpha, name)
         return self._counts(image if image.ndim == 2 else self._luma(data, image), name)
+
+    def _checked(self, image: Image, sheet: tiff.Page, path: str) -> Image:
+        """Return the image of a page of a TIFF as it is meant. Raises SourceUnreadable where OpenCV misreads it."""
+        eight = image.dtype == np.uint8
+        if (sheet.planar and not eight) or (sheet.deep and eight):  # it mixes channels up; it drops the lower bits
+            raise SourceUnreadable(
+                f"{LABELS[self._stream]} image {path} is a TIFF of more than 8 bits with two channels, or with "
+                "channels in planes, which cannot be read: save it with one channel, or interleaved (tiffcp -p contig)"
+            )
+        if sheet.inverted and image.dtype == np.uint16:  # of 8 bits it is done already
+            self._say("inverted", f"in TIFF {path} 0 is white; its values are inverted, as other programs show them")
+            return cv2.bitwise_not(image)
+        return image
 
     def _ordered(self, image: Image, path: str) -> Image:
         """Return the image with the bytes of its 16-bit values as asked; say where they seem to be swapped."""
@@ -130,23 +140,23 @@ class ImageReader:
             event(_log, logging.WARNING, f"image-{name}", text, stream=self._stream)
 
 
-def _load(path: str | Path, page: int) -> tuple[Image | None, bool]:
-    """Return a file's bytes, (n,) uint8, with the wanted page of a TIFF first, and True if its channels are apart.
+def _load(path: str | Path, page: int) -> tuple[Image | None, tiff.Page | None]:
+    """Return a file's bytes, (n,) uint8, with the wanted page of a TIFF first, and what is known of that page.
 
     The bytes are None where there is no such page, or no readable file.
     """
     try:
         data = Path(path).read_bytes()
     except OSError:
-        return None, False
+        return None, None
     if tiff.is_tiff(data[:4]):
         found = tiff.find_pages(io.BytesIO(data))
         if page >= len(found):
-            return None, False
-        return np.frombuffer(tiff.turned_to(data, found[page]), np.uint8), found[page].planar
+            return None, None
+        return np.frombuffer(tiff.turned_to(data, found[page]), np.uint8), found[page]
     if page or not data or (data.startswith(_PNG) and not _whole_png(data)):
-        return None, False
-    return np.frombuffer(data, np.uint8), False
+        return None, None
+    return np.frombuffer(data, np.uint8), None
 
 
 def _decoded(data: Image, flags: int) -> Image | None:

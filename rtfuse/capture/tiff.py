@@ -9,7 +9,8 @@ import struct
 from dataclasses import dataclass
 from typing import BinaryIO
 
-_SUBFILE, _SAMPLES, _PLANES, _EXTRA_SAMPLES = 254, 277, 284, 338
+_SUBFILE, _BITS, _PHOTOMETRIC, _SAMPLES, _PLANES, _EXTRA_SAMPLES = 254, 258, 262, 277, 284, 338
+_WHITE_IS_ZERO = 0
 _REDUCED, _MASK = 1, 4
 _ASSOCIATED, _SEPARATE = 1, 2
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 13: 4, 16: 8}
@@ -50,11 +51,15 @@ class Page:
     `alpha_at`: the place of the tag's value that says that its colours are not multiplied by alpha; None: they are, or
     there is no alpha.
     `planar`: True if its channels stand one after the other.
+    `deep`: True if it is known that it has more than 8 bits a channel.
+    `inverted`: True if 0 is white.
     """
 
     at: int
     alpha_at: int | None
     planar: bool
+    deep: bool
+    inverted: bool
 
 
 def is_tiff(head: bytes) -> bool:
@@ -78,7 +83,8 @@ def find_pages(file: BinaryIO) -> list[Page]:
         alpha, alpha_at = tags.get(_EXTRA_SAMPLES, (0, 0))
         several = tags.get(_SAMPLES, (1, 0))[0] > 1
         planar = several and tags.get(_PLANES, (0, 0))[0] == _SEPARATE
-        page = Page(at, alpha_at if alpha == _SEPARATE else None, planar)
+        deep, inverted = tags.get(_BITS, (8, 0))[0] > 8, tags.get(_PHOTOMETRIC, (1, 0))[0] == _WHITE_IS_ZERO
+        page = Page(at, alpha_at if alpha == _SEPARATE else None, planar, deep, inverted)
         every.append(page)
         if not tags.get(_SUBFILE, (0, 0))[0] & (_REDUCED | _MASK):
             pages.append(page)

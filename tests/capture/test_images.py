@@ -43,7 +43,7 @@ def tiff(*images, order="<", big=False, tile=None, photometric=None, **tags):
         samples = 1 if image.ndim == 2 else image.shape[2]
         entries = {
             256: (3, [image.shape[1]]), 257: (3, [image.shape[0]]), 258: (3, [image.dtype.itemsize * 8] * samples),
-            259: (3, [1]), 262: (3, [photometric or (2 if samples > 2 else 1)]), 277: (3, [samples]),
+            259: (3, [1]), 262: (3, [(1 + (samples > 2)) if photometric is None else photometric]), 277: (3, [samples]),
             339: (3, [{"u": 1, "i": 2, "f": 3}[image.dtype.kind]] * samples),
         }  # fmt: skip
         sizes = [part.nbytes for part in parts]
@@ -227,6 +227,8 @@ def test_separate_planes_are_read_or_refused_but_never_mixed_up(tmp_path):
         return bytes(body)
 
     assert np.array_equal(read_image(saved(tmp_path, "8.tif", planar(SCENE)), "rgb"), SCENE)
+    with pytest.raises(SourceUnreadable, match="one channel"):
+        read_image(saved(tmp_path, "two.tif", tiff(np.dstack([COUNTS, COUNTS]))), "ir")
     with pytest.raises(SourceUnreadable, match="interleaved"):
         read_image(saved(tmp_path, "16.tif", planar(SCENE.astype(np.uint16) * 257)), "rgb")
 
@@ -264,6 +266,8 @@ ONE_CHANNEL = {
     "alpha beside colours": ("t.png", np.dstack([SCENE, GREY]), GREY, "alpha channel"),
     "alpha beside colours, TIFF": ("t.tif", tiff(np.dstack([SCENE, GREY]), t338=2), GREY, "alpha channel"),
     "16-bit alpha": ("t.png", np.dstack([SCENE.astype(np.uint16) * 257, COUNTS]), COUNTS, "alpha channel"),
+    "0 is white": ("t.tif", tiff(GREY, photometric=0), 255 - GREY, ""),
+    "0 is white, 16 bits": ("t.tif", tiff(COUNTS, photometric=0), 65535 - COUNTS, "0 is white"),
     "PGM of 14 bits": ("t.pgm", b"P5\n48 40\n16383\n" + COUNTS.astype(">u2").tobytes(), COUNTS, ""),
     "JPEG 2000": ("t.jp2", np.kron(COUNTS, np.ones((4, 4), np.uint16)), np.kron(COUNTS, np.ones((4, 4))), ""),
     "PFM": ("t.pfm", CELSIUS.astype(np.float32), CENTIKELVIN, "°C"),
