@@ -1,6 +1,6 @@
 """Random recordings, their times spoiled in random ways, against the pairing of the true times: none wrong, none lost.
 
-`RTFUSE_CASES=10000 pytest …` tries more of them.
+`RTFUSE_CASES=10000 pytest --timeout 0 …` tries more of them.
 """
 
 from __future__ import annotations
