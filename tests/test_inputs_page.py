@@ -48,6 +48,10 @@ ROWS = {
     "repeated thermal pictures": (TIMES, "every_frame_is_paired_with_its_own_or_counted"),
     "a track of a file": (TIMES, "an_attached_picture_is_never_the_video"),
     "one file with both tracks": (TIMES, "one_file_of_both_tracks_is_a_pair"),
+    "thermal beside RGB": (
+        "tests/integration/test_register_option.py",
+        "thermal_beside_rgb_is_said_and_a_registered_pair_is_not",
+    ),
     "turned or mirrored video": (DISPLAY, "all_eight_display_matrices_are_applied"),
     "pixels that are not square": (DISPLAY, "pixels_become_square"),
     "interlaced video": (DISPLAY, "interlaced_frames_are_deinterlaced_each_with_its_time"),

@@ -21,6 +21,7 @@ from rtfuse.capture.scenes.pairing import listed
 from rtfuse.capture.tracks import split_track
 from rtfuse.cli.notes import notes, open_rig_or_advise
 from rtfuse.cli.radiometric import Refinement
+from rtfuse.cli.registering import beside_note, registered
 from rtfuse.cli.screen import beside
 from rtfuse.cli.signals import Signals
 from rtfuse.cli.status import CAUSES, one_line, slow_fuser, sources_line, watching
@@ -217,20 +218,22 @@ def fuse_recordings(
     *,
     side_by_side: bool = False,
     picture: Path | None = None,
+    register: bool = False,
     force: bool = False,
 ) -> Snapshot:
-    """`rtfuse fuse`: every pair once, in order, into `output`; a failed or interrupted run leaves no output."""
+    """`rtfuse fuse`: every pair once, in order, into `output`; a failed or interrupted run leaves no output.
+
+    `register`: finds the calibration from the footage first.
+    """
     for path in (output, picture):
         _refuse_input(path, settings)
+    refinement = Refinement()
+    scenes = Scenes(mixed=output.suffix.lower() not in VIDEO_CODECS, refine=refinement)
+    if register:
+        settings = registered(settings, output, signals, console, scenes=scenes, force=force)
     with ExitStack() as stack:
-        refinement = Refinement()
-        scenes = Scenes(mixed=output.suffix.lower() not in VIDEO_CODECS, refine=refinement)
         rig = stack.enter_context(open_rig(settings, scenes=scenes))
-        for line in (sources_line(rig), f"writing {output}"):
-            console.print(line, soft_wrap=True, markup=False, highlight=False)
-        _print_notes(console, settings, rig)
-        if rig.stages.scenes and not scenes.mixed:
-            _print_note(console, "each picture is fused by itself; --sequence fuses them as one video")
+        _announce(console, settings, rig, output)
         rgb = rig.sources["rgb"].info
         writers: dict[str, Writer] = {}
         writers["record"] = open_writer(
@@ -255,6 +258,17 @@ def fuse_recordings(
             raise Interrupted(f"interrupted after {result.frames} frames; {output} was not written")
         _print_damaged(console, rig)
     return replace(result, skew_ms=(nan,) * 3) if rig.stages.scenes else result
+
+
+def _announce(console: Console, settings: Config, rig: Rig, output: Path) -> None:
+    """Print what is fused into which output, and notes on what looks wrong."""
+    for line in (sources_line(rig), f"writing {output}"):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
+    _print_notes(console, settings, rig)
+    if (note := beside_note(settings, rig)) is not None:
+        _print_note(console, note)
+    if rig.stages.scenes and output.suffix.lower() in VIDEO_CODECS:
+        _print_note(console, "each picture is fused by itself; --sequence fuses them as one video")
 
 
 def _names(rig: Rig) -> list[str] | None:

@@ -11,7 +11,18 @@ from rich.markup import escape
 
 from rtfuse.cli.app import close, err, out
 from rtfuse.cli.one_input import one_input
-from rtfuse.cli.options import AlignStarts, Calib, ConfigFile, Force, Fps, FuserName, Overrides, PairWay, Recursive
+from rtfuse.cli.options import (
+    AlignStarts,
+    Calib,
+    ConfigFile,
+    Force,
+    Fps,
+    FuserName,
+    Overrides,
+    PairWay,
+    Recursive,
+    Register,
+)
 from rtfuse.cli.words import settings_of, starts_of
 from rtfuse.observe.stats import Snapshot
 
@@ -45,6 +56,7 @@ def fuse(
     fuser: FuserName = None,
     fps: Fps = None,
     align_starts: AlignStarts = False,
+    register: Register = False,
     pair: PairWay = None,
     sequence: Annotated[bool, typer.Option("--sequence", help="Stills: they are a video, not single scenes.")] = False,
     recursive: Recursive = False,
@@ -66,7 +78,14 @@ def fuse(
     target = output or output_beside(rgb)
     result = interruptible(
         lambda signals: fuse_recordings(
-            settings, signals, out, target, side_by_side=side_by_side, picture=picture, force=force
+            settings,
+            signals,
+            out,
+            target,
+            side_by_side=side_by_side,
+            picture=picture,
+            register=register,
+            force=force,
         )
     )
     close(result, {"fused": str(target), **({"picture": str(picture)} if picture else {})}, age=False)

@@ -16,6 +16,9 @@ FuserName = Annotated[str | None, typer.Option("--fuser", help="auto, ufuser, st
 Fps = Annotated[
     float | None, typer.Option(help="Rate of stills and of video without times; the rate asked of cameras.")
 ]
+Register = Annotated[
+    bool, typer.Option("--register", help="Find the calibration from the footage, and keep it for --calib.")
+]
 AlignStarts = Annotated[
     bool, typer.Option("--align-starts", help="Take the first frames of two recordings as one moment.")
 ]

@@ -25,13 +25,16 @@ from rtfuse.cli.options import (
     Overrides,
     PairWay,
     Recursive,
+    Register,
     Rgb,
     Size,
 )
 from rtfuse.cli.words import endpoints, override, settings_of, starts_of
-from rtfuse.config import dump_config, load_config
+from rtfuse.config import Config, dump_config, load_config
 
 if TYPE_CHECKING:
+    from rtfuse.cli.signals import Signals
+    from rtfuse.observe.stats import Snapshot
     from rtfuse.view.window import FusedWindow
 
 _CAMERAS = {
@@ -98,6 +101,7 @@ def run(
     speed: Annotated[str | None, typer.Option(help="Recordings: times real time, or 'max'.")] = None,
     loop: Annotated[bool, typer.Option("--loop", help="Recordings: start again at the end.")] = False,
     align_starts: AlignStarts = False,
+    register: Register = False,
     pair: PairWay = None,
     recursive: Recursive = False,
     frames: Frames = None,
@@ -119,9 +123,22 @@ def run(
     check_web(settings.web)
     window = _window(settings.rig) if show else None
     idle = window.idle if window is not None else None
-    result = interruptible(lambda signals: run_live(settings, signals, out, replay, window=window), idle)
+
+    def job(signals: Signals) -> Snapshot:
+        found = _registered(settings, signals, replay) if register else settings
+        return run_live(found, signals, out, replay, window=window)
+
+    result = interruptible(job, idle)
     paths = {"recorded": settings.record.path, "streams": settings.raw.path}
     close(result, {name: path for name, path in paths.items() if path and Path(path).exists()})
+
+
+def _registered(settings: Config, signals: Signals, replay: str | None) -> Config:
+    """Return the settings with a calibration that is found from the first seconds."""
+    from rtfuse.cli.registering import registered
+
+    beside = Path(settings.record.path or settings.raw.path or "rtfuse")
+    return registered(settings, beside, signals, out, replay=replay, force=settings.record.force)
 
 
 def _window(rig: str) -> FusedWindow:

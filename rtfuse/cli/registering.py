@@ -1,0 +1,148 @@
+"""`--register`: find how thermal lies on RGB from the footage itself, before it is fused."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from rtfuse.capture import is_live
+from rtfuse.capture.settings import Playback
+from rtfuse.cli.notes import first_picture
+from rtfuse.cli.signals import Signals
+from rtfuse.config import Config
+from rtfuse.errors import CalibrationError, ConfigError, Interrupted, OutputExists
+from rtfuse.pipeline.build import open_rig
+from rtfuse.pipeline.rig import Rig
+from rtfuse.pipeline.run import Pipeline
+from rtfuse.pipeline.scenes import Scenes
+from rtfuse.types import Fused, Image
+
+_PAIRS = 12
+_LOOKED_AT = 5
+_BESIDE, _LEAST_SIDE = 0.01, 64
+"""From which share of the width thermal is said to lie beside RGB, and the smallest picture that is looked at."""
+_FRAMES, _LIVE_FRAMES = 600, 60
+"""Frames from which the pairs are taken: of files, and of live sources."""
+
+
+@dataclass(slots=True)
+class _Pairs:
+    """A sink that keeps the images of some frames, spread over all of them; at least `_PAIRS` if there are as many.
+
+    Once `interrupted` is set, the next frame sets `stop`.
+    """
+
+    interrupted: threading.Event
+    stop: threading.Event = field(default_factory=threading.Event)
+    kept: list[tuple[Image, Image]] = field(default_factory=list)
+    _every: int = 1
+    _count: int = 0
+
+    def wants_aligned(self) -> bool:
+        """Return False: the images are taken as they came."""
+        return False
+
+    def write(self, fused: Fused) -> None:
+        """Keep the images of a frame, if it is one of those."""
+        if self.interrupted.is_set():
+            self.stop.set()
+        ir, rgb = fused.pair.ir, fused.pair.rgb
+        if ir is None or rgb is None:
+            return
+        if self._count % self._every == 0:
+            self.kept.append((ir.image.copy(), rgb.image.copy()))
+        self._count += 1
+        if len(self.kept) > 2 * _PAIRS:
+            self.kept, self._every = self.kept[::2], 2 * self._every
+
+    def close(self) -> None:
+        """Keep what there is."""
+
+
+def registered(
+    settings: Config,
+    beside: Path,
+    signals: Signals,
+    console: Console,
+    *,
+    replay: str | None = None,
+    scenes: Scenes | None = None,
+    force: bool = False,
+) -> Config:
+    """Return the settings with a calibration that is found from the footage, and written beside an output.
+
+    `beside`: the output; the files are its name with `-calibration.yaml` and `-registration.jpg`. Raises ConfigError if
+    a calibration is given too, OutputExists without `force`, and CalibrationError if the registration is uncertain.
+    """
+    if settings.align.calib:
+        raise ConfigError(f"--register makes a calibration, and {settings.align.calib} is one: give one of the two")
+    calibration, picture = (
+        beside.with_name(f"{beside.stem}{end}") for end in ("-calibration.yaml", "-registration.jpg")
+    )
+    if calibration.exists() and not force:
+        raise OutputExists(f"{calibration} exists: use it with --calib {calibration}, or replace it with --force")
+    from calib.register.files import write_registration
+
+    pairs = _pairs(settings, signals, replay, scenes)
+    console.print(f"registering from {len(pairs)} pairs of pictures", soft_wrap=True)
+    try:
+        made = write_registration(pairs, calibration, picture)
+    except CalibrationError as e:
+        raise CalibrationError(f"--register: {e}; without it thermal is stretched over RGB") from e
+    error_px = made.quality.pair_error_px if made.quality is not None else None
+    about = f", estimated error {error_px:.1f} RGB px" if error_px is not None else ""
+    console.print(f"{calibration} written{about}; look at {picture}", soft_wrap=True, markup=False, highlight=False)
+    return _with(settings, calib=str(calibration))
+
+
+def beside_note(config: Config, rig: Rig) -> str | None:
+    """Return a note if thermal pictures of two files, without a calibration, do not lie on those of RGB."""
+    if config.align.calib:
+        return None
+    from calib.register.shift import beside_px
+
+    for ir, rgb in _looked_at(config, rig):
+        if min(*ir.shape, *rgb.shape[:2]) >= _LEAST_SIDE and (off_px := beside_px(ir, rgb)) is not None:
+            if off_px < _BESIDE * rgb.shape[1]:
+                return None
+            return f"thermal seems to lie {off_px:.0f} px beside RGB: --register finds where it belongs"
+    return None
+
+
+def _looked_at(config: Config, rig: Rig) -> Iterator[tuple[Image, Image]]:
+    """Yield the first pair of two recordings, or some pairs of stills."""
+    uris = [(config.ir.uri, config.rgb.uri)]
+    if rig.chosen is not None:
+        stills = list(zip(rig.chosen.stills["ir"], rig.chosen.stills["rgb"], strict=False))
+        uris = [
+            (stills[k][0].path, stills[k][1].path) for k in range(0, len(stills), max(1, len(stills) // _LOOKED_AT))
+        ]
+    for ir_uri, rgb_uri in uris:
+        ir, rgb = first_picture(ir_uri, "ir", "ir"), first_picture(rgb_uri, "rgb", "rgb")
+        if ir is not None and rgb is not None:
+            yield ir, rgb
+
+
+def _pairs(settings: Config, signals: Signals, replay: str | None, scenes: Scenes | None) -> list[tuple[Image, Image]]:
+    """Return some pairs of images, as the run itself would pair them. Raises CalibrationError without any."""
+    quick = msgspec.structs.replace(settings, fuse=msgspec.structs.replace(settings.fuse, fuser="pyramid"))
+    if not any(is_live(camera.uri) for camera in (settings.ir, settings.rgb) if camera.uri):
+        quick = msgspec.structs.replace(quick, playback=Playback(speed="max"))
+    sink = _Pairs(signals.stop)
+    with open_rig(quick, replay=replay, scenes=scenes) as rig:
+        frames = _LIVE_FRAMES if rig.live else _FRAMES
+        Pipeline(rig, {"pairs": sink}, age_at="pairs", stop=sink.stop).run(frames=frames)
+    if signals.fired:
+        raise Interrupted("interrupted while registering; nothing was written")
+    if not sink.kept:
+        raise CalibrationError("--register: no two pictures of these streams are of the same moment")
+    return sink.kept[:: max(1, len(sink.kept) // _PAIRS)]
+
+
+def _with(settings: Config, *, calib: str) -> Config:
+    return msgspec.structs.replace(settings, align=msgspec.structs.replace(settings.align, calib=calib))
