@@ -148,7 +148,8 @@ def summary(s: Snapshot, paths: dict[str, str] | None = None, *, age: bool = Tru
     alone = [f"{n} {_MODES[mode]}" for mode, n in s.modes.items() if mode in _MODES]
     if alone:
         table.add_row("", ", ".join(alone))
-    table.add_row("rate", f"{s.rate_hz:.1f} frames/s")
+    if s.frames > 1:
+        table.add_row("rate", f"{s.rate_hz:.1f} frames/s")
     for name, values in ((("age", s.age_ms),) if age else ()) + (("skew", s.skew_ms),):
         if not any(math.isnan(value) for value in values):  # without a pair there is none
             table.add_row(name, "p50 {:.1f}  p95 {:.1f}  p99 {:.1f} ms".format(*values))
