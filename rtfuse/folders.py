@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import Literal
@@ -18,4 +19,5 @@ def user_folder(variable: Literal["XDG_CACHE_HOME", "XDG_CONFIG_HOME"]) -> Path:
     try:
         return Path(given or Path.home() / _DEFAULTS[variable]) / "rtfuse"
     except RuntimeError as e:
-        raise FileNotFoundError(f"neither HOME nor {variable} says where the files of this user are") from e
+        text = f"the home folder is unknown: set HOME or {variable}"
+        raise FileNotFoundError(errno.ENOENT, text) from e

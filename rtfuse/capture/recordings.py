@@ -6,12 +6,13 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from functools import partial
 from itertools import chain
 from pathlib import Path
+from typing import TypeVar
 
 import av
 from av.container import InputContainer
@@ -30,6 +31,7 @@ from rtfuse.observe.logs import event
 from rtfuse.types import LABELS, Clock, Frame, Image, SourceInfo, Stamp, Stream
 
 _log = logging.getLogger("rtfuse.capture")
+T = TypeVar("T")
 
 
 class Decoder:
@@ -158,7 +160,9 @@ class Recording:
         self._decoder = _open_file(self._path, stream, track, fps, picture.uncolour if picture is not None else None)
         assert self._decoder.times is not None
         self._times, self._repairs = self._decoder.times, Repairs()
-        self._timed = repaired(self._decoder, self._times.of, self._times.period_ns, self._repairs, self._times.wrap_ns)
+        times = self._times
+        timed = repaired(self._decoder, times.of, times.period_ns, self._repairs, times.wrap_ns)
+        self._timed = _to_the_end(timed, f"{LABELS[stream]} recording {path}")
         self._first = next(self._timed)
         self._info = replace(self._decoder.info(path, live=False), start_ns=self._first[1])
 
@@ -217,6 +221,14 @@ class Recording:
             self._closed = True
             if not self._reading:
                 self._decoder.container.close()
+
+
+def _to_the_end(items: Iterable[T], name: str) -> Iterator[T]:
+    """Yield the items. Raises SourceUnreadable where FFmpeg fails: a file of a list is missing, a disk is gone."""
+    try:
+        yield from items
+    except av.error.FFmpegError as e:
+        raise SourceUnreadable(f"{name} cannot be read to its end: {reason(e)}") from e
 
 
 _REMEDIES = {

@@ -42,6 +42,13 @@ class Packets:
         self.cut_short = False
         self._source = container.demux(video)
         self.ahead: list[Packet[Any]] = []
+        self._failed: av.error.FFmpegError | None = None
+        try:
+            self._read_ahead(live=live)
+        except av.error.FFmpegError as e:  # of a later file in a list: raised behind the packets before it
+            self._failed = e
+
+    def _read_ahead(self, *, live: bool) -> None:
         size = 0
         for packet in () if live else self._rest():
             self.ahead.append(packet)
@@ -55,6 +62,8 @@ class Packets:
         ahead.reverse()
         while ahead:
             yield ahead.pop()
+        if self._failed is not None:
+            raise self._failed
         yield from self._rest()
         if self.cut_short:
             yield None

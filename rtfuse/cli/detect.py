@@ -72,7 +72,7 @@ def _opened(given: dict[str, Any]) -> Detector:
     if given["model"] is None:
         return Warm()
     return Yolo(
-        given["model"],
+        Path(given["model"]),
         engine=given["engine"],
         names=given["names"].split(",") if given["names"] else (),
         layout=given["layout"],

@@ -79,8 +79,6 @@ def _of_environment(e: BaseException) -> str | None:
         return ": ".join(part for part in parts if part) + remedy
     if isinstance(e, UnicodeError):
         return f"text cannot be read or written ({said}): want UTF-8; LC_ALL=C.UTF-8 sets it for this terminal"
-    if isinstance(e, RuntimeError) and "home directory" in said:
-        return "the home folder is unknown: set HOME"
     return None
 
 

@@ -10,7 +10,6 @@ import typer
 from rich.markup import escape
 
 from rtfuse.cli.app import close, err, out
-from rtfuse.cli.one_input import one_input
 from rtfuse.cli.options import (
     AlignStarts,
     Calib,
@@ -66,6 +65,8 @@ def fuse(
 
     Example: rtfuse fuse thermal.mp4 rgb.mp4 -o fused.mp4; with a radiometric JPEG: rtfuse fuse FLIR0123.jpg
     """
+    from rtfuse.cli.one_input import one_input
+
     given, told = one_input(context.params)
     if told:
         out.print(told, soft_wrap=True, markup=False, highlight=False)

@@ -78,7 +78,7 @@ def _of_stills(config: Config, rig: Rig) -> Iterator[str]:
     same = all(a.path == b.path for a, b in zip(*rig.chosen.stills.values(), strict=False))
     if same and not flir.is_radiometric(rig.chosen.stills["ir"][0].path):
         yield "thermal and RGB are the same pictures"
-    if not rig.stages.scenes:
+    if not rig.stages.scenes and len(rig.chosen.stills["rgb"]) > 1:
         yield f"the pictures are a video of {rig.sources['rgb'].info.rate_hz:g} Hz, paired by {rig.chosen.by}"
 
 

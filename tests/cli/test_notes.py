@@ -45,7 +45,7 @@ def colour(tmp_path):
 def test_usual_sources_need_no_note(grey, colour, tmp_path):
     assert said() == []
     assert said(grey, colour) == []
-    assert said(grey, grey) == [], "an RGB camera at night may show no colour"
+    assert said(grey, still(tmp_path / "night.png")) == [], "an RGB camera at night may show no colour"
     assert said(still(tmp_path / "counts.png", dtype=np.uint16), colour) == []
     assert said(write_video(tmp_path / "a.mp4", 5, gray=True), write_video(tmp_path / "b.mp4", 5)) == []
 
@@ -64,11 +64,11 @@ def test_settings_that_a_source_ignores_are_said(grey, colour, tmp_path):
     assert len(said(STREET, STREET, "web.detections_keys=x", "publish.endpoint=null", "publish.keys=x")) == 2
 
 
-def test_swapped_sources_and_false_colours_are_noticed(grey, colour, caplog):
+def test_swapped_sources_and_false_colours_are_noticed(grey, colour, tmp_path, caplog):
     (line,) = said(colour, grey)
     assert "swapped" in line
     caplog.clear()
-    assert said(colour, colour) == []
+    assert said(colour, still(tmp_path / "other.png", colour=True)) == []
     assert "thermal is in false colours" in caplog.records[0].getMessage()
 
 

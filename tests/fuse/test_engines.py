@@ -158,7 +158,7 @@ def test_a_user_without_a_home_is_told_which_variable_names_the_folder(folder, m
     for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("pwd.getpwuid", nobody)
-    with pytest.raises(FileNotFoundError, match="neither HOME nor XDG_C"):
+    with pytest.raises(FileNotFoundError, match="set HOME or XDG_C"):
         folder()
 
 

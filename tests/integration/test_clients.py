@@ -81,8 +81,8 @@ def play():
         thread.join(10)
 
 
-def test_a_client_receives_ten_frames(client, play):
-    publisher = Publisher("tcp://127.0.0.1:*")
+def test_a_client_receives_ten_frames(client, play, open_):
+    publisher = open_(Publisher, "tcp://127.0.0.1:*")
     play(lambda: publisher.write(fused(1)))
     done = subprocess.run([*client, publisher.endpoint], capture_output=True, text=True, timeout=60)
     lines = [line.split(maxsplit=2) for line in done.stdout.splitlines()]

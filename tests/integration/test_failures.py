@@ -174,7 +174,7 @@ def test_a_user_without_a_home_folder_is_told_so(ended):
         "os.setuid(9999); sys.argv[1:] = ['keys', 'list']; main()"
     )
     status, _, said = ended("-c", code, without=("HOME",))
-    assert (status, said) == (2, "error: the home folder is unknown: set HOME\n")
+    assert (status, said) == (2, "error: the home folder is unknown: set HOME or XDG_CONFIG_HOME\n")
 
 
 def test_output_that_nobody_takes_is_quiet_and_a_full_disk_is_said(ended):

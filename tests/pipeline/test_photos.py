@@ -11,6 +11,7 @@ from rtfuse.config import load_config
 from rtfuse.fuse import open_fuser
 from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.photos import own_calibrations, stored_calibration
+from rtfuse.pipeline.scenes import Scenes
 from rtfuse.types import Pair
 from tests import flirs
 
@@ -74,7 +75,7 @@ def test_refinement_has_the_last_word(tmp_path):
         asked.append(stored)
         return stored_calibration(moment_of(written(tmp_path / "b.jpg", (-12, 4))))
 
-    with open_rig(config, refine=refine) as rig:
+    with open_rig(config, scenes=Scenes(refine=refine)) as rig:
         rig.stages.process(moment_of(path))
         x, y = rig.aligner.place(((W - 1) / 2, (H - 1) / 2))
     assert asked == [stored_calibration(moment_of(path))]

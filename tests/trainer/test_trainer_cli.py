@@ -31,7 +31,7 @@ def process(*args, **kwargs):
 
 def test_a_bare_call_prints_the_help():
     done = process()
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (2, "")
     for command in ("prepare", "train", "distill", "export", "bench", "eval"):
         assert command in done.stdout
 
