@@ -237,8 +237,11 @@ def test_a_calibration_that_fails_is_written_only_by_force_and_its_use_is_warned
 
 
 def test_without_arguments_there_is_help():
-    for args in ((), ("-h",), ("--help",)):
+    for args in (("-h",), ("--help",)):
         assert "Usage:" in calib(*args)
+    bare = subprocess.run([sys.executable, "-m", "calib"], capture_output=True, text=True, timeout=60)
+    assert (bare.returncode, bare.stderr) == (2, "")
+    assert "Usage:" in bare.stdout
     assert "--plane" in calib("stereo", "-h")
     assert calib("--version").startswith("calib ")
 
