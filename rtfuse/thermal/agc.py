@@ -103,7 +103,8 @@ class Agc:
         rise = np.minimum(weights * ((1 - _LINEAR) * 255.0 / max(float(weights.sum()), 1.0)), now.max_gain)
         # The rest, and no less than this share, is spread evenly: empty counts between two objects keep them apart.
         rise = np.minimum(rise + (255.0 - float(rise.sum())) / rise.size, now.max_gain)
-        levels = np.cumsum(rise) - rise / 2
+        # In 64 bits: over 30,000 counts a sum in 32 bits ends above 255, and what follows would be darker.
+        levels = np.minimum(np.cumsum(rise, dtype=np.float64) - rise / 2, 255.0)
         used = float(rise.sum())
         if used < 255.0:
             mean = float(scene @ levels) / max(float(scene.sum()), 1.0)

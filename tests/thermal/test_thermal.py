@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from rtfuse.errors import ConfigError
@@ -60,6 +60,7 @@ counts_of_any_kind = st.builds(
     st.floats(0.1, 20),
     st.floats(0.01, 300),
 )
+@example([scene(np.random.default_rng(s), n, 9000) for s, n in ((0, 108), (813, 12))], (0.0, 0.0), 1.0, 1.0)
 def test_more_counts_are_never_darker(method, scenes, tails, plateau, max_gain):
     agc = Agc(AgcSettings(method=method, tails=tails, plateau=plateau, max_gain=max_gain))
     for k, counts in enumerate(scenes):
