@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -25,7 +24,6 @@ from rtfuse.cli.options import (
 from rtfuse.cli.words import settings_of, starts_of
 from rtfuse.observe.stats import Snapshot
 
-_KEY = re.compile(r"[a-z_]+(\.[a-z_]+)*=")
 _FUSE = {
     "ir": ("ir.uri",),
     "rgb": ("rgb.uri",),
@@ -91,14 +89,6 @@ def fuse(
     )
     close(result, {"fused": str(target), **({"picture": str(picture)} if picture else {})}, age=False)
     _tell_losses(result, target)
-
-
-def both_in(path: str) -> tuple[str, str]:
-    """Return the sources of thermal and RGB in one file, or in each file of a folder. Raises an error without both."""
-    from rtfuse.cli.radiometric import require_photo
-
-    require_photo(path)
-    return path, path
 
 
 def output_beside(rgb: str) -> Path:
