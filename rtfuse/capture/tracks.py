@@ -18,8 +18,8 @@ from av.stream import Disposition
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-from rtfuse.capture.paths import open_file
-from rtfuse.errors import ConfigError, SourceUnreadable
+from rtfuse.capture.paths import exists, open_file
+from rtfuse.errors import ConfigError, SourceNotFound, SourceUnreadable
 from rtfuse.types import LABELS, Stream
 
 _NUMBERED = re.compile(r"(.+?)(?:\?track=|#)(\d+)")
@@ -110,10 +110,12 @@ def numbered(uri: str, stream: Stream) -> str:
 def pair_in(uri: str) -> tuple[str, str, str]:
     """Return the addresses of the thermal and the RGB track of one file, and a line that says how they were told apart.
 
-    A track in `uri` is the thermal one. Raises SourceUnreadable if the file cannot be read, and ConfigError if it does
-    not hold two tracks that can be told apart.
+    A track in `uri` is the thermal one. Raises SourceNotFound, SourceUnreadable if the file cannot be read, and
+    ConfigError if it does not hold two tracks that can be told apart.
     """
     path, number = split_track(uri)
+    if not exists(path):
+        raise SourceNotFound(f"recording not found: {path}")
     try:
         with open_file(path) as container:
             tracks = video_tracks(container)
