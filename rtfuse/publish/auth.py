@@ -169,16 +169,19 @@ class Authenticator:
         for socket in list(self._bound):
             self.release(socket)
         self._over.set()
-        with self._wake_lock:
-            self._wake[0].send(b"")
+        self._rouse()
         self._thread.join(_END_S)
         self._wake[0].close(0)
 
     def _give(self, monitor: zmq.Socket[Any], *, watch: bool) -> None:
         """Hand a monitor to the thread, to be watched or closed."""
         self._given.put((monitor, watch))
-        with self._wake_lock:
-            self._wake[0].send(b"")
+        self._rouse()
+
+    def _rouse(self) -> None:
+        """Make the thread look now; never waits, since the thread may have ended or not read earlier calls."""
+        with self._wake_lock, contextlib.suppress(zmq.Again):
+            self._wake[0].send(b"", zmq.NOBLOCK)
 
     def _work(self) -> None:
         try:

@@ -449,3 +449,17 @@ def test_a_peer_cannot_end_the_process(whom):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout == "alive\n", done.stderr
+
+
+@pytest.mark.timeout(30)
+def test_closing_never_waits_for_a_thread_that_has_just_ended(monkeypatch):
+    """It may see the end before the message that was to wake it is sent; nobody would ever read that message."""
+    context = zmq.Context()
+    authenticator = Authenticator(context)
+    over = authenticator._over
+    monkeypatch.setattr(over, "set", lambda: (threading.Event.set(over), authenticator._thread.join()))
+    closing = threading.Thread(target=authenticator.close, daemon=True)
+    closing.start()
+    closing.join(5)
+    assert not closing.is_alive()
+    context.term()
