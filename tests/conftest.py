@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -41,6 +42,12 @@ def pytest_collection_modifyitems(items):
         given_s = limit.args[0] if limit else 300 if item.get_closest_marker("slow") else 0
         longest[item.path] = max(given_s, longest.get(item.path, 0))
     items.sort(key=lambda item: -longest[item.path])
+
+
+def pytest_runtest_logreport(report):
+    """Name a test that failed at once: a run that is cut off later never prints its summary."""
+    if report.failed and "PYTEST_XDIST_WORKER" not in os.environ:
+        print(f"\n{report.when} failed: {report.nodeid}\n{report.longreprtext}", file=sys.__stdout__, flush=True)
 
 
 @pytest.fixture(autouse=True)
