@@ -71,6 +71,7 @@ def test_the_order_does_not_depend_on_polarity_or_contrast():
         assert not np.array_equal(drawn, image)
 
 
+@pytest.mark.slow
 def test_what_is_no_board_is_not_found():
     rng = np.random.default_rng(0)
     others = [

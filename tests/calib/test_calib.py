@@ -129,6 +129,7 @@ def test_wrong_views_are_left_out_and_named():
     assert len(fit.errors["v3"]) == 53
 
 
+@pytest.mark.slow
 def test_views_that_cannot_tell_are_refused():
     good = {n: a for n, (a, _) in views(12).items()}
     other = {

@@ -164,6 +164,7 @@ def test_the_shipped_network_gives_a_sane_picture_of_nothing(level):
     assert int(fused.max()) - int(fused.min()) < 40  # a covered or saturated thermal camera paints no pattern
 
 
+@pytest.mark.slow
 def test_ufuser_with_weights_fuses_any_size(tmp_path):
     from safetensors.torch import save_file
 
