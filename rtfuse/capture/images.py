@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import logging
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rtfuse.capture import flir, tiff
+from rtfuse.capture import flir, png, tiff
 from rtfuse.capture.settings import PictureOptions
 from rtfuse.capture.values import Bytes, Counts
 from rtfuse.errors import SourceUnreadable
@@ -23,7 +22,6 @@ _SUFFIXES = "png jpg jpeg jpe jfif tif tiff btf tf8 bmp dib webp pbm pgm ppm pnm
 SUFFIXES = frozenset(f".{name}" for name in _SUFFIXES.split())
 _ANY = cv2.IMREAD_ANYCOLOR | cv2.IMREAD_ANYDEPTH
 _LUMA = cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH
-_PNG = b"\x89PNG\r\n\x1a\n"
 _ALPHA_TYPES = (4, 6)
 _SWAPPED = 8
 """The ratio of the ranges of values as they are and with their bytes swapped that makes them look swapped."""
@@ -154,7 +152,7 @@ def _load(path: str | Path, page: int) -> tuple[Image | None, tiff.Page | None]:
         if page >= len(found):
             return None, None
         return np.frombuffer(tiff.turned_to(data, found[page]), np.uint8), found[page]
-    if page or not data or (data.startswith(_PNG) and not _whole_png(data)):
+    if page or not data or (data.startswith(png.SIGNATURE) and not png.is_whole(data)):
         return None, None
     return np.frombuffer(data, np.uint8), None
 
@@ -180,24 +178,10 @@ def _quiet() -> Iterator[None]:
         log.setLogLevel(level)
 
 
-def _whole_png(data: bytes) -> bool:
-    """Return True if a PNG is complete and its checks are right: libpng writes to the terminal where they are not."""
-    at, view = len(_PNG), memoryview(data)
-    while at + 12 <= len(data):
-        size, kind = int.from_bytes(view[at : at + 4], "big"), bytes(view[at + 4 : at + 8])
-        end = at + 8 + size
-        if end + 4 > len(data) or zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
-            return False
-        if kind == b"IEND":
-            return True
-        at = end + 4
-    return False
-
-
 def _alpha(data: Image, image: Image) -> Image | None:
     """Return the alpha channel of a picture in colour, if that is a picture itself and no mask."""
-    png = data[:8].tobytes() == _PNG and data.size > 25 and int(data[25]) in _ALPHA_TYPES
-    if image.ndim != 3 or not (png or tiff.is_tiff(data[:4].tobytes())):
+    is_png = data[:8].tobytes() == png.SIGNATURE and data.size > 25 and int(data[25]) in _ALPHA_TYPES
+    if image.ndim != 3 or not (is_png or tiff.is_tiff(data[:4].tobytes())):
         return None
     whole = _decoded(data, cv2.IMREAD_UNCHANGED)
     if whole is None or whole.ndim != 3 or whole.shape[2] != 4 or whole.shape[:2] != image.shape[:2]:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
-
 import av
 import cv2
 import numpy as np
 
-from rtfuse.capture import jpeg
+from rtfuse.capture import jpeg, png
 from rtfuse.errors import SourceUnreadable
 from rtfuse.types import Image
 
 MOST_PIXELS = 1 << 26
-_PNG, _JPEG, _JPEG_LS = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"\xff\xd8\xff\xf7"
+_JPEG, _JPEG_LS = b"\xff\xd8\xff", b"\xff\xd8\xff\xf7"
 _LONGEST_PREFIX = 1024
 
 
@@ -28,11 +26,11 @@ def decoded_counts(data: bytes, size_wh: tuple[int, int], order: str, name: str)
     found_w, found_h = _checked_size(data, size_wh, name, "counts")
     if (found_w, found_h) != (w, h):
         raise SourceUnreadable(f"{name}: counts of {found_w}x{found_h}, where its record says {w}x{h}; it is damaged")
-    if not data.startswith((_PNG, _JPEG)):
+    if not data.startswith((png.SIGNATURE, _JPEG)):
         if len(data) < 2 * w * h:
             raise SourceUnreadable(f"{name}: {len(data)} bytes of counts, {w}x{h} need {2 * w * h}; it is cut")
         return np.frombuffer(data, f"{order}u2", w * h).reshape(h, w).astype(np.uint16)
-    is_png = data.startswith(_PNG)
+    is_png = data.startswith(png.SIGNATURE)
     if not is_png and jpeg.header(data)[2] != 16:  # the decoder would stretch them to 16 bits
         raise SourceUnreadable(f"{name}: counts as JPEG of {jpeg.header(data)[2]} bits; 16 are read")
     image = _from_png(data, name) if is_png else _by_ffmpeg(data, "jpegls", "gray16le", name)
@@ -50,7 +48,7 @@ def decoded_photo(data: bytes, size_wh: tuple[int, int], name: str) -> Image:
     if data.startswith(_JPEG):
         # Not by OpenCV: it turns the picture as its EXIF says, fills damaged parts with grey, and prints about them.
         return _by_ffmpeg(data, "mjpeg", "rgb24", name)
-    if not data.startswith(_PNG):
+    if not data.startswith(png.SIGNATURE):
         if len(data) < 3 * w * h:
             raise SourceUnreadable(f"{name}: its photo of {w}x{h} is in a format that is not known")
         ycc = np.frombuffer(data, np.uint8, 3 * w * h).reshape(h, w, 3)
@@ -64,7 +62,7 @@ def decoded_photo(data: bytes, size_wh: tuple[int, int], name: str) -> Image:
 
 def size_of(data: bytes, size_wh: tuple[int, int]) -> tuple[int, int]:
     """Return width and height as the header of PNG or JPEG tells; `size_wh` for other data."""
-    if data.startswith(_PNG):
+    if data.startswith(png.SIGNATURE):
         return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     return jpeg.header(data)[:2] if data.startswith(_JPEG) else size_wh
 
@@ -79,12 +77,8 @@ def _checked_size(data: bytes, size_wh: tuple[int, int], name: str, what: str) -
 
 def _from_png(data: bytes, name: str) -> Image:
     """Decode a PNG whose check sums are right: a decoder reads on over wrong ones, and prints about them."""
-    at, kind = len(_PNG), b""
-    while kind != b"IEND":
-        kind, end = data[at + 4 : at + 8], at + 12 + int.from_bytes(data[at : at + 4], "big")
-        if end > len(data) or zlib.crc32(data[at + 4 : end - 4]) != int.from_bytes(data[end - 4 : end], "big"):
-            raise SourceUnreadable(f"{name}: the PNG inside is cut or damaged; copy the file again")
-        at = end
+    if not png.is_whole(data):
+        raise SourceUnreadable(f"{name}: the PNG inside is cut or damaged; copy the file again")
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise SourceUnreadable(f"{name}: the PNG inside cannot be decoded")

@@ -38,6 +38,8 @@ def bench_and_print(console: Console, how: Bench) -> None:
 
     if (how.ir is None) != (how.rgb is None):
         raise ConfigError("rtfuse bench needs both --ir and --rgb, or neither")
+    if how.batch != "1" and not how.engines:
+        raise ConfigError(f"--batch {how.batch} is about engines; name them with --engines, for example openvino")
     numbers: dict[str, Any] = {"machine": bench.machine()}
     numbers |= _engines(console, how) if how.engines else _stages(console, how)
     if how.json_file:
@@ -48,8 +50,8 @@ def _engines(console: Console, how: Bench) -> dict[str, Any]:
     from rtfuse.bench.engines import as_json, bench_engines, table
     from rtfuse.bench.stages import machine
 
-    counts = [int(n) for n in how.batch.split(",") if n.isdigit() and int(n)]
-    if not counts:
+    counts = [int(n) for n in how.batch.split(",") if n.strip().isdecimal() and int(n)]
+    if len(counts) < len(how.batch.split(",")):
         raise ConfigError(f"--batch {how.batch!r}: want numbers, for example 1,4")
     assert how.engines is not None
     rows = bench_engines(how.engines.split(","), _sizes(how), batches=counts, weights=how.weights, frames=how.frames)

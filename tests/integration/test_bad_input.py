@@ -159,3 +159,8 @@ def test_damaged_images_are_named(rtfuse, clip, tmp_path):
     (tmp_path / "b.png").write_bytes(b"\x89PNG but not really")
     done = rtfuse("fuse", tmp_path / "a.png", tmp_path / "b.png", "-o", tmp_path / "o.png")
     one_line(done, "b.png", "cannot be read as an image")
+
+
+def test_sizes_of_a_batch_that_cannot_be(rtfuse):
+    one_line(rtfuse("bench", "--batch", "2"), "--batch", "--engines")
+    one_line(rtfuse("bench", "--engines", "openvino", "--batch", "1,x"), "--batch", "1,x", "1,4")
