@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import replace
@@ -16,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 import rtfuse
 from rtfuse.align.drift import DriftMonitor
+from rtfuse.capture.paths import matches
 from rtfuse.capture.scenes.names import png_names
 from rtfuse.capture.scenes.pairing import listed
 from rtfuse.capture.tracks import split_track
@@ -106,7 +109,10 @@ def _snapshots(running: list[Pipeline], rig: Rig) -> Callable[[], Snapshot]:
 
 
 def _note_slow(console: Console, rig: Rig, result: Snapshot) -> None:
-    if any(cause == "busy" for _, cause in result.drops):
+    by_cause = Counter[str]()
+    for (_, cause), count in result.drops.items():
+        by_cause[cause] += count
+    if by_cause["busy"] > by_cause["stale"]:  # else it is the captures that had too little processor
         wrap = not console.is_terminal
         console.print(f"note: {slow_fuser(str(rig.fuser))}", style="yellow", soft_wrap=wrap, markup=False)
 
@@ -233,6 +239,7 @@ def fuse_recordings(
         settings = registered(settings, output, signals, console, scenes=scenes, force=force)
     with ExitStack() as stack:
         rig = stack.enter_context(open_rig(settings, scenes=scenes))
+        rig.check_overlap()
         _announce(console, settings, rig, output)
         rgb = rig.sources["rgb"].info
         writers: dict[str, Writer] = {}
@@ -292,11 +299,15 @@ def _print_damaged(console: Console, rig: Rig) -> None:
 
 
 def _refuse_input(output: Path | None, settings: Config) -> None:
-    """Raise OutputExists for an output that is one of the inputs: it would replace it, with --force."""
-    for uri in (settings.ir.uri, settings.rgb.uri):
-        file = split_track(uri)[0] if uri else None
-        if output is not None and file and output.exists() and Path(file).exists() and output.samefile(file):
-            raise OutputExists(f"output {output} is the input {uri}; choose another name with -o")
+    """Raise OutputExists for an output that is, or holds, one of the inputs: with --force it could replace it."""
+    if output is None or not output.exists():
+        return
+    place = os.path.realpath(output)
+    for file in [split_track(uri)[0] for uri in (settings.ir.uri, settings.rgb.uri) if uri]:
+        for path in [file] if Path(file).exists() else matches(file):
+            if place in (real := os.path.realpath(path), *map(str, Path(real).parents)):
+                what = "is" if place == real else "holds"
+                raise OutputExists(f"output {output} {what} the input {path}; choose another name with -o")
 
 
 def _finish(writer: Writer, failure: type[BaseException] | None, *_: object) -> None:

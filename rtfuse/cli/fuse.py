@@ -47,7 +47,10 @@ def fuse(
         Path | None, typer.Option("-o", "--output", help="Video, image, or folder (no suffix); else beside RGB.")
     ] = None,
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Thermal | RGB | fused.")] = False,
-    picture: Annotated[Path | None, typer.Option(help="Also write one side-by-side picture.")] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="Also write a side-by-side picture of the middle, or the first if the length is unknown."),
+    ] = None,
     config: ConfigFile = None,
     calib: Calib = None,
     fuser: FuserName = None,
@@ -85,7 +88,8 @@ def fuse(
             picture=picture,
             register=register,
             force=force,
-        )
+        ),
+        cut_off=f"interrupted; {target} was not written",
     )
     close(result, {"fused": str(target), **({"picture": str(picture)} if picture else {})}, age=False)
     _tell_losses(result, target)

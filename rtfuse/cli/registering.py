@@ -89,7 +89,7 @@ def registered(
     from calib.register.files import write_registration
 
     pairs = _pairs(settings, signals, replay, scenes)
-    console.print(f"registering from {len(pairs)} pairs of pictures", soft_wrap=True)
+    console.print(f"registering from {len(pairs)} {'pair' if len(pairs) == 1 else 'pairs'} of pictures", soft_wrap=True)
     try:
         made = write_registration(pairs, calibration, picture)
     except CalibrationError as e:

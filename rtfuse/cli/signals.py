@@ -52,12 +52,15 @@ class Signals:
                 signal.signal(number, handler)
 
 
-def interruptible(job: Callable[[Signals], T], idle: Callable[[Signals], object] | None = None) -> T:
+def interruptible(
+    job: Callable[[Signals], T], idle: Callable[[Signals], object] | None = None, *, cut_off: str | None = None
+) -> T:
     """Run `job` in a thread and return its result, or raise its error.
 
     The main thread stays free for signals: a job that hangs inside a driver or a socket, where Python's handlers
     do not run, still ends within 2 s of Ctrl-C. It calls `idle` all the while, some 60 times a second: a window, which
     some systems allow in the main thread alone, is drawn there.
+    `cut_off`: what is said, with status 130, of a job that had to be left behind; None: it was to run until then.
     """
     signals, results, errors = Signals(), list[T](), list[BaseException]()
 
@@ -81,7 +84,10 @@ def interruptible(job: Callable[[Signals], T], idle: Callable[[Signals], object]
                 if sys.stdout.isatty():
                     sys.stdout.write("\x1b[?25h")  # the cursor, which a status that is drawn in place hides
                 sys.stdout.flush()
-                os._exit(0)
+                if cut_off is not None:
+                    sys.stderr.write(f"error: {cut_off}\n")
+                    sys.stderr.flush()
+                os._exit(0 if cut_off is None else 130)
     if errors:
         raise errors[0]
     return results[0]

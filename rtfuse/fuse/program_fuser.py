@@ -1,4 +1,4 @@
-"""Hand whole frames to an engine: the host's side of `program.py`."""
+"""Hand whole frames to an engine: the host's side of `rtfuse.fuse.engines.program`."""
 
 from __future__ import annotations
 

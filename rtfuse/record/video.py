@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from rtfuse.capture.paths import ffmpeg_name, is_pipe
 from rtfuse.errors import OutputExists, OutputUnwritable
+from rtfuse.observe.logs import event
 from rtfuse.types import Fused, Image
 
 # Not .avi: it has no times, only a rate.
@@ -27,6 +29,7 @@ _CODEC_OPTIONS = {
     "libx264": {"preset": "veryfast", "crf": "18"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "24", "b": "0"},
 }
+_log = logging.getLogger("rtfuse.record")
 
 
 class Writer(Protocol):
@@ -62,7 +65,7 @@ def open_writer(
     `rate_hz`, `time_base`: those of the RGB stream, so that its times are kept exactly.
     `utc_ns`: UTC at time 0 of a recorded RGB stream, in nanoseconds since 1970; None: unknown.
     `side_by_side`: True puts thermal and RGB to the left of the fused picture.
-    `force`: True replaces an existing output.
+    `force`: True replaces a file that exists, and in a folder the files of the same names; others stay.
     `names`: in a folder, the file for each frame of RGB by its number, with its subfolders; None: `NNNNNN.png`.
     Raises OutputExists without `force`, OutputUnwritable if the folder
     is missing or not writable, or the suffix is unknown.
@@ -70,6 +73,8 @@ def open_writer(
     path = Path(path)
     if is_pipe(path):
         return _open_pipe(path, rate_hz=rate_hz, time_base=time_base, utc_ns=utc_ns, side_by_side=side_by_side)
+    if path.name in ("", ".."):  # `.` and the like, which have no name beside which a partial output could lie
+        path = Path(os.path.realpath(path))
     suffix = path.suffix.lower()
     if suffix and suffix not in VIDEO_CODECS and suffix not in IMAGE_SUFFIXES:
         known = " ".join([*VIDEO_CODECS, *sorted(IMAGE_SUFFIXES)])
@@ -78,6 +83,8 @@ def open_writer(
         raise OutputExists(f"output {path} exists; choose another name or give --force")
     if path.is_dir() == bool(suffix) and path.exists():
         raise OutputUnwritable(f"output {path} is {'a folder' if suffix else 'a file'}; choose another name")
+    if not path.name:
+        raise OutputUnwritable(f"output {path} is no name for a file or a folder of pictures")
     partial = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
     try:
         if suffix in VIDEO_CODECS:
@@ -264,11 +271,24 @@ class ImageWriter:
             return
         try:
             if self._partial.is_dir() and self._path.exists():
-                shutil.rmtree(self._path)
-            os.replace(self._partial, self._path)
+                self._add_to_folder()
+            else:
+                os.replace(self._partial, self._path)
         except OSError as e:
             self.abort()
             raise OutputUnwritable(f"output {self._path} cannot be written: {e.strerror or e}") from e
+
+    def _add_to_folder(self) -> None:
+        """Move the pictures into the folder that exists; say how many files of other names are in it."""
+        made = {file.relative_to(self._partial) for file in self._partial.rglob("*") if not file.is_dir()}
+        for name in made:
+            self._make_folder((self._path / name).parent)
+            os.replace(self._partial / name, self._path / name)
+        shutil.rmtree(self._partial)
+        others = sum(not file.is_dir() and file.relative_to(self._path) not in made for file in self._path.rglob("*"))
+        if others:
+            what = f"{self._path} holds {others} other {'file' if others == 1 else 'files'}, which stayed as they were"
+            event(_log, logging.WARNING, "others", what)
 
     def abort(self) -> None:
         """Remove what was written."""

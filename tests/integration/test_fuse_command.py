@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 
@@ -89,6 +90,17 @@ def test_ctrl_c_leaves_no_half_written_file(start, tmp_path):
     assert process.end(5) == 130
     assert not list(tmp_path.iterdir())
     assert "was not written" in process.output
+
+
+def test_ctrl_c_while_an_input_gives_nothing_is_said(start, tmp_path):
+    """Opening a pipe waits inside the system, where nothing can interrupt it."""
+    pipe = tmp_path / "ir.mkv"
+    os.mkfifo(pipe)
+    process = start("fuse", pipe, "synthetic:?duration_s=1", "-o", tmp_path / "o.mp4")
+    time.sleep(5)
+    process.signal(signal.SIGINT)
+    process.wait_for("o.mp4 was not written", 10)
+    assert process.end(5) == 130
 
 
 def wait_for_partial(folder):

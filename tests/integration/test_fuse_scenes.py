@@ -220,3 +220,38 @@ def test_run_pairs_folders_by_name_too(rtfuse, tmp_path):
     assert "5 in" in done.stdout
     assert "RGB: 1 of 6 without a partner, left out: 4.png" in done.stdout
     assert "10 Hz; 5 pairs by name" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output"),
+    [
+        (("data/ir", "data/rgb"), "data"),
+        (("data/ir/*.png", "data/rgb/*.png"), "data/rgb"),
+        (("data/ir", "data/rgb/*.png"), "data/rgb"),
+        (("data/ir", "data/rgb"), "data/rgb/../ir"),
+        (("data/ir/*.png", "data/rgb/*.png"), "."),
+    ],
+)
+def test_a_folder_that_holds_inputs_is_no_output(rtfuse, tmp_path, inputs, output):
+    put(tmp_path / "data" / "ir", named("{}.png", range(2), ir))
+    put(tmp_path / "data" / "rgb", named("{}.png", range(2), rgb))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+    done = rtfuse("fuse", *inputs, "-o", output, "--force", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "the input" in done.stderr
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_what_else_lies_in_an_output_folder_stays(rtfuse, tmp_path):
+    put(tmp_path / "ir", named("{}.png", range(2), ir))
+    put(tmp_path / "rgb", named("{}.png", range(2), rgb))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.txt").write_text("years")
+    (out / "0.png").write_text("an earlier picture")
+    done = rtfuse("fuse", "../ir", "../rgb", "-o", ".", "--force", "--side-by-side", cwd=out)
+    assert done.returncode == 0, done.stderr
+    assert "1 other file" in done.stderr
+    assert (out / "thesis.txt").read_text() == "years"
+    assert sorted(path.name for path in out.iterdir()) == ["0.png", "1.png", "thesis.txt"]
+    assert cv2.imread(str(out / "0.png")) is not None

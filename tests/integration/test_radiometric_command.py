@@ -61,9 +61,14 @@ def test_a_folder_of_them(rtfuse, tmp_path):
         data, luma = stored(scene(np.random.default_rng(k)), 1.8, offset)
         (tmp_path / "in" / f"FLIR{k}.jpg").write_bytes(data)
         lumas.append(luma)
+    alone = flirs.rjpeg(flirs.fff(flirs.camera((W, H)), flirs.pixels(np.ones((H, W), np.uint16))))
+    (tmp_path / "in" / "ALONE.jpg").write_bytes(alone)
+    cv2.imwrite(str(tmp_path / "in" / "plain.jpg"), np.full((48, 64, 3), 9, np.uint8))
     done = rtfuse("fuse", tmp_path / "in", "-o", tmp_path / "out", "--side-by-side")
     assert done.returncode == 0, done.stderr
     assert "2 of 2 files" in done.stdout
+    assert "1 of 4 hold thermal alone, without a photo, left out: ALONE.jpg" in done.stdout
+    assert "1 of 4 hold no temperatures, left out: plain.jpg" in done.stdout
     for path, luma in zip(sorted((tmp_path / "out").iterdir()), lumas, strict=True):
         assert off_px(path, luma) < 3
 

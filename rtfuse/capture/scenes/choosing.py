@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median_low
 
+from rtfuse.capture import flir
 from rtfuse.capture.images import pages
 from rtfuse.capture.scenes.listing import Listing, list_pictures
 from rtfuse.capture.scenes.names import in_order
@@ -16,7 +17,7 @@ from rtfuse.capture.scenes.times import NameTimes
 from rtfuse.capture.settings import PairBy
 from rtfuse.capture.settings import Stills as Settings
 from rtfuse.capture.stills import DEFAULT_FPS, Still
-from rtfuse.errors import ConfigError
+from rtfuse.errors import ConfigError, SourceUnreadable
 from rtfuse.types import LABELS, Stream
 
 Part = tuple[str, int]
@@ -112,12 +113,30 @@ def _divided(found: dict[Stream, Listing], said: list[str]) -> dict[Stream, List
         return found
     sides = divided(ir.names)
     if sides is None:
-        return found
+        return _with_photos(found, said)
     neither = in_order({*ir.names} - {*sides["ir"], *sides["rgb"]})
     said.append(f"one folder: {len(sides['ir'])} pictures are thermal by their names, {len(sides['rgb'])} RGB")
     if neither:
         said.append(f"{len(neither)} of {len(ir.names)} tell no stream in their names, left out: {listed(neither)}")
     return {s: replace(here, names=tuple(sides[s])) for s, here in found.items()}
+
+
+def _with_photos(found: dict[Stream, Listing], said: list[str]) -> dict[Stream, Listing]:
+    """Return the listings of the same files; if some hold thermal and a photo, of those and of damaged ones alone."""
+    kept, alone, none = list[str](), list[str](), list[str]()
+    for name in found["ir"].names:
+        try:
+            inside = flir.read(found["ir"].path(name))
+        except SourceUnreadable:  # it is counted where it is read
+            kept.append(name)
+        else:
+            (none if inside is None else kept if inside.has_photo else alone).append(name)
+    if not kept:
+        return found
+    for names, what in ((alone, "hold thermal alone, without a photo"), (none, "hold no temperatures")):
+        if names:
+            said.append(f"{len(names)} of {len(found['ir'].names)} {what}, left out: {listed(in_order(names))}")
+    return {stream: replace(here, names=tuple(kept)) for stream, here in found.items()}
 
 
 def _paired(
