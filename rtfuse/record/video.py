@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import av
 import cv2
 import numpy as np
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 
 from rtfuse.capture.paths import ffmpeg_name, is_pipe
 from rtfuse.errors import OutputExists, OutputUnwritable
+from rtfuse.folders import expanded
+from rtfuse.record.disk import ReservedFile
 from rtfuse.types import Fused, Image
 
 # Not .avi: it has no times, only a rate.
@@ -67,7 +72,7 @@ def open_writer(
     Raises OutputExists without `force`, OutputUnwritable if the folder
     is missing or not writable, or the suffix is unknown.
     """
-    path = Path(path)
+    path = Path(expanded(str(path)))
     if is_pipe(path):
         return _open_pipe(path, rate_hz=rate_hz, time_base=time_base, utc_ns=utc_ns, side_by_side=side_by_side)
     suffix = path.suffix.lower()
@@ -125,7 +130,9 @@ class VideoWriter:
 
     The metadata keep the absolute time of the first frame: `rtfuse_start_s` in seconds of the RGB recording, and
     `creation_time` in UTC, where they are known. 4:2:0 where both sides are even, else 4:4:4 (8 bit, BT.601).
-    `partial` gets the name `path` when it is complete; a pipe has the one name.
+    `partial` gets the name `path` when it is complete; a pipe has the one name. When the disk becomes full, `write`
+    raises OutputUnwritable and `close` still completes the file: room for its end is kept. Frames that wait in the
+    encoder then may not fit: at most a second or two.
     """
 
     def __init__(
@@ -145,9 +152,9 @@ class VideoWriter:
         self._suffix, streamed = path.suffix.lower() or ".mkv", partial == path
         form = "matroska" if self._suffix == ".mkv" else self._suffix[1:]
         try:
-            self._container = av.open(
-                ffmpeg_name(partial), "w", format=form, options=_options(self._suffix, streamed=streamed)
-            )
+            self._disk = None if streamed else ReservedFile(partial)
+            options = _options(self._suffix, streamed=streamed)
+            self._container = av.open(self._disk or ffmpeg_name(partial), "w", format=form, options=options)
         except (OSError, av.error.FFmpegError) as e:
             raise OutputUnwritable(f"output {path} cannot be opened: {e.strerror or e}") from e
         self._stream: av.VideoStream | None = None
@@ -168,6 +175,8 @@ class VideoWriter:
             )  # the camera came back with another size; the file has one
             image = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
         try:
+            if self._disk is not None:
+                self._disk.check()
             if self._stream is None:
                 self._stream, self._start_ns = self._open_stream(image), t_ns
                 if media:
@@ -181,9 +190,16 @@ class VideoWriter:
             frame.pts = self._last_pts = max(round(ticks), self._last_pts + 1)
             frame.time_base = self._base
             frame.duration = max(1, round(1 / self._rate / self._base))
-            self._container.mux(self._stream.encode(frame))
+            self._mux(self._stream.encode(frame))
         except (OSError, av.error.FFmpegError) as e:
             raise OutputUnwritable(f"output {self._path} cannot be written: {e.strerror or e}") from e
+
+    def _mux(self, packets: Iterable[Packet[Any]]) -> None:
+        """Write packets, as far as a disk that is full has room for them."""
+        for packet in packets:
+            if self._disk is not None and not self._disk.takes(packet.size):
+                return
+            self._container.mux(packet)
 
     def _note_start(self, t_ns: int) -> None:
         """Write the time of the first frame into the metadata."""
@@ -210,8 +226,10 @@ class VideoWriter:
             self.abort()
             return
         try:
-            self._container.mux(self._stream.encode(None))
+            self._mux(self._stream.encode(None))
             self._container.close()
+            if self._disk is not None:
+                self._disk.close()
             if self._partial != self._path:
                 os.replace(self._partial, self._path)
         except (OSError, av.error.FFmpegError) as e:
@@ -220,14 +238,13 @@ class VideoWriter:
 
     def abort(self) -> None:
         """Remove what was written."""
-        # Closing an unfinished container can fail too (full disk); the file is removed either way.
-        try:
+        with suppress(OSError, av.error.FFmpegError):  # an unfinished container, a full disk
             self._container.close()
-        except (OSError, av.error.FFmpegError):
-            pass
-        finally:
-            if self._partial != self._path:
-                self._partial.unlink(missing_ok=True)
+        if self._disk is not None:
+            with suppress(OSError):
+                self._disk.close()
+        if self._partial != self._path:
+            self._partial.unlink(missing_ok=True)
 
 
 class ImageWriter:
@@ -306,11 +323,21 @@ class PictureWriter:
 
 
 def write_image(path: Path, rgb: Image, named: Path | None = None) -> None:
-    """Write (H, W, 3) uint8 RGB by the suffix of `path`. Raises OutputUnwritable, with the name `named` if given."""
+    """Write (H, W, 3) uint8 RGB by the suffix of `path`, whole or not at all.
+
+    Raises OutputUnwritable, with the name `named` if given.
+    """
+    partial = path.with_name(f".partial-{os.getpid()}-{threading.get_ident()}")
     try:
-        ok, data = cv2.imencode(path.suffix or ".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
-        if not ok:
-            raise OutputUnwritable(f"output {named or path} cannot be encoded as {path.suffix}")
-        path.write_bytes(data.tobytes())
-    except (OSError, cv2.error) as e:
-        raise OutputUnwritable(f"output {named or path} cannot be written: {getattr(e, 'strerror', None) or e}") from e
+        done, data = cv2.imencode(path.suffix or ".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
+    except cv2.error:
+        done = False
+    if not done:
+        raise OutputUnwritable(f"output {named or path} cannot be encoded as {path.suffix}")
+    try:
+        partial.write_bytes(data.tobytes())
+        os.replace(partial, path)
+    except OSError as e:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise OutputUnwritable(f"output {named or path} cannot be written: {e.strerror or e}") from e
