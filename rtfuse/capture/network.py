@@ -169,7 +169,7 @@ class NetworkStream:
         """Turn FFmpeg's errors while the block reads into SourceLost."""
         try:
             yield
-        except RtfuseError:  # some of ours are an OSError, too
+        except RtfuseError:  # some of them are an OSError, too
             raise
         except (av.error.FFmpegError, OSError) as e:
             if not self._closed:
@@ -214,7 +214,7 @@ class _Opening:
         uncolour = self.picture.uncolour if self.picture else None
         try:
             return first_frame(container, self.stream, nothing, live=True, uncolour=uncolour)
-        except RtfuseError:  # some of ours are an OSError, too
+        except RtfuseError:  # some of them are an OSError, too
             raise
         except (av.error.FFmpegError, OSError) as e:
             container.close()

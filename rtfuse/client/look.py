@@ -38,7 +38,7 @@ def silence(endpoint: str, topic: str, keys: Keys = None, *, stopped: Callable[[
             return f"nothing answers on {endpoint}: is `rtfuse run` publishing there?"
         if answer & _REFUSED:
             which = "does not know this key" if keys else "encrypts, and wants a key (--keys)"
-            return f"{endpoint} answers, but refuses the connection: it {which}, or it is no rig"
+            return f"{endpoint} answers, but refuses the connection: it {which}, or it speaks another protocol"
         topics = _described(messages, _ABOUT_S, stopped)
         if not topics:
             messages.setsockopt(zmq.SUBSCRIBE, b"")

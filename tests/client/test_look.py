@@ -80,4 +80,4 @@ def test_a_program_that_is_no_rig():
                 return
 
         threading.Thread(target=reply, daemon=True).start()
-        assert "or it is no rig" in silence(f"tcp://127.0.0.1:{listening.getsockname()[1]}", "fused")
+        assert "or it speaks another protocol" in silence(f"tcp://127.0.0.1:{listening.getsockname()[1]}", "fused")
