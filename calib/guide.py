@@ -16,7 +16,7 @@ from calib.targets import Board, describe
 from calib.views import Chooser, Kept, sighting
 from rtfuse.errors import CalibrationError, OutputUnwritable
 from rtfuse.pipeline.queues import STREAMS
-from rtfuse.record.video import write_image
+from rtfuse.record.images import write_image
 from rtfuse.types import Image, Stream
 
 _HEIGHT, _STRIP = 480, 28

@@ -40,6 +40,10 @@ class DeviceUnavailable(RtfuseError, OSError):
     """The camera is absent, busy, or not a video capture device."""
 
 
+class AccessRefused(DeviceUnavailable):
+    """The camera refuses this user and password, wants some, or asks to be left alone for a while."""
+
+
 class NoOverlap(RtfuseError, ValueError):
     """The two streams have no moment in common."""
 

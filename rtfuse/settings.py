@@ -12,6 +12,7 @@ import msgspec
 import yaml
 
 from rtfuse.errors import ConfigError
+from rtfuse.folders import expanded
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -55,9 +56,12 @@ def parse_yaml(text: str) -> Any:
 
 
 def read_yaml(file: str | Path) -> dict[str, Any]:
-    """Read a YAML file of keys and values. Raises ConfigError naming the file and the fault."""
+    """Read a YAML file of keys and values, `~` at the start of a text expanded.
+
+    Raises ConfigError naming the file and the fault.
+    """
     try:
-        tree = parse_yaml(Path(file).read_text(encoding="utf-8"))
+        tree = at_home(parse_yaml(Path(expanded(str(file))).read_text(encoding="utf-8")))
     except OSError as e:
         raise ConfigError(f"config {file}: {e.strerror or e}") from e
     except (yaml.YAMLError, UnicodeDecodeError) as e:
@@ -76,8 +80,21 @@ def _fault(e: yaml.YAMLError | UnicodeDecodeError) -> str:
     return " ".join(str(e).split())
 
 
+def at_home(tree: Any) -> Any:
+    """Return plain values in which every text that begins with `~/` or `~NAME/` is the path in that home folder."""
+    if isinstance(tree, Mapping):
+        return {key: at_home(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [at_home(value) for value in tree]
+    return expanded(tree) if isinstance(tree, str) else tree
+
+
 def to_struct(tree: Mapping[str, Any], kind: type[S], where: str) -> S:
-    """Turn plain values into the struct `kind`. Raises ConfigError naming `where`, the key's path and the fault."""
+    """Turn plain values into the struct `kind`, with `~` expanded as by `at_home`.
+
+    Raises ConfigError naming `where`, the key's path and the fault.
+    """
+    tree = at_home(tree)
     _refuse_unknown(tree, kind, where, "")
     refuse_infinite(tree, where, "")
     try:

@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "errors": {"redaction"},
     "types": {"redaction"},
     **dict.fromkeys(SERVICES, BASE),
+    "settings": BASE | {"folders"},
     **dict.fromkeys(STAGES, BASE | SERVICES),
     "publish": BASE | SERVICES | {"wire"},
     "wire": BASE | {"folders"},  # what goes over the network, for both of its ends

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rtfuse.capture import open_source
-from rtfuse.record.video import write_image
+from rtfuse.record.images import write_image
 from rtfuse.thermal.agc import Agc
 from rtfuse.thermal.settings import AgcSettings
 from rtfuse.types import Frame

@@ -60,7 +60,7 @@ def boards(
     from calib.session import BOARDS
     from calib.targets import parse_board
     from rtfuse.capture.stills import is_stills
-    from rtfuse.record.video import write_image
+    from rtfuse.record.images import write_image
 
     target = parse_board(board)
     free_path(output / BOARDS, force)

@@ -43,7 +43,7 @@ def register(
     from calib.footage import Footage, sampled
     from calib.overlay import before_and_after
     from calib.register.calibration import calibration_of
-    from rtfuse.record.video import write_image
+    from rtfuse.record.images import write_image
 
     free_path(output, force)
     with Footage(ir, rgb) as footage:

@@ -8,7 +8,7 @@ from pathlib import Path
 from calib.overlay import before_and_after
 from calib.register.calibration import calibration_of
 from rtfuse.align.calibration import Calibration, save_calibration
-from rtfuse.record.video import write_image
+from rtfuse.record.images import write_image
 from rtfuse.types import Image
 
 

@@ -14,7 +14,7 @@ def is_whole(data: bytes | memoryview) -> bool:
     """
     at, view = len(SIGNATURE), memoryview(data)
     while at + 12 <= len(view):
-        size, kind = int.from_bytes(view[at : at + 4], "big"), view[at + 4 : at + 8]
+        size, kind = int.from_bytes(view[at : at + 4], "big"), bytes(view[at + 4 : at + 8])
         end = at + 8 + size
         if end + 4 > len(view) or zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
             return False

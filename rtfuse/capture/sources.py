@@ -4,6 +4,7 @@
 |--------------------------------------------------|-----------------------------------------------------|
 | `/dev/video0`, `/dev/v4l/by-id/…`                | a V4L2 camera                                       |
 | `rtsp://…`, `http://…`, `udp://…`                | a network stream                                    |
+| `http://…/snapshot.jpg`                          | the pictures of a camera, asked for one by one      |
 | `clip.seq`, `clip.csq`                           | FLIR's thermal recordings                           |
 | `clip.mp4`, any other file                       | a recording                                         |
 | `clip.mkv?track=2`, `clip.mkv#2`                 | one of a recording's video tracks, from 1           |
@@ -20,6 +21,7 @@ from typing import Literal
 
 from rtfuse.capture.paths import is_device, is_network
 from rtfuse.capture.settings import CameraOptions, PictureOptions
+from rtfuse.folders import expanded
 from rtfuse.types import Clock, Source, Stream
 
 
@@ -44,6 +46,7 @@ def open_source(
     `clock`: returns monotonic nanoseconds.
     Raises SourceNotFound, SourceUnreadable, DeviceUnavailable or ConfigError before any frame is read.
     """
+    uri = expanded(uri)
     if uri.startswith("synthetic:"):
         from rtfuse.capture.synthetic.scene import SyntheticScene, SyntheticSource
 
@@ -55,9 +58,11 @@ def open_source(
             uri, stream, rate_hz=fps, options=camera, picture=picture, stall_timeout_s=timeout_s, clock=clock
         )
     if is_network(uri):
-        from rtfuse.capture.network import NetworkStream
+        from rtfuse.capture.polling import open_network
 
-        return NetworkStream(uri, stream, read_timeout_s=timeout_s, transport=transport, picture=picture, clock=clock)
+        return open_network(
+            uri, stream, fps=fps, timeout_s=timeout_s, transport=transport, picture=picture, clock=clock
+        )
     from rtfuse.capture.stills import Stills, is_stills
 
     if is_stills(uri):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import platform
+import re
 import sys
 from contextlib import nullcontext
 from importlib.metadata import PackageNotFoundError, version
@@ -18,12 +19,14 @@ import rtfuse
 from rtfuse.cli import failures
 from rtfuse.cli.noise import filtered
 from rtfuse.errors import redact
+from rtfuse.folders import expanded
 from rtfuse.observe.logs import JsonFormatter, RateLimit, TextFormatter
 from rtfuse.observe.stats import Snapshot
 from rtfuse.web import DEFAULT_ADDRESS
 
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 _HELP = ["-h", "--help"]
+_SETTING = re.compile(r"\A([\w.-]+=)?((?:ipc://)?~.*)\Z", re.DOTALL)
 _LIBRARIES = ("openvino", "torch", "tensorrt-cu13", "tensorrt-rtx-cu13", "onnxruntime")
 
 
@@ -87,7 +90,9 @@ def _completed(arguments: list[str]) -> list[str]:
     """Return arguments that the parser understands as they are meant.
 
     Its options take a value: `--web` gets the default address if none follows. A file `-ir.mp4` becomes `./-ir.mp4`.
+    `~/x` becomes a path in the home folder, behind `--option=` and `key=` too, where shells leave it.
     """
+    arguments = [_SETTING.sub(lambda m: (m[1] or "") + expanded(m[2]), word) for word in arguments]
     files = [word.startswith("-") and "." in word and Path(word).is_file() for word in arguments]
     whole = [f"./{word}" if file else word for word, file in zip(arguments, files, strict=True)]
     for k in (k for k, argument in enumerate(arguments) if argument == "--web"):

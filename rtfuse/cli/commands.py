@@ -41,6 +41,7 @@ from rtfuse.pipeline.run import Pipeline
 from rtfuse.pipeline.scenes import Scenes, stills_of
 from rtfuse.pipeline.sources import open_lasting
 from rtfuse.publish.publisher import About, Publisher
+from rtfuse.record.live import LiveRecording
 from rtfuse.record.raw import RawRecorder
 from rtfuse.record.session import RecordSummary, record
 from rtfuse.record.video import VIDEO_CODECS, PictureWriter, Writer, open_writer
@@ -134,7 +135,7 @@ def _local_sinks(settings: Config, rig: Rig, console: Console, stack: ExitStack)
         writer = open_writer(
             how.path, rate_hz=rgb.rate_hz, time_base=rgb.time_base, side_by_side=how.side_by_side, force=how.force
         )
-        sinks["record"] = stack.enter_context(closing(writer))
+        sinks["record"] = stack.enter_context(closing(LiveRecording(writer)))
     if settings.align.monitor and settings.align.calib:
         sinks["drift"] = DriftMonitor(partial(console.print, "warning:", style="yellow", soft_wrap=True))
     return sinks

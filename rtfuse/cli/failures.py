@@ -76,6 +76,8 @@ def _of_environment(e: BaseException) -> str | None:
         names = [os.fsdecode(n) for n in (e.filename, e.filename2) if isinstance(n, (str, bytes))]
         parts = [redact(" and ".join(names)), e.strerror or said]
         remedy = f"; {_REMEDIES[e.errno]}" if e.errno in _REMEDIES else ""
+        if "No usable temporary directory" in said:
+            remedy = "; set TMPDIR to a folder that can be written"
         return ": ".join(part for part in parts if part) + remedy
     if isinstance(e, UnicodeError):
         return f"text cannot be read or written ({said}): want UTF-8; LC_ALL=C.UTF-8 sets it for this terminal"

@@ -13,7 +13,7 @@ from rich.table import Table
 from rtfuse.capture.pixels import DECODABLE, Sizes
 from rtfuse.capture.v4l2 import CameraInfo, V4l2Source, list_cameras
 from rtfuse.errors import RtfuseError
-from rtfuse.record.video import write_image
+from rtfuse.record.images import write_image
 from rtfuse.thermal.agc import Agc
 from rtfuse.thermal.preprocessing import ThermalFront
 from rtfuse.types import Image, Stream

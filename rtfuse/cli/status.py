@@ -29,6 +29,7 @@ CAUSES = {
     "lost": "times that the source was lost",
     "busy": "skipped for a newer one, the fuser is slow",
     "slow": "the output did not keep up",
+    "ended": "came after the recording had ended, the disk is full",
     "encoder": "the encoder was still at one before",
     "corrupt": "could not be decoded",
     "damaged": "decoded with errors, parts of the picture are guessed",

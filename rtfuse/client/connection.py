@@ -9,7 +9,7 @@ from typing import Any
 import zmq
 
 from rtfuse.errors import ConfigError
-from rtfuse.wire.addresses import check_endpoint
+from rtfuse.wire.addresses import check_endpoint, wants_ipv6
 from rtfuse.wire.keepalive import keep_alive
 from rtfuse.wire.keys import KeyPair, curve_client
 
@@ -24,22 +24,39 @@ def connected(
 
     Raises ConfigError for an endpoint that cannot be, KeysUnusable for the file of `keys`.
     """
+    s = subscribed(context, endpoint, topic.encode() + b"\0", max_bytes=max_bytes, keys=keys)
+    if queue is None:
+        s.setsockopt(zmq.CONFLATE, 1)
+    else:
+        s.setsockopt(zmq.RCVHWM, queue)
+    connect(s, endpoint)
+    return s
+
+
+def subscribed(
+    context: zmq.Context[Any], endpoint: str, prefix: bytes, *, max_bytes: int, keys: Keys
+) -> zmq.Socket[Any]:
+    """Return a SUB socket for messages that begin with `prefix`, not yet connected to `endpoint`.
+
+    Raises ConfigError for an endpoint that cannot be, KeysUnusable for the file of `keys`.
+    """
     check_endpoint(endpoint)
     options = {} if keys is None else curve_client(keys, endpoint)
     s = context.socket(zmq.SUB)
-    s.setsockopt(zmq.IPV6, "[" in endpoint)
+    s.setsockopt(zmq.IPV6, wants_ipv6(endpoint))
     s.setsockopt(zmq.LINGER, 0)
     s.setsockopt(zmq.MAXMSGSIZE, max_bytes)
     keep_alive(s)
     s.setsockopt(zmq.RECONNECT_IVL, 100)
     s.setsockopt(zmq.RECONNECT_IVL_MAX, 1000)
-    if queue is None:
-        s.setsockopt(zmq.CONFLATE, 1)
-    else:
-        s.setsockopt(zmq.RCVHWM, queue)
     for option, value in options.items():
         s.setsockopt(option, value)
-    s.setsockopt(zmq.SUBSCRIBE, topic.encode() + b"\0")
+    s.setsockopt(zmq.SUBSCRIBE, prefix)
+    return s
+
+
+def connect(s: zmq.Socket[Any], endpoint: str) -> None:
+    """Connect a socket; closes it and raises ConfigError for an endpoint that cannot be."""
     try:
         s.connect(endpoint)
     except zmq.ZMQError as e:
@@ -48,7 +65,6 @@ def connected(
             f"{endpoint!r} is not an endpoint to connect to ({zmq.strerror(e.errno or 0)}); "
             "want for example tcp://127.0.0.1:5555"
         ) from e
-    return s
 
 
 async def readable(socket: zmq.Socket[Any], timeout_s: float) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from rtfuse.client.look import silence
 from rtfuse.client.subscriber import Received, Subscriber
 from rtfuse.detect.detector import Detector
 from rtfuse.errors import ConfigError
@@ -71,7 +73,8 @@ def watch(
     with boxes, Subscriber(how.endpoint, topic=how.topic, keys=how.keys) as stream:
         detector = open_detector()
         report.say(f"{name}: watching {how.topic} of {how.endpoint}, boxes on {boxes.endpoint}")
-        absence = Absence(f"the rig on {how.endpoint}", report.say, unseen=_unseen(how))
+        unseen = partial(silence, how.endpoint, how.topic, how.keys, stopped=stopped)
+        absence = Absence(f"the rig on {how.endpoint}", report.say, unseen=unseen)
         end, pace = time.monotonic() + (how.duration_s or float("inf")), _Pace(name, stream)
         while not stopped() and time.monotonic() < end and boxes.sent != how.frames:
             received = stream.recv(_POLL_S)
@@ -85,11 +88,6 @@ def watch(
             if line := pace.after(spent_ms):
                 report.pace(line)
         return boxes.sent
-
-
-def _unseen(how: Watch) -> str:
-    planes = "" if how.topic == "fused" else f" with 'publish.planes=[fused,{how.topic}]'"
-    return f"no {how.topic} from {how.endpoint} yet: is `rtfuse run` publishing there{planes}?"
 
 
 def _picture(received: Received, topic: str) -> Image:

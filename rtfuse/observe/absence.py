@@ -13,7 +13,7 @@ _GAPS = 4
 class Absence:
     """Watch the frames of a stream; `say` gets one line when they stop, and one when they come again.
 
-    `unseen` is the line for a stream of which no frame has come yet.
+    `unseen` returns the line for a stream of which no frame has come yet.
     """
 
     def __init__(
@@ -21,7 +21,7 @@ class Absence:
         name: str,
         say: Callable[[str], None],
         *,
-        unseen: str,
+        unseen: Callable[[], str],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._name, self._say, self._unseen, self._clock = name, say, unseen, clock
@@ -44,4 +44,5 @@ class Absence:
         if self.gone or quiet_s < self._limit_s:
             return
         self.gone = True
-        self._say(f"{self._name} is gone: no frame for {quiet_s:.1f} s; waiting for it" if self._seen else self._unseen)
+        gone = f"{self._name} is gone: no frame for {quiet_s:.1f} s; waiting for it"
+        self._say(gone if self._seen else self._unseen())

@@ -38,7 +38,7 @@ class Condition:
     `drift_ppm`: how much faster than the local clock the source's clock runs.
     `clock_steps`: the number of jumps of that clock.
     `reconnects`: how often the source came back.
-    `why`: the reason why it is lost.
+    `why`: the newest reason why it is lost.
     """
 
     state: State
@@ -81,7 +81,7 @@ class Health:
             self._recent.append((frame.frame_id, frame.t_ns, now - frame.t_ns))
 
     def lost(self, why: str) -> None:
-        """Note that the source is gone."""
+        """Note that the source is gone, or the newest reason why it is not back."""
         with self._lock:
             if self._why is None:
                 self._lost_ns = self._clock()
@@ -102,6 +102,11 @@ class Health:
         """Return the present state."""
         with self._lock:
             return self._state(self._clock())
+
+    @property
+    def why(self) -> str | None:
+        """The newest reason why the source is lost; None if it is not."""
+        return self._why
 
     def missing_ns(self) -> int:
         """Return the time since the last new picture, 0 while the stream is live."""

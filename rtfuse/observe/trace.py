@@ -1,12 +1,13 @@
 """Trace single frames: the begin and end of every stage, as Chrome trace JSON (opens in Perfetto).
 
-The format is an array of events (Trace Event Format), written as a stream. A file that a kill cut off still opens, as
-viewers do not need the closing bracket. Times are microseconds on the machine's monotonic clock.
+The format is an array of events (Trace Event Format). The file is complete after every write, twice a second: the next
+events go over its closing bracket. Times are microseconds on the machine's monotonic clock.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import threading
 import time
@@ -17,27 +18,32 @@ from pathlib import Path
 from typing import Any
 
 from rtfuse.errors import OutputExists, OutputUnwritable
+from rtfuse.observe.logs import event
 from rtfuse.types import Frame, Fused, Moment, Stamp
 
 _FLUSH_NS = 500_000_000
+_CLOSING = b"\n]\n"
 _LOCAL = {Stamp.EXPOSURE, Stamp.END, Stamp.ARRIVAL, Stamp.STREAM}
 """Meanings of a frame's time that refer to this machine's clock."""
+_log = logging.getLogger("rtfuse.trace")
 
 
 class Trace:
     """Write events into a file, from any thread. Raises OutputExists or OutputUnwritable when it is opened.
 
-    A disk that becomes full later ends the trace, not the run.
+    A disk that becomes full later ends the trace, which a line in the log says, not the run. A pipe gets the closing
+    bracket at the end only.
     """
 
     def __init__(self, path: str | Path, *, force: bool = False) -> None:
         try:
-            self._file = Path(path).open("w" if force else "x", encoding="utf-8")  # noqa: SIM115 - closed by `close`
+            self._file = Path(path).open("wb" if force else "xb", buffering=0)  # noqa: SIM115 - closed by `close`
         except FileExistsError as e:
             raise OutputExists(f"trace {path} exists; choose another name, or remove it") from e
         except OSError as e:
             raise OutputUnwritable(f"trace {path} cannot be written: {e.strerror or e}") from e
-        self._lock, self._flushed_ns = threading.Lock(), 0
+        self._path, self._lock, self._flushed_ns = path, threading.Lock(), 0
+        self._waiting, self._end, self._seekable = list[str](), 0, self._file.seekable()
         self._pid, self._tids, self._dropped = os.getpid(), dict[str, int](), Counter[tuple[str, str]]()
         self._open = True
         self._write(
@@ -84,13 +90,12 @@ class Trace:
         self.close()
 
     def close(self) -> None:
-        """End the array and close the file; a second call does nothing."""
+        """Write the last events and close the file; a second call does nothing."""
         with self._lock:
             if self._open:
-                self._open = False
-                with suppress(OSError):  # a full disk: the file opens as it is
-                    self._file.write("\n]\n")
-                    self._file.close()
+                self._flush(last=True)
+            self._open = False
+            self._file.close()
 
     def _event(self, thread: str, event: dict[str, Any]) -> None:
         tid = self._tids.get(thread)
@@ -104,11 +109,31 @@ class Trace:
         with self._lock:
             if not self._open:
                 return
-            try:
-                self._file.write(text)
-                now = time.monotonic_ns()
-                if now - self._flushed_ns > _FLUSH_NS:
-                    self._file.flush()
-                    self._flushed_ns = now
-            except OSError:
-                self._open = False
+            self._waiting.append(text)
+            now = time.monotonic_ns()
+            if now - self._flushed_ns > _FLUSH_NS:
+                self._flushed_ns = now
+                self._flush()
+
+    def _flush(self, *, last: bool = False) -> None:
+        """Write the events that wait over the closing bracket, and a new one; if they do not fit, end the trace."""
+        data = "".join(self._waiting).encode(errors="backslashreplace")
+        self._waiting.clear()
+        try:
+            self._put(data + (_CLOSING if self._seekable or last else b""))
+            self._end += len(data)
+        except OSError as e:
+            self._open = False
+            with suppress(OSError):
+                self._put(_CLOSING if self._end else b"[]\n")
+                self._file.truncate()
+            why = e.strerror or e
+            event(_log, logging.WARNING, "trace", f"the trace {self._path} has ended, the run goes on: {why}")
+
+    def _put(self, data: bytes) -> None:
+        """Write bytes from the end of the last event on. Raises OSError."""
+        if self._seekable:
+            self._file.seek(self._end)
+        left = memoryview(data)
+        while left:
+            left = left[self._file.write(left) :]

@@ -67,6 +67,7 @@ class Pipeline:
         self._inbox = _inbox(rig)
         self._outlets: list[Outlet] = []
         self._states: dict[Stream, State] = dict.fromkeys(STREAMS, State.STARTING)
+        self._whys: dict[Stream, str | None] = dict.fromkeys(STREAMS)
         self._last: Fused | None = None
         self._last_ns = 0
 
@@ -247,11 +248,13 @@ class Pipeline:
         self._last, self._last_ns = fused, self.rig.clock()
 
     def _follow(self) -> None:
-        """Check the streams: log each new state, hold the picture, or stop, as the policy says."""
+        """Check the streams: log each new state and reason, hold the picture, or stop, as the policy says."""
         rig, now = self.rig, {stream: self.rig.health[stream].state() for stream in STREAMS}
         for stream in STREAMS:
-            if now[stream] is not self._states[stream]:
+            why = rig.health[stream].why
+            if now[stream] is not self._states[stream] or why not in (None, self._whys[stream]):
                 _log_change(stream, self._states[stream], rig.health[stream])
+            self._whys[stream] = why
         self._states = now
         if rig.policy == "stop":
             for stream in STREAMS:

@@ -77,19 +77,22 @@ class SourceOpener:
             known = stream in self.given or (camera.uri is not None and is_live(camera.uri))
             if how.start == "both" or how.policy == "stop" or self.replay is not None or not known:
                 raise
-            size, why = camera.size or Orientation.of(stream, camera).least_wh or (640, 480), str(e)
-            _log.warning("%s is not there yet: %s", stream, why)
+            size = camera.size or Orientation.of(stream, camera).least_wh or (640, 480)
+            _log.warning("%s is not there yet: %s", stream, e)
             dtype = "uint16" if stream == "ir" else "uint8"
             info = SourceInfo(camera.uri or stream, stream, size, dtype, live=True, rate_hz=camera.fps)
-            return self._prepared(stream, Absent(info, why))
+            return self._prepared(stream, Absent(info, e))
 
     def keep_open(self, source: Source, health: Health | None = None, watchdog: Watchdog | None = None) -> None:
-        """Reopen a live source each time that it is lost; `health` and `watchdog` follow it. Others are unchanged."""
+        """Reopen a live source each time that it is lost; others are unchanged.
+
+        `health` and `watchdog` follow it; without them the log says when it is lost, why, and when it is back.
+        """
         if not isinstance(source, Prepared) or not source.info.live:
             return
         reopen: Callable[[], Source] = getattr(source.source, "again", None) or partial(self._bare, source.info.stream)
         if health is None or watchdog is None:
-            source.source = Reconnecting(source.source, reopen)
+            source.source = Reconnecting(source.source, reopen, watcher=_Told(source.info.stream))
         else:
             source.source = Reconnecting(source.source, reopen, watcher=health, alive=watchdog.beat)
 
@@ -147,6 +150,24 @@ class SourceOpener:
         if repeats is None:
             return Prepared(source, [*steps, front], described)
         return Prepared(source, [*steps, front, repeats], described, repeats.tell)
+
+
+class _Told:
+    """Log that a source is lost, each new reason, and that it is back."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream, self._why = stream, ""
+
+    def lost(self, why: str) -> None:
+        """Log the reason, if it is new."""
+        if why != self._why:
+            self._why = why
+            event(_log, logging.WARNING, "lost", f"{LABELS[self._stream]}: {why}", stream=self._stream)
+
+    def found(self) -> None:
+        """Log the return."""
+        self._why = ""
+        event(_log, logging.INFO, "back", f"{LABELS[self._stream]} is back", stream=self._stream)
 
 
 class _Repeats:

@@ -15,7 +15,7 @@ import zmq
 
 from rtfuse.errors import ConfigError, EndpointUnavailable
 from rtfuse.publish.auth import Authenticator
-from rtfuse.wire.addresses import check_endpoint, check_reach
+from rtfuse.wire.addresses import bindable, check_endpoint, check_reach
 from rtfuse.wire.keepalive import keep_alive
 
 _LINGER_MS = 200
@@ -52,9 +52,10 @@ def bound_socket(context: zmq.Context[Any], authenticator: Authenticator, endpoi
     made.setsockopt(zmq.LINGER, _LINGER_MS)
     keep_alive(made)
     made.setsockopt(zmq.MAXMSGSIZE, 1024)  # subscribers send only subscriptions
-    made.setsockopt(zmq.IPV6, "[" in endpoint)
+    address = bindable(endpoint)
+    made.setsockopt(zmq.IPV6, "[" in address)
     try:
-        authenticator.bind(made, endpoint)
+        authenticator.bind(made, address)
     except zmq.ZMQError as e:
         authenticator.release(made)
         made.close(0)

@@ -19,7 +19,7 @@ from rtfuse.errors import ConfigError, EndpointUnavailable, StageFailed
 from rtfuse.observe.logs import event
 from rtfuse.publish.auth import HANDSHAKE_MS, Authenticator, unpack_event
 from rtfuse.settings import read_yaml, to_struct
-from rtfuse.wire.addresses import check_endpoint, check_reach
+from rtfuse.wire.addresses import bindable, check_endpoint, check_reach, wants_ipv6
 from rtfuse.wire.keepalive import keep_alive
 from rtfuse.wire.keys import curve_client
 from rtfuse.wire.message import MAX_MESSAGE_BYTES, check_names
@@ -114,11 +114,12 @@ class Proxy:
         s.setsockopt(zmq.MAXMSGSIZE, 1024)  # subscribers send only subscriptions
         # Every subscription is passed on, so that a rig can greet late subscribers; so is every end of one.
         s.setsockopt(zmq.XPUB_VERBOSER, 1)
-        s.setsockopt(zmq.IPV6, "[" in config.bind)
+        address = bindable(config.bind)
+        s.setsockopt(zmq.IPV6, "[" in address)
         keep_alive(s)
         assert self._authenticator is not None
         try:
-            return self._authenticator.bind(s, config.bind)
+            return self._authenticator.bind(s, address)
         except zmq.ZMQError as e:
             why = zmq.strerror(e.errno or 0)
             raise EndpointUnavailable(f"cannot serve on {config.bind}: {why}; choose another with --bind") from e
@@ -199,7 +200,6 @@ def _monitored(context: zmq.Context[Any], socket: zmq.Socket[Any]) -> zmq.Socket
 
 def _connect(socket: zmq.Socket[Any], rigs: Mapping[str, RigLink]) -> dict[str, str]:
     """Connect to every rig, with its own key; return the rigs' names by their endpoint in the monitor."""
-    socket.setsockopt(zmq.IPV6, any("[" in link.endpoint for link in rigs.values()))
     socket.setsockopt(zmq.RCVHWM, 8)
     socket.setsockopt(zmq.LINGER, 0)
     socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
@@ -212,6 +212,7 @@ def _connect(socket: zmq.Socket[Any], rigs: Mapping[str, RigLink]) -> dict[str, 
     for name, link in sorted(rigs.items(), key=lambda item: item[1].keys is not None):
         for option, value in curve_client(link.keys, link.endpoint).items() if link.keys else ():
             socket.setsockopt(option, value)
+        socket.setsockopt(zmq.IPV6, wants_ipv6(link.endpoint))
         try:
             socket.connect(link.endpoint)
         except zmq.ZMQError as e:

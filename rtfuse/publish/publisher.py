@@ -63,7 +63,7 @@ class Publisher:
     - `endpoint`: one endpoint, for raw fused frames, or several offers with one `prefix`.
     - `rig`: the name in every message.
     - `statistics`: called by `tick` once a second, and published.
-    - `states`: called by `tick`, and published when a state changes.
+    - `states`: called by `tick`, and published when a state, or the reason of a lost stream, changes.
     - `about`: called by `tick` once a second, and published to new subscribers and when it changes.
     - `allow_remote`: permits an endpoint beyond this machine without `keys`.
     - `keys`: a folder of `rtfuse.wire.keys`; TCP is then encrypted, for authorised clients only.
@@ -212,9 +212,9 @@ class Publisher:
 
     def _follow(self, states: Mapping[str, tuple[str, str | None]]) -> None:
         before, self._told_states = self._told_states, dict(states)
-        for stream, (state, _) in states.items():
-            was = before[stream][0] if stream in before else None
-            if state != was:
+        for stream, (state, why) in states.items():
+            was, was_why = before.get(stream, (None, None))
+            if state != was or why not in (None, was_why):
                 self._say(self._state(stream, was), self._endpoints)
 
     def _state(self, stream: str | None, before: str | None) -> bytes:

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import av
 import cv2
-import numpy as np
+from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
 
 from rtfuse.capture.paths import ffmpeg_name, is_pipe
 from rtfuse.errors import OutputExists, OutputUnwritable
-from rtfuse.observe.logs import event
+from rtfuse.folders import expanded
+from rtfuse.record.disk import ReservedFile
+from rtfuse.record.images import ImageWriter, compose
 from rtfuse.types import Fused, Image
 
 # Not .avi: it has no times, only a rate.
@@ -29,7 +30,6 @@ _CODEC_OPTIONS = {
     "libx264": {"preset": "veryfast", "crf": "18"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "24", "b": "0"},
 }
-_log = logging.getLogger("rtfuse.record")
 
 
 class Writer(Protocol):
@@ -70,7 +70,7 @@ def open_writer(
     Raises OutputExists without `force`, OutputUnwritable if the folder
     is missing or not writable, or the suffix is unknown.
     """
-    path = Path(path)
+    path = Path(expanded(str(path)))
     if is_pipe(path):
         return _open_pipe(path, rate_hz=rate_hz, time_base=time_base, utc_ns=utc_ns, side_by_side=side_by_side)
     if path.name in ("", ".."):  # `.` and the like, which have no name beside which a partial output could lie
@@ -118,21 +118,14 @@ def _is_stdout(path: Path) -> bool:
         return False
 
 
-def compose(fused: Fused, side_by_side: bool) -> Image:
-    """Return the picture to write, (H, W, 3) uint8 RGB: fused alone, or thermal | RGB | fused, (H, 3W, 3)."""
-    if not side_by_side:
-        return fused.image
-    rgb = fused.pair.rgb
-    colour = np.zeros_like(fused.image) if rgb is None else rgb.image
-    return np.hstack([cv2.cvtColor(fused.ir, cv2.COLOR_GRAY2RGB), colour, fused.image])
-
-
 class VideoWriter:
     """Write H.264 (VP9 in WebM), each frame at its RGB frame's capture time, which counts from the first frame.
 
     The metadata keep the absolute time of the first frame: `rtfuse_start_s` in seconds of the RGB recording, and
     `creation_time` in UTC, where they are known. 4:2:0 where both sides are even, else 4:4:4 (8 bit, BT.601).
-    `partial` gets the name `path` when it is complete; a pipe has the one name.
+    `partial` gets the name `path` when it is complete; a pipe has the one name. When the disk becomes full, `write`
+    raises OutputUnwritable and `close` still completes the file: room for its end is kept. Frames that wait in the
+    encoder then may not fit: at most a second or two.
     """
 
     def __init__(
@@ -152,9 +145,9 @@ class VideoWriter:
         self._suffix, streamed = path.suffix.lower() or ".mkv", partial == path
         form = "matroska" if self._suffix == ".mkv" else self._suffix[1:]
         try:
-            self._container = av.open(
-                ffmpeg_name(partial), "w", format=form, options=_options(self._suffix, streamed=streamed)
-            )
+            self._disk = None if streamed else ReservedFile(partial)
+            options = _options(self._suffix, streamed=streamed)
+            self._container = av.open(self._disk or ffmpeg_name(partial), "w", format=form, options=options)
         except (OSError, av.error.FFmpegError) as e:
             raise OutputUnwritable(f"output {path} cannot be opened: {e.strerror or e}") from e
         self._stream: av.VideoStream | None = None
@@ -175,6 +168,8 @@ class VideoWriter:
             )  # the camera came back with another size; the file has one
             image = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
         try:
+            if self._disk is not None:
+                self._disk.check()
             if self._stream is None:
                 self._stream, self._start_ns = self._open_stream(image), t_ns
                 if media:
@@ -188,9 +183,16 @@ class VideoWriter:
             frame.pts = self._last_pts = max(round(ticks), self._last_pts + 1)
             frame.time_base = self._base
             frame.duration = max(1, round(1 / self._rate / self._base))
-            self._container.mux(self._stream.encode(frame))
+            self._mux(self._stream.encode(frame))
         except (OSError, av.error.FFmpegError) as e:
             raise OutputUnwritable(f"output {self._path} cannot be written: {e.strerror or e}") from e
+
+    def _mux(self, packets: Iterable[Packet[Any]]) -> None:
+        """Write packets, as far as a disk that is full has room for them."""
+        for packet in packets:
+            if self._disk is not None and not self._disk.takes(packet.size):
+                return
+            self._container.mux(packet)
 
     def _note_start(self, t_ns: int) -> None:
         """Write the time of the first frame into the metadata."""
@@ -217,8 +219,10 @@ class VideoWriter:
             self.abort()
             return
         try:
-            self._container.mux(self._stream.encode(None))
+            self._mux(self._stream.encode(None))
             self._container.close()
+            if self._disk is not None:
+                self._disk.close()
             if self._partial != self._path:
                 os.replace(self._partial, self._path)
         except (OSError, av.error.FFmpegError) as e:
@@ -227,74 +231,12 @@ class VideoWriter:
 
     def abort(self) -> None:
         """Remove what was written."""
-        # Closing an unfinished container can fail too (full disk); the file is removed either way.
-        try:
+        with suppress(OSError, av.error.FFmpegError):  # an unfinished container, a full disk
             self._container.close()
-        except (OSError, av.error.FFmpegError):
-            pass
-        finally:
-            if self._partial != self._path:
-                self._partial.unlink(missing_ok=True)
-
-
-class ImageWriter:
-    """Write one image, or a file for each frame into a folder: of `names`, or `NNNNNN.png`, by RGB's frame number."""
-
-    def __init__(self, path: Path, partial: Path, *, side_by_side: bool, names: Sequence[str] | None = None) -> None:
-        self._path, self._partial, self._side_by_side, self._names = path, partial, side_by_side, names
-        self._written = 0
-
-    def write(self, fused: Fused) -> None:
-        """Write one picture. Raises OutputUnwritable if it does not fit the output or the disk does not take it."""
-        target = self._partial
-        if self._partial.is_dir():
-            number = fused.pair.leader.frame_id
-            target = self._partial / (f"{number:06d}.png" if self._names is None else self._names[number])
-            self._make_folder(target.parent)
-        elif self._written:
-            raise OutputUnwritable(
-                f"output {self._path} is one image but the input has several frames; name a video or a folder"
-            )
-        write_image(target, compose(fused, self._side_by_side), named=self._path)
-        self._written += 1
-
-    def _make_folder(self, folder: Path) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as e:
-            raise OutputUnwritable(f"output {self._path} cannot be written: {e.strerror or e}") from e
-
-    def close(self) -> None:
-        """Give the output its name; without frames, remove it."""
-        if not self._written:
-            self.abort()
-            return
-        try:
-            if self._partial.is_dir() and self._path.exists():
-                self._add_to_folder()
-            else:
-                os.replace(self._partial, self._path)
-        except OSError as e:
-            self.abort()
-            raise OutputUnwritable(f"output {self._path} cannot be written: {e.strerror or e}") from e
-
-    def _add_to_folder(self) -> None:
-        """Move the pictures into the folder that exists; say how many files of other names are in it."""
-        made = {file.relative_to(self._partial) for file in self._partial.rglob("*") if not file.is_dir()}
-        for name in made:
-            self._make_folder((self._path / name).parent)
-            os.replace(self._partial / name, self._path / name)
-        shutil.rmtree(self._partial)
-        others = sum(not file.is_dir() and file.relative_to(self._path) not in made for file in self._path.rglob("*"))
-        if others:
-            what = f"{self._path} holds {others} other {'file' if others == 1 else 'files'}, which stayed as they were"
-            event(_log, logging.WARNING, "others", what)
-
-    def abort(self) -> None:
-        """Remove what was written."""
-        if self._partial.is_dir():
-            shutil.rmtree(self._partial, ignore_errors=True)
-        else:
+        if self._disk is not None:
+            with suppress(OSError):
+                self._disk.close()
+        if self._partial != self._path:
             self._partial.unlink(missing_ok=True)
 
 
@@ -323,14 +265,3 @@ class PictureWriter:
     def abort(self) -> None:
         """Remove what was written."""
         self._image.abort()
-
-
-def write_image(path: Path, rgb: Image, named: Path | None = None) -> None:
-    """Write (H, W, 3) uint8 RGB by the suffix of `path`. Raises OutputUnwritable, with the name `named` if given."""
-    try:
-        ok, data = cv2.imencode(path.suffix or ".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
-        if not ok:
-            raise OutputUnwritable(f"output {named or path} cannot be encoded as {path.suffix}")
-        path.write_bytes(data.tobytes())
-    except (OSError, cv2.error) as e:
-        raise OutputUnwritable(f"output {named or path} cannot be written: {getattr(e, 'strerror', None) or e}") from e

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from rich.console import Console
 
+from rtfuse.client.look import silence
 from rtfuse.client.subscriber import Received, Subscriber
 from rtfuse.errors import ConfigError, OutputUnwritable
 from rtfuse.observe.absence import Absence
@@ -85,7 +86,7 @@ class Saver:
 
     def show(self, received: Received, image: Image) -> None:
         """Write one frame."""
-        from rtfuse.record.video import write_image
+        from rtfuse.record.images import write_image
 
         write_image(self._folder / f"{received.header.seq:08d}.png", image)
 
@@ -182,7 +183,7 @@ class View:
 def view(how: View, console: Console, *, stopped: Callable[[], bool]) -> int:
     """Receive frames until stopped, `frames`, `duration_s`, or the end of the pipe's reader; returns their number.
 
-    Says once that the stream is gone, and once that it is back.
+    Says once that the stream is gone, and once that it is back; of one that never came also why (`silence`).
     """
     if how.pipe and how.save:
         raise ConfigError("--pipe shows the newest frame and --save keeps every one: run rtfuse view twice")
@@ -194,7 +195,7 @@ def view(how: View, console: Console, *, stopped: Callable[[], bool]) -> int:
 
     with ExitStack() as stack:
         outputs = _Outputs(how, console, stack, over)
-        absence = _absence(how, console)
+        absence = _absence(how, console, over)
         while not over() and seen != how.frames and outputs.open:
             received = outputs.subscriber.recv(_POLL_S)
             if outputs.window is not None and outputs.window.closed():
@@ -208,10 +209,9 @@ def view(how: View, console: Console, *, stopped: Callable[[], bool]) -> int:
     return seen
 
 
-def _absence(how: View, console: Console) -> Absence:
-    which = "and does it know this key" if how.keys else "and in plain text"
-    unseen = f"nothing from {how.endpoint} yet; is `rtfuse run` publishing {how.topic} there, {which}?"
+def _absence(how: View, console: Console, over: Callable[[], bool]) -> Absence:
     say = partial(console.print, soft_wrap=True, highlight=False, markup=False)
+    unseen = partial(silence, how.endpoint, how.topic, how.keys, stopped=over)
     return Absence(f"the rig on {how.endpoint}", say, unseen=unseen)
 
 

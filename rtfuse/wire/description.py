@@ -59,14 +59,14 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StreamState(msgspec.Struct, frozen=True, kw_only=True):
-    """State of a stream (see `rtfuse.observe.health`); `why` is the reason if it is lost."""
+    """State of a stream (see `rtfuse.observe.health`); `why` is the newest reason if it is lost."""
 
     state: str
     why: str | None = None
 
 
 class StateChange(msgspec.Struct, frozen=True, kw_only=True):
-    """Report that a stream has changed its state.
+    """Report that a stream has changed its state, or the reason why it is lost.
 
     `stream`: the stream that changed.
     `before`: its previous state.

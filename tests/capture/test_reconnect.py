@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 from scenes import ListSource, make_frame
 
-from rtfuse.capture.reconnect import Reconnecting
-from rtfuse.errors import DeviceUnavailable, SourceLost
+from rtfuse.capture.backoff import Backoff
+from rtfuse.capture.reconnect import Absent, Reconnecting
+from rtfuse.errors import AccessRefused, DeviceUnavailable, SourceLost
 from rtfuse.observe.health import Health, State
 
 
@@ -47,7 +49,11 @@ def test_it_opens_again_until_the_source_is_there_and_numbers_rise():
         if len(ids) == 9:
             source.close()
     assert ids == list(range(9))
-    assert watch.events[:3] == [("lost", "the cable is out"), "found", ("lost", "gone again")]
+    assert watch.events[:5] == [
+        *(("lost", why) for why in ("the cable is out", "not yet", "not yet")),
+        "found",
+        ("lost", "gone again"),
+    ]
     assert len(beats) >= 4
     assert source.losses["lost"] == 2
 
@@ -92,6 +98,58 @@ def test_other_errors_are_not_swallowed():
     source = Reconnecting(camera(1, fail=ZeroDivisionError("a bug")), lambda: camera(1))
     with pytest.raises(ZeroDivisionError):
         list(source)
+
+
+REFUSED, AWAY = AccessRefused("401"), DeviceUnavailable("refused")
+
+
+@pytest.mark.parametrize(
+    ("nearby", "failures", "waits_s"),
+    [
+        (True, [None] * 5, [0.1, 0.2, 0.4, 0.5, 0.5]),
+        (False, [AWAY] * 8, [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5, 5]),
+        (False, [REFUSED] * 7, [10, 20, 40, 80, 160, 300, 300]),
+        (True, [None, REFUSED, AWAY, REFUSED], [0.1, 10, 0.2, 20]),
+    ],
+)
+@pytest.mark.parametrize("session_s", [0.0, 1.0, 9.9])
+def test_waits_grow_and_short_sessions_do_not_reset_them(nearby, failures, waits_s, session_s):
+    backoff = Backoff(nearby=nearby)
+    for failure, wait_s in zip(failures, waits_s, strict=True):
+        backoff.ended(session_s)
+        assert backoff.wait_s(failure) == pytest.approx(wait_s)
+    backoff.ended(10.0)
+    assert backoff.wait_s() == pytest.approx(0.1)
+    assert backoff.wait_s(REFUSED) == pytest.approx(10)
+
+
+def test_a_source_that_ends_after_a_few_frames_is_opened_less_and_less_often():
+    opened = []
+
+    def reopen():
+        opened.append(time.monotonic())
+        return camera(3)
+
+    source = Reconnecting(camera(3), reopen, backoff=Backoff(nearby=False))
+    threading.Timer(3.0, source.close).start()
+    frames = list(source)
+    assert [f.frame_id for f in frames] == list(range(3 + 3 * len(opened)))
+    assert len(opened) in (4, 5)
+    steps = [b - a for a, b in pairwise(opened)]
+    assert steps == pytest.approx([0.2, 0.4, 0.8, 1.6][: len(steps)], abs=0.15)
+
+
+def test_a_refused_camera_is_waited_for_with_the_reason_and_signs_of_life():
+    watch, beats = Watch(), []
+    source = Reconnecting(
+        Absent(camera(1).info, REFUSED), lambda: camera(1), watcher=watch, alive=lambda: beats.append(time.monotonic())
+    )
+    threading.Timer(2.5, source.close).start()
+    began = time.monotonic()
+    assert list(source) == []
+    assert time.monotonic() - began < 4
+    assert watch.events == [("lost", "401; next try in 10 s")]
+    assert len(beats) == 2
 
 
 class Ticks:

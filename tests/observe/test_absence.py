@@ -7,7 +7,7 @@ from rtfuse.observe.absence import Absence
 
 def watched():
     now, said = [0.0], []
-    return now, said, Absence("the rig", said.append, unseen="nothing yet", clock=lambda: now[0])
+    return now, said, Absence("the rig", said.append, unseen=lambda: "nothing yet", clock=lambda: now[0])
 
 
 def test_gone_and_back_are_said_once():

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 from collections import defaultdict
 
 import pytest
@@ -82,17 +85,56 @@ def test_the_sums_are_those_of_the_statistics(traced):
     )
 
 
-def test_drops_are_told_once_and_a_cut_file_still_holds_its_events(tmp_path):
+def test_drops_are_told_once_and_the_file_is_whole_at_any_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("rtfuse.observe.trace._FLUSH_NS", 0)
     trace = Trace(tmp_path / "t.json")
     trace.drops({("rgb", "busy"): 2}, {("rgb", "busy"): 1, ("ir", "late"): 0})
     trace.drops({("rgb", "busy"): 3})
     trace.drops({("rgb", "busy"): 4})
-    trace._file.flush()
-    cut = json.loads((tmp_path / "t.json").read_text() + "]")  # as the viewers read it
-    assert [e["args"]["frames"] for e in cut if e["ph"] == "i"] == [3, 1]
+    events = json.loads((tmp_path / "t.json").read_text())  # a kill would leave this
+    assert [e["args"]["frames"] for e in events if e["ph"] == "i"] == [3, 1]
     trace.close()
     trace.close()
-    assert len(json.loads((tmp_path / "t.json").read_text())) == len(cut)
+    assert json.loads((tmp_path / "t.json").read_text()) == events
+
+
+FULL = """
+import resource, signal, sys
+from rtfuse.observe.trace import Trace
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), -1))
+trace = Trace(sys.argv[1])
+for k in range(200):
+    trace._flushed_ns = 0
+    trace.span("fuse", "fuse", 1000 * k, 1000 * k + 500, rgb=k)
+trace.close()
+"""
+
+
+@pytest.mark.parametrize("limit_bytes", [0, 2, 5, 3000, 4096, 5001])
+def test_a_disk_that_becomes_full_leaves_whole_events_and_a_line(tmp_path, limit_bytes):
+    path = tmp_path / "t.json"
+    ran = subprocess.run([sys.executable, "-c", FULL, path, str(limit_bytes)], capture_output=True, text=True)
+    assert ran.returncode == 0
+    assert ran.stderr.count("has ended, the run goes on: File too large") == 1
+    text = path.read_text()
+    assert len(text) <= limit_bytes
+    if limit_bytes > 100:
+        numbers = [e["args"]["rgb"] for e in json.loads(text) if e["ph"] == "X"]
+        assert numbers == list(range(len(numbers)))
+        assert 0.8 * limit_bytes < len(text)
+
+
+def test_a_pipe_gets_one_array(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", pipe], stdout=subprocess.PIPE, text=True)
+    with Trace(pipe, force=True) as trace:
+        for k in range(5):
+            trace._flushed_ns = 0
+            trace.span("fuse", "fuse", k, k + 1)
+    events = json.loads(reader.communicate(timeout=10)[0])
+    assert [e["ph"] for e in events] == ["M", "M", *"XXXXX"]
 
 
 def test_a_file_that_is_there_and_one_that_cannot_be(tmp_path):

@@ -155,7 +155,7 @@ function notice() {
   const now = performance.now();
   if (document.body.dataset.link !== "open") lines.push(connection);
   else if (state) {
-    for (const stream of Object.values(state.streams)) if (!["live", "ended"].includes(stream.state)) lines.push(stream.words);
+    for (const stream of Object.values(state.streams)) if (!["live", "ended"].includes(stream.state)) lines.push(stream.words, ...(stream.why ? [stream.why] : []));
     const instead = standIn();
     if (instead) lines.push(instead);
     if (state.quiet_s == null) lines.push("No picture yet");
