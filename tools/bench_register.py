@@ -186,7 +186,7 @@ def error_px(c: Calibration | None, case: Case) -> float:
     return float(np.nanmean(np.linalg.norm((found - truth) * per_ir, axis=-1)))
 
 
-def measured(case: Case, *, smooth: bool, write: Path | None) -> Result:
+def measured(case: Case, *, smooth: bool | None, write: Path | None) -> Result:
     """Register a case, and write the overlay if asked."""
     start = time.perf_counter()
     try:
@@ -236,7 +236,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path, help="the folder of real footage")
     parser.add_argument("--set", choices=list(SETS), default="misaligned")
-    parser.add_argument("--smooth", action="store_true", help="add a smooth field")
+    parser.add_argument("--smooth", action=argparse.BooleanOptionalAction, help="with a smooth field, or without")
     parser.add_argument("--overlays", type=Path, help="folder for a picture of each registration that was claimed")
     asked = parser.parse_args()
     cv2.setNumThreads(1)

@@ -72,8 +72,11 @@ def _halves_apart(comparison: Comparison, model: Model, weight: Image) -> float:
     basis = model_basis(simple, comparison.centres() - (np.array(hw[::-1]) - 1) / 2, max(hw) / 2)
     rows, columns = np.mgrid[: comparison.grid[0], : comparison.grid[1]]
     board = (rows * 3 // comparison.grid[0] + columns * 4 // comparison.grid[1]) % 2
+    prior = 0.01 * np.eye(basis.shape[2])
     fits = [
-        fitted(basis, comparison.ncc(_WINDOW, (board == k).astype(np.float32)), comparison.shifts, (4.0, 3.0, 2.0))
+        fitted(
+            basis, comparison.ncc(_WINDOW, (board == k).astype(np.float32)), comparison.shifts, (4.0, 3.0, 2.0), prior
+        )
         for k in (0, 1)
     ]
     return float(np.linalg.norm(basis @ (fits[0] - fits[1]), axis=-1) @ weight) / max(float(weight.sum()), 1e-9)
