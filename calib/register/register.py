@@ -13,18 +13,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from calib.register.field import Model
-from calib.register.judge import Verdict, judged
+from calib.register.judge import Verdict, estimated_px, judged
 from calib.register.refine import SCHEDULE, bent, coarse, refined, smooth_field
 from calib.register.search import NEAR, WIDE, Candidate, distinct, search, starts
 from calib.register.view import View, closer_view, whole_view
 from rtfuse.errors import CalibrationError
 from rtfuse.types import Image
 
-MOST_FRAMES = 16
+MOST_FRAMES = 10
 _SEARCH_FRAMES = 5
 _FAR_CANDIDATES, _FAR_DOUBT = 6, 1.5
 CONFIDENT = 0.5
 """Least confidence of a registration that is returned."""
+_WORST_PX = 5.0
+"""Largest estimated error of a registration that is returned, in view pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Registration:
     `H_rgb_from_ir`: homography (3, 3) float64.
     `field`: with a smooth field, the thermal position (x, y) of each RGB pixel, (H, W, 2) float32, homography included.
     `confidence`: `CONFIDENT` to 1.
-    `error_px`: estimated error in RGB pixels, the distance between fits to two halves of the picture.
+    `error_px`: estimated error in RGB pixels, the mean over the picture.
     `tiles`: local evidence.
     """
 
@@ -103,11 +105,16 @@ def register(
     h, w = pairs[0][1].shape[:2]
     bend = bent(view, result.view_from_ir)
     smooth = bend.stands_out if smooth is None else smooth
+    if (error_px := estimated_px(verdict, bend)) > _WORST_PX:
+        raise CalibrationError(
+            f"thermal and RGB could not be registered: the best match is about {error_px:.0f} px off (at most "
+            f"{_WORST_PX:.0f} are allowed); give several pairs with edges all over the picture"
+        )
     return Registration(
         H / H[2, 2],
         smooth_field(view, result.view_from_ir, bend, (h, w)) if smooth else None,
         verdict.confidence,
-        verdict.error_px * float(view.rgb_from_view[0, 0]),
+        error_px * float(view.rgb_from_view[0, 0]),
         _tiles(view, verdict),
     )
 
@@ -154,7 +161,7 @@ def _require_confidence(verdict: Verdict) -> None:
     if verdict.confidence < CONFIDENT:
         raise CalibrationError(
             f"thermal and RGB could not be registered: {verdict.support:.0%} of {verdict.independent:.0f} independent "
-            f"tiles support the best match, and its two halves disagree by {verdict.error_px:.1f} px (confidence "
+            f"tiles support the best match, and its two halves disagree by {verdict.apart_px:.1f} px (confidence "
             f"{verdict.confidence:.2f}, at least {CONFIDENT} is needed); check that both show the same scene at the "
             "same time, give several pairs with edges all over the picture, or give a start"
         )
