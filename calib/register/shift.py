@@ -7,7 +7,7 @@ import numpy as np
 
 from calib.register.comparison import Comparison
 from calib.register.refine import compared
-from calib.register.search import search, starts
+from calib.register.search import SEARCH_PX, search, starts
 from calib.register.view import View, closer_view, whole_view
 from rtfuse.align.calibration import Calibration, matrix3
 from rtfuse.errors import CalibrationError
@@ -23,7 +23,7 @@ a median error of 1.3 and at most 5.4 RGB px; of 50 unrelated pairs none does.""
 
 _BESIDE = (0.94, 1.0, 1.06), (-5.0, -2.5, 0.0, 2.5, 5.0)
 """Scales and turns (degrees) that are searched to tell whether thermal lies beside RGB."""
-_COARSE_LEVEL, _COARSE_WINDOW = 2, 20.0
+_COARSE_WINDOW = 20.0
 _LEAST_AGREEMENT, _BETTER, _FAR = 0.13, 1.15, 0.15
 """Least correlation; least ratio to the stretched picture's; largest distance, as a share of the width. Of 20 real
 pairs beside each other all reach a ratio of 1.26, of 48 registered ones none exceeds 1.04."""
@@ -75,8 +75,9 @@ def beside_px(ir: Image, rgb: Image) -> float | None:
 
 
 def _agreement(view: View, view_from_ir: Image) -> float:
-    """Return the mean correlation of the cells, each at the best shift of up to one pixel of a coarse level."""
-    comparison = compared(view, _COARSE_LEVEL, 1, view_from_ir)
+    """Return the mean correlation of the cells, each at the best shift of up to one pixel of the search's level."""
+    level = max(0, round(np.log2(max(view.hw) / SEARCH_PX)))
+    comparison = compared(view, level, 1, view_from_ir)
     weight = comparison.weight(_COARSE_WINDOW)
     return float(comparison.ncc(_COARSE_WINDOW).max(0) @ weight) / max(float(weight.sum()), 1e-9)
 

@@ -25,7 +25,7 @@ _PAIRS = 12
 _LOOKED_AT = 5
 _BESIDE, _LEAST_SIDE = 0.01, 64
 """From which share of the width thermal is said to lie beside RGB, and the smallest picture that is looked at."""
-_JOIN_S = 2.0
+_JOIN_S = 5.0
 """The longest wait at the end for a look: a thread left behind in native code could abort Python at its end."""
 _FRAMES, _LIVE_FRAMES = 600, 60
 """Frames from which the pairs are taken: of files, and of live sources."""
