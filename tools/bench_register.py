@@ -220,7 +220,8 @@ def show(results: list[Result], title: str) -> None:
     claimed = [(r.after, r.said) for r in results if r.after is not None and r.said is not None]
     seconds = np.array([r.seconds for r in results])
     console.print(
-        f"{len(claimed)} of {len(results)} claimed; {np.mean(seconds):.1f} s of one core on average, {seconds.max():.1f} at most"
+        f"{len(claimed)} of {len(results)} claimed; {np.mean(seconds):.1f} s of one core on average, at most "
+        f"{seconds.max():.1f}"
     )
     if claimed and not np.isnan(claimed[0][0]):
         after, said = np.array(claimed).T

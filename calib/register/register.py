@@ -25,7 +25,7 @@ _SEARCH_FRAMES = 5
 _FAR_CANDIDATES, _FAR_DOUBT = 6, 1.5
 CONFIDENT = 0.5
 """Least confidence of a registration that is returned."""
-_WORST_PX = 5.0
+_WORST_PX = 6.0
 """Largest estimated error of a registration that is returned, in view pixels."""
 
 
