@@ -29,7 +29,9 @@ def register(
     model: Annotated[
         Literal["shift", "similarity", "affine", "homography"], typer.Option(help="Motion model.")
     ] = "homography",
-    smooth: Annotated[bool, typer.Option("--smooth", help="Add a smooth field, for uncalibrated lenses.")] = False,
+    smooth: Annotated[
+        bool | None, typer.Option(help="Add a smooth field, for uncalibrated lenses.", show_default="where it is sure")
+    ] = None,
     start: Annotated[Path | None, typer.Option(help="Calibration with a homography to start from.")] = None,
     frames: Annotated[int, typer.Option(help="Number of pairs of pictures to combine.", min=1)] = 12,
     plane: Annotated[float | None, typer.Option(help="Distance of the scene in metres, if known.")] = None,
@@ -49,6 +51,8 @@ def register(
     with Footage(ir, rgb) as footage:
         pairs = sampled(footage, frames)
     begun = read_calibration(start) if start else None
+    if smooth is None and model != "homography":
+        smooth = False
     made = calibration_of(pairs, model=model, smooth=smooth, start=begun, plane_m=plane)
     print_quality(made)
     if overlay is not None:

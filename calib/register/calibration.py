@@ -20,12 +20,13 @@ def calibration_of(
     pairs: Sequence[tuple[Image, Image]],
     *,
     model: Model = "homography",
-    smooth: bool = False,
+    smooth: bool | None = False,
     start: Calibration | None = None,
     plane_m: float | None = None,
 ) -> Calibration:
     """Register (thermal, RGB) pairs of one rig and return the calibration.
 
+    `smooth`: add a smooth field; None: where it stands out of its doubt.
     `start`: calibration with a homography, the start of the search.
     `plane_m`: distance of the scene in metres, if known.
 

@@ -53,11 +53,11 @@ class Comparison:
         """Add the structure maps (5, H, W) of one frame, with thermal already warped near the RGB grid."""
         r, (h, w) = self.radius, self.hw
         padded = np.pad(ir, ((0, 0), (r, r), (r, r)))
-        power = np.einsum("chw,chw->hw", padded, padded)
-        self.power_rgb += self._cells(np.einsum("chw,chw->hw", rgb, rgb))
+        power = _dot(padded, padded)
+        self.power_rgb += self._cells(_dot(rgb, rgb))
         for s, (dx, dy) in enumerate(self.shifts.astype(int)):
             window = np.s_[r + dy : r + dy + h, r + dx : r + dx + w]
-            self.dot[s] += self._cells(np.einsum("chw,chw->hw", padded[:, *window], rgb))
+            self.dot[s] += self._cells(_dot(padded[:, *window], rgb))
             self.power_ir[s] += self._cells(power[window])
 
     def _cells(self, x: Image) -> Image:
@@ -95,3 +95,11 @@ class Comparison:
         h, w = self.grid
         ys, xs = np.mgrid[:h, :w]
         return (np.stack([xs, ys], -1).reshape(-1, 2) + 0.5) * CELL - 0.5
+
+
+def _dot(a: Image, b: Image) -> Image:
+    """Return the sum over the channels of the products of two maps (C, H, W) float32, (H, W); faster than einsum."""
+    total = cv2.multiply(a[0], b[0])
+    for one, other in zip(a[1:], b[1:], strict=True):
+        cv2.accumulateProduct(one, other, total)
+    return total

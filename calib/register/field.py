@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +23,14 @@ class Messages:
 
     information: Image
     pull: Image
+
+    def weighed(self, weight: float) -> Messages:
+        """Return the evidence as if it had been observed `weight` times."""
+        return Messages(self.information * weight, self.pull * weight)
+
+    def around(self, origin: Image) -> Messages:
+        """Return the same evidence about u + origin, for an origin (T, 2) of each cell."""
+        return Messages(self.information, self.pull + np.einsum("tij,tj->ti", self.information, origin))
 
 
 def messages(ncc: Image, shifts: Image, expected: Image, sigma_px: float, sharpness: float) -> Messages:
@@ -52,11 +61,16 @@ def messages(ncc: Image, shifts: Image, expected: Image, sigma_px: float, sharpn
     return Messages(information, np.einsum("tik,tk->ti", axes, pull))
 
 
-def solve(basis: Image, heard: Messages, prior: Image) -> Image:
-    """Return the coefficients (P,) of the basis (T, 2, P) that fit the messages best under a quadratic prior (P, P)."""
-    normal = np.einsum("tip,tij,tjq->pq", basis, heard.information, basis, optimize=True) + prior
-    right = np.einsum("tip,ti->p", basis, heard.pull)
-    return np.linalg.solve(normal, right)
+def solve(basis: Image, heard: Messages, prior: Image, pull: Image | float = 0.0) -> tuple[Image, Image]:
+    """Return the coefficients (P,) of the basis (T, 2, P) that fit the messages best, and the normal matrix (P, P).
+
+    The prior is the quadratic form of the matrix `prior` (P, P) and the vector `pull` (P,), as a message's. The inverse
+    of the normal matrix is the covariance of the coefficients.
+    """
+    count = basis.shape[2]
+    normal = basis.reshape(-1, count).T @ (heard.information @ basis).reshape(-1, count) + prior
+    right = heard.pull.reshape(-1) @ basis.reshape(-1, count) + pull
+    return np.linalg.solve(normal, right), normal
 
 
 def model_basis(model: Model, points: Image, size_px: float) -> Image:
@@ -95,6 +109,26 @@ def model_matrix(model: Model, p: Image, centre: Image, size_px: float) -> Image
     return np.linalg.inv(to_unit) @ m @ to_unit
 
 
+def model_parameters(motion: Image, centre: Image, size_px: float) -> Image:
+    """Return the eight parameters of `model_basis` of a matrix (3, 3) on pixels, to first order."""
+    from_unit = np.array([[size_px, 0, centre[0]], [0, size_px, centre[1]], [0, 0, 1]])
+    unit = np.linalg.inv(from_unit) @ motion @ from_unit
+    unit = unit / unit[2, 2]
+    return np.concatenate([unit[:2, 2], (unit[:2, :2] - np.eye(2)).ravel(), -unit[2, :2]]) * size_px
+
+
+def model_prior(model: Model, shear_px: float, perspective_px: float) -> Image:
+    """Return the penalty (P, P) on the parameters of `model_basis`, for these deviations from a similarity."""
+    count = {"shift": 2, "similarity": 4, "affine": 6, "homography": 8}[model]
+    prior = 1e-3 * np.eye(count)
+    if count >= 6:
+        for sheared in ([0, 0, 0.5, 0, 0, -0.5, 0, 0], [0, 0, 0, 0.5, 0.5, 0, 0, 0]):
+            prior += np.outer(sheared, sheared)[:count, :count] / shear_px**2
+    if count == 8:
+        prior[6:, 6:] += np.eye(2) / perspective_px**2
+    return prior
+
+
 class Spline:
     """A displacement field of uniform cubic B-splines over a picture (H, W), with knots every `step_px` pixels."""
 
@@ -121,13 +155,16 @@ class Spline:
         no = np.zeros_like(flat)
         return np.stack([np.concatenate([flat, no], 1), np.concatenate([no, flat], 1)], 1)
 
-    def prior(self, bend: float, pull: float) -> Image:
-        """Return the penalty (P, P): `bend` on squared second differences of coefficients, `pull` on squares."""
-        h, w = self.knots
-        dy, dx = np.diff(np.eye(h), 2, axis=0), np.diff(np.eye(w), 2, axis=0)
-        cross = np.kron(np.diff(np.eye(h), axis=0), np.diff(np.eye(w), axis=0))
-        rows = np.concatenate([np.kron(dy, np.eye(w)), np.kron(np.eye(h), dx), np.sqrt(2) * cross])
-        return np.kron(np.eye(2), bend * rows.T @ rows + pull * np.eye(h * w))
+    def prior(self, bends: Sequence[tuple[float, float]]) -> Image:
+        """Return the penalty (P, P) of a Gaussian process: the inverse of the coefficients' covariance.
+
+        `bends`: amplitude and length of each squared-exponential term of the covariance, in pixels (Rasmussen and
+        Williams, Gaussian Processes for Machine Learning, eq. 4.9).
+        """
+        rows, columns = np.indices(self.knots).reshape(2, -1) * self.step_px
+        apart2 = (rows[:, None] - rows) ** 2 + (columns[:, None] - columns) ** 2
+        covariance = sum(a * a * (np.exp(-apart2 / (2 * n * n)) + 1e-3 * np.eye(len(rows))) for a, n in bends)
+        return np.asarray(np.kron(np.eye(2), np.linalg.inv(covariance)))
 
     def dense(self, coefficients: Image, xs: Image, ys: Image) -> Image:
         """Return the field (len(ys), len(xs), 2) float32, in pixels, at columns `xs` and rows `ys`."""

@@ -17,7 +17,7 @@ def write_registration(pairs: Sequence[tuple[Image, Image]], calibration: Path, 
 
     Raises CalibrationError if the registration is uncertain; nothing is written then.
     """
-    made = calibration_of(pairs)
+    made = calibration_of(pairs, smooth=None)
     write_image(picture, before_and_after(*pairs[len(pairs) // 2], made))
     save_calibration(made, calibration)
     return made

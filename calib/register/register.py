@@ -13,18 +13,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from calib.register.field import Model
-from calib.register.judge import Verdict, judged
-from calib.register.refine import SCHEDULE, coarse, refined, smooth_field
+from calib.register.judge import Verdict, estimated_px, judged
+from calib.register.refine import SCHEDULE, bent, coarse, refined, smooth_field
 from calib.register.search import NEAR, WIDE, Candidate, distinct, search, starts
 from calib.register.view import View, closer_view, whole_view
 from rtfuse.errors import CalibrationError
 from rtfuse.types import Image
 
-MOST_FRAMES = 16
+MOST_FRAMES = 10
 _SEARCH_FRAMES = 5
 _FAR_CANDIDATES, _FAR_DOUBT = 6, 1.5
 CONFIDENT = 0.5
 """Least confidence of a registration that is returned."""
+_WORST_PX = 6.0
+"""Largest estimated error of a registration that is returned, in view pixels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +48,9 @@ class Registration:
     """The map from thermal to RGB pixels; (0, 0) is the centre of the top-left pixel.
 
     `H_rgb_from_ir`: homography (3, 3) float64.
-    `field`: with `smooth`, the thermal position (x, y) of each RGB pixel, (H, W, 2) float32, homography included.
+    `field`: with a smooth field, the thermal position (x, y) of each RGB pixel, (H, W, 2) float32, homography included.
     `confidence`: `CONFIDENT` to 1.
-    `error_px`: estimated error in RGB pixels, the distance between fits to two halves of the picture.
+    `error_px`: estimated error in RGB pixels, the mean over the picture.
     `tiles`: local evidence.
     """
 
@@ -61,11 +63,15 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """A refined candidate: its verdict, the view it was refined on, and the matrix from thermal to view pixels."""
+    """A refined candidate: its verdict, the view it was refined on, its matrix, and the one that it was expected about.
+
+    Both matrices are from thermal to view pixels.
+    """
 
     verdict: Verdict
     view: View
     view_from_ir: Image
+    about: Image
 
 
 def register(
@@ -73,13 +79,13 @@ def register(
     *,
     model: Model = "homography",
     start: Image | None = None,
-    smooth: bool = False,
+    smooth: bool | None = False,
 ) -> Registration:
     """Register thermal to RGB from one or several pairs of a fixed rig.
 
     `pairs`: thermal (h, w) uint8 or uint16, and RGB (H, W, 3) uint8.
     `start`: guess of `H_rgb_from_ir`, (3, 3). The default stretches thermal over the RGB picture.
-    `smooth`: also fit a smooth field.
+    `smooth`: also fit a smooth field; None: where it stands out of its doubt.
 
     Searches near the start first. If that fails, searches all shifts at scales from 0.35 to 1.75 of the start.
     Raises CalibrationError if the pictures do not fit, have too little structure, or do not agree.
@@ -97,11 +103,18 @@ def register(
     _require_confidence(verdict)
     H = view.rgb_from_view @ result.view_from_ir
     h, w = pairs[0][1].shape[:2]
+    bend = bent(view, result.view_from_ir)
+    smooth = bend.stands_out if smooth is None else smooth
+    if (error_px := estimated_px(verdict, bend)) > _WORST_PX:
+        raise CalibrationError(
+            f"thermal and RGB could not be registered: the best match is about {error_px:.0f} px off (at most "
+            f"{_WORST_PX:.0f} are allowed); give several pairs with edges all over the picture"
+        )
     return Registration(
         H / H[2, 2],
-        smooth_field(view, result.view_from_ir, (h, w)) if smooth else None,
+        smooth_field(view, result.view_from_ir, bend, (h, w)) if smooth else None,
         verdict.confidence,
-        verdict.error_px * float(view.rgb_from_view[0, 0]),
+        error_px * float(view.rgb_from_view[0, 0]),
         _tiles(view, verdict),
     )
 
@@ -110,11 +123,14 @@ def _best(
     pairs: Sequence[tuple[Image, Image]], whole: View, found: Sequence[Candidate], model: Model, doubt: float = 0.0
 ) -> _Result:
     """Return the candidate with the highest correlation at the coarsest level, refined and judged."""
-    views = [closer_view(pairs, whole, f.view_from_ir) for f in found]
-    tried = [(*coarse(closer, start, model), closer) for closer, start in views]
-    view_from_ir, _, closer = max(tried, key=lambda c: c[1])
-    matrix = refined(closer, view_from_ir, model, SCHEDULE[1:])
-    return _Result(judged(closer, matrix, model, doubt), closer, matrix)
+    tried = []
+    for f in found:
+        closer, matrix = closer_view(pairs, whole, f.view_from_ir)
+        about = np.linalg.inv(closer.rgb_from_view) @ whole.rgb_from_view @ f.start
+        tried.append((*coarse(closer, matrix, model, about), closer, about))
+    matrix, _, closer, about = max(tried, key=lambda c: c[1])
+    matrix = refined(closer, matrix, model, about, SCHEDULE[1:])
+    return _Result(judged(closer, matrix, model, doubt), closer, matrix, about)
 
 
 def _best_far(
@@ -135,9 +151,9 @@ def _best_far(
 
 def _enlarged(result: _Result, model: Model) -> _Result:
     """Return the result fitted with the larger model, if at least as many cells support it."""
-    matrix = refined(result.view, result.view_from_ir, model, SCHEDULE[2:])
+    matrix = refined(result.view, result.view_from_ir, model, result.about, SCHEDULE[2:])
     after = judged(result.view, matrix, model, _FAR_DOUBT)
-    return _Result(after, result.view, matrix) if after.support >= result.verdict.support else result
+    return _Result(after, result.view, matrix, result.about) if after.support >= result.verdict.support else result
 
 
 def _require_confidence(verdict: Verdict) -> None:
@@ -145,7 +161,7 @@ def _require_confidence(verdict: Verdict) -> None:
     if verdict.confidence < CONFIDENT:
         raise CalibrationError(
             f"thermal and RGB could not be registered: {verdict.support:.0%} of {verdict.independent:.0f} independent "
-            f"tiles support the best match, and its two halves disagree by {verdict.error_px:.1f} px (confidence "
+            f"tiles support the best match, and its two halves disagree by {verdict.apart_px:.1f} px (confidence "
             f"{verdict.confidence:.2f}, at least {CONFIDENT} is needed); check that both show the same scene at the "
             "same time, give several pairs with edges all over the picture, or give a start"
         )

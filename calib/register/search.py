@@ -28,10 +28,11 @@ WIDE = tuple(np.geomspace(0.35, 1.75, 19)), (-8.0, -4.0, 0.0, 4.0, 8.0)
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One result of the search: the matrix from thermal to view pixels, and its score."""
+    """One result of the search: the matrix from thermal to view pixels, its score, and the start that led to it."""
 
     view_from_ir: Image
     score: float
+    start: Image
 
 
 def starts(view: View, ir_hw: tuple[int, int], start: Image | None) -> list[Image]:
@@ -72,7 +73,7 @@ def search(view: View, around: Sequence[Image], scales: Sequence[float], turns_d
         (sx, sy), score = _best_shift(sums, least)
         # thermal(p + s) matches RGB(p), so thermal moves by -s.
         move = np.array([[1, 0, -sx], [0, 1, -sy], [0, 0, 1]], float)
-        found.append(Candidate(view_from_grid @ move @ guess, score))
+        found.append(Candidate(view_from_grid @ move @ guess, score, start))
     return sorted(found, key=lambda f: -f.score)
 
 

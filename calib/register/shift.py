@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from calib.register.comparison import Comparison
 from calib.register.refine import compared
-from calib.register.view import closer_view, whole_view
-from rtfuse.align.calibration import Calibration, Camera, matrix3
+from calib.register.search import SEARCH_PX, search, starts
+from calib.register.view import View, closer_view, whole_view
+from rtfuse.align.calibration import Calibration, matrix3
 from rtfuse.errors import CalibrationError
 from rtfuse.types import Image
 
@@ -18,6 +20,13 @@ _APART_PX = 4.0
 LEAST_CORRELATION, LEAST_MARGIN = 0.17, 0.3
 """Of 50 registered pairs of street scenes, half of them at night, moved by up to 3 % of the width, 49 reach both, with
 a median error of 1.3 and at most 5.4 RGB px; of 50 unrelated pairs none does."""
+
+_BESIDE = (0.94, 1.0, 1.06), (-5.0, -2.5, 0.0, 2.5, 5.0)
+"""Scales and turns (degrees) that are searched to tell whether thermal lies beside RGB."""
+_COARSE_WINDOW = 20.0
+_LEAST_AGREEMENT, _BETTER, _FAR = 0.13, 1.15, 0.15
+"""Least correlation; least ratio to the stretched picture's; largest distance, as a share of the width. Of 20 real
+pairs beside each other all reach a ratio of 1.26, of 48 registered ones none exceeds 1.04."""
 
 
 def shifted(ir: Image, rgb: Image, start: Calibration) -> Calibration:
@@ -45,16 +54,32 @@ def shifted(ir: Image, rgb: Image, start: Calibration) -> Calibration:
 def beside_px(ir: Image, rgb: Image) -> float | None:
     """Return how far thermal lies beside RGB when it is stretched over it, in RGB pixels; None if it cannot be told.
 
-    ir, rgb: see `shifted`. Of registered pairs of street scenes none lay more than 0.9 % of the width beside.
+    ir, rgb: see `shifted`. Searches small turns and scales with all shifts. The result is 0 where the best place agrees
+    hardly better than the stretched picture does.
     """
-    (ih, iw), (h, w) = ir.shape[:2], rgb.shape[:2]
-    sx, sy = w / iw, h / ih
-    H = np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]])
-    try:
-        found = shifted(ir, rgb, Calibration(Camera((iw, ih)), Camera((w, h)), H_rgb_from_ir=matrix3(H)))
-    except CalibrationError:
+    view = whole_view([(ir, rgb)])
+    if np.ptp(ir) < 8 or np.ptp(rgb) < 8:
         return None
-    return float(np.hypot(*(np.array(found.H_rgb_from_ir) - H)[:2, 2]))
+    stretched = starts(view, (ir.shape[0], ir.shape[1]), None)[0]
+    best = search(view, [stretched], *_BESIDE)[0].view_from_ir
+    agreed, before = (_agreement(view, matrix) for matrix in (best, stretched))
+    if max(agreed, before) < _LEAST_AGREEMENT:
+        return None
+    if agreed < _BETTER * before:
+        return 0.0
+    h, w = ir.shape
+    points = np.array([[[0, 0], [w - 1, 0], [w - 1, h - 1], [0, h - 1], [w / 2, h / 2]]], float)
+    places = (cv2.perspectiveTransform(points, matrix) for matrix in (best, stretched))
+    off_px = float(np.linalg.norm(np.subtract(*places), axis=-1).mean())
+    return off_px * float(view.rgb_from_view[0, 0]) if off_px < _FAR * view.hw[1] else None
+
+
+def _agreement(view: View, view_from_ir: Image) -> float:
+    """Return the mean correlation of the cells, each at the best shift of up to one pixel of the search's level."""
+    level = max(0, round(np.log2(max(view.hw) / SEARCH_PX)))
+    comparison = compared(view, level, 1, view_from_ir)
+    weight = comparison.weight(_COARSE_WINDOW)
+    return float(comparison.ncc(_COARSE_WINDOW).max(0) @ weight) / max(float(weight.sum()), 1e-9)
 
 
 def _correlation(comparison: Comparison, level_from_ir: Image, ir_hw: tuple[int, ...]) -> Image:

@@ -24,7 +24,7 @@ from rtfuse.capture.scenes.pairing import listed
 from rtfuse.capture.tracks import split_track
 from rtfuse.cli.notes import notes, open_rig_or_advise
 from rtfuse.cli.radiometric import Refinement
-from rtfuse.cli.registering import beside_note, registered
+from rtfuse.cli.registering import beside_watch, registered
 from rtfuse.cli.screen import beside
 from rtfuse.cli.signals import Signals
 from rtfuse.cli.status import CAUSES, one_line, slow_fuser, sources_line, watching
@@ -138,7 +138,13 @@ def _local_sinks(settings: Config, rig: Rig, console: Console, stack: ExitStack)
         sinks["record"] = stack.enter_context(closing(LiveRecording(writer)))
     if settings.align.monitor and settings.align.calib:
         sinks["drift"] = DriftMonitor(partial(console.print, "warning:", style="yellow", soft_wrap=True))
-    return sinks
+    return sinks | _beside(settings, rig, console, stack)
+
+
+def _beside(settings: Config, rig: Rig, console: Console, stack: ExitStack) -> dict[str, Sink]:
+    """Open the watch that notes thermal beside RGB, where there is no calibration."""
+    watch = beside_watch(settings, rig, partial(_print_note, console))
+    return {} if watch is None else {"beside": stack.enter_context(closing(watch))}
 
 
 def _print_notes(console: Console, settings: Config, rig: Rig, replay: str | None = None) -> None:
@@ -257,7 +263,8 @@ def fuse_recordings(
         if picture:
             writers["picture"] = PictureWriter(picture, at=(rgb.frames or 1) // 2, force=force)
             stack.push(partial(_finish, writers["picture"]))
-        pipeline = Pipeline(rig, writers, age_at="record", stop=signals.stop)
+        sinks = {**writers, **_beside(settings, rig, console, stack)}
+        pipeline = Pipeline(rig, sinks, age_at="record", stop=signals.stop)
         with _progress(console, pipeline.snapshot, settings.frames or rgb.frames):
             result = pipeline.run(frames=settings.frames)
         for line in refinement.lines():
@@ -273,8 +280,6 @@ def _announce(console: Console, settings: Config, rig: Rig, output: Path) -> Non
     for line in (sources_line(rig), f"writing {output}"):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     _print_notes(console, settings, rig)
-    if (note := beside_note(settings, rig)) is not None:
-        _print_note(console, note)
     if rig.stages.scenes and output.suffix.lower() in VIDEO_CODECS:
         _print_note(console, "each picture is fused by itself; --sequence fuses them as one video")
 

@@ -133,17 +133,17 @@ def _doubts(config: Config, rig: Rig) -> Iterator[str]:
             "taken; for temperatures, convert it by DJI's Thermal SDK to TIFF and give that"
         )
     deep = rig.sources["ir"].info.dtype == "uint16"  # counts have no colour
-    ir = None if deep else first_picture(config.ir.uri, "ir")
+    ir = None if deep else _first_picture(config.ir.uri, "ir")
     ir_colour = ir is not None and has_colour(ir)
-    rgb = first_picture(config.rgb.uri, "rgb") if ir_colour else None
+    rgb = _first_picture(config.rgb.uri, "rgb") if ir_colour else None
     rgb_colour = None if rgb is None else has_colour(rgb)
     grey_camera = rig.sources["rgb"].info.coding in _GREY
     if (ir_colour and rgb_colour is False) or grey_camera:
         yield "RGB has no colour" + (" and thermal has" if ir_colour else "") + ": are --ir and --rgb swapped?"
 
 
-def first_picture(uri: str | None, stream: Stream, shown_as: Stream = "rgb") -> Image | None:
-    """Return the first picture of a file of a stream, in its colours, or as another stream would read it.
+def _first_picture(uri: str | None, stream: Stream) -> Image | None:
+    """Return the first picture of a file of a stream, in its colours.
 
     None for other sources, which are not opened twice.
     """
@@ -151,7 +151,7 @@ def first_picture(uri: str | None, stream: Stream, shown_as: Stream = "rgb") -> 
         return None
     with silence():
         try:
-            source = open_source(uri if is_stills(uri) else numbered(uri, stream), shown_as)
+            source = open_source(uri if is_stills(uri) else numbered(uri, stream), "rgb")
         except RtfuseError:
             return None
         with closing(source):

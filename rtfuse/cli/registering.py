@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from rich.console import Console
 
 from rtfuse.capture import is_live
 from rtfuse.capture.settings import Playback
-from rtfuse.cli.notes import first_picture
 from rtfuse.cli.signals import Signals
 from rtfuse.config import Config
 from rtfuse.errors import CalibrationError, ConfigError, Interrupted, OutputExists
@@ -26,6 +25,8 @@ _PAIRS = 12
 _LOOKED_AT = 5
 _BESIDE, _LEAST_SIDE = 0.01, 64
 """From which share of the width thermal is said to lie beside RGB, and the smallest picture that is looked at."""
+_JOIN_S = 5.0
+"""The longest wait at the end for a look: a thread left behind in native code could abort Python at its end."""
 _FRAMES, _LIVE_FRAMES = 600, 60
 """Frames from which the pairs are taken: of files, and of live sources."""
 
@@ -100,32 +101,57 @@ def registered(
     return _with(settings, calib=str(calibration))
 
 
-def beside_note(config: Config, rig: Rig) -> str | None:
-    """Return a note if thermal pictures of two files, without a calibration, do not lie on those of RGB."""
-    if config.align.calib:
-        return None
-    from calib.register.shift import beside_px
-
-    for ir, rgb in _looked_at(config, rig):
-        if min(*ir.shape, *rgb.shape[:2]) >= _LEAST_SIDE and (off_px := beside_px(ir, rgb)) is not None:
-            if off_px < _BESIDE * rgb.shape[1]:
-                return None
-            return f"thermal seems to lie {off_px:.0f} px beside RGB: --register finds where it belongs"
-    return None
+def beside_watch(config: Config, rig: Rig, note: Callable[[str], None]) -> BesideWatch | None:
+    """Return a watch over the pictures of files; None with a calibration, and for cameras."""
+    placed = config.align.calib or rig.stages.placed_by_files
+    return None if placed or rig.live else BesideWatch(note)
 
 
-def _looked_at(config: Config, rig: Rig) -> Iterator[tuple[Image, Image]]:
-    """Yield the first pair of two recordings, or some pairs of stills."""
-    uris = [(config.ir.uri, config.rgb.uri)]
-    if rig.chosen is not None:
-        stills = list(zip(rig.chosen.stills["ir"], rig.chosen.stills["rgb"], strict=False))
-        uris = [
-            (stills[k][0].path, stills[k][1].path) for k in range(0, len(stills), max(1, len(stills) // _LOOKED_AT))
-        ]
-    for ir_uri, rgb_uri in uris:
-        ir, rgb = first_picture(ir_uri, "ir", "ir"), first_picture(rgb_uri, "rgb", "rgb")
-        if ir is not None and rgb is not None:
-            yield ir, rgb
+class BesideWatch:
+    """Look at some pairs of a run without a calibration, and note once if thermal does not lie on RGB.
+
+    A sink of the pipeline: it takes a copy of a pair, and compares the two pictures in a thread. Pair 1 is compared,
+    and later ones ever further apart, until one tells; `_LOOKED_AT` pairs at most. No frame waits for it. `note` gets
+    the line, from the thread.
+    """
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note, self._left = note, _LOOKED_AT
+        self._count, self._next = 0, 1
+        self._look: threading.Thread | None = None
+
+    def wants_aligned(self) -> bool:
+        """Return False: the images are taken as they came."""
+        return False
+
+    def write(self, fused: Fused) -> None:
+        """Start to look at a frame if it is due, and no other look is going on."""
+        ir, rgb = fused.pair.ir, fused.pair.rgb
+        if not self._left or ir is None or rgb is None:
+            return
+        self._count += 1
+        if self._count < self._next or (self._look is not None and self._look.is_alive()):
+            return
+        self._left, self._next = self._left - 1, 4 * self._count
+        images = ir.image.copy(), rgb.image.copy()
+        self._look = threading.Thread(target=self._compare, args=images, name="rtfuse-beside", daemon=True)
+        self._look.start()
+
+    def close(self) -> None:
+        """Wait for the look that is going on."""
+        self._left = 0
+        if self._look is not None:
+            self._look.join(_JOIN_S)
+
+    def _compare(self, ir: Image, rgb: Image) -> None:
+        """Compare the pictures of a pair; the first pair that tells ends the watch."""
+        from calib.register.shift import beside_px
+
+        if min(*ir.shape, *rgb.shape[:2]) < _LEAST_SIDE or (off_px := beside_px(ir, rgb)) is None:
+            return
+        self._left = 0
+        if off_px >= _BESIDE * rgb.shape[1]:
+            self._note(f"thermal seems to lie {off_px:.0f} px beside RGB: --register finds where it belongs")
 
 
 def _pairs(settings: Config, signals: Signals, replay: str | None, scenes: Scenes | None) -> list[tuple[Image, Image]]:

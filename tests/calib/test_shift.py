@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from calib.register.shift import shifted
+from calib.register.shift import beside_px, shifted
 from rtfuse.align.calibration import Calibration, Camera, matrix3
 from rtfuse.capture.stills import read_image
 from rtfuse.errors import CalibrationError
@@ -52,3 +52,18 @@ def test_a_shift_beyond_the_search_is_refused(footage):
     ir, rgb = pair(footage, "00103D.jpg")
     with pytest.raises(CalibrationError, match="no shift"):
         shifted(ir, rgb, start_off(rgb, (90, 0)))
+
+
+@pytest.mark.slow
+@pytest.mark.footage
+def test_pairs_beside_each_other_are_told_and_registered_ones_are_not(footage):
+    for name in sorted(p.name for p in (footage / "misaligned" / "rgb").iterdir()):
+        ir, rgb = (
+            read_image(str(footage / "misaligned" / f / name), s) for f, s in (("ir_warped", "ir"), ("rgb", "rgb"))
+        )
+        assert beside_px(ir, rgb) > 0.015 * rgb.shape[1], name
+    for folder in ("msrs", "roadscene"):
+        for path in sorted((footage / "pairs" / folder / "ir").iterdir())[::10]:
+            rgb = next((footage / "pairs" / folder / "rgb").glob(f"{path.stem}.*"))
+            off_px = beside_px(read_image(str(path), "ir"), read_image(str(rgb), "rgb"))
+            assert not off_px, path.name

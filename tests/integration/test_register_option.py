@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import threading
+
+import av
 import cv2
 import numpy as np
 import pytest
+from av.video.frame import VideoFrame
 
 from rtfuse.align.calibration import load_calibration, rgb_pixels_of_ir
 from rtfuse.capture import open_source
 from rtfuse.capture.synthetic.scene import SyntheticScene
+from rtfuse.cli.registering import BesideWatch
+from rtfuse.types import Frame, Fused, Pair, Stamp
 
 WARPED = "synthetic:?duration_s=3&warp=1&ir_size=320x240"
 
@@ -62,3 +68,62 @@ def test_thermal_beside_rgb_is_said_and_a_registered_pair_is_not(rtfuse, tmp_pat
         done = rtfuse("fuse", tmp_path / f"{name}.png", tmp_path / "rgb.png", "-o", tmp_path / f"f_{name}.png")
         assert done.returncode == 0, done.stderr
         assert ("--register finds" in done.stdout) is bool(shift)
+
+
+def write_video(path, images):
+    """Write images (H, W) or (H, W, 3) as lossless video of 30 Hz."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=30)
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt = "gray" if images[0].ndim == 2 else "bgr0"
+        for image in images:
+            frame = VideoFrame.from_ndarray(np.ascontiguousarray(image), format="gray" if image.ndim == 2 else "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize("how", [[], ["ir.flip=horizontal"]])
+def test_run_says_it_of_recordings_as_they_are_shown(rtfuse, tmp_path, how):
+    source = "synthetic:?duration_s=1&noise=0&ir_size=320x240&size=320x240"
+    ir, rgb = (list(open_source(source, stream)) for stream in ("ir", "rgb"))
+    for name, frames in {
+        "rgb": [frame.image for frame in rgb],
+        "same": [frame.image for frame in ir],
+        "beside": [np.roll(frame.image, 10, 1) for frame in ir],
+    }.items():
+        turned = [x[:, ::-1] if how and name != "rgb" else x for x in frames]
+        write_video(tmp_path / f"{name}.mkv", turned)
+    for name in ("same", "beside"):
+        given = ["--ir", tmp_path / f"{name}.mkv", "--rgb", tmp_path / "rgb.mkv", "--fuser", "pyramid"]
+        done = rtfuse("run", *given, *how, "--publish", "off", "--speed", "max")
+        assert done.returncode == 0, done.stderr
+        assert ("--register finds" in done.stdout) is (name == "beside")
+
+
+def seen_by(images):
+    """Show pairs of images to a watch; return its notes, and the threads that gave them."""
+    said = []
+    watch = BesideWatch(lambda line: said.append((line, threading.current_thread().name)))
+    for k, (ir, rgb) in enumerate(images):
+        pair = Pair(*(Frame(stream, x, k, k, Stamp.ARRIVAL, k) for stream, x in (("ir", ir), ("rgb", rgb))))
+        watch.write(Fused(rgb, None, pair, None, "test"))
+    watch.close()
+    return said
+
+
+def street(shift=0):
+    ir, rgb = (next(iter(open_source("synthetic:?noise=0", stream))).image for stream in ("ir", "rgb"))
+    return np.roll(ir, shift, 1), rgb
+
+
+def test_a_watch_says_it_once_and_no_frame_waits_for_it():
+    assert seen_by([street()] * 3) == []
+    ((line, thread),) = seen_by([street(20)] * 3)
+    assert "20 px beside RGB" in line
+    assert thread == "rtfuse-beside"
+
+
+def test_a_watch_says_nothing_of_what_it_cannot_tell():
+    noise = np.random.default_rng(0).integers(0, 255, (240, 320, 4), np.uint8)
+    assert seen_by([(noise[..., 3], noise[..., :3])] * 20) == []
+    assert seen_by([(noise[:50, :50, 3], noise[..., :3])]) == []
