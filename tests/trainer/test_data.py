@@ -98,7 +98,7 @@ RGB_LAYOUTS = [["VIS1.png", "VIS2.png", "VIS3.png"], ["a_rgb.jpg", "b_rgb.jpg"],
                ["1.png", "2.png"]]  # fmt: skip
 
 
-@pytest.mark.parametrize(("ir", "rgb"), zip(LAYOUTS.values(), RGB_LAYOUTS, strict=True), ids=LAYOUTS)
+@pytest.mark.parametrize(("ir", "rgb"), list(zip(LAYOUTS.values(), RGB_LAYOUTS, strict=True)), ids=LAYOUTS)
 def test_pairs_are_found_however_they_lie(tmp_path, ir, rgb):
     write(tmp_path, ir_and_rgb(ir, rgb))
     names, _, survey = read(tmp_path)

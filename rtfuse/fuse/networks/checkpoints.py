@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import torch
@@ -68,11 +69,13 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 
     try:
         with path.open("rb") as file:
-            start = file.read(4)
-        if not start.startswith((b"PK", b"\x80")):  # an archive, or a pickle: torch's
+            start = file.read(9)
+        if start[8:] == b"{" or not start.startswith((b"PK", b"\x80")):  # the two of torch: an archive, or a pickle
             return load_file(path)
-        with torch.serialization.safe_globals([*_SAFE, *_scalars()]):
-            thing = torch.load(path, map_location="cpu", weights_only=True)
+        # As an open file: of a path, torch goes by the suffix.
+        with path.open("rb") as file, torch.serialization.safe_globals([*_SAFE, *_scalars()]), catch_warnings():
+            simplefilter("ignore", UserWarning)
+            thing = torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as e:
         raise WeightsMissing(
             f"weights {path} hold objects of another program, which are not loaded: save the network's state_dict alone"
