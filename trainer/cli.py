@@ -17,7 +17,7 @@ from rich.table import Table
 from rtfuse.cli.app import add_version, run_app
 from rtfuse.errors import ConfigError
 from rtfuse.hints import need
-from trainer.outputs import check_output, write_output
+from trainer.outputs import check_output, printable, write_output
 from trainer.recipe import Recipe, load_recipe
 from trainer.run_folder import claim
 
@@ -62,7 +62,7 @@ def _claim(folder: Path, recipe: Recipe) -> None:
 
 def _print_lines(lines: Iterable[str]) -> None:
     for line in lines:
-        out.print(line, soft_wrap=True, markup=False)
+        out.print(printable(line), soft_wrap=True, markup=False)
 
 
 def _print_whole(grid: Table) -> None:

@@ -27,6 +27,7 @@ from rtfuse.fuse.luma import luma
 from rtfuse.fuse.program_fuser import ProgramFuser
 from rtfuse.types import Frame, Image
 from trainer.metrics import SMALLEST_PX, Flicker, Scores, measure, stretched
+from trainer.outputs import printable
 from trainer.pairs import Pairs, Registered, Survey, by_name
 from trainer.published import COLUMNS, published
 
@@ -210,7 +211,7 @@ def _fused(
 
 def table(result: Result, dataset: str | None = None) -> Table:
     """Return mean ± 95 % half-width of every method and measure, the best mean bold, then published rows."""
-    grid = Table(header_style="bold", box=box.SIMPLE_HEAD)
+    grid, sign = Table(header_style="bold", box=box.SIMPLE_HEAD), printable("±")
     grid.add_column("method", no_wrap=True)
     for name in ["pairs", *MEASURES, *(["flicker", "shown"] if result.flicker else [])]:
         grid.add_column(name, justify="right", no_wrap=True)
@@ -221,7 +222,7 @@ def table(result: Result, dataset: str | None = None) -> Table:
             mean, half = result.mean(method, name)
             cells.append(
                 (f"[bold]{mean:.2f}[/]" if mean == best[name] else f"{mean:.2f}")
-                + (f"\n[dim]±{half:.2f}[/]" if np.isfinite(half) else "\n")
+                + (f"\n[dim]{sign}{half:.2f}[/]" if np.isfinite(half) else "\n")
             )
         if result.flicker:
             cells += [f"{result.flicker[method]:.2f}", f"{result.shown[method]:.2f}"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -226,3 +229,72 @@ def test_an_ablation_is_not_exported(recipe, tmp_path):
     torch.save({"task": {f"fusion.{k}": v for k, v in state.items()}, "step": 3}, run / "fusion.ckpt")
     with pytest.raises(ConfigError, match="is an ablation"):
         trainer("export", "--config", recipe, "--run", run)
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Two folders of two pictures, one folder for what is written."""
+    rng = np.random.default_rng(0)
+    for side, shape in (("ir", (40, 50)), ("rgb", (40, 50, 3))):
+        (tmp_path / side).mkdir()
+        for k in range(2):
+            cv2.imwrite(str(tmp_path / side / f"{k}.png"), rng.integers(0, 255, shape, np.uint8))
+    (tmp_path / "file").touch()
+    return tmp_path
+
+
+UNWRITABLE = [
+    ("eval", "--csv", "ir", "is a folder; name a file in it"),
+    ("eval", "--csv", "file/a.csv", "cannot be written: "),
+    ("eval", "--csv", "/dev/full", "cannot be written: No space left"),
+    ("eval", "--sheet", "sheet", "the name must end in .png or .jpg"),
+    ("eval", "--sheet", "sheet.pdf", "the name must end in .png or .jpg"),
+    ("bench", "--json", "ir", "is a folder"),
+    ("bench", "--json", "file/x.json", "cannot be written: "),
+    ("export", "-o", "ir", "want one of .onnx"),
+    ("export", "-o", "file/w.safetensors", "cannot be written: "),
+    ("train", "--run", "file", "cannot be written: "),
+    ("prepare", "--run", "file", "cannot be written: "),
+]
+
+
+@pytest.mark.parametrize(("command", "option", "path", "words"), UNWRITABLE)
+def test_an_output_that_cannot_be_written_is_one_error(pairs, recipe, command, option, path, words, monkeypatch):
+    monkeypatch.chdir(pairs)
+    args = {"eval": ["--ir", "ir", "--rgb", "rgb", "--pyramid"], "export": ["--weights", UFUSER_WEIGHTS]}
+    before = sorted(pairs.rglob("*"))
+    with pytest.raises(RtfuseError, match=words):
+        trainer(command, *args.get(command, ["--config", recipe]), option, path)
+    assert sorted(pairs.rglob("*")) == before
+
+
+def test_a_missing_folder_is_made_and_every_output_is_whole(pairs, monkeypatch):
+    monkeypatch.chdir(pairs)
+    made = ["--csv", "new/a/s.csv", "--sheet", "new/b/s.JPG"]
+    trainer("eval", "--ir", "ir", "--rgb", "rgb", "--pyramid", *made)
+    assert (pairs / "new/a/s.csv").read_text().count("\n") == 4
+    assert cv2.imread(str(pairs / "new/b/s.JPG")) is not None
+    trainer("export", "--weights", UFUSER_WEIGHTS, "-o", "new/c/w.safetensors")
+    assert not list(pairs.rglob("*.partial"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("shell", "status", "out", "error"),
+    [
+        ("LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 {}", 0, "+-", ""),
+        ("LC_ALL=C {}", 0, "Qabf_mirror", ""),
+        ("{} > /dev/full", 2, "", "No space left on device"),
+        ("{} >&-", 0, "", ""),
+        ("{} 2>&-", 0, "pyramid", ""),
+        ("set -o pipefail; {} | true", 1, "", ""),
+    ],
+)
+def test_a_terminal_of_another_encoding_and_an_output_that_takes_nothing(pairs, shell, status, out, error):
+    command = shell.format(f"{sys.executable} -m trainer eval --ir ir --rgb rgb --pyramid")
+    done = subprocess.run(["bash", "-c", command], cwd=pairs, capture_output=True, text=True, timeout=100,
+                          env=os.environ | {"PYTHONPATH": str(CONFIGS.parent)})  # fmt: skip
+    assert (done.returncode, "Traceback" in done.stderr) == (status, False), done.stderr
+    assert out in done.stdout
+    assert error in done.stderr
+    assert "\\x" not in done.stdout + done.stderr
