@@ -98,8 +98,8 @@ class Registered:
 class Pairs:
     """Open two recordings (or `synthetic:` sources), or two folders paired by the names in them; iterate once.
 
-    `only`, of folders: read the pairs of these names alone. `survey` counts what is left out, under names that begin
-    with `prefix`. Raises RtfuseError if a side or the calibration cannot be opened, ConfigError for names in doubt, for
+    `only`, of folders: read the pairs of these names alone. `survey` counts the others by reason; `prefix` begins their
+    names in it. Raises RtfuseError if a side or the calibration cannot be opened, ConfigError for names in doubt, for
     thermal and RGB that are swapped, and for formats that hold no pictures.
     """
 
@@ -178,7 +178,8 @@ class Pairs:
             return []
         self._stills = {s: source for s in LABELS if (source := stills_of(self._rig, s)) is not None}
         self.survey.said += [line for line in chosen.said if "without a partner" not in line]  # `survey` counts them
-        for stream, uri in (("ir", config.ir.uri), ("rgb", config.rgb.uri)):
+        for stream in LABELS:
+            uri = config.ir.uri if stream == "ir" else config.rgb.uri
             taken = {still.name.partition("#")[0] for still in chosen.stills[stream]}
             for name in list_pictures(uri or "", stream, recursive=config.stills.recursive).names:
                 if name not in taken:

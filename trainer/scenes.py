@@ -95,7 +95,7 @@ def validation_names(data: Data) -> set[str]:
 
 
 def split_lines(path: Path) -> set[str]:
-    """Return the `root/name` lines of a split file. Raises SourceNotFound, ConfigError if it is no text."""
+    """Return the `root/name` lines of a split file. Raises SourceNotFound, ConfigError for a binary file."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except OSError as e:

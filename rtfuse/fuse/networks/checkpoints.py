@@ -20,7 +20,7 @@ from torch import Tensor
 from rtfuse.errors import WeightsMissing
 
 _TABLES = ("state_dict", "model_state_dict", "model", "net", "network", "generator", "params", "weights", "task")
-"""Where programs put the network's table, the likeliest first."""
+"""Names under which programs put the network's table, the likeliest first."""
 _DEPTH = 3
 _KNOWN = (
     ("DIDF_Encoder.", "CDDFuse"),
@@ -35,7 +35,7 @@ _KNOWN = (
 )
 """Parts of the names of tensors that tell a network, and its name."""
 _SAFE = (Namespace, np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32)), type(np.dtype(np.int64)))
-"""What checkpoints hold beside tensors, such as options and the best score; making it does nothing else."""
+"""Types in checkpoints beside tensors, such as options and the best score; making them does nothing else."""
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -116,9 +116,9 @@ def _table(thing: Any, depth: int = _DEPTH) -> dict[str, Tensor] | None:
 
 
 def part_of(tensors: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor] | None:
-    """Return the tensors of these names, whatever stands before all of them (`module.`, `fusion.`); None if some lack.
+    """Return the tensors of these names without their common beginning, such as `module.`; None if some are missing.
 
-    Without anything before them, others may not be there either.
+    If they have none, the table may hold no other tensors.
     """
     names = list(wanted)
     for before in _beginnings(tensors, names[0]):
@@ -135,7 +135,7 @@ def _beginnings(tensors: Mapping[str, Tensor], name: str) -> Iterator[str]:
 
 
 def unwrapped(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the tensors without the names of wrappers that all of theirs begin with."""
+    """Return the tensors without the wrappers' names at the beginning of all names."""
     plain = dict(tensors)
     for before in ("module.", "_orig_mod.", "model.", "net.") * 2:
         if plain and all(k.startswith(before) for k in plain):
