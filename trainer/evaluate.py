@@ -261,7 +261,8 @@ def contact_sheet(
 ) -> Image:
     """Return evenly chosen pairs as rows, and thermal, RGB and every method as columns, (H, W, 3) uint8 BGR."""
     names = sorted(next(iter(result.scores.values())))
-    chosen = {names[k * len(names) // rows] for k in range(min(rows, len(names)))}
+    rows = min(rows, len(names))
+    chosen = {names[k * len(names) // rows] for k in range(rows)}
     pairs = Pairs(ir, rgb, calib, only=chosen.__contains__)
     stored = {method: by_name(folder, pairs.names) for method, folder in folders.items()}
     lines = [_titles(["thermal", "RGB", *fusers, *folders], width)]
