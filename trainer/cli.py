@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,7 +17,9 @@ from rich.table import Table
 from rtfuse.cli.app import add_version, run_app
 from rtfuse.errors import ConfigError
 from rtfuse.hints import need
-from trainer.recipe import Recipe, claim, load_recipe
+from trainer.outputs import check_output, printable, write_output
+from trainer.recipe import Recipe, load_recipe
+from trainer.run_folder import claim
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,7 +45,24 @@ _TRAIN = ("torch", "lightning_fabric", "tensorboard")
 
 def main() -> None:
     """Run the command line; each error is one line with its exit status."""
+    sys.argv[1:] = [_at_home(word) for word in sys.argv[1:]]
     run_app(app)
+
+
+def _at_home(word: str) -> str:
+    """Return an argument with the home folder in place of `~`, also behind `--option=`, where no shell expands it."""
+    option, value = found.groups() if (found := re.fullmatch(r"(--[\w-]+=)?(~.*)", word, re.DOTALL)) else (None, None)
+    return word if value is None else f"{option or ''}{os.path.expanduser(value)}"
+
+
+def _claim(folder: Path, recipe: Recipe) -> None:
+    if changed := claim(folder, recipe):
+        out.print(f"the recipe of {folder} has changed, which it allows: {', '.join(changed)}", soft_wrap=True)
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        out.print(printable(line), soft_wrap=True, markup=False)
 
 
 def _print_whole(grid: Table) -> None:
@@ -78,14 +100,14 @@ def prepare(config: RecipeFile = None, run: RunFolder = None, overrides: Overrid
     """
     recipe = _recipe("prepare", config, overrides)
     need("trainer prepare", ("torch",), "train")
+    from trainer.checks import check_data
     from trainer.data import prepare as cut
 
-    folder = _folder(recipe, run) / "data"
-    index = cut(recipe.data, folder)
-    out.print(f"{len(index.scenes)} patches of {index.patch_px} px from {len(set(index.scenes))} scenes in {folder}")
-    out.print(f"pseudo ground truth: {', '.join(index.methods)}")
-    for reason, count in sorted(index.refused.items()):
-        out.print(f"left out: {count} × {reason}")
+    check_data(recipe.data)
+    folder = _folder(recipe, run)
+    _claim(folder, recipe)
+    index = cut(recipe.data, folder / "data")
+    _print_lines([*index.lines(), f"prepared in {folder / 'data'}"])
 
 
 @app.command()
@@ -101,10 +123,12 @@ def train(
     """
     recipe = _recipe("train", config, overrides)
     need("trainer train", _TRAIN, "train")
-    folder = _folder(recipe, run)
-    claim(folder, recipe)  # before the training libraries are loaded, which takes seconds
+    from trainer.checks import check_train
     from trainer.training import train as train_stages
 
+    folder = _folder(recipe, run)
+    check_train(recipe, folder, stage)
+    _claim(folder, recipe)
     if weights := train_stages(recipe, folder, stage):
         _print_weights(weights)
 
@@ -117,10 +141,12 @@ def distill(config: RecipeFile = None, run: RunFolder = None, overrides: Overrid
     """
     recipe = _recipe("distill", config, overrides)
     need("trainer distill", _TRAIN, "train")
-    folder = _folder(recipe, run)
-    claim(folder, recipe)
+    from trainer.checks import check_distill
     from trainer.training import distill as train_student
 
+    folder = _folder(recipe, run)
+    check_distill(recipe)
+    _claim(folder, recipe)
     if weights := train_student(recipe, folder):
         _print_weights(weights)
 
@@ -157,11 +183,12 @@ def export(
 
     from rtfuse.cli.words import size_of
     from rtfuse.fuse.networks.loading import load_network
-    from trainer.export import TARGETS, Build, manifest_beside, read_metrics
+    from trainer.export import TARGETS, Build, manifest_beside, read_metrics, target_of
     from trainer.export import export as write
 
     if target is not None and target not in TARGETS:
         raise ConfigError(f"--target {target}: there are {', '.join(TARGETS)}")
+    target = target_of(output, target)  # before the work
     build = Build(
         size_wh=None if size == "dynamic" else size_of(size),
         ir_size_wh=size_of(ir_size) if ir_size else None,
@@ -203,14 +230,18 @@ def bench(
     """
     recipe = _recipe("bench", config, overrides)
     need("trainer bench", _TRAIN, "train")
+    if json:
+        check_output("--json", json)
     import msgspec
 
     from trainer.bench import bench as measure_steps
     from trainer.bench import table
+    from trainer.checks import check_train
     from trainer.data import Patches
     from trainer.data import prepare as cut
     from trainer.run import Run, make_fabric
 
+    check_train(recipe, _folder(recipe, run), "both")
     with tempfile.TemporaryDirectory() as scratch:
         data = _folder(recipe, run) / "data"
         if not (data / "index.json").exists():
@@ -223,7 +254,7 @@ def bench(
         return
     _print_whole(table(report))
     if json:
-        json.write_bytes(msgspec.json.format(msgspec.json.encode(report)))
+        write_output("--json", json, msgspec.json.format(msgspec.json.encode(report)))
 
 
 @app.command(name="eval")
@@ -239,42 +270,62 @@ def evaluate(
     root: Annotated[str, typer.Option(help="Use only the lines of this root in the split file.")] = "",
     dataset: Annotated[str | None, typer.Option(help="Add published rows: msrs, roadscene, m3fd, harvard.")] = None,
     protocol: Annotated[Literal["plain", "paper"], typer.Option(help="paper: stretch every fused image.")] = "plain",
-    calib: Annotated[str | None, typer.Option(help="Calibration of the recordings.")] = None,
-    frames: Annotated[int | None, typer.Option(help="Of recordings, measure only the first pairs.")] = None,
+    calib: Annotated[str | None, typer.Option(help="Calibration that aligns thermal.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Of recordings, measure only the first pairs.")] = None,
     csv: Annotated[Path | None, typer.Option(help="Write every number to this file.")] = None,
-    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG); for folders only.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG, JPEG); for folders only.")] = None,
 ) -> None:
-    """Measure fused images: EN, SD, SF, AG, SCD, VIF, Qabf, MI, SSIM, with 95 % intervals; of recordings, flicker too.
+    """Measure fused images as papers do: EN, SD, SF, AG, SCD, VIF, Qabf, MI, SSIM, with 95 % intervals.
+
+    Qabf_mirror and SSIM_gauss are Qabf and SSIM without the flaws that the papers' evaluator has: for your own
+    comparisons. Of recordings, flicker is measured too.
 
     Example: trainer eval --ir pairs/ir --rgb pairs/rgb --weights ufuser.safetensors --pyramid --sheet sheet.png
     """
     need("trainer eval", ("torch",), "train")
-    import cv2
-
-    from trainer.data import split_names
-    from trainer.evaluate import contact_sheet, evaluate_recordings, method_name, table, write_csv
+    from trainer.evaluate import are_pictures, contact_sheet, evaluate_recordings, method_name, table, to_csv
     from trainer.evaluate import evaluate as evaluate_folders
+    from trainer.pictures import encoded
     from trainer.published import published
+    from trainer.scenes import split_names
 
     if dataset:
         published(dataset)  # an unknown one is an error before anything is measured
+    pictures = are_pictures(ir)
+    for option, given in _of_one_kind(pictures, only, root, sheet, frames, protocol):
+        if given:
+            raise ConfigError(f"{option} is for {'recordings' if pictures else 'folders of pictures'}: {ir} is not")
+    names = split_names(only, root) if only else None
     fusers = _fusers(weights or [], run or [], pyramid)
-    stored = {method_name(Path(f)): f for f in [*(fused or []), *(against or [])]}
+    stored: dict[str, str] = {}
+    for path in [*(fused or []), *(against or [])]:
+        name = method_name(Path(path))
+        stored[name if name not in stored else path] = path
     if not fusers and not stored:
         raise ConfigError("nothing to measure: give --fused PATH, --weights FILE, --run DIR or --pyramid")
-    if Path(ir).is_dir():
-        folders = {method: Path(f) for method, f in stored.items()}
-        names = split_names(only, root) if only else None
-        result = evaluate_folders(Path(ir), Path(rgb), folders, fusers, only=names, paper=protocol == "paper")
+    for option, output, suffixes in (("--csv", csv, ()), ("--sheet", sheet, (".png", ".jpg", ".jpeg"))):
+        if output:
+            check_output(option, output, suffixes)
+    folders = {method: Path(f) for method, f in stored.items()}
+    if pictures:
+        result = evaluate_folders(ir, rgb, folders, fusers, calib=calib, only=names, paper=protocol == "paper")
     else:
         result = evaluate_recordings(ir, rgb, stored, fusers, calib=calib, frames=frames)
+    _print_lines(result.survey.lines())
     _print_whole(table(result, dataset))
-    for name, reason in sorted(result.skipped.items())[:10]:
-        out.print(f"skipped {name}: {reason}")
     if csv:
-        write_csv(result, csv)
-    if sheet and Path(ir).is_dir():
-        cv2.imwrite(str(sheet), contact_sheet(result, Path(ir), Path(rgb), folders, fusers))
+        write_output("--csv", csv, to_csv(result).encode())
+    if sheet:
+        write_output("--sheet", sheet, encoded(contact_sheet(result, ir, rgb, folders, fusers, calib=calib), sheet))
+
+
+def _of_one_kind(
+    pictures: bool, only: Path | None, root: str, sheet: Path | None, frames: int | None, protocol: str
+) -> list[tuple[str, object]]:
+    """Return the options of `trainer eval` that have no meaning for pictures, or else for recordings."""
+    if pictures:
+        return [("--frames", frames)]
+    return [("--only", only), ("--root", root), ("--sheet", sheet), ("--protocol paper", protocol == "paper")]
 
 
 def _fusers(weights: list[Path], runs: list[Path], pyramid: bool) -> dict[str, FuseLuma]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import io
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -17,17 +19,17 @@ from rich.table import Table
 from torch import nn
 
 from rtfuse.capture import open_source
-from rtfuse.capture.scenes.pairing import pair as pair_names
-from rtfuse.capture.stills import is_image, read_image
-from rtfuse.errors import ConfigError, SourceNotFound
+from rtfuse.capture.stills import is_stills
+from rtfuse.errors import ConfigError
 from rtfuse.fuse.deflicker import Deflicker
 from rtfuse.fuse.engines.eager import EagerEngine
 from rtfuse.fuse.luma import luma
 from rtfuse.fuse.program_fuser import ProgramFuser
 from rtfuse.types import Frame, Image
-from trainer.metrics import Flicker, Scores, measure, stretched
+from trainer.metrics import SMALLEST_PX, Flicker, Scores, measure, stretched
+from trainer.outputs import printable
+from trainer.pairs import Pairs, Registered, Survey, by_name
 from trainer.published import COLUMNS, published
-from trainer.recordings import registered
 
 FuseLuma = Callable[[Image, Image], Image]
 
@@ -48,13 +50,13 @@ MEASURES = [f.name for f in msgspec.structs.fields(Scores)]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Scores by method and pair name, and the reason for each skipped pair.
+    """Scores by method and pair name, and the survey of the pairs.
 
     For recordings also the flicker by method: of the fused images, and `shown` after `rtfuse.fuse.deflicker`.
     """
 
     scores: dict[str, dict[str, Scores]]
-    skipped: dict[str, str]
+    survey: Survey
     flicker: dict[str, float] = field(default_factory=dict)
     shown: dict[str, float] = field(default_factory=dict)
 
@@ -65,72 +67,89 @@ class Result:
         return float(np.mean(values)), half
 
 
-def by_stem(folder: Path) -> dict[str, Path]:
-    """Return the images of a folder by their name without suffix. Raises SourceNotFound."""
-    if not folder.is_dir():
-        raise SourceNotFound(f"folder {folder} does not exist")
-    return {p.stem: p for p in sorted(folder.iterdir()) if is_image(p)}
-
-
-def matched(ir: Path, rgb: Path) -> tuple[dict[str, Path], dict[str, Path], dict[str, str]]:
-    """Pair the images of two folders by name as `rtfuse fuse` does.
-
-    Returns thermal and RGB by the name of RGB without suffix, which is that of the fused image, and the reason for each
-    name without a partner. Raises SourceNotFound for a folder that is not there, ConfigError for names in doubt.
-    """
-    sides = [{p.name: p for p in by_stem(folder).values()} for folder in (ir, rgb)]
-    found = pair_names(list(sides[0]), list(sides[1]))
-    thermal = {Path(b).stem: sides[0][a] for a, b in found.pairs}
-    colour = {Path(b).stem: sides[1][b] for _, b in found.pairs}
-    alone = [Path(name).stem for names in found.alone.values() for name in names]
-    return thermal, colour, dict.fromkeys(alone, "no partner of this name")
-
-
 def method_name(folder: Path) -> str:
     """Name a folder of fused images: `METHOD/dataset` or `METHOD` by its last two parts."""
     return "/".join(folder.resolve().parts[-2:])
 
 
+def are_pictures(uri: str) -> bool:
+    """Return True for folders, patterns and image files; False for recordings."""
+    return not uri.startswith("synthetic:") and is_stills(uri)
+
+
+def read_grey(path: str | Path) -> Image | None:
+    """Read a picture as the evaluator of the papers does, (H, W) uint8; None if it cannot be read.
+
+    It converts colours in float32 and rounds. `rtfuse.fuse.luma` computes in integers, and thermal in a colour JPEG is
+    the luma that is stored: single pixels differ by a grey level or two.
+    """
+    try:
+        bgr = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    except (OSError, cv2.error):
+        return None
+    if bgr is None:
+        return None
+    return np.rint(cv2.cvtColor(bgr.astype(np.float32), cv2.COLOR_BGR2GRAY)).astype(np.uint8)
+
+
 def evaluate(
-    ir: Path,
-    rgb: Path,
+    ir: str,
+    rgb: str,
     folders: Mapping[str, Path],
     fusers: Mapping[str, FuseLuma],
     *,
+    calib: str | None = None,
     only: set[str] | None = None,
     paper: bool = False,
     workers: int = 2,
 ) -> Result:
-    """Measure stored images (`folders`) and running fusers on the pairs of two folders; see `matched`.
+    """Measure stored images (`folders`) and running fusers on the pairs of two folders.
 
     `only` limits the pairs to these names. `paper` stretches every fused image to its own minimum and maximum first,
-    as the published tables did. Raises ConfigError if no pair is left.
+    as the published tables did. Raises ConfigError if no pair is left, and what `Pairs` raises.
     """
-    thermal, colour, skipped = matched(ir, rgb)
-    stored = {method: by_stem(folder) for method, folder in folders.items()}
-    names = sorted(thermal.keys() & (only if only is not None else thermal.keys()))
+    pairs = Pairs(ir, rgb, calib, only=None if only is None else only.__contains__)
+    stored = {method: by_name(folder, pairs.names) for method, folder in folders.items()}
     scores: dict[str, dict[str, Scores]] = {m: {} for m in (*fusers, *folders)}
+    for name in sorted((only or set()) - set(pairs.names)):
+        pairs.survey.note("listed name without a pair", name)
+    waiting, taken = deque[tuple[str, str, Future[Scores]]](), pairs.survey.taken
+    taken[""] = 0
     with ProcessPoolExecutor(workers) as pool:
-        waiting = []
-        for name in names:
-            i, c = read_image(str(thermal[name]), "ir"), read_image(str(colour[name]), "rgb")
-            if i is None or c is None or i.shape != c.shape[:2] or i.dtype != np.uint8:
-                skipped[name] = "unreadable, or two sizes"
+        for pair in pairs:
+            if pair.stretched or min(pair.rgb.shape[:2]) < SMALLEST_PX:
+                reason = "two sizes, and no --calib" if pair.stretched else f"smaller than {SMALLEST_PX} px"
+                pairs.survey.note(reason, pair.name)
                 continue
-            v = luma(c)
-            for method, image in _fused(name, i, v, stored, fusers):
-                if image is None or image.shape != i.shape:
-                    skipped[f"{method}: {name}"] = "no fused image of this name and size"
-                else:
-                    waiting.append((method, name, pool.submit(measure, stretched(image) if paper else image, i, v)))
-        for method, name, future in waiting:
-            scores[method][name] = future.result()
+            taken[""] += 1
+            i, v = _sources(pair)
+            for method, image in _fused(pair, stored, fusers):
+                if image is None or image.shape != v.shape:
+                    pairs.survey.note("no fused image of this name and size", f"{method}: {pair.name}")
+                    continue
+                waiting.append((method, pair.name, pool.submit(measure, stretched(image) if paper else image, i, v)))
+            while len(waiting) > 4 * workers:
+                _take(waiting, scores)
+        while waiting:
+            _take(waiting, scores)
     scores = {m: s for m, s in scores.items() if s}
     if not scores:
-        raise ConfigError(
-            f"nothing to evaluate: no pair of {ir} and {rgb} has a fused image; {len(skipped)} were skipped"
-        )
-    return Result(scores, skipped)
+        raise ConfigError(f"nothing to evaluate: no pair of {ir} and {rgb} has a fused image; {pairs.survey.summary()}")
+    return Result(scores, pairs.survey)
+
+
+def _take(waiting: deque[tuple[str, str, Future[Scores]]], scores: dict[str, dict[str, Scores]]) -> None:
+    method, name, future = waiting.popleft()
+    scores[method][name] = future.result()
+
+
+def _sources(pair: Registered) -> tuple[Image, Image]:
+    """Return thermal and luma of a pair, (H, W) uint8 each, as the evaluator would read them where it can."""
+    assert pair.files is not None
+    thermal, visible = (read_grey(path) for path in pair.files)
+    fits = pair.as_stored and thermal is not None and thermal.shape == pair.ir.shape
+    i = thermal if fits and thermal is not None else pair.ir
+    return i, luma(pair.rgb) if visible is None or visible.shape != i.shape else visible
 
 
 def evaluate_recordings(
@@ -148,11 +167,13 @@ def evaluate_recordings(
     `recordings` are outputs of `rtfuse fuse` for the two: a frame for each pair, in order. Raises ConfigError if one
     has fewer frames or another size, or if there are no pairs.
     """
+    pairs = Pairs(ir, rgb, calib)
     stored = {method: iter(open_source(uri, "rgb")) for method, uri in recordings.items()}
     scores: dict[str, dict[str, Scores]] = {m: {} for m in (*fusers, *recordings)}
     meters, shown = ({method: Flicker() for method in scores} for _ in range(2))
     steadies = {method: Deflicker() for method in scores}
-    for k, pair in enumerate(islice(registered(ir, rgb, calib), frames)):
+    for k, pair in enumerate(islice(pairs, frames)):
+        pairs.survey.taken[""] = k + 1
         v = luma(pair.rgb)
         images = {method: fuse(pair.ir, v) for method, fuse in fusers.items()}
         images |= {method: _next_luma(source, v.shape, recordings[method], k) for method, source in stored.items()}
@@ -163,7 +184,9 @@ def evaluate_recordings(
                 scores[method][f"{pair.frame_id:06d}"] = measure(image, pair.ir, v)
     if not all(scores.values()):
         raise ConfigError(f"nothing to evaluate: {ir} and {rgb} have no pair of frames")
-    return Result(scores, {}, *({method: meter.value for method, meter in each.items()} for each in (meters, shown)))
+    return Result(
+        scores, pairs.survey, *({method: meter.value for method, meter in each.items()} for each in (meters, shown))
+    )
 
 
 def _next_luma(source: Iterator[Frame], shape: tuple[int, ...], name: str, k: int) -> Image:
@@ -177,17 +200,18 @@ def _next_luma(source: Iterator[Frame], shape: tuple[int, ...], name: str, k: in
 
 
 def _fused(
-    name: str, ir: Image, v: Image, stored: Mapping[str, Mapping[str, Path]], fusers: Mapping[str, FuseLuma]
+    pair: Registered, stored: Mapping[str, Mapping[str, Path]], fusers: Mapping[str, FuseLuma]
 ) -> Iterator[tuple[str, Image | None]]:
+    v = luma(pair.rgb)
     for method, fuse in fusers.items():
-        yield method, fuse(ir, v)
+        yield method, fuse(pair.ir, v)
     for method, files in stored.items():
-        yield method, read_image(str(files[name]), "ir") if name in files else None
+        yield method, read_grey(files[pair.name]) if pair.name in files else None
 
 
 def table(result: Result, dataset: str | None = None) -> Table:
     """Return mean ± 95 % half-width of every method and measure, the best mean bold, then published rows."""
-    grid = Table(header_style="bold", box=box.SIMPLE_HEAD)
+    grid, sign = Table(header_style="bold", box=box.SIMPLE_HEAD), printable("±")
     grid.add_column("method", no_wrap=True)
     for name in ["pairs", *MEASURES, *(["flicker", "shown"] if result.flicker else [])]:
         grid.add_column(name, justify="right", no_wrap=True)
@@ -198,7 +222,7 @@ def table(result: Result, dataset: str | None = None) -> Table:
             mean, half = result.mean(method, name)
             cells.append(
                 (f"[bold]{mean:.2f}[/]" if mean == best[name] else f"{mean:.2f}")
-                + (f"\n[dim]±{half:.2f}[/]" if np.isfinite(half) else "\n")
+                + (f"\n[dim]{sign}{half:.2f}[/]" if np.isfinite(half) else "\n")
             )
         if result.flicker:
             cells += [f"{result.flicker[method]:.2f}", f"{result.shown[method]:.2f}"]
@@ -212,40 +236,39 @@ def table(result: Result, dataset: str | None = None) -> Table:
     return grid
 
 
-def write_csv(result: Result, path: Path) -> None:
-    """Write one row for each method and pair, and one of means for each method."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["method", "pair", *MEASURES])
-        for method, scores in result.scores.items():
-            for name, row in scores.items():
-                writer.writerow([method, name, *(f"{getattr(row, m):.6f}" for m in MEASURES)])
-            writer.writerow([method, "MEAN", *(f"{result.mean(method, m)[0]:.6f}" for m in MEASURES)])
+def to_csv(result: Result) -> str:
+    """Return a table with one row for each method and pair, and one of means for each method."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["method", "pair", *MEASURES])
+    for method, scores in result.scores.items():
+        for name, row in scores.items():
+            writer.writerow([method, name, *(f"{getattr(row, m):.6f}" for m in MEASURES)])
+        writer.writerow([method, "MEAN", *(f"{result.mean(method, m)[0]:.6f}" for m in MEASURES)])
+    return text.getvalue()
 
 
 def contact_sheet(
     result: Result,
-    ir: Path,
-    rgb: Path,
+    ir: str,
+    rgb: str,
     folders: Mapping[str, Path],
     fusers: Mapping[str, FuseLuma],
     *,
+    calib: str | None = None,
     rows: int = 6,
     width: int = 320,
 ) -> Image:
     """Return evenly chosen pairs as rows, and thermal, RGB and every method as columns, (H, W, 3) uint8 BGR."""
     names = sorted(next(iter(result.scores.values())))
-    chosen = [names[k * len(names) // rows] for k in range(min(rows, len(names)))]
-    thermal, colour, _ = matched(ir, rgb)
-    stored = {method: by_stem(folder) for method, folder in folders.items()}
-    titles = ["thermal", "RGB", *fusers, *folders]
-    lines = [_titles(titles, width)]
-    for name in chosen:
-        i, c = read_image(str(thermal[name]), "ir"), read_image(str(colour[name]), "rgb")
-        assert i is not None
-        assert c is not None
-        images = [i, c, *(x for _, x in _fused(name, i, luma(c), stored, fusers))]
-        height = round(width * i.shape[0] / i.shape[1])
+    rows = min(rows, len(names))
+    chosen = {names[k * len(names) // rows] for k in range(rows)}
+    pairs = Pairs(ir, rgb, calib, only=chosen.__contains__)
+    stored = {method: by_name(folder, pairs.names) for method, folder in folders.items()}
+    lines = [_titles(["thermal", "RGB", *fusers, *folders], width)]
+    for pair in pairs:
+        images = [pair.ir, pair.rgb, *(x for _, x in _fused(pair, stored, fusers))]
+        height = round(width * pair.ir.shape[0] / pair.ir.shape[1])
         lines.append(np.hstack([_thumb(x, (width, height)) for x in images]))
     return np.vstack(lines)
 

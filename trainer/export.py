@@ -13,7 +13,6 @@ import csv
 import hashlib
 import io
 import math
-import os
 import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -29,8 +28,10 @@ import rtfuse
 from rtfuse.errors import ConfigError, OutputUnwritable, SourceNotFound, SourceUnreadable
 from rtfuse.fuse.engines.onnx import OPSET, OUTPUT, check_installed, quiet
 from rtfuse.fuse.inputs import MULTIPLE
+from rtfuse.fuse.networks.checkpoints import refuse_infinite
 from rtfuse.fuse.networks.ufuser import UFuser
 from trainer.ablation import fusion_net
+from trainer.outputs import check_output, write_whole
 from trainer.recipe import Recipe, load_recipe
 
 INPUTS = ("ir", "luma")
@@ -103,10 +104,12 @@ def trained(run: Path) -> tuple[UFuser, int]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         net.load_state_dict({k.removeprefix("fusion."): v for k, v in state["task"].items() if k.startswith("fusion.")})
-        return net.eval(), int(state["step"])
+        steps = int(state["step"])
     except (RuntimeError, KeyError, TypeError, OSError, EOFError, UnpicklingError) as e:
         why = " ".join(str(e).split())[:200]
         raise SourceUnreadable(f"{path} does not fit this folder's fusion stage: {why}") from e
+    refuse_infinite(net.state_dict(), f"weights in {path}")
+    return net.eval(), steps
 
 
 def manifest_of(
@@ -173,9 +176,7 @@ def export(
     `target` is one of `TARGETS`; None: by the suffix. Raises ConfigError for another target or suffix or an impossible
     size; EngineUnavailable if the library that builds it is missing or fails; OutputUnwritable.
     """
-    target = target or _target_of(out)
-    if out.suffix != TARGETS[target]:
-        raise ConfigError(f"{out}: {target} is written as {TARGETS[target]}, not {out.suffix!r}")
+    target = target_of(out, target)
     weights = _safetensors(net)
     known: dict[str, Any] = {"weights_sha256": hashlib.sha256(weights).hexdigest(), "target": target}
     beside: dict[Path, bytes] = {}
@@ -199,21 +200,25 @@ def export(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         for path, content in (beside | {out: blob}).items():
-            _write(path, content)
-        _write(manifest_path(out), msgspec.json.format(msgspec.json.encode(manifest)))
+            write_whole(path, content)
+        write_whole(manifest_path(out), msgspec.json.format(msgspec.json.encode(manifest)))
     except OSError as e:
         raise OutputUnwritable(f"{out} cannot be written: {e.strerror or e}") from e
     return manifest
 
 
-def _target_of(out: Path) -> str:
-    fits = [target for target, suffix in TARGETS.items() if suffix == out.suffix]
-    if len(fits) == 1:
-        return fits[0]
-    if fits:
+def target_of(out: Path, target: str | None = None) -> str:
+    """Return the format of an output, and see that it can be written. Raises ConfigError, OutputUnwritable."""
+    fits = [name for name, suffix in TARGETS.items() if suffix == out.suffix]
+    if target is None and len(fits) > 1:
         raise ConfigError(f"{out}: say which with --target {' or '.join(fits)}")
-    known = ", ".join(sorted(set(TARGETS.values())))
-    raise ConfigError(f"{out}: want one of {known}, not {out.suffix!r}")
+    if target is None and not fits:
+        raise ConfigError(f"{out}: want one of {', '.join(sorted(set(TARGETS.values())))}, not {out.suffix!r}")
+    target = target or fits[0]
+    if out.suffix != TARGETS[target]:
+        raise ConfigError(f"{out}: {target} is written as {TARGETS[target]}, not {out.suffix!r}")
+    check_output("output", out)
+    return target
 
 
 def _check_size(size_wh: Size, multiple: int) -> None:
@@ -298,12 +303,3 @@ def _onnx(net: nn.Module, size_wh: Size, manifest: Manifest) -> bytes:
     onnx.checker.check_model(model, full_check=True)
     blob: bytes = model.SerializeToString()
     return blob
-
-
-def _write(path: Path, blob: bytes) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        partial.write_bytes(blob)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -2,6 +2,12 @@
 
 Each rewards something that a bad picture can have too (EN and SD reward noise and stretched contrast). Read them
 together, and look at the pictures.
+
+The values equal those of the evaluator that the papers use (`utils/Evaluator.py` of CDDFuse, Zhao et al., CVPR 2023) to
+four decimals. Two of its measures have flaws, which are kept, because a table of a paper has them too:
+Qabf takes the outside of a picture for black, so that every fused image keeps the strong "edge" along its border.
+SSIM takes pictures of 0 to 255 for -1 to 1, so that its two constants no longer steady it where a picture is flat.
+`Qabf_mirror` and `SSIM_gauss` are the same without the flaws; no paper has them.
 """
 
 from __future__ import annotations
@@ -12,9 +18,12 @@ import numpy as np
 
 from rtfuse.types import Image
 
+SMALLEST_PX = 17
+"""The smallest width and height that all measures take: VIF's largest window."""
+
 
 class Scores(msgspec.Struct, frozen=True):
-    """All measures of one fused image; higher is better."""
+    """All measures of one fused image; higher is better. Compare all but the last two with papers."""
 
     EN: float
     SD: float
@@ -25,6 +34,8 @@ class Scores(msgspec.Struct, frozen=True):
     Qabf: float
     MI: float
     SSIM: float
+    Qabf_mirror: float
+    SSIM_gauss: float
 
 
 def measure(fused: Image, ir: Image, luma: Image) -> Scores:
@@ -44,6 +55,8 @@ def measure(fused: Image, ir: Image, luma: Image) -> Scores:
         Qabf=qabf(fused, ir, luma),
         MI=mutual_information(ir, fused) + mutual_information(luma, fused),
         SSIM=ssim(ir, fused) + ssim(luma, fused),
+        Qabf_mirror=qabf(fused, ir, luma, mirror=True),
+        SSIM_gauss=ssim_gauss(ir, fused) + ssim_gauss(luma, fused),
     )
 
 
@@ -109,14 +122,21 @@ def _smooth(x: Image, side: int, sigma: float | None = None) -> Image:
     return cv2.sepFilter2D(x, cv2.CV_64F, kernel, kernel)[half : x.shape[0] - half, half : x.shape[1] - half]
 
 
-def qabf(fused: Image, ir: Image, luma: Image) -> float:
-    """Return Q^AB/F: the edges kept, weighted by the sources' edges (Xydeas and Petrovic, 2000); 0 to 1."""
-    strength_f, angle_f = _edges(fused)
+def qabf(fused: Image, ir: Image, luma: Image, *, mirror: bool = False) -> float:
+    """Return Q^AB/F: the edges kept, weighted by the sources' edges (Xydeas and Petrovic, 2000); 0 to 1.
+
+    As in the evaluator, the outside is black, and an edge as strong as its source's counts by that strength in place of
+    1. `mirror` reflects the pictures at their borders and counts such an edge as 1.
+    """
+    border = cv2.BORDER_REFLECT_101 if mirror else cv2.BORDER_CONSTANT
+    strength_f, angle_f = _edges(fused, border)
     weighted = total = 0.0
     for source in (ir, luma):
-        strength, angle = _edges(source)
+        strength, angle = _edges(source, border)
         larger, smaller = np.maximum(strength, strength_f), np.minimum(strength, strength_f)
         relative = np.divide(smaller, larger, out=np.ones_like(larger), where=larger > 0)
+        if not mirror:
+            relative = np.where(strength == strength_f, strength, relative)
         turned = 1 - np.abs(angle - angle_f) / (np.pi / 2)
         kept = 0.9994 / (1 + np.exp(-15 * (relative - 0.5))) * 0.9879 / (1 + np.exp(-22 * (turned - 0.8)))
         weighted += float((kept * strength).sum())
@@ -124,12 +144,11 @@ def qabf(fused: Image, ir: Image, luma: Image) -> float:
     return weighted / total if total > 0 else 0.0
 
 
-def _edges(x: Image) -> tuple[Image, Image]:
-    across, down = (cv2.Sobel(x, cv2.CV_64F, *d, ksize=3) for d in ((1, 0), (0, 1)))
-    angle = np.where(
-        across == 0, np.pi / 2, np.arctan(np.divide(down, across, out=np.zeros_like(down), where=across != 0))
-    )
-    return np.hypot(across, down), angle
+def _edges(x: Image, border: int) -> tuple[Image, Image]:
+    """Return strength and angle of the edges by Sobel's kernels; its x points to the left, as in the evaluator."""
+    right, down = (cv2.Sobel(x, cv2.CV_64F, *d, ksize=3, borderType=border) for d in ((1, 0), (0, 1)))
+    slope = np.divide(down, -right, out=np.zeros_like(down), where=right != 0)
+    return np.sqrt(right * right + down * down), np.where(right == 0, np.pi / 2, np.arctan(slope))
 
 
 def mutual_information(a: Image, b: Image) -> float:
@@ -141,14 +160,41 @@ def mutual_information(a: Image, b: Image) -> float:
 
 
 def ssim(reference: Image, x: Image) -> float:
+    """Return SSIM as the evaluator does: 7×7 means, sample covariance, K = (0.01, 0.03), L = 2, in float32.
+
+    scikit-image 0.19, which it calls, takes 2 for the range of pictures in float32. In a flat region the rounding of
+    float32 is then as large as the constants, so it is part of the value.
+    """
+    a, b = reference.astype(np.float32), x.astype(np.float32)
+    sample = np.float32(49 / 48)
+    mean_a, mean_b = _boxed(a), _boxed(b)
+    var_a, var_b = (sample * (_boxed(z * z) - mean * mean) for z, mean in ((a, mean_a), (b, mean_b)))
+    cov = sample * (_boxed(a * b) - mean_a * mean_b)
+    return _similarity(mean_a, mean_b, var_a, var_b, cov, 2)
+
+
+def _boxed(x: Image, side: int = 7) -> Image:
+    """Return the means of all whole windows, float32; rounded after the columns and after the rows, as by SciPy."""
+    half = side // 2
+    for shape in ((side, 1), (1, side)):
+        x = cv2.filter2D(x.astype(np.float64), -1, np.full(shape, 1 / side)).astype(np.float32)
+    return x[half:-half, half:-half]
+
+
+def ssim_gauss(reference: Image, x: Image) -> float:
     """Return SSIM: 11×11 Gaussian window, σ = 1.5, K = (0.01, 0.03), L = 255 (Wang et al., IEEE TIP 13(4), 2004)."""
     a, b = reference.astype(float), x.astype(float)
-    c1, c2 = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     mean_a, mean_b = _smooth(a, 11, 1.5), _smooth(b, 11, 1.5)
     var_a, var_b = _smooth(a * a, 11, 1.5) - mean_a**2, _smooth(b * b, 11, 1.5) - mean_b**2
     cov = _smooth(a * b, 11, 1.5) - mean_a * mean_b
+    return _similarity(mean_a, mean_b, var_a, var_b, cov, 255)
+
+
+def _similarity(mean_a: Image, mean_b: Image, var_a: Image, var_b: Image, cov: Image, span: float) -> float:
+    """Return the mean of SSIM over all windows (Wang et al., eq. 13), of pictures with values up to `span`."""
+    c1, c2 = (0.01 * span) ** 2, (0.03 * span) ** 2
     top = (2 * mean_a * mean_b + c1) * (2 * cov + c2)
-    return float((top / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean())
+    return float((top / ((mean_a**2 + mean_b**2 + c1) * (var_a + var_b + c2))).mean(dtype=np.float64))
 
 
 def stretched(x: Image) -> Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -23,3 +24,9 @@ def sheet(columns: Sequence[Tensor], titles: Sequence[str]) -> Image:
             head, title, (k * tall[0].shape[1] + 4, 17), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (240,) * 3, 1, cv2.LINE_AA
         )
     return np.vstack([head, picture])
+
+
+def encoded(picture: Image, path: Path) -> bytes:
+    """Return a picture, (H, W, 3) uint8 BGR, as a file of the suffix of `path`."""
+    _, data = cv2.imencode(path.suffix.lower(), picture)
+    return data.tobytes()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +11,7 @@ import msgspec
 import yaml
 
 from rtfuse.config import override
-from rtfuse.errors import ConfigError, OutputUnwritable
+from rtfuse.errors import ConfigError
 from rtfuse.settings import read_yaml, to_struct
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
@@ -33,7 +34,8 @@ class Root(_Part, frozen=True):
     `name`: prefix of its scenes' names in reports and split files.
     `weight`: how often its patches are drawn, relative to their number.
     `every`: of recordings, take each n-th RGB frame.
-    `calib`: of recordings, the calibration file that aligns thermal.
+    `calib`: the calibration file that aligns thermal.
+    `resize`: True if pictures of two sizes show the same view; without it, and without `calib`, they are left out.
     `pseudo`: folders of fused images with the pairs' file names, one for each published method.
     """
 
@@ -43,6 +45,7 @@ class Root(_Part, frozen=True):
     weight: Positive = 1.0
     every: Count = 1
     calib: str | None = None
+    resize: bool = False
     pseudo: tuple[str, ...] = ()
 
 
@@ -186,6 +189,7 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     """Read a recipe, then apply `key.sub=value` overrides.
 
     `base: FILE`, a path relative to the recipe, names a recipe that supplies every key that this one does not have.
+    `~` in a path is the home folder.
     Raises ConfigError naming the file or the override, the key's path and the fault.
     """
     tree = _tree(Path(path), ())
@@ -193,7 +197,20 @@ def load_recipe(path: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     for item in overrides:
         override(tree, item, Recipe, "fusion.epochs=2")
         recipe = to_struct(tree, Recipe, f"override {item!r}")
-    return recipe
+    return _at_home(recipe)
+
+
+def _at_home(recipe: Recipe) -> Recipe:
+    """Return the recipe with `~` at the beginning of its texts expanded; only paths begin with it."""
+    return msgspec.convert(_expanded(msgspec.to_builtins(recipe)), Recipe)
+
+
+def _expanded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _expanded(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_expanded(v) for v in value]
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~") else value
 
 
 def _tree(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
@@ -201,7 +218,11 @@ def _tree(path: Path, below: tuple[Path, ...]) -> dict[str, Any]:
         raise ConfigError(f"recipe {path}: `base` leads back to itself")
     tree = read_yaml(path)
     base = tree.pop("base", None)
-    return tree if base is None else _merged(_tree(path.parent / str(base), (*below, path.resolve())), tree)
+    return (
+        tree
+        if base is None
+        else _merged(_tree(path.parent / os.path.expanduser(str(base)), (*below, path.resolve())), tree)
+    )
 
 
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -212,21 +233,3 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 def dump_recipe(recipe: Recipe) -> str:
     """Return the recipe as YAML, complete, with the keys of its `base`."""
     return yaml.safe_dump(msgspec.to_builtins(recipe), sort_keys=False, width=100)
-
-
-def claim(folder: Path, recipe: Recipe) -> None:
-    """Write the recipe into the run folder.
-
-    Raises ConfigError if the folder holds another recipe; OutputUnwritable.
-    """
-    kept = folder / "recipe.yaml"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not kept.exists():
-            partial = folder / "recipe.yaml.partial"
-            partial.write_text(dump_recipe(recipe), encoding="utf-8")
-            partial.replace(kept)
-        elif load_recipe(kept) != recipe:
-            raise ConfigError(f"run folder {folder} was begun with another recipe ({kept}); give another with --run")
-    except OSError as e:
-        raise OutputUnwritable(f"run folder {folder} cannot be written: {e.strerror or e}") from e

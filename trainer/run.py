@@ -29,7 +29,9 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor, nn
 
-from rtfuse.errors import OutputUnwritable, RtfuseError, SourceUnreadable
+from rtfuse.errors import OutputUnwritable, RtfuseError, SourceUnreadable, WeightsMissing
+from rtfuse.fuse.networks.checkpoints import refuse_infinite
+from trainer.outputs import write_whole
 from trainer.recipe import Recipe
 from trainer.stage import Stage
 
@@ -163,15 +165,20 @@ class Run:
             "task": stage.task.state_dict(),
             "optimizer": optimizer.state_dict(),
         }
+        try:
+            refuse_infinite(state["task"], f"{stage.name}: the weights after step {step - 1}")
+        except WeightsMissing as e:
+            last = self.checkpoint(stage.name)
+            raise TrainingDiverged(f"{e}; last good checkpoint: {last if last.exists() else 'none'}") from e
         buffer = io.BytesIO()  # torch's own file writer does not report why a write fails
         torch.save(state, buffer)
-        _write_whole(self.checkpoint(stage.name), buffer.getbuffer())
+        write_whole(self.checkpoint(stage.name), buffer.getbuffer())
 
     def _draw(self, stage: Stage, step: int) -> None:
         if stage.sample is not None and self.fabric.is_global_zero:
             (self.folder / "samples").mkdir(exist_ok=True)
             _, jpeg = cv2.imencode(".jpg", stage.sample(stage.task))
-            _write_whole(self.folder / "samples" / f"{stage.name}-{step:07d}.jpg", jpeg.data)
+            write_whole(self.folder / "samples" / f"{stage.name}-{step:07d}.jpg", jpeg.data)
 
     def _resume(self, stage: Stage, task: nn.Module, optimizer: Any) -> int:
         path = self.checkpoint(stage.name)
@@ -184,6 +191,7 @@ class Run:
         except (RuntimeError, KeyError, ValueError, OSError, EOFError, UnpicklingError) as e:
             why = " ".join(str(e).split())[:200]
             raise SourceUnreadable(f"checkpoint {path} does not fit this recipe, or is damaged: {why}") from e
+        refuse_infinite(stage.task.state_dict(), f"weights in checkpoint {path}")
         return int(state["step"])
 
     def _progress(self) -> Progress:
@@ -196,20 +204,6 @@ class Run:
         )
         quiet = not (self.fabric.is_global_zero and self.console.is_terminal)
         return Progress(*columns, console=self.console, disable=quiet)
-
-
-def _write_whole(path: Path, data: memoryview) -> None:
-    """Write a file whole or not at all, even if the power fails. Raises OSError naming it; an older file stays."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as e:
-        partial.unlink(missing_ok=True)
-        raise OSError(e.errno, e.strerror, str(path)) from e
 
 
 class Log:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rtfuse.errors import SourceUnreadable
+from rtfuse.fuse.networks.checkpoints import refuse_infinite
 from trainer.data import Patches
 from trainer.pictures import sheet
 from trainer.recipe import Recipe, Sensing, load_recipe
@@ -70,4 +71,5 @@ def sensing_net_of(run: Path) -> SensingTask:
         task.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["task"])
     except (RuntimeError, KeyError, OSError, EOFError, UnpicklingError) as e:
         raise SourceUnreadable(f"no sensing nets in {path}: {' '.join(str(e).split())[:200]}") from e
+    refuse_infinite(task.state_dict(), f"weights in {path}")
     return task

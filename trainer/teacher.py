@@ -17,8 +17,9 @@ from torch import Tensor
 
 from rtfuse.errors import ConfigError, OutputUnwritable, SourceUnreadable
 from rtfuse.types import Image
-from trainer.data import Refusals, scenes, validation_names
+from trainer.pairs import Survey
 from trainer.recipe import Data, Distill
+from trainer.scenes import scenes
 
 FuseLuma = Callable[[Image, Image], Image]
 
@@ -34,11 +35,16 @@ class Place(msgspec.Struct, frozen=True):
 
 
 class PictureIndex(msgspec.Struct, frozen=True):
-    """`pictures.json`: the pictures, the teacher that made them, and the number of refusals by reason."""
+    """`pictures.json`: the pictures, the teacher that made them, and the survey of the data."""
 
     made_of: dict[str, str | int]
     pictures: list[Place]
-    refused: dict[str, int]
+    survey: Survey = msgspec.field(default_factory=Survey)
+
+    def lines(self) -> list[str]:
+        """Return what was prepared, for the first lines of a command."""
+        scenes = len({place.scene for place in self.pictures})
+        return [*self.survey.lines(), f"{len(self.pictures)} pictures of the teacher from {scenes} scenes"]
 
 
 def imitate(data: Data, options: Distill, teacher: FuseLuma, about: dict[str, str | int], out: Path) -> PictureIndex:
@@ -47,39 +53,37 @@ def imitate(data: Data, options: Distill, teacher: FuseLuma, about: dict[str, st
     `teacher` takes thermal and luma, (H, W) uint8 each. `about` identifies it, for resumed runs. Raises ConfigError if
     fewer than `options.batch` pictures are left; OutputUnwritable.
     """
-    refused, places, at = Refusals(), list[Place](), 0
+    survey, places, at = Survey(), list[Place](), 0
     try:
         out.mkdir(parents=True, exist_ok=True)
+        (out / "pictures.json").unlink(missing_ok=True)
         with (out / "pictures.bin").open("wb") as file:
-            for name, weight, ir, luma in _pictures(data, options, refused):
+            for name, weight, ir, luma in _pictures(data, options, survey):
                 h, w = ir.shape
                 planes = np.stack([ir, luma, teacher(ir, luma)])
                 file.write(planes.data)
                 places.append(Place(name, h, w, at, weight))
                 at += planes.nbytes
-        index = PictureIndex(about, places, dict(refused))
+        if len(places) < options.batch:
+            raise ConfigError(f"data: {len(places)} pictures, at least {options.batch} are needed; {survey.summary()}")
+        index = PictureIndex(about, places, survey)
         # The index comes last: a folder without it counts as not prepared.
         (out / "pictures.json").write_bytes(msgspec.json.encode(index))
     except OSError as e:
         raise OutputUnwritable(f"{out} cannot be written: {e.strerror or e}") from e
-    if len(places) < options.batch:
-        raise ConfigError(f"data: {len(places)} pictures, at least {options.batch} are needed; {refused.summary()}")
     return index
 
 
-def _pictures(data: Data, options: Distill, refused: Refusals) -> Iterator[tuple[str, float, Image, Image]]:
-    held_out, (w, h) = validation_names(data), options.crop
-    for root in data.roots:
-        for scene in scenes(root, refused):
-            if scene.name in held_out:
-                continue
-            if scene.ir.shape[0] < h or scene.ir.shape[1] < w:
-                refused.note(f"smaller than {w}x{h}", scene.name)
-                continue
-            rng = np.random.default_rng(abs(hash_of(scene.name)))
-            yield scene.name, root.weight, scene.ir, scene.luma
-            for _ in range(options.variants):
-                yield scene.name, root.weight, exposed(scene.ir, rng), exposed(scene.luma, rng)
+def _pictures(data: Data, options: Distill, survey: Survey) -> Iterator[tuple[str, float, Image, Image]]:
+    w, h = options.crop
+    for root, scene in scenes(data, survey):
+        if scene.ir.shape[0] < h or scene.ir.shape[1] < w:
+            survey.note(f"smaller than {w}x{h}", scene.name)
+            continue
+        rng = np.random.default_rng(abs(hash_of(scene.name)))
+        yield scene.name, root.weight, scene.ir, scene.luma
+        for _ in range(options.variants):
+            yield scene.name, root.weight, exposed(scene.ir, rng), exposed(scene.luma, rng)
 
 
 def hash_of(name: str) -> int:

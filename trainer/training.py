@@ -4,38 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 from torch import nn
 
-from rtfuse.errors import ConfigError
+from trainer.checks import StageName
 from trainer.data import Patches, prepare
 from trainer.distill import DistillTask, distill_stage, taught
 from trainer.export import export, manifest_of, trained
 from trainer.fusion import fusion_stage
+from trainer.outputs import printable
 from trainer.recipe import Recipe
 from trainer.run import Run, make_fabric
 from trainer.sensing import SensingTask, sensing_stage
 from trainer.teacher import Pictures
-
-StageName = Literal["both", "sensing", "fusion"]
 
 
 def train(recipe: Recipe, folder: Path, stage: StageName = "both") -> Path | None:
     """Train the stages of a recipe, resuming from the checkpoints in `folder`; prepare the patches if none are there.
 
     Returns the weights file. Returns None after the first stage alone, after an ablation, and in every process but the
-    first. Raises ConfigError if `stage` is "fusion" and the first stage has no checkpoint.
+    first. `checks` finds the mistakes of a recipe before.
     """
     fabric = make_fabric()
     if fabric.is_global_zero and not (folder / "data" / "index.json").exists():
         prepare(recipe.data, folder / "data")
     fabric.barrier()
     patches = Patches(folder / "data", seed=recipe.seed)
+    if fabric.is_global_zero:
+        print(printable("\n".join(patches.index.lines())), flush=True)
     run = Run(folder, recipe, fabric)
     first = sensing_stage(recipe, patches)
-    if stage == "fusion" and not run.checkpoint("sensing").exists():
-        raise ConfigError(f"--stage fusion needs {run.checkpoint('sensing')}; run --stage sensing first")
     # A recipe that is all warm-up does not use the sensing nets.
     sensed = stage == "sensing" or recipe.fusion.epochs > recipe.fusion.warm_up_epochs
     sensing = run.train(first) if sensed else first.task
@@ -59,10 +57,11 @@ def distill(recipe: Recipe, folder: Path) -> Path | None:
     """
     fabric = make_fabric()
     if fabric.is_global_zero and not (folder / "data" / "pictures.json").exists():
-        index = taught(recipe, folder / "data")
-        print(f"{len(index.pictures)} pictures of the teacher in {folder / 'data'}")
+        taught(recipe, folder / "data")
     fabric.barrier()
     pictures = Pictures(folder / "data", seed=recipe.seed)
+    if fabric.is_global_zero:
+        print(printable("\n".join(pictures.index.lines())), flush=True)
     stage = distill_stage(recipe, pictures)
     task = Run(folder, recipe, fabric).train(stage)
     if not fabric.is_global_zero:

@@ -16,8 +16,9 @@ from rtfuse.bench.stages import example_calibration
 from rtfuse.errors import CalibrationError, ConfigError, SourceNotFound, SourceUnreadable
 from trainer.classical import CLASSICAL, fuse_wavelet
 from trainer.data import Patches, low_contrast, prepare
+from trainer.pairs import NO_PARTNER, OTHER_SIZE, UNREADABLE, Pairs, Survey
 from trainer.recipe import Data, Root
-from trainer.recordings import registered
+from trainer.scenes import NO_PSEUDO, SAME, TWO_SIZES, scenes
 
 SCENE = "synthetic:?seed=2&size=128x96&duration_s=4"
 STREET = Root(name="street", ir=SCENE, rgb=SCENE, every=30)
@@ -52,12 +53,10 @@ def test_good_pairs_are_cut_and_every_fault_is_counted(folders):
     assert set(index.scenes) == {"r/a", "r/b", "r/c"}
     assert len(index.scenes) == 3 * 2 * 3
     assert index.methods == ["pyramid", "guided", "wavelet", "additive", "method"]
-    assert index.refused == {
-        "no partner of this name": 1,
-        "two sizes in one pair": 1,
-        "unreadable, or not 8 bits": 1,
-        "pseudo ground truth missing or of another size": 1,
-    }
+    assert index.survey.taken == {"r": 3}
+    assert index.survey.refused == {NO_PARTNER: 1, UNREADABLE: 1, TWO_SIZES: 1, NO_PSEUDO: 1}
+    assert index.survey.examples[UNREADABLE] == "r/broken"
+    assert index.lines()[0].startswith("data: 3 pairs taken; left out: 1 × no partner of this name (e.g. r/alone), ")
     patches, pseudo = np.load(folders / "out" / "patches.npy"), np.load(folders / "out" / "pseudo.npy")
     top, left = index.places[1]
     whole = cv2.imread(str(folders / "ir" / "a.png"), cv2.IMREAD_GRAYSCALE)
@@ -65,23 +64,134 @@ def test_good_pairs_are_cut_and_every_fault_is_counted(folders):
     assert pseudo.shape == (18, 5, 64, 64)
 
 
+PX = (96, 128)
+
+
+def noise(shape=PX, seed=0, top=255):
+    return np.random.default_rng(seed).integers(0, top, shape, np.uint16 if top > 255 else np.uint8)
+
+
+def write(folder, pictures):
+    for name, picture in pictures.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / name), picture)
+
+
+def ir_and_rgb(ir_names, rgb_names):
+    sides = ((f"ir/{n}", PX) for n in ir_names), ((f"rgb/{n}", (*PX, 3)) for n in rgb_names)
+    return {name: noise(shape, k) for side in sides for k, (name, shape) in enumerate(side)}
+
+
+def read(folder, **options):
+    """Return the names of the scenes of a set, the last scene, and the survey."""
+    survey, found = Survey(), []
+    root = Root(name="r", ir=str(folder / "ir"), rgb=str(folder / "rgb"), **options)
+    found = [scene for _, scene in scenes(Data(roots=(root,)), survey)]
+    return [scene.name for scene in found], found[-1] if found else None, survey
+
+
+LAYOUTS = {
+    "a prefix on each side": ["IR1.png", "IR2.png", "IR3.png"], "a suffix on each side": ["a_ir.png", "b_ir.png"],
+    "one folder deeper": ["day/1.png", "night/2.png"], "numbers with zeros": ["001.png", "002.png"],
+}  # fmt: skip
+RGB_LAYOUTS = [["VIS1.png", "VIS2.png", "VIS3.png"], ["a_rgb.jpg", "b_rgb.jpg"], ["day/1.png", "night/2.png"],
+               ["1.png", "2.png"]]  # fmt: skip
+
+
+@pytest.mark.parametrize(("ir", "rgb"), list(zip(LAYOUTS.values(), RGB_LAYOUTS, strict=True)), ids=LAYOUTS)
+def test_pairs_are_found_however_they_lie(tmp_path, ir, rgb):
+    write(tmp_path, ir_and_rgb(ir, rgb))
+    names, _, survey = read(tmp_path)
+    assert names == [f"r/{name.rpartition('.')[0]}" for name in rgb]
+    assert survey.refused == {}
+
+
+def test_fused_pictures_are_found_by_their_part_of_the_name(tmp_path):
+    write(tmp_path, ir_and_rgb(LAYOUTS["a prefix on each side"], RGB_LAYOUTS[0]))
+    write(tmp_path / "fused", {f"Fuse{k}.png": noise(seed=k + 9) for k in (1, 2, 3)})
+    _, scene, survey = read(tmp_path, pseudo=(str(tmp_path / "fused"),))
+    assert np.array_equal(scene.pseudo["fused"], noise(seed=12))
+    assert survey.refused == {}
+
+
+def test_thermal_of_16_bits_is_mapped_as_when_it_is_fused(tmp_path):
+    write(tmp_path, ir_and_rgb([], ["a.png"]) | {"ir/a.png": noise(top=3000) + 8000})
+    _, scene, _ = read(tmp_path)
+    assert scene.ir.dtype == np.uint8
+    assert scene.ir.std() > 40
+    assert np.corrcoef(scene.ir.ravel(), noise(top=3000).ravel())[0, 1] > 0.95
+
+
+def test_two_sizes_are_left_out_unless_the_recipe_says_that_they_show_the_same(tmp_path):
+    small = cv2.resize(noise(), (64, 48), interpolation=cv2.INTER_AREA)
+    write(tmp_path, ir_and_rgb(["b.png"], ["a.png", "b.png"]) | {"ir/a.png": small})
+    names, _, survey = read(tmp_path)
+    assert (names, survey.refused) == (["r/b"], {TWO_SIZES: 1})
+    names, scene, survey = read(tmp_path, resize=True)
+    assert (names, survey.refused) == (["r/a", "r/b"], {})
+    assert scene.ir.shape == PX
+
+
+def test_a_calibration_aligns_pictures_too_and_those_of_other_sizes_are_counted(tmp_path):
+    write(tmp_path, ir_and_rgb(["a.png", "b.png"], ["a.png", "b.png"]) | {"ir/b.png": noise((48, 64))})
+    (tmp_path / "c.yaml").write_bytes(msgspec.yaml.encode(example_calibration((128, 96))))
+    names, scene, survey = read(tmp_path, calib=str(tmp_path / "c.yaml"))
+    assert (names, survey.refused) == (["r/a"], {OTHER_SIZE: 1})
+    assert not np.array_equal(scene.ir, noise())
+
+
+def test_swapped_folders_are_noticed_by_colour_and_by_name(tmp_path):
+    grey = {f"rgb/{k}.png": noise(seed=k) for k in range(6)}
+    write(tmp_path, grey | {f"ir/{k}.png": noise((*PX, 3), k) for k in range(6)})
+    with pytest.raises(ConfigError, match=r"ir has colour and RGB .*rgb has none: are the two swapped\?"):
+        read(tmp_path)
+    write(tmp_path / "both_grey", {f"visible/{k}.png": noise(seed=k) for k in range(3)} | {
+        f"thermal/{k}.png": noise(seed=k + 9) for k in range(3)})  # fmt: skip
+    survey = Survey()
+    ir, rgb = (str(tmp_path / "both_grey" / name) for name in ("visible", "thermal"))
+    assert len(list(Pairs(ir, rgb, survey=survey))) == 3
+    assert "swapped?" in survey.said[0]
+    assert list(Pairs(rgb, ir, survey=(survey := Survey())))
+    assert not survey.said
+
+
+def test_a_pair_of_one_picture_twice_is_left_out(tmp_path):
+    write(tmp_path, {f"{side}/{k}.png": noise(seed=k) for side in ("ir", "rgb") for k in range(2)})
+    assert read(tmp_path)[2].refused == {SAME: 2}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("train.h5", "holds arrays"), ("set.mat", "holds arrays"), ("MSRS.zip", "is an archive: unpack it")],
+)
+def test_files_in_which_data_sets_are_passed_on_are_told(tmp_path, name, words):
+    (tmp_path / name).write_bytes(b"\x89HDF\r\n\x1a\n")
+    with pytest.raises(ConfigError, match=words):
+        Pairs(str(tmp_path / name), str(tmp_path / name))
+
+
+def test_names_in_the_split_file_that_are_those_of_no_pair_are_said(folders):
+    (folders / "split.txt").write_text("r/a\nr/z\nother/y\n")
+    index = prepare(data(folders, validation=str(folders / "split.txt")), folders / "out")
+    assert index.lines()[1].endswith("split.txt: 1 names are those of no pair, for example r/z")
+
+
 def test_the_validation_split_is_kept_out_and_too_little_data_is_an_error(folders):
     (folders / "split.txt").write_text("# held out\nr/a\nr/b\n")
     index = prepare(data(folders, validation=str(folders / "split.txt")), folders / "out")
     assert set(index.scenes) == {"r/c"}
-    with pytest.raises(ConfigError, match=r"18 patches, at least 100 .* no partner of this name \(e\.g\. r/alone\)"):
+    assert index.survey.held_out == 2
+    with pytest.raises(ConfigError, match=r"18 patches of 64 px, at least 100 .* no partner of this name \(e\.g\. r"):
         prepare(data(folders, min_patches=100), folders / "out")
     with pytest.raises(SourceNotFound, match=r"absent\.txt"):
         prepare(data(folders, validation=str(folders / "absent.txt")), folders / "out")
-    with pytest.raises(SourceNotFound, match="data root gone"):
-        prepare(data(folders, roots=(Root(name="gone", ir="nowhere", rgb="nowhere"),)), folders / "out")
     with pytest.raises(SourceUnreadable, match="trainer prepare"):
         Patches(folders / "nothing", seed=0)
 
 
 def test_recordings_are_paired_by_time_and_aligned_by_their_calibration(tmp_path):
     slow, scene = "synthetic:?seed=2&size=128x96&duration_s=2&ir_fps=9", "synthetic:?seed=2&size=128x96&duration_s=2"
-    pairs = list(registered(slow, scene))
+    pairs = list(Pairs(slow, scene))
     assert [p.frame_id for p in pairs] == list(range(60))  # every RGB frame, though thermal has 18
     assert len({p.ir.tobytes() for p in pairs}) == 18
     (tmp_path / "calib.yaml").write_bytes(msgspec.yaml.encode(example_calibration((128, 96))))
@@ -90,10 +200,10 @@ def test_recordings_are_paired_by_time_and_aligned_by_their_calibration(tmp_path
                      min_contrast=0, min_patches=1), tmp_path / name)
         for name, calib in (("plain", None), ("aligned", str(tmp_path / "calib.yaml")))
     )  # fmt: skip
-    assert aligned.refused["patch beyond the thermal picture"] == len(plain.scenes) - len(aligned.scenes) > 0
+    assert aligned.survey.refused["patch beyond the thermal picture"] == len(plain.scenes) - len(aligned.scenes) > 0
     (tmp_path / "small.yaml").write_bytes(msgspec.yaml.encode(example_calibration((64, 48))))
     with pytest.raises(CalibrationError, match="64x48"):
-        next(registered(scene, scene, str(tmp_path / "small.yaml")))
+        next(Pairs(scene, scene, str(tmp_path / "small.yaml")))
 
 
 def test_recordings_and_the_synthetic_scene_give_patches(tmp_path):

@@ -14,10 +14,10 @@ from rtfuse.errors import ConfigError, RtfuseError
 from rtfuse.fuse.luma import luma
 from rtfuse.fuse.pyramid import fuse_pyramid
 from trainer import cli
-from trainer.evaluate import evaluate_recordings, matched
+from trainer.evaluate import evaluate_recordings
 from trainer.metrics import measure, stretched
+from trainer.pairs import Pairs
 from trainer.published import PUBLISHED
-from trainer.recordings import registered
 
 
 @pytest.fixture
@@ -46,7 +46,16 @@ def test_table_csv_and_sheet(pairs):
     done = run(pairs, "--fused", pairs / "method", "--pyramid", "--csv", pairs / "s.csv", "--sheet", pairs / "s.png",
                "--dataset", "roadscene")  # fmt: skip
     assert done.returncode == 0, done.stderr
-    for words in ("pyramid", "method", "EN", "Qabf", "±", "EMMA (published)", "54.81", "skipped alone: no partner"):
+    for words in (
+        "pyramid",
+        "method",
+        "EN",
+        "Qabf",
+        "±",
+        "EMMA (published)",
+        "54.81",
+        "data: 4 pairs taken; left out: 1 × no partner of this name (e.g. alone)",
+    ):
         assert words in done.stdout
     with (pairs / "s.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -62,7 +71,7 @@ def test_table_csv_and_sheet(pairs):
 @pytest.mark.slow
 def test_recordings_are_measured_with_their_flicker(tmp_path):
     scene = "synthetic:?seed=2&size=96x64&duration_s=1"
-    pairs = list(registered(scene, scene))
+    pairs = list(Pairs(scene, scene))
     for name, depth in (("steady", 0), ("flickering", 12)):
         (tmp_path / name).mkdir()
         for k, pair in enumerate(pairs):
@@ -106,6 +115,9 @@ def test_mistakes_are_named(pairs):
         ({}, "nothing to measure"),
         ({"fused": [pairs / "absent"]}, "does not exist"),
         ({"fused": [pairs]}, "nothing to evaluate"),
+        ({"pyramid": True, "frames": 3}, "--frames is for recordings"),
+        ({"pyramid": True, "sheet": pairs / "sheet"}, r"the name must end in \.png or"),
+        ({"pyramid": True, "sheet": pairs / "s.png", "csv": pairs}, "is a folder"),
         ({"pyramid": True, "dataset": "mars"}, "no published rows"),
     ]:
         with pytest.raises(RtfuseError, match=words):
@@ -127,11 +139,14 @@ def test_published_rows_are_complete():
 
 
 def test_folders_are_paired_by_name_and_fused_images_have_rgbs(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 255, (40, 40), np.uint8)
     for folder, names in (("ir", ["a_ir.png", "b_ir.png"]), ("rgb", ["a_rgb.png", "b_rgb.jpg", "c_rgb.png"])):
         (tmp_path / folder).mkdir()
         for name in names:
-            (tmp_path / folder / name).write_bytes(b"")
-    thermal, colour, skipped = matched(tmp_path / "ir", tmp_path / "rgb")
-    assert {stem: path.name for stem, path in thermal.items()} == {"a_rgb": "a_ir.png", "b_rgb": "b_ir.png"}
-    assert {stem: path.name for stem, path in colour.items()} == {"a_rgb": "a_rgb.png", "b_rgb": "b_rgb.jpg"}
-    assert skipped == {"c_rgb": "no partner of this name"}
+            cv2.imwrite(str(tmp_path / folder / name), picture)
+    pairs = Pairs(str(tmp_path / "ir"), str(tmp_path / "rgb"))
+    assert [(pair.name, *(path.rpartition("/")[2] for path in pair.files)) for pair in pairs] == [
+        ("a_rgb", "a_ir.png", "a_rgb.png"),
+        ("b_rgb", "b_ir.png", "b_rgb.jpg"),
+    ]
+    assert pairs.survey.examples == {"no partner of this name": "c_rgb"}

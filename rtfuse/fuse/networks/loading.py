@@ -8,23 +8,25 @@ from torch import nn
 
 from rtfuse.errors import WeightsMissing
 from rtfuse.fuse.networks import student
+from rtfuse.fuse.networks.checkpoints import below, read_tensors
 from rtfuse.fuse.networks.folding import fold
 from rtfuse.fuse.networks.processor import ProcessorUFuser
 from rtfuse.fuse.networks.scaling import scaled
-from rtfuse.fuse.networks.ufuser import UFuser, load_weights, read_tensors
+from rtfuse.fuse.networks.ufuser import UFuser, ufuser_of
 
 
 def load_network(path: str | Path) -> nn.Module:
     """Return the network whose weights a file holds, a U-Fuser or a student, on the processor, in float32.
 
-    Raises WeightsMissing if the file is absent, unreadable, or its tensors fit neither.
+    Raises WeightsMissing if the file is absent, unreadable, damaged, or its tensors fit neither.
     """
-    if Path(path).suffix != ".pth" and student.fits(state := read_tensors(path)):
-        try:
-            return student.student_of(state)
-        except (RuntimeError, KeyError, ValueError) as e:
-            raise WeightsMissing(f"weights {path} do not fit the student: {' '.join(str(e).split())[:200]}") from e
-    return load_weights(path)
+    state = read_tensors(path)
+    if (found := below(state, student.MARK)) is None:
+        return ufuser_of(state, str(path))
+    try:
+        return student.student_of(found)
+    except (RuntimeError, KeyError, ValueError) as e:
+        raise WeightsMissing(f"weights {path} do not fit the student: {' '.join(str(e).split())[:200]}") from e
 
 
 def for_gpu(net: nn.Module) -> nn.Module:

@@ -21,6 +21,8 @@ from torch.nn import functional as F
 
 FINE = 4
 """Factor by which the student's body is coarser than the picture."""
+MARK = "context.down.weight"
+"""The tensor that no other network has."""
 
 
 class Context(nn.Module):
@@ -70,14 +72,9 @@ class Student(nn.Module):
         return F.pixel_shuffle(a * ir + b * luma + c, FINE)
 
 
-def fits(state: Mapping[str, Tensor]) -> bool:
-    """Return True for the tensors of a student."""
-    return "context.down.weight" in state
-
-
 def student_of(state: Mapping[str, Tensor]) -> Student:
     """Return the student whose tensors these are. Raises RuntimeError or KeyError if they are not, or not all."""
-    context, channels = state["context.down.weight"].shape[:2]
+    context, channels = state[MARK].shape[:2]
     net = Student(channels, sum(k.startswith("body.") and k.endswith(".weight") for k in state), context)
     net.load_state_dict(state)
     return net

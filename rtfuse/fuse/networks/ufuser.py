@@ -17,7 +17,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +24,7 @@ from torch.nn import functional as F
 
 from rtfuse.errors import WeightsMissing
 from rtfuse.fuse.inputs import MULTIPLE
+from rtfuse.fuse.networks.checkpoints import known_network, part_of, read_tensors, unwrapped
 
 CHANNELS = (8, 16, 32, 32)
 HEADS = 8
@@ -206,45 +206,34 @@ def crop(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def load_weights(path: str | Path) -> UFuser:
-    """Return the network with the weights of a `.safetensors` file, on the processor, in float32.
+    """Return the network with the weights of a file, on the processor, in float32; see `checkpoints.read_tensors`.
 
-    A `.pth` file is read as a checkpoint of the reference implementation (tensors only, nothing is executed). Raises
-    WeightsMissing if the file is absent, unreadable, or its tensors do not fit.
+    They may have the names of the reference implementation. Raises WeightsMissing if the file is absent, unreadable,
+    damaged, or its tensors do not fit.
     """
-    state = read_tensors(path)
-    if Path(path).suffix == ".pth":
-        state = from_reference(state)
+    return ufuser_of(read_tensors(path), str(path))
+
+
+def ufuser_of(state: Mapping[str, Tensor], name: str) -> UFuser:
+    """Return the network with these tensors, under its own names or the reference's; `name` is that of their file.
+
+    Raises WeightsMissing if they do not fit.
+    """
     net = UFuser()
-    _check_fit(state, net.state_dict(), str(path))
-    net.load_state_dict(state)
+    own = net.state_dict()
+    theirs = reference_key_map()
+    if (found := part_of(state, own)) is None and part_of(state, theirs) is not None:
+        found = from_reference(state)
+    if found is None:
+        network = known_network(state)
+        if network is not None and not network.startswith("U-Fuser"):
+            raise WeightsMissing(f"weights {name} are those of {network}, not of U-Fuser")
+        found = unwrapped(state)
+        if len(found.keys() & theirs.keys()) > len(found.keys() & own.keys()):
+            found = from_reference(found)
+    _check_fit(found, own, name)
+    net.load_state_dict(found)
     return net
-
-
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Return the tensors of a `.safetensors` or `.pth` file by their names; nothing in it is executed.
-
-    Raises WeightsMissing if the file is absent or cannot be read.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    path = Path(path)
-    if not path.is_file():
-        raise WeightsMissing(f"weights not found: {path}; give a .safetensors file with fuse.weights=FILE")
-    try:
-        if path.suffix == ".pth":
-            tensors: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-            return tensors
-        return load_file(path)
-    except UnpicklingError as e:
-        raise WeightsMissing(f"weights {path} hold something other than tensors; not loaded") from e
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError) as e:
-        raise WeightsMissing(f"weights {path} cannot be read: {' '.join(str(e).split())[:200]}") from e
-
-
-def _named_tensors(state: object) -> bool:
-    """Return True if a file holds tensors by name: it may hold any object."""
-    return isinstance(state, Mapping) and all(isinstance(k, str) and torch.is_tensor(v) for k, v in state.items())
 
 
 def _check_fit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str) -> None:
@@ -300,16 +289,12 @@ _ENCODERS = (("I", "encoder_ir"), ("V", "encoder_rgb"))
 
 
 def from_reference(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename the tensors of a reference checkpoint to ours; `module.`, which DataParallel puts before, is taken off.
+    """Rename the tensors of a reference checkpoint to ours; what stands before all of them is taken off (`module.`).
 
     Raises WeightsMissing naming the tensors that are missing, unknown or of another shape.
     """
-    if not _named_tensors(state):
-        raise WeightsMissing(
-            "the reference checkpoint is not a plain table of named tensors: give its state_dict alone"
-        )
-    plain = {k.removeprefix("module."): v for k, v in state.items()}
     names = reference_key_map()
+    plain = part_of(state, names) or unwrapped(state)
     ours = UFuser().state_dict()
     _check_fit(plain, {theirs: ours[name] for theirs, name in names.items()}, "of the reference checkpoint")
     return {names[k]: v for k, v in plain.items()}

@@ -1,0 +1,76 @@
+"""Check output files before the work begins, and write them whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rtfuse.errors import OutputUnwritable
+
+_ASCII = str.maketrans({"×": "x", "±": "+-", "…": "...", "–": "-"})
+
+
+def printable(text: str) -> str:
+    """Return a text for standard output; in an encoding that lacks some of its signs, with others in their place."""
+    try:
+        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return text.translate(_ASCII)
+    return text
+
+
+def check_output(option: str, path: Path, suffixes: Sequence[str] = ()) -> None:
+    """Make the folder of an output and see that a file can be written there; an existing file stays as it is.
+
+    `option` names it in errors; `suffixes`: those that it may have, any if there are none. Raises OutputUnwritable.
+    """
+    if suffixes and path.suffix.lower() not in suffixes:
+        raise OutputUnwritable(f"{option} {path}: the name must end in {' or '.join(suffixes)}")
+    if path.is_dir():
+        raise OutputUnwritable(f"{option} {path} is a folder; name a file in it")
+    try:
+        if _is_special(path):
+            path.open("ab").close()
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = _partial(path)
+        partial.touch()
+        partial.unlink()
+    except OSError as e:
+        raise OutputUnwritable(f"{option} {path} cannot be written: {e.strerror or e}") from e
+
+
+def write_output(option: str, path: Path, data: bytes) -> None:
+    """Write an output that `check_output` has seen. Raises OutputUnwritable."""
+    try:
+        write_whole(path, data)
+    except OSError as e:
+        raise OutputUnwritable(f"{option} {path} cannot be written: {e.strerror or e}") from e
+
+
+def write_whole(path: Path, data: bytes | memoryview) -> None:
+    """Write a file whole or not at all, even if the power fails. Raises OSError naming it; an older file stays."""
+    if _is_special(path):
+        path.write_bytes(data)
+        return
+    partial = _partial(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as e:
+        partial.unlink(missing_ok=True)
+        raise OSError(e.errno, e.strerror, str(path)) from e
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
+
+
+def _is_special(path: Path) -> bool:
+    """Return True for a device or a pipe, such as /dev/stdout: it is written as it is."""
+    return path.exists() and not path.is_file() and not path.is_dir()
