@@ -79,7 +79,7 @@ def write_report(
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{escape(name)}: {verdict}</title><style>{_STYLE}</style><body>{''.join(parts)}</body></html>"
     )
-    write_whole(path, page.encode())
+    write_whole(path, page.encode(errors="replace"))  # of a name that is not text here
     return verdict
 
 

@@ -20,7 +20,7 @@ from calib.targets import parse_board
 from calib.timing import time_offset
 from rtfuse.align.calibration import Calibration, Camera, ir_pixels_of_rgb, matrix3, vector3
 from rtfuse.capture import open_source
-from rtfuse.errors import CalibrationError, ConfigError
+from rtfuse.errors import CalibrationError
 
 BOARD = parse_board("checkerboard:9x6:30mm")
 IR = Lens("pinhole5", np.array([560, 562, 322, 250, -0.3, 0.11, 0.001, -0.0005, -0.02]))
