@@ -16,9 +16,9 @@ import numpy as np
 import yaml
 
 from calib.targets import Board, parse_board
-from rtfuse.align.calibration import Camera, fault_of_camera, write_yaml
+from rtfuse.align.calibration import Camera, fault_of_camera
 from rtfuse.errors import CalibrationError
-from rtfuse.outputs import write_whole
+from rtfuse.outputs import write_whole, write_yaml
 from rtfuse.settings import parse_yaml
 from rtfuse.types import LABELS, Image, Stream
 

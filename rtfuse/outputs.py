@@ -8,6 +8,8 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+import yaml
+
 from rtfuse.errors import OutputExists, OutputUnwritable
 
 
@@ -80,6 +82,11 @@ def write_whole(path: str | Path, data: bytes) -> None:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def write_yaml(tree: object, path: str | Path) -> None:
+    """Write plain values as YAML, innermost lists on one line, whole or not at all. Raises OutputUnwritable."""
+    write_whole(path, yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=120).encode())
 
 
 def _expanded(path: Path) -> Path:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from rtfuse.align.calibration import Camera, write_yaml
-from rtfuse.outputs import write_whole
+from rtfuse.align.calibration import Camera
+from rtfuse.outputs import write_whole, write_yaml
 
 
 def write_ros(camera: Camera, path: Path, name: str) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from calib.interchange.lenses import numbers, whole
-from rtfuse.align.calibration import Calibration, Camera, matrix3, vector3, write_yaml
+from rtfuse.align.calibration import Calibration, Camera, matrix3, vector3
 from rtfuse.errors import CalibrationError
+from rtfuse.outputs import write_yaml
 from rtfuse.types import Image
 
 Tree = Mapping[str, Any]

@@ -7,6 +7,7 @@ top-left pixel. The file is written by `calib` and read here; docs/calibration.m
 from __future__ import annotations
 
 import re
+import zlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,7 +19,7 @@ import yaml
 from rtfuse.align import limits
 from rtfuse.align.field import field_at
 from rtfuse.errors import CalibrationError, ConfigError
-from rtfuse.outputs import write_whole
+from rtfuse.outputs import write_yaml
 from rtfuse.settings import parse_yaml, refuse_infinite
 from rtfuse.types import Image
 
@@ -116,7 +117,8 @@ class Calibration(_Part, frozen=True):
     `field_px` is a smooth correction on top: rows of (dx, dy), in thermal pixels, at places spread evenly over the
     RGB image from its first pixel to its last, between which it is interpolated by cubics.
 
-    `ir_offset_ms` is added to the thermal camera's capture times.
+    `ir_offset_ms` is added to the thermal camera's capture times. `digest` is the sum of the file that was read if it
+    is not that of its values; otherwise None.
     """
 
     ir: Camera
@@ -131,6 +133,7 @@ class Calibration(_Part, frozen=True):
     ir_offset_ms: float | None = None
     ir_offset_std_ms: NotNegative | None = None
     quality: Quality | None = None
+    digest: str | None = None
     version: Literal[1] = 1
 
 
@@ -163,19 +166,22 @@ def load_calibration(path: str | Path) -> Calibration:
         raise CalibrationError(f"calibration file {path}: {' '.join(str(e).split())}{other}") from e
     if fault := fault_of(calibration):
         raise CalibrationError(f"calibration file {path}: {fault}")
-    return calibration
+    whole = calibration.digest == digest_of(calibration)
+    return msgspec.structs.replace(calibration, digest=None) if whole else calibration
 
 
 def save_calibration(calibration: Calibration, path: str | Path) -> None:
     """Write a calibration file, whole or not at all. Raises CalibrationError if it is faulty, or OutputUnwritable."""
     if fault := fault_of(calibration):
         raise CalibrationError(f"not written to {path}: {fault}")
-    write_yaml({"version": 1} | msgspec.to_builtins(calibration), path)
+    tree = msgspec.to_builtins(msgspec.structs.replace(calibration, digest=digest_of(calibration)))
+    write_yaml({"version": 1} | tree, path)
 
 
-def write_yaml(tree: object, path: str | Path) -> None:
-    """Write plain values as YAML, innermost lists on one line, whole or not at all. Raises OutputUnwritable."""
-    write_whole(path, yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=120).encode())
+def digest_of(calibration: Calibration) -> str:
+    """Return a short sum of all values of a calibration, as its file keeps it."""
+    tree = msgspec.to_builtins(msgspec.structs.replace(calibration, digest=None))
+    return f"crc32-{zlib.crc32(msgspec.json.encode(msgspec.convert(tree, Calibration))):08x}"
 
 
 def fault_of(c: Calibration) -> str:
@@ -220,16 +226,11 @@ def cause(c: Calibration) -> str:
     """Name the likely cause of a thermal picture that does not lie on RGB's."""
     if c.H_rgb_from_ir is not None:
         H = np.array(c.H_rgb_from_ir, float)
-        x, y, z = H @ [(c.ir.size_wh[0] - 1) / 2, (c.ir.size_wh[1] - 1) / 2, 1.0]
-        told = f"H_rgb_from_ir puts its middle at {x / z:.0f}, {y / z:.0f}" if z else "H_rgb_from_ir is unusable"
+        told = limits.place_of(H, c.ir.size_wh)
         other = msgspec.structs.replace(c, H_rgb_from_ir=matrix3(np.linalg.inv(H)))
     else:
-        assert c.plane_m is not None
         R, t = np.array(c.R_rgb_from_ir, float), np.array(c.t_rgb_from_ir_m, float)
-        told = (
-            f"the cameras' axes are {limits.turned_deg(R):.0f} degrees apart, and t_rgb_from_ir_m moves it by "
-            f"{c.rgb.matrix[0, 0] * np.linalg.norm(t[:2]) / c.plane_m:.0f} px at plane_m"
-        )
+        told = limits.view_of(R, t, c.plane_m or 1.0, c.rgb.matrix[0, 0])
         other = msgspec.structs.replace(c, R_rgb_from_ir=matrix3(R.T), t_rgb_from_ir_m=vector3(-R.T @ t))
     turned = limits.inside(places_in_ir(other)[0], c.ir.size_wh).mean()
     return told + (", which the reverse transform would not: is it ir from rgb?" if turned > 0.5 else "")

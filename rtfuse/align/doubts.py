@@ -23,6 +23,8 @@ def doubts(c: Calibration, reach: float | None = None) -> Iterator[str]:
 
     `reach`: share of the RGB picture that thermal reaches; None takes the calibrated sizes.
     """
+    if c.digest is not None:
+        yield "its numbers are not those that calib wrote (digest): if you changed them, remove that line"
     if c.quality is not None and c.quality.verdict == "fail":
         error = f"{c.quality.pair_error_px:.1f} RGB px"
         yield f"it is not good: {error} between the pictures, where at most 1 passes; see calib report"

@@ -148,6 +148,21 @@ def pose_fault(R: Image, t: Image, plane_m: float, focal_px: float) -> str:
     return ""
 
 
+def view_of(R: Image, t: Image, plane_m: float, focal_px: float) -> str:
+    """Say how far the two views of a pose are apart."""
+    shift_px = focal_px * float(np.linalg.norm(t[:2])) / plane_m
+    return (
+        f"the cameras' axes are {turned_deg(R):.0f} degrees apart, and t_rgb_from_ir_m moves it by {shift_px:.0f} px "
+        "at plane_m"
+    )
+
+
+def place_of(H: Image, ir_wh: tuple[int, int]) -> str:
+    """Say where on RGB a homography puts the middle of the thermal picture."""
+    x, y, z = H @ [(ir_wh[0] - 1) / 2, (ir_wh[1] - 1) / 2, 1.0]
+    return f"H_rgb_from_ir puts its middle at {x / z:.0f}, {y / z:.0f}" if z else "H_rgb_from_ir is unusable"
+
+
 def turned_deg(R: Image) -> float:
     """Return the angle between the cameras' axes in degrees."""
     return math.degrees(math.acos(min(1.0, max(-1.0, float(R[2, 2])))))
