@@ -52,7 +52,7 @@ def fuse(
     Neither array is changed.
 
     Raises SourceUnreadable (also a ValueError) for an array that is not an image of 8 or 16 bits, CalibrationError for
-    a calibration of other sizes, UnknownFuser, WeightsMissing or EngineUnavailable.
+    a calibration of other sizes or one that cannot be right, UnknownFuser, WeightsMissing or EngineUnavailable.
     """
     said = list[str]()
     thermal, colour = _image("ir", ir, said.append), _image("rgb", rgb, said.append)

@@ -83,7 +83,7 @@ def _size(option: str, text: str | None) -> tuple[int, int] | None:
 
 
 def _read(sources: list[Path], wanted: Wanted) -> Camera | Calibration:
-    """Read a camera or a calibration of ours, or of another tool; print each guess."""
+    """Read a camera or a calibration, in our format or that of another tool; print each guess."""
     from calib.interchange.rigs import read
     from calib.interchange.texts import parsed
 

@@ -95,8 +95,8 @@ def _size(tree: Tree, given: tuple[int, int] | None) -> tuple[int, int]:
                 raise ValueError("the image size is zero: the camera was not calibrated")
             return found
     if "imagesize" in tree:
-        w, h = numbers(tree["imagesize"])
-        return whole(w), whole(h)
+        across, below = numbers(tree["imagesize"])
+        return whole(across), whole(below)
     if given is None:
         raise ValueError("it has no image size; give --ir-size and --rgb-size, such as 640x512")
     return given

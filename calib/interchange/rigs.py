@@ -68,7 +68,8 @@ def read(paths: Sequence[Path], wanted: Wanted) -> Found:
         raise CalibrationError(f"{names}: not a calibration that rtfuse can read: {why}") from e
     fault = fault_of(value) if isinstance(value, Calibration) else fault_of_camera("camera", value)
     if fault:
-        raise CalibrationError(f"{names}: {fault}")
+        scaled = " (--unit mm)" if "t_rgb_from_ir_m puts" in fault and wanted.unit is None else ""
+        raise CalibrationError(f"{names}: {fault}{scaled}")
     return Found(value, said)
 
 

@@ -30,8 +30,9 @@ def parsed(path: Path) -> list[Tree]:
 
     Raises CalibrationError that names the file and the fault.
     """
+    text = _text(path)
     try:
-        found = _documents(_text(path))
+        found = _documents(text)
     except (yaml.YAMLError, ElementTree.ParseError, ValueError, RecursionError) as e:
         raise CalibrationError(f"{path} cannot be read: {' '.join(str(e).split()) or type(e).__name__}") from e
     if not found or not all(isinstance(tree, dict) and tree for tree in found):
