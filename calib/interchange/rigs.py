@@ -102,8 +102,8 @@ def _of_trees(trees: Sequence[Tree], wanted: Wanted, said: list[str]) -> Camera 
 
 def calibration(ir: Camera, rgb: Camera, R: Image, t: Image, plane_m: float) -> Calibration:
     """Return the calibration of two cameras and their pose; a rotation that was rounded is made one again."""
-    u, _, v = np.linalg.svd(R)
-    if np.abs(u @ v - R).max() < _ROTATED and np.linalg.det(R) > 0:
+    if np.abs(R @ R.T - np.eye(3)).max() < _ROTATED and np.linalg.det(R) > 0:
+        u, _, v = np.linalg.svd(R)
         R = u @ v
     return Calibration(ir=ir, rgb=rgb, R_rgb_from_ir=matrix3(R), t_rgb_from_ir_m=vector3(t), plane_m=plane_m)
 

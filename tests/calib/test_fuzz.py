@@ -229,6 +229,7 @@ def foreign(tries, seed, tmp_path):
     return counts
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("digest", [True, False], ids=["as calib writes", "by hand"])
 @pytest.mark.parametrize(("tries", "seed"), [(150, 1), pytest.param(10_000, 2, marks=pytest.mark.slow)])
 def test_our_files_are_never_used_silently_wrong(tmp_path, tries, seed, digest):
@@ -240,6 +241,7 @@ def test_our_files_are_never_used_silently_wrong(tmp_path, tries, seed, digest):
     assert counts["another"] < (0.01 if digest else 0.35) * tries
 
 
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("tries", "seed"), [(200, 3), pytest.param(10_000, 4, marks=pytest.mark.slow)])
 def test_files_of_other_tools_are_never_used_silently_wrong(tmp_path, tries, seed):
     counts = foreign(tries, seed, tmp_path)
