@@ -118,9 +118,17 @@ def test_links_modes_and_devices_stay_what_they_are(tmp_path):
     assert not (tmp_path / "a").exists()
 
 
-@pytest.mark.parametrize("board", ["checkerboard:2x2:25mm", "checkerboard:2x7:25mm", "charuco:3x3:30mm:22mm"])
-def test_a_board_that_cannot_be_found_is_refused(board):
-    with pytest.raises(ConfigError, match="is too small; want"):
+@pytest.mark.parametrize(
+    ("board", "why"),
+    [
+        ("checkerboard:2x2:25mm", "is too small; want 3x3"),
+        ("checkerboard:2x7:25mm", "is too small; want 3x3"),
+        ("charuco:3x3:30mm:22mm", "is too small; want 4x4"),
+        ("charuco:40x40:5mm:3mm", "more than 250 different markers"),
+    ],
+)
+def test_a_board_that_cannot_be_found_is_refused(board, why):
+    with pytest.raises(ConfigError, match=why):
         parse_board(board)
 
 
