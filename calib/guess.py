@@ -172,8 +172,10 @@ class BoardDoubt:
         if not self._votes:
             return ""
         name, count = self._votes.most_common(1)[0]
-        wanted = describe(self._board)
+        seen = f"{count} of {self._pictures} pictures seem to show {name}"
+        sides = {self._board.cols - 1, self._board.rows - 1}
+        if self._board.kind == "checkerboard" and name == f"checkerboard:{max(sides)}x{min(sides)}":
+            return f"{seen}: --board counts inner corners, and {self._board.cols}x{self._board.rows} counts its squares"
         return (
-            f"{count} of {self._pictures} pictures seem to show {name}; if so, give it and its spacing as --board, "
-            f"otherwise uncover every row of {wanted}"
+            f"{seen}; if so, give it and its spacing as --board, otherwise uncover every row of {describe(self._board)}"
         )

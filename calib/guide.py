@@ -119,6 +119,8 @@ def _check(chooser: Chooser, footage: Footage, hint: str, colourless_rgb: bool) 
     for stream in footage.sources:
         if not chooser.seen[stream]:
             advice = "check that it is this board, whole in the picture, and with enough contrast"
+            if chooser.board.kind == "checkerboard":
+                advice += ", and that --board counts its inner corners, one fewer than its squares each way"
             raise CalibrationError(
                 f"{describe(chooser.board)} was not found in any of {chooser.looked} {NAMES[stream]} pictures; "
                 f"{advice if any(chooser.seen.values()) else hint or advice}"
@@ -131,7 +133,7 @@ def _check(chooser: Chooser, footage: Footage, hint: str, colourless_rgb: bool) 
 
 
 def save_views(chooser: Chooser, footage: Footage, folder: Any) -> Session:
-    """Write the kept views and their pictures as a session, and return it. Raises OutputUnwritable."""
+    """Write the kept views as a session, their pictures first, and return it. Raises OutputUnwritable."""
     views = []
     pictures = folder / VIEWS
     try:
@@ -147,6 +149,7 @@ def save_views(chooser: Chooser, footage: Footage, folder: Any) -> Session:
                 write_image(pictures / f"{name}.{stream}.{suffix}", _colour(as_grey(frame.image)))
         found = {s: sighting(f) for s, f in kept.found.items()}
         views.append(View(name=name, ir=found.get("ir"), rgb=found.get("rgb")))
+    write_image(folder / "views.jpg", contact_sheet(chooser))
     session = Session(
         board=describe(chooser.board),
         ir_wh=footage.size_wh("ir"),

@@ -1,6 +1,8 @@
-"""Draw pictures that show a registration: thermal's edges on RGB, and a checkerboard of both."""
+"""Draw and write pictures that show a registration: thermal's edges on RGB, and a checkerboard of both."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,6 +10,8 @@ import numpy as np
 from calib.footage import as_grey
 from rtfuse.align.aligner import Aligner
 from rtfuse.align.calibration import Calibration
+from rtfuse.errors import OutputUnwritable
+from rtfuse.outputs import write_whole
 from rtfuse.types import Image
 
 _EDGE = (255, 120, 0)
@@ -50,3 +54,12 @@ def before_and_after(ir: Image, rgb: Image, c: Calibration) -> Image:
     """Return edges and checkerboard, without the calibration above and with it below, (2H, 2W, 3) uint8."""
     rows = [aligned(ir, rgb, None), aligned(ir, rgb, c)]
     return np.vstack([np.hstack([edges_on(*row, rgb), checkerboard(*row, rgb)]) for row in rows])
+
+
+def write_picture(path: Path, rgb: Image) -> None:
+    """Write (H, W, 3) uint8 RGB by the suffix of `path`, whole or not at all. Raises OutputUnwritable."""
+    try:
+        data = cv2.imencode(path.suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1]
+    except cv2.error as e:
+        raise OutputUnwritable(f"output {path} cannot be encoded as {path.suffix}: {e.err}") from e
+    write_whole(path, data.tobytes())

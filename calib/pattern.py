@@ -11,8 +11,10 @@ import cv2
 import numpy as np
 
 from calib.targets import Board, describe
-from rtfuse.errors import ConfigError, OutputUnwritable
+from rtfuse.errors import ConfigError
+from rtfuse.outputs import write_whole
 
+SUFFIXES = (".svg", ".pdf")
 PAPERS_MM = {
     "A4": (210.0, 297.0),
     "A3": (297.0, 420.0),
@@ -105,14 +107,10 @@ def write_pattern(board: Board, path: Path, *, paper: str = "A4") -> None:
         )
     left, top = (page[0] - size[0]) / 2, _EDGE_MM
     placed = [Shape(s.x + left, s.y + top, s.w, s.h, s.disc) for s in drawn]
-    writers = {".svg": _svg, ".pdf": _pdf}
-    if path.suffix.lower() not in writers:
-        raise ConfigError(f"{path} has an unknown suffix; choose a name that ends in .svg or .pdf")
-    data = writers[path.suffix.lower()](board, placed, page, top + size[1] + 5)
-    try:
-        path.write_bytes(data)
-    except OSError as e:
-        raise OutputUnwritable(f"{path}: {e.strerror or e}") from e
+    if path.suffix.lower() not in SUFFIXES:
+        raise ConfigError(f"{path} has an unknown suffix; choose a name that ends in {' or '.join(SUFFIXES)}")
+    drawing = _svg if path.suffix.lower() == ".svg" else _pdf
+    write_whole(path, drawing(board, placed, page, top + size[1] + 5))
 
 
 def _ruler(page: tuple[float, float], y: float) -> list[Shape]:

@@ -17,7 +17,8 @@ from calib.parallax import in_register, parallax_table
 from calib.reasons import Reason, reasons
 from calib.session import NAMES, VIEWS, Session, diameter_m, load_session
 from rtfuse.align.calibration import Calibration, Camera, lifted, projected, rgb_pixels_of_ir, undistorted
-from rtfuse.errors import CalibrationError, OutputUnwritable
+from rtfuse.errors import CalibrationError
+from rtfuse.outputs import write_whole
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.types import Image, Stream
 
@@ -78,10 +79,7 @@ def write_report(
         '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
         f"<title>{escape(name)}: {verdict}</title><style>{_STYLE}</style><body>{''.join(parts)}</body></html>"
     )
-    try:
-        path.write_text(page, encoding="utf-8")
-    except OSError as e:
-        raise OutputUnwritable(f"{path}: {e.strerror or e}") from e
+    write_whole(path, page.encode(errors="replace"))  # of a name that is not text here
     return verdict
 
 

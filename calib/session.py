@@ -13,10 +13,13 @@ from typing import Literal
 
 import msgspec
 import numpy as np
+import yaml
 
 from calib.targets import Board, parse_board
-from rtfuse.align.calibration import Camera, fault_of_camera, write_yaml
-from rtfuse.errors import CalibrationError, OutputUnwritable
+from rtfuse.align.calibration import Camera, fault_of_camera
+from rtfuse.errors import CalibrationError
+from rtfuse.outputs import write_whole, write_yaml
+from rtfuse.settings import parse_yaml
 from rtfuse.types import LABELS, Image, Stream
 
 BOARDS = "boards.json"
@@ -107,20 +110,16 @@ def load_session(folder: str | Path) -> Session:
 
 def save_session(session: Session, folder: str | Path) -> None:
     """Write a session's `boards.json`. Raises OutputUnwritable."""
-    path = Path(folder) / BOARDS
-    try:
-        path.write_bytes(msgspec.json.format(msgspec.json.encode(session), indent=1))
-    except OSError as e:
-        raise OutputUnwritable(f"{path}: {e.strerror or e}") from e
+    write_whole(Path(folder) / BOARDS, msgspec.json.format(msgspec.json.encode(session), indent=1))
 
 
 def load_camera(path: str | Path) -> Camera:
     """Read a camera (YAML). Raises CalibrationError that names the file and the fault."""
     try:
-        camera = msgspec.yaml.decode(Path(path).read_bytes(), type=Camera)
+        camera = msgspec.convert(parse_yaml(Path(path).read_text(encoding="utf-8")), Camera)
     except OSError as e:
         raise CalibrationError(f"camera file {path}: {e.strerror or e}; make it with calib intrinsics") from e
-    except (msgspec.ValidationError, msgspec.DecodeError) as e:
+    except (msgspec.ValidationError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as e:
         raise CalibrationError(f"camera file {path}: {' '.join(str(e).split())}") from e
     fault = fault_of_camera("camera", camera)
     if fault or camera.K is None:
@@ -129,5 +128,7 @@ def load_camera(path: str | Path) -> Camera:
 
 
 def save_camera(camera: Camera, path: str | Path) -> None:
-    """Write a camera (YAML). Raises OutputUnwritable."""
+    """Write a camera (YAML). Raises CalibrationError if it is faulty, or OutputUnwritable."""
+    if fault := fault_of_camera("camera", camera):
+        raise CalibrationError(f"not written to {path}: {fault}")
     write_yaml(msgspec.to_builtins(camera), path)

@@ -15,6 +15,10 @@ from rtfuse.types import Image
 
 Count = Annotated[int, msgspec.Meta(ge=2, le=100)]
 Metres = Annotated[float, msgspec.Meta(gt=0, le=10)]
+_LEAST = {"checkerboard": 3, "charuco": 4, "circles": 2, "acircles": 2}
+"""Fewest columns and rows: OpenCV finds no smaller board."""
+_MARKERS = 250
+"""Markers of the dictionary."""
 _UNITS = {"mm": 1e-3, "cm": 1e-2, "m": 1.0}
 _WANT = (
     "expected KIND:COLSxROWS:SPACING with a unit, e.g. checkerboard:9x6:25mm (inner corners, side of a square), "
@@ -46,8 +50,17 @@ class Board(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     dictionary: str = "DICT_5X5_250"
 
     def __post_init__(self) -> None:
+        least = _LEAST[self.kind]
+        if min(self.cols, self.rows) < least:
+            raise ConfigError(
+                f"a {self.kind} board of {self.cols}x{self.rows} is too small; want {least}x{least} or more"
+            )
         if self.kind == "charuco" and (self.marker_m is None or self.marker_m >= self.spacing_m):
             raise ConfigError(f"a charuco board needs a marker side below the side of its squares; {_WANT}")
+        if self.kind == "charuco" and self.cols * self.rows // 2 > _MARKERS:
+            raise ConfigError(
+                f"a charuco board of {self.cols}x{self.rows} needs more than {_MARKERS} different markers"
+            )
         if self.diameter_m is not None and self.diameter_m >= 1.4 * self.spacing_m:
             raise ConfigError(f"discs of {1000 * self.diameter_m:g} mm would touch each other; {_WANT}")
 

@@ -13,8 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rtfuse.align.aligner import Aligner
-from rtfuse.align.calibration import Calibration, load_calibration
-from rtfuse.errors import SourceUnreadable
+from rtfuse.align.calibration import Calibration, fault_of, load_calibration
+from rtfuse.align.doubts import doubts
+from rtfuse.errors import CalibrationError, SourceUnreadable
 from rtfuse.fuse.fuser import DEFAULT_FUSER, Fuser
 from rtfuse.fuse.registry import open_fuser
 from rtfuse.pipeline.stages import Stages
@@ -51,7 +52,7 @@ def fuse(
     Neither array is changed.
 
     Raises SourceUnreadable (also a ValueError) for an array that is not an image of 8 or 16 bits, CalibrationError for
-    a calibration of other sizes, UnknownFuser, WeightsMissing or EngineUnavailable.
+    a calibration of other sizes or one that cannot be right, UnknownFuser, WeightsMissing or EngineUnavailable.
     """
     said = list[str]()
     thermal, colour = _image("ir", ir, said.append), _image("rgb", rgb, said.append)
@@ -71,13 +72,14 @@ def _opened(name: str) -> Fuser:
 
 
 def _loaded(calibration: str | Path | Calibration | None) -> Calibration | None:
-    """Return a calibration, loaded if it is a file's name; warn if its own verdict is `fail`."""
+    """Return a calibration, loaded if it is a file's name; warn of each doubt. Raises CalibrationError."""
     if calibration is None:
         return None
     loaded = calibration if isinstance(calibration, Calibration) else load_calibration(calibration)
-    if loaded.quality is not None and loaded.quality.verdict == "fail":
-        error = f"{loaded.quality.pair_error_px:.1f} px"
-        warnings.warn(f"the calibration is not good: {error} between the pictures; see calib report", stacklevel=4)
+    if fault := fault_of(loaded):
+        raise CalibrationError(f"the calibration: {fault}")
+    for doubt in doubts(loaded):
+        warnings.warn(f"the calibration: {doubt}", stacklevel=4)
     return loaded
 
 

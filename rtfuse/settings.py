@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args
@@ -28,8 +29,29 @@ Quality = Annotated[int, msgspec.Meta(ge=1, le=100)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
 
+_MOST_ALIASES = 40
+"""References to other parts of a YAML file; nested ones grow to any size."""
+
+
 class _Loader(yaml.SafeLoader):
-    """Load YAML as `yaml.safe_load` does, but refuse a key that stands twice, of which YAML keeps the last one."""
+    """Load YAML as `yaml.safe_load` does, but refuse a key that stands twice, of which YAML keeps the last one.
+
+    Numbers are those of YAML 1.2: `1e-3` is one; `5:60` (300 + 60 in YAML 1.1), `1_0` and dates are texts, `010` is 10.
+    """
+
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        self._aliases = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        self._aliases += self.check_event(yaml.AliasEvent)
+        if self._aliases > _MOST_ALIASES:
+            raise yaml.YAMLError(f"it has more than {_MOST_ALIASES} aliases")
+        return super().compose_node(parent, index)
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        text = str(self.construct_scalar(node))
+        return int(text, 0) if text[:2] in ("0x", "0o") else int(text)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set[Any]()
@@ -41,16 +63,33 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_NUMBERS = {
+    "tag:yaml.org,2002:int": r"[-+]?[0-9]+|0o[0-7]+|0x[0-9a-fA-F]+",
+    "tag:yaml.org,2002:float": r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)"
+    r"|\.(?:nan|NaN|NAN)",
+}
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, form) for tag, form in forms if tag not in (*_NUMBERS, "tag:yaml.org,2002:timestamp")]
+    for first, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _tag, _form in _NUMBERS.items():
+    _Loader.add_implicit_resolver(_tag, re.compile(f"(?:{_form})$"), list("-+.0123456789"))
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
+
+
 def parse_yaml(text: str) -> Any:
     """Parse YAML into plain values.
 
-    Raises yaml.YAMLError, also for a key that stands twice and for nesting that is too deep.
+    Raises yaml.YAMLError, also for a key that stands twice, for nesting that is too deep, and for a tag that does not
+    fit its value.
     """
     loader = _Loader(text)
     try:
         return loader.get_single_data()
     except RecursionError as e:
         raise yaml.YAMLError("it is nested too deep") from e
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as e:  # of `!!float x`, 5000 digits
+        raise yaml.YAMLError(f"a value cannot be read: {e}") from e
     finally:
         loader.dispose()
 

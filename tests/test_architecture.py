@@ -11,7 +11,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 BASE = {"types", "errors", "redaction"}
-SERVICES = {"folders", "hints", "libraries", "observe", "settings"}
+SERVICES = {"folders", "hints", "libraries", "observe", "outputs", "settings"}
 """Common to all packages; they import `BASE` and nothing else of ours."""
 STAGES = {"capture", "sync", "thermal", "align", "fuse", "publish"}
 

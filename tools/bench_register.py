@@ -196,7 +196,7 @@ def measured(case: Case, *, smooth: bool | None, write: Path | None) -> Result:
     seconds = time.process_time() - start
     if c is not None and write is not None:
         from calib.overlay import before_and_after
-        from rtfuse.record.video import write_image
+        from rtfuse.record.images import write_image
 
         write_image(write / f"{case.name.replace(' ', '_')}.jpg", before_and_after(*case.pairs[0], c))
     said = c.quality.pair_error_px if c is not None and c.quality is not None else None

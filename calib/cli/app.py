@@ -9,11 +9,13 @@ import numpy as np
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from calib.session import NAMES, Session, load_camera
 from rtfuse.align.calibration import Calibration, Camera, load_calibration, save_calibration
+from rtfuse.align.doubts import doubts
 from rtfuse.cli.app import add_version
-from rtfuse.errors import CalibrationError, OutputExists
+from rtfuse.errors import CalibrationError
 from rtfuse.types import Stream
 
 app = typer.Typer(
@@ -39,23 +41,27 @@ ForceFail = Annotated[
 ]
 
 
-def free_path(path: Path, force: bool) -> Path:
-    """Return the path of an output. Raises OutputExists if it exists and `force` is not set."""
-    if path.exists() and not force:
-        raise OutputExists(f"{path} already exists; --force overwrites it")
-    return path
-
-
 def read_calibration(path: Path) -> Calibration:
-    """Read a calibration; print a warning in one line if its verdict is fail."""
+    """Read a calibration; print each doubt about it in one line."""
     c = load_calibration(path)
-    if c.quality is not None and c.quality.verdict == "fail":
-        err.print(
-            f"[bold yellow]warning:[/] {path} has the verdict fail: {c.quality.pair_error_px:.1f} RGB px between the "
-            "pictures, where at most 1 passes",
-            soft_wrap=True,
-        )
+    print_doubts(c, path)
     return c
+
+
+def print_doubts(c: Calibration, path: Path) -> None:
+    """Print each doubt about a calibration in one line, as a warning."""
+    for doubt in doubts(c):
+        warn(f"{path}: {doubt}")
+
+
+def say(line: str) -> None:
+    """Print a line as it is."""
+    out.print(line, soft_wrap=True, markup=False, emoji=False)
+
+
+def warn(line: str) -> None:
+    """Print a warning in one line."""
+    err.print("[bold yellow]warning:[/]", Text(line), soft_wrap=True)
 
 
 def write_calibration(c: Calibration, output: Path, force: bool) -> None:

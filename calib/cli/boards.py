@@ -10,9 +10,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from calib.cli.app import Force, Ir, Output, Rgb, free_path, out
+from calib.cli.app import Force, Ir, Output, Rgb, say
 from calib.session import NAMES
 from rtfuse.errors import NoDisplay
+from rtfuse.outputs import check_folder, check_output
 from rtfuse.types import Stream
 
 if TYPE_CHECKING:
@@ -33,11 +34,12 @@ def pattern(
 
     Example: calib pattern circles:7x5:30mm -o board.pdf
     """
-    from calib.pattern import write_pattern
+    from calib.pattern import SUFFIXES, write_pattern
     from calib.targets import parse_board
 
-    write_pattern(parse_board(board), free_path(output, force), paper=paper)
-    out.print(f"{output}: print at 100 % and check that the ruler is 100 mm long")
+    output = check_output(output, force=force, suffixes=SUFFIXES)
+    write_pattern(parse_board(board), output, paper=paper)
+    say(f"{output}: print at 100 % and check that the ruler is 100 mm long")
 
 
 def boards(
@@ -56,14 +58,15 @@ def boards(
     Example: calib boards --ir ir.mkv --rgb rgb.mkv --board checkerboard:9x6:25mm -o session
     """
     from calib.footage import Footage
-    from calib.guide import contact_sheet, find_views, save_views
+    from calib.guide import find_views, save_views
     from calib.session import BOARDS
     from calib.targets import parse_board
     from rtfuse.capture.stills import is_stills
-    from rtfuse.record.images import write_image
 
     target = parse_board(board)
-    free_path(output / BOARDS, force)
+    output = check_folder(output)
+    if output.exists():
+        check_output(output / BOARDS, force=force)
     stills = all(is_stills(s) for s in (ir, rgb) if s)
     with Footage(ir, rgb) as footage, _Watch(footage.live, footage.count) as watch:
         chooser = find_views(
@@ -78,13 +81,10 @@ def boards(
         session = save_views(chooser, footage, output)
         for stream in footage.sources:
             kept = len(session.sightings(stream))
-            out.print(
-                f"{NAMES[stream]}: the board in {chooser.seen[stream]} of {chooser.looked} pictures, {kept} views kept"
-            )
+            say(f"{NAMES[stream]}: the board in {chooser.seen[stream]} of {chooser.looked} pictures, {kept} views kept")
             for advice in chooser.lacks(stream, session.size_wh(stream)):
-                out.print(f"  still missing: {advice}", soft_wrap=True)
-    write_image(output / "views.jpg", contact_sheet(chooser))
-    out.print(f"{output}: see views.jpg, then run calib intrinsics {output}", soft_wrap=True)
+                say(f"  still missing: {advice}")
+    say(f"{output}: see views.jpg, then run calib intrinsics {output}")
 
 
 class _Watch:
@@ -101,7 +101,7 @@ class _Watch:
             try:
                 self._window = Window("calib boards")
             except NoDisplay:
-                out.print("no display for a guiding picture; end with Ctrl-C, then see the kept views in views.jpg")
+                say("no display for a guiding picture; end with Ctrl-C, then see the kept views in views.jpg")
 
     def __enter__(self) -> _Watch:
         self._bar.start()

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from calib.cli.app import Force, Ir, Output, Plane, Rgb, free_path, out, read_calibration
+from calib.cli.app import Force, Ir, Output, Plane, Rgb, print_doubts, read_calibration, say
 from calib.session import NAMES, load_camera, save_camera
-from rtfuse.align.calibration import save_calibration
+from rtfuse.align.calibration import Calibration, Camera, save_calibration
 from rtfuse.errors import CalibrationError, ConfigError
+from rtfuse.outputs import check_output
 from rtfuse.types import Stream
+
+if TYPE_CHECKING:
+    from calib.interchange.rigs import Wanted
+
+Format = Literal["rtfuse", "ros", "kalibr", "opencv"]
 
 
 def report(
@@ -28,58 +35,84 @@ def report(
     """
     from calib.report import write_report
 
-    free_path(output, force)
+    output = check_output(output, force=force)
     verdict = write_report(
         read_calibration(calibration), output, name=calibration.name, session=session, ir=ir, rgb=rgb
     )
-    out.print(f"{output}: {verdict}")
+    say(f"{output}: {verdict}")
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(help="YAML of ROS (camera_info), Kalibr or rtfuse.")],
+    sources: Annotated[list[Path], typer.Argument(help="File of a camera or rig, or thermal's and RGB's files.")],
     output: Output,
-    to: Annotated[Literal["rtfuse", "ros", "kalibr"], typer.Option(help="Format to write.")],
-    camera: Annotated[Literal["ir", "rgb"], typer.Option(help="ROS: camera of the calibration.")] = "rgb",
-    ir: Annotated[str, typer.Option(help="Kalibr: name of the thermal camera.")] = "cam1",
-    rgb: Annotated[str, typer.Option(help="Kalibr: name of the RGB camera.")] = "cam0",
+    to: Annotated[Format, typer.Option(help="Format to write.")],
+    camera: Annotated[Literal["ir", "rgb"], typer.Option(help="ROS, OpenCV: camera of the calibration.")] = "rgb",
+    ir: Annotated[str | None, typer.Option(help="Thermal camera's name in the file: cam1, 2 …")] = None,
+    rgb: Annotated[str | None, typer.Option(help="RGB camera's name in the file: cam0, 1 …")] = None,
     plane: Plane = 10.0,
+    unit: Annotated[Literal["m", "cm", "mm"] | None, typer.Option(help="Unit of the file's translation.")] = None,
+    ir_size: Annotated[str | None, typer.Option(help="Thermal image size if the file has none: 640x512.")] = None,
+    rgb_size: Annotated[str | None, typer.Option(help="RGB image size if the file has none: 1920x1080.")] = None,
+    lens: Annotated[Literal["auto", "pinhole", "fisheye"], typer.Option(help="Lens model of the file.")] = "auto",
     force: Force = False,
 ) -> None:
-    """Read and write the files of other tools: ROS camera_info (one camera), Kalibr's camera chain (the rig).
+    """Read and write the files of other tools: ROS, Kalibr, OpenCV; read those of MATLAB and Agisoft.
 
     Examples: calib convert camchain.yaml --to rtfuse --plane 10 -o calibration.yaml;
+    calib convert ir_info.yaml rgb_info.yaml --to rtfuse -o calibration.yaml;
     calib convert calibration.yaml --to ros --camera ir -o ir_info.yaml
     """
-    from calib.interchange import read_kalibr, read_ros, write_ros
-    from rtfuse.settings import read_yaml
+    from calib.interchange.rigs import Wanted
 
-    free_path(output, force)
-    tree = read_yaml(source)
+    output = check_output(output, force=force)
+    sizes = {"ir_wh": _size("--ir-size", ir_size), "rgb_wh": _size("--rgb-size", rgb_size)}
+    found = _read(sources, Wanted(plane_m=plane, ir=ir, rgb=rgb, unit=unit, lens=lens, **sizes))
+    if isinstance(found, Calibration):
+        print_doubts(found, sources[0])
+    _write(found, output, to, camera, str(sources[0]))
+    say(f"{output} written")
+
+
+def _size(option: str, text: str | None) -> tuple[int, int] | None:
+    """Return an image size from text such as 640x512. Raises ConfigError."""
+    if text is None:
+        return None
+    if (parts := re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)) is None:
+        raise ConfigError(f"{option} {text}: want WIDTHxHEIGHT, such as 640x512")
+    return int(parts[1]), int(parts[2])
+
+
+def _read(sources: list[Path], wanted: Wanted) -> Camera | Calibration:
+    """Read a camera or a calibration, in our format or that of another tool; print each guess."""
+    from calib.interchange.rigs import read
+    from calib.interchange.texts import parsed
+
+    own = parsed(sources[0])[0].keys() & {"size_wh", "R_rgb_from_ir", "H_rgb_from_ir"} if len(sources) == 1 else set()
+    if own:
+        return load_camera(sources[0]) if "size_wh" in own else read_calibration(sources[0])
+    found = read(sources, wanted)
+    for line in found.said:
+        say(line)
+    return found.value
+
+
+def _write(found: Camera | Calibration, output: Path, to: Format, camera: Stream, name: str) -> None:
+    """Write a camera or a calibration. Raises CalibrationError or ConfigError if the format has no place for it."""
+    from calib.interchange.cameras import write_opencv, write_ros
+    from calib.interchange.kalibr import write_kalibr
+
     if to == "rtfuse":
-        if "cam0" in tree:
-            save_calibration(read_kalibr(source, ir, rgb, plane), output)
-        else:
-            save_camera(read_ros(source), output)
-    elif "R_rgb_from_ir" in tree or "H_rgb_from_ir" in tree:
-        _convert_rig(source, output, to, camera)
-    elif to == "ros":
-        write_ros(load_camera(source), output, camera)
+        save_camera(found, output) if isinstance(found, Camera) else save_calibration(found, output)
+    elif to == "kalibr":
+        if isinstance(found, Camera):
+            raise ConfigError(
+                f"{name} has no stereo pose, but a Kalibr file needs one; give a calibration of two cameras"
+            )
+        write_kalibr(found, output)
     else:
-        raise ConfigError(
-            f"{source} has no stereo pose, but a Kalibr file needs one; give a calibration of two cameras"
-        )
-    out.print(f"{output} written")
-
-
-def _convert_rig(source: Path, output: Path, to: Literal["ros", "kalibr"], camera: Stream) -> None:
-    """Write a calibration as a Kalibr chain, or one of its cameras as a ROS file."""
-    from calib.interchange import write_kalibr, write_ros
-
-    c = read_calibration(source)
-    if to == "kalibr":
-        write_kalibr(c, output)
-        return
-    chosen = c.ir if camera == "ir" else c.rgb
-    if chosen.K is None:
-        raise CalibrationError(f"{source} has no intrinsics of the {NAMES[camera]} camera; ROS files need them")
-    write_ros(chosen, output, camera)
+        chosen = found if isinstance(found, Camera) else found.ir if camera == "ir" else found.rgb
+        if chosen.K is None:
+            raise CalibrationError(
+                f"{name} has no intrinsics of the {NAMES[camera]} camera; the {to} format needs them"
+            )
+        (write_ros if to == "ros" else write_opencv)(chosen, output, camera)

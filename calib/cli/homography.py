@@ -13,17 +13,17 @@ from calib.cli.app import (
     Ir,
     Output,
     Rgb,
-    free_path,
-    out,
     print_quality,
     read_calibration,
     require_pairs,
+    say,
     session_camera,
     write_calibration,
 )
 from calib.session import Session, load_session
 from rtfuse.align.calibration import Calibration, Camera
 from rtfuse.errors import ConfigError
+from rtfuse.outputs import check_output, write_whole
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.types import Image, Stream
 
@@ -46,21 +46,23 @@ def homography(
     """
     from calib.homography import at_plane
 
-    free_path(output, force)
+    output = check_output(output, force=force)
+    if click and points is not None:
+        points = check_output(points, force=force)
     if calibration is not None:
         c = read_calibration(calibration)
         made = at_plane(c, plane or c.plane_m or 10.0)
     elif session is not None:
         made = _through_boards(session, plane)
     elif points is not None or click:
-        made = _through_given(points, click, (ir, rgb), plane, force)
+        made = _through_given(points, click, (ir, rgb), plane)
     else:
         raise ConfigError(
             "homography needs points; give a calibration with a stereo pose, --session, --points or --click"
         )
     print_quality(made)
     write_calibration(made, output, force)
-    out.print(f"{output} written")
+    say(f"{output} written")
 
 
 def _through_boards(folder: Path, plane: float | None) -> Calibration:
@@ -85,7 +87,7 @@ def _known_camera(session: Session, folder: Path, stream: Stream) -> Camera:
 
 
 def _through_given(
-    points: Path | None, click: bool, sources: tuple[str | None, str | None], plane: float | None, force: bool
+    points: Path | None, click: bool, sources: tuple[str | None, str | None], plane: float | None
 ) -> Calibration:
     """Fit a homography through points of a file, or through clicked points, which are saved to the file if given."""
     from calib.footage import Footage, sampled
@@ -97,7 +99,7 @@ def _through_given(
         cameras = [Camera(size_wh=footage.size_wh(s) or (1, 1)) for s in STREAMS]
         pictures = sampled(footage, 1)[0] if click else None
     if pictures is not None:
-        a, b = _clicked(pictures, points, force)
+        a, b = _clicked(pictures, points)
     else:
         assert points is not None
         a, b = read_points(points)
@@ -105,12 +107,12 @@ def _through_given(
     return through_points(singles, cameras[0], cameras[1], plane)[0]
 
 
-def _clicked(pictures: tuple[Image, Image], points: Path | None, force: bool) -> tuple[Image, Image]:
+def _clicked(pictures: tuple[Image, Image], points: Path | None) -> tuple[Image, Image]:
     """Let a person click point pairs (N, 2), and write them to a file if one is given."""
     from calib.click import clicked
 
     a, b = clicked(*pictures)
     if points is not None:
         rows = "".join(f"{p[0]:.2f},{p[1]:.2f},{q[0]:.2f},{q[1]:.2f}\n" for p, q in zip(a, b, strict=True))
-        free_path(points, force).write_text("ir_x,ir_y,rgb_x,rgb_y\n" + rows, encoding="utf-8")
+        write_whole(points, f"ir_x,ir_y,rgb_x,rgb_y\n{rows}".encode())
     return a, b

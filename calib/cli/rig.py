@@ -14,17 +14,18 @@ from calib.cli.app import (
     Output,
     Plane,
     SessionFolder,
-    free_path,
     out,
     print_parallax,
     print_quality,
     require_pairs,
+    say,
     session_camera,
     write_calibration,
 )
 from calib.session import NAMES, load_session, save_camera
 from rtfuse.align.calibration import Calibration
 from rtfuse.errors import CalibrationError
+from rtfuse.outputs import check_output
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.types import Stream
 
@@ -48,15 +49,16 @@ def intrinsics(
 
     found = load_session(session)
     streams: list[Stream] = [s for s in ("ir", "rgb") if camera in ("both", s) and (camera == s or found.sightings(s))]
+    outputs = {stream: check_output(session / f"{stream}.yaml", force=True) for stream in streams}
     for stream in streams:
         kinds = KINDS if model == "auto" else (model,)
         try:
             fit = fit_camera(found.sightings(stream), found.target, found.size_wh(stream), kinds)
         except CalibrationError as e:
             raise CalibrationError(f"{NAMES[stream]}: {e}") from e
-        save_camera(fit.camera, session / f"{stream}.yaml")
+        save_camera(fit.camera, outputs[stream])
         _print_fit(stream, fit)
-        out.print(f"{session / f'{stream}.yaml'} written")
+        say(f"{outputs[stream]} written")
 
 
 def _print_fit(stream: Stream, fit: Fit) -> None:
@@ -88,7 +90,7 @@ def stereo(
     """
     from calib.stereo import fit_stereo
 
-    free_path(output, force)
+    output = check_output(output, force=force)
     found = load_session(session)
     require_pairs(found)
     given = zip(STREAMS, (ir_camera, rgb_camera), strict=True)
@@ -106,12 +108,12 @@ def stereo(
     print_quality(c)
     print_parallax(c)
     write_calibration(c, output, force)
-    out.print(f"{output} written; to see it: calib report {output} --session {session}", soft_wrap=True)
+    say(f"{output} written; to see it: calib report {output} --session {session}")
 
 
 def _print_rejected(rejected: dict[str, str]) -> None:
     for view, reason in rejected.items():
-        out.print(f"left out: view {view}, {reason}")
+        say(f"left out: view {view}, {reason}")
 
 
 def _angles(c: Calibration) -> np.ndarray:

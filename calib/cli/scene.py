@@ -13,13 +13,13 @@ from calib.cli.app import (
     Output,
     RequiredIr,
     RequiredRgb,
-    free_path,
-    out,
     print_quality,
     read_calibration,
+    say,
     write_calibration,
 )
 from rtfuse.align.calibration import save_calibration
+from rtfuse.outputs import check_output
 
 
 def register(
@@ -43,25 +43,24 @@ def register(
     Example: calib register --ir ir.mp4 --rgb rgb.mp4 -o calibration.yaml --overlay overlay.jpg
     """
     from calib.footage import Footage, sampled
-    from calib.overlay import before_and_after
+    from calib.overlay import before_and_after, write_picture
     from calib.register.calibration import calibration_of
-    from rtfuse.record.images import write_image
+    from rtfuse.record.video import IMAGE_SUFFIXES
 
-    free_path(output, force)
+    output = check_output(output, force=force)
+    if overlay is not None:
+        overlay = check_output(overlay, force=force, suffixes=sorted(IMAGE_SUFFIXES))
+    begun = read_calibration(start) if start else None
     with Footage(ir, rgb) as footage:
         pairs = sampled(footage, frames)
-    begun = read_calibration(start) if start else None
     if smooth is None and model != "homography":
         smooth = False
     made = calibration_of(pairs, model=model, smooth=smooth, start=begun, plane_m=plane)
     print_quality(made)
     if overlay is not None:
-        write_image(overlay, before_and_after(*pairs[len(pairs) // 2], made))
+        write_picture(overlay, before_and_after(*pairs[len(pairs) // 2], made))
     write_calibration(made, output, force)
-    out.print(
-        f"{output} written, from {len(pairs)} pairs; to see it: calib report {output} --ir {ir} --rgb {rgb}",
-        soft_wrap=True,
-    )
+    say(f"{output} written, from {len(pairs)} pairs; to see it: calib report {output} --ir {ir} --rgb {rgb}")
 
 
 def timing(
@@ -78,14 +77,14 @@ def timing(
     from calib.footage import Footage
     from calib.timing import time_offset, within
 
+    c = read_calibration(into) if into is not None else None
+    into = check_output(into, force=True) if into is not None else None
     with Footage(ir, None) as a, Footage(None, rgb) as b:
         found = time_offset(within(a.sources["ir"], duration), within(b.sources["rgb"], duration), limit_ms=limit)
-    out.print(
+    say(
         f"add {found.ms:+.1f} ± {found.std_ms:.1f} ms to the thermal camera's times (ir.offset_ms); found from the "
-        f"motion of {found.by}, {100 * found.fit:.0f} % of which agrees",
-        soft_wrap=True,
+        f"motion of {found.by}, {100 * found.fit:.0f} % of which agrees"
     )
-    if into is not None:
-        c = read_calibration(into)
+    if into is not None and c is not None:
         save_calibration(msgspec.structs.replace(c, ir_offset_ms=found.ms, ir_offset_std_ms=found.std_ms), into)
-        out.print(f"{into} changed")
+        say(f"{into} changed")

@@ -6,7 +6,8 @@ top-left pixel. The file is written by `calib` and read here; docs/calibration.m
 
 from __future__ import annotations
 
-import os
+import re
+import zlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,7 +16,10 @@ import msgspec
 import numpy as np
 import yaml
 
-from rtfuse.errors import CalibrationError, ConfigError, OutputUnwritable
+from rtfuse.align import limits
+from rtfuse.align.field import field_at
+from rtfuse.errors import CalibrationError, ConfigError
+from rtfuse.outputs import write_yaml
 from rtfuse.settings import parse_yaml, refuse_infinite
 from rtfuse.types import Image
 
@@ -26,6 +30,7 @@ Side = Annotated[int, msgspec.Meta(ge=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 
+_FOREIGN = re.compile(r"(?m)^(%YAML:|<\?xml|cam[01]:|camera_matrix|cameraMatrix|distortion_model|K: \[|# oST)")
 BEHIND = -1e6
 """The pixel coordinate of what lies behind a camera."""
 
@@ -112,7 +117,8 @@ class Calibration(_Part, frozen=True):
     `field_px` is a smooth correction on top: rows of (dx, dy), in thermal pixels, at places spread evenly over the
     RGB image from its first pixel to its last, between which it is interpolated by cubics.
 
-    `ir_offset_ms` is added to the thermal camera's capture times.
+    `ir_offset_ms` is added to the thermal camera's capture times. `digest` is the sum of the file that was read if it
+    is not that of its values; otherwise None.
     """
 
     ir: Camera
@@ -127,6 +133,7 @@ class Calibration(_Part, frozen=True):
     ir_offset_ms: float | None = None
     ir_offset_std_ms: NotNegative | None = None
     quality: Quality | None = None
+    digest: str | None = None
     version: Literal[1] = 1
 
 
@@ -143,77 +150,124 @@ def vector3(v: Image) -> Vector3:
 
 def load_calibration(path: str | Path) -> Calibration:
     """Read and check a calibration file (YAML). Raises CalibrationError naming the file, the key and the fault."""
+    text = ""
     try:
-        tree = parse_yaml(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        tree = parse_yaml(text)
         if not isinstance(tree, dict):
             found = "nothing" if tree is None else f"a {type(tree).__name__}"
-            raise CalibrationError(f"calibration file {path}: want keys and values as `calib` writes, found {found}")
+            raise ConfigError(f"want keys and values as `calib` writes, found {found}")
         refuse_infinite(tree, str(path), "")
         calibration = msgspec.convert(tree, Calibration)
     except OSError as e:
         raise CalibrationError(f"calibration file {path}: {e.strerror or e}") from e
-    except (msgspec.ValidationError, yaml.YAMLError, UnicodeDecodeError, ConfigError) as e:
-        raise CalibrationError(f"calibration file {path}: {' '.join(str(e).split())}") from e
-    fault = fault_of(calibration)
-    if fault:
+    except (msgspec.ValidationError, yaml.YAMLError, UnicodeDecodeError, ConfigError, RecursionError) as e:
+        other = f"; if it is another tool's: calib convert {path} --to rtfuse" if _FOREIGN.search(text) else ""
+        raise CalibrationError(f"calibration file {path}: {' '.join(str(e).split())}{other}") from e
+    if fault := fault_of(calibration):
         raise CalibrationError(f"calibration file {path}: {fault}")
-    return calibration
+    whole = calibration.digest == digest_of(calibration)
+    return msgspec.structs.replace(calibration, digest=None) if whole else calibration
 
 
 def save_calibration(calibration: Calibration, path: str | Path) -> None:
     """Write a calibration file, whole or not at all. Raises CalibrationError if it is faulty, or OutputUnwritable."""
-    fault = fault_of(calibration)
-    if fault:
+    if fault := fault_of(calibration):
         raise CalibrationError(f"not written to {path}: {fault}")
-    write_yaml({"version": 1} | msgspec.to_builtins(calibration), path)
+    tree = msgspec.to_builtins(msgspec.structs.replace(calibration, digest=digest_of(calibration)))
+    write_yaml({"version": 1} | tree, path)
 
 
-def write_yaml(tree: object, path: str | Path) -> None:
-    """Write plain values as YAML, innermost lists on one line, whole or not at all. Raises OutputUnwritable."""
-    text = yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=120)
-    partial = Path(f"{path}.partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    except OSError as e:
-        partial.unlink(missing_ok=True)
-        raise OutputUnwritable(f"{path}: {e.strerror or e}") from e
+def digest_of(calibration: Calibration) -> str:
+    """Return a short sum of all values of a calibration, as its file keeps it."""
+    tree = msgspec.to_builtins(msgspec.structs.replace(calibration, digest=None))
+    return f"crc32-{zlib.crc32(msgspec.json.encode(msgspec.convert(tree, Calibration))):08x}"
 
 
 def fault_of(c: Calibration) -> str:
     """Say what is wrong with a calibration; an empty text if nothing is."""
+    if path := limits.infinite(msgspec.to_builtins(c)):
+        return f"{path}: want a finite number"
+    fault = _shape_fault(c) or fault_of_camera("ir", c.ir) or fault_of_camera("rgb", c.rgb)
+    if not fault and c.R_rgb_from_ir is not None:
+        R, t = np.array(c.R_rgb_from_ir, float), np.array(c.t_rgb_from_ir_m, float)
+        fault = limits.pose_fault(R, t, c.plane_m or 0.0, c.rgb.matrix[0, 0])
+    if not fault and abs(c.ir_offset_ms or 0.0) > limits.OFFSET_MS:
+        fault = f"ir_offset_ms is {c.ir_offset_ms:g} ms; want at most {limits.OFFSET_MS:g}: micro- or nanoseconds?"
+    if not fault and c.field_px is not None and np.abs(np.array(c.field_px)).max() > max(c.ir.size_wh) / 2:
+        fault = "field_px moves a pixel by more than half of thermal's picture"
+    if not fault and (wrong := limits.map_fault(places_in_ir(c), c.ir.size_wh, c.rgb.size_wh)):
+        fault = f"{wrong}: {cause(c)}"
+    return fault
+
+
+def _shape_fault(c: Calibration) -> str:
+    """Say which parts of a calibration are missing, or do not go together."""
     pose = (c.R_rgb_from_ir, c.t_rgb_from_ir_m)
-    fault = ""
-    if c.H_rgb_from_ir is not None and any(x is not None for x in pose):
-        fault = "gives both H_rgb_from_ir and a stereo pose; keep one"
-    elif c.H_rgb_from_ir is not None:
-        det = np.linalg.det(np.array(c.H_rgb_from_ir, float))
-        fault = "" if np.isfinite(det) and abs(det) > 1e-12 else "H_rgb_from_ir cannot be inverted"
-    elif any(x is None for x in (*pose, c.plane_m)):
-        fault = "needs H_rgb_from_ir, or all of R_rgb_from_ir, t_rgb_from_ir_m and plane_m"
-    elif c.ir.K is None or c.rgb.K is None:
-        fault = "a stereo pose needs K of both cameras"
+    if c.field_px is not None and (min(len(c.field_px), len(c.field_px[0])) < 2 or len(set(map(len, c.field_px))) > 1):
+        return "field_px needs at least two rows of at least two pairs, all rows alike"
+    if c.H_rgb_from_ir is not None:
+        if any(x is not None for x in pose):
+            return "gives both H_rgb_from_ir and a stereo pose; keep one"
+        H = np.array(c.H_rgb_from_ir, float)
+        return "" if abs(np.linalg.det(H / (abs(H).max() or 1.0))) > 1e-12 else "H_rgb_from_ir cannot be inverted"
+    if any(x is None for x in (*pose, c.plane_m)):
+        return "needs H_rgb_from_ir, or all of R_rgb_from_ir, t_rgb_from_ir_m and plane_m"
+    return "a stereo pose needs K of both cameras" if c.ir.K is None or c.rgb.K is None else ""
+
+
+def places_in_ir(c: Calibration) -> Image:
+    """Return where in thermal RGB pixels lie, (3, N, 2): some all over the image, those to the right, those below."""
+    pixels = limits.spread(c.rgb.size_wh)
+    return np.stack([ir_pixels_of_rgb(pixels + step, c) for step in ((0, 0), (1, 0), (0, 1))])
+
+
+def cause(c: Calibration) -> str:
+    """Name the likely cause of a thermal picture that does not lie on RGB's."""
+    if c.H_rgb_from_ir is not None:
+        H = np.array(c.H_rgb_from_ir, float)
+        told = limits.place_of(H, c.ir.size_wh)
+        other = msgspec.structs.replace(c, H_rgb_from_ir=matrix3(np.linalg.inv(H)))
     else:
-        R = np.array(c.R_rgb_from_ir, float)
-        orthogonal = np.allclose(R @ R.T, np.eye(3), atol=1e-4) and np.linalg.det(R) > 0
-        fault = "" if orthogonal else "R_rgb_from_ir is not a rotation"
-    if c.field_px is not None and (
-        len(c.field_px) < 2 or len({len(r) for r in c.field_px}) > 1 or len(c.field_px[0]) < 2
-    ):
-        fault = "field_px needs at least two rows of at least two pairs, all rows alike"
-    return fault or fault_of_camera("ir", c.ir) or fault_of_camera("rgb", c.rgb)
+        R, t = np.array(c.R_rgb_from_ir, float), np.array(c.t_rgb_from_ir_m, float)
+        told = limits.view_of(R, t, c.plane_m or 1.0, c.rgb.matrix[0, 0])
+        other = msgspec.structs.replace(c, R_rgb_from_ir=matrix3(R.T), t_rgb_from_ir_m=vector3(-R.T @ t))
+    turned = limits.inside(places_in_ir(other)[0], c.ir.size_wh).mean()
+    return told + (", which the reverse transform would not: is it ir from rgb?" if turned > 0.5 else "")
 
 
 def fault_of_camera(name: str, camera: Camera) -> str:
     """Say what is wrong with one camera's part; an empty text if nothing is."""
+    if path := limits.infinite(msgspec.to_builtins(camera)):
+        return f"{name}.{path}: want a finite number"
     lengths = (0, 4) if camera.model == "fisheye" else (0, 4, 5, 8, 12, 14)
     if len(camera.dist) not in lengths:
         return f"{name}.dist has {len(camera.dist)} coefficients; {camera.model} takes one of {lengths}"
     if camera.dist and camera.K is None:
         return f"{name}.dist needs {name}.K"
-    if camera.K is not None and not (camera.K[0][0] > 0 and camera.K[1][1] > 0 and camera.K[2] == (0.0, 0.0, 1.0)):
-        return f"{name}.K wants positive focal lengths and a last row of 0 0 1"
     sizes = [camera.size_wh, *(m.size_wh for m in camera.modes)]
+    fault = next((f for size in sizes if (f := limits.size_fault(f"{name}: an image size", size))), "")
+    if not fault and camera.K is not None:
+        fault = limits.matrix_fault(name, camera.size_wh, camera.matrix) or _lens_fault(name, camera)
+    return fault or _mode_fault(name, camera, sizes)
+
+
+def _lens_fault(name: str, camera: Camera) -> str:
+    """Say what is wrong with the distortion of a camera."""
+    pixels, fisheye = limits.spread(camera.size_wh), camera.model == "fisheye"
+    if not fisheye and max(map(abs, camera.dist[2:4]), default=0) > limits.TANGENTIAL:
+        return f"{name}.dist: p1 and p2 are {camera.dist[2]:g} and {camera.dist[3]:g}; want k1 k2 p1 p2 k3 …"
+    return limits.distortion_fault(name, camera.matrix, pixels, *there_and_back(pixels, camera), fisheye=fisheye)
+
+
+def there_and_back(pixels: Image, camera: Camera) -> tuple[Image, Image]:
+    """Return pixels (N, 2) of a calibrated camera without distortion, on the plane z = 1, and these distorted again."""
+    ideal = undistorted(pixels, camera)
+    return ideal, projected(lifted(ideal), camera)
+
+
+def _mode_fault(name: str, camera: Camera, sizes: list[tuple[int, int]]) -> str:
+    """Say what is wrong with the modes of a camera."""
     if len(set(sizes)) < len(sizes):
         return f"{name}.modes has one size twice; a stream's size must tell its mode"
     for mode in camera.modes:
@@ -262,7 +316,7 @@ def ir_pixels_of_rgb(pixels: Image, c: Calibration, plane_m: float | None = None
     else:
         points = lifted(undistorted(pixels, c.rgb)) * (plane_m or c.plane_m)
         xy = projected((points - np.array(c.t_rgb_from_ir_m)) @ np.array(c.R_rgb_from_ir, float), c.ir)  # Rᵀ(X - t)
-    return xy if c.field_px is None else xy + _field(pixels, c)
+    return xy if c.field_px is None else xy + field_at(np.array(c.field_px, float), pixels, c.rgb.size_wh)
 
 
 def rgb_pixels_of_ir(pixels: Image, c: Calibration) -> Image:
@@ -293,30 +347,3 @@ def flattened(pixels: Image, camera: Camera) -> Image:
 def _behind_or(homogeneous: Image) -> Image:
     seen = homogeneous[:, 2:] > 1e-9
     return np.where(seen, homogeneous[:, :2] / np.where(seen, homogeneous[:, 2:], 1), BEHIND)
-
-
-def _field(pixels: Image, c: Calibration) -> Image:
-    """The smooth correction (N, 2) at pixels (N, 2) of the calibrated RGB image."""
-    field = np.array(c.field_px, float)
-    steps = (np.array(field.shape[1::-1]) - 1) / np.maximum(np.array(c.rgb.size_wh) - 1, 1)
-    # Padded, so that the cubics go on to the edge.
-    padded = np.pad(field, ((2, 2), (2, 2), (0, 0)), mode="reflect", reflect_type="odd")
-    places = np.clip(pixels * steps, 0, np.array(field.shape[1::-1]) - 1) + 2
-    whole = np.floor(places).astype(int)
-    across, down = (_cubic(places[:, k] - whole[:, k]) for k in (0, 1))
-    moved = np.zeros((len(pixels), 2))
-    for j in range(4):
-        for i in range(4):
-            weight = (across[i] * down[j])[:, None]
-            moved += weight * padded[whole[:, 1] + j - 1, whole[:, 0] + i - 1]
-    return moved
-
-
-def _cubic(u: Image) -> list[Image]:
-    """Return the weights of the points at -1, 0, 1 and 2 for places `u` between 0 and 1 (Keys, 1981, a = -1/2)."""
-    return [
-        ((-0.5 * u + 1.0) * u - 0.5) * u,
-        (1.5 * u - 2.5) * u * u + 1.0,
-        ((-1.5 * u + 2.0) * u + 0.5) * u,
-        (0.5 * u - 0.5) * u * u,
-    ]

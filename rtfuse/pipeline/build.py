@@ -10,6 +10,7 @@ from functools import partial
 
 from rtfuse.align.aligner import Aligner
 from rtfuse.align.calibration import Calibration, load_calibration
+from rtfuse.align.doubts import doubts
 from rtfuse.capture.pacing import Playback
 from rtfuse.config import Config
 from rtfuse.errors import ConfigError
@@ -52,7 +53,7 @@ def open_rig(
     - `trace`: gets every frame's stages; the caller closes it. `status`: a line for `systemctl status`.
     - `scenes`: stills have nothing to do with each other, unless the configuration says that they are a sequence.
     """
-    calibration = _calibration(config)
+    calibration = load_calibration(config.align.calib) if config.align.calib else None
     chosen = chosen_stills(config) if replay is None and not sources else None
     if chosen is not None:
         config, sources = for_stills(config), openers(chosen, config, clock, mixed=scenes is not None and scenes.mixed)
@@ -99,15 +100,6 @@ def open_rig(
     return rig
 
 
-def _calibration(config: Config) -> Calibration | None:
-    """Load the calibration, and warn if its own check says that it is bad."""
-    calibration = load_calibration(config.align.calib) if config.align.calib else None
-    if calibration is not None and calibration.quality is not None and calibration.quality.verdict == "fail":
-        error = f"{calibration.quality.pair_error_px:.1f} px"
-        _log.warning("calibration %s is not good: %s between the pictures; see calib report", config.align.calib, error)
-    return calibration
-
-
 def _fuser(config: Config, order: Order) -> Fuser:
     how = config.fuse
     name = DEFAULT_FUSER if how.fuser == "auto" and order == "lossless" else how.fuser
@@ -128,7 +120,10 @@ def _stages(
     (iw, ih), (w, h) = (sources[s].info.size_wh for s in STREAMS)
     fit = partial(Aligner, calibration=calibration, seam_px=config.align.seam_px)
     done = traced.done if traced is not None else None
-    return Stages(fit((ih, iw), (h, w)), fuser, config, fit=fit, scenes=scenes, place=place, done=done)
+    aligner = fit((ih, iw), (h, w))
+    for doubt in doubts(calibration, aligner.reach) if calibration is not None else ():
+        _log.warning("calibration %s: %s", config.align.calib, doubt)
+    return Stages(aligner, fuser, config, fit=fit, scenes=scenes, place=place, done=done)
 
 
 def _keep_open(

@@ -84,7 +84,7 @@ def open_writer(
     if path.is_dir() == bool(suffix) and path.exists():
         raise OutputUnwritable(f"output {path} is {'a folder' if suffix else 'a file'}; choose another name")
     if not path.name:
-        raise OutputUnwritable(f"output {path} is no name for a file or a folder of pictures")
+        raise OutputUnwritable(f"output {path} names neither a file nor a folder of pictures")
     partial = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
     try:
         if suffix in VIDEO_CODECS:

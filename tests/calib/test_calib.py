@@ -10,7 +10,6 @@ import pytest
 from calib.adjust import Lens, Observation, lens_of, pose_of, project, without_bias
 from calib.click import Clicks
 from calib.homography import at_plane, read_points, through_points
-from calib.interchange import read_kalibr, read_ros, write_kalibr, write_ros
 from calib.intrinsics import fit_camera
 from calib.parallax import in_register, parallax_px, parallax_table
 from calib.reasons import reasons
@@ -21,7 +20,7 @@ from calib.targets import parse_board
 from calib.timing import time_offset
 from rtfuse.align.calibration import Calibration, Camera, ir_pixels_of_rgb, matrix3, vector3
 from rtfuse.capture import open_source
-from rtfuse.errors import CalibrationError, ConfigError
+from rtfuse.errors import CalibrationError
 
 BOARD = parse_board("checkerboard:9x6:30mm")
 IR = Lens("pinhole5", np.array([560, 562, 322, 250, -0.3, 0.11, 0.001, -0.0005, -0.02]))
@@ -288,34 +287,6 @@ def test_parallax_is_what_the_baseline_gives():
     assert dict(parallax_table(c))[10.0] == pytest.approx(0, abs=1e-6)
     with pytest.raises(CalibrationError, match="needs the cameras' pose"):
         parallax_table(at_plane(c, 5.0))
-
-
-def test_other_tools_files_come_back_as_they_were(tmp_path):
-    for camera in (
-        TRUE.ir,
-        Lens("fisheye", np.array([330, 331, 322, 250, -0.05, 0.01, -0.003, 0.001])).camera((640, 512)),
-    ):
-        write_ros(camera, tmp_path / "ros.yaml", "ir")
-        assert read_ros(tmp_path / "ros.yaml") == camera
-    short = msgspec.structs.replace(
-        TRUE,
-        ir=msgspec.structs.replace(TRUE.ir, dist=(-0.3, 0.11, 0.001, -0.0005)),
-        rgb=Lens("fisheye", np.array([330, 331, 322, 250, -0.05, 0.01, -0.003, 0.001])).camera((640, 480)),
-    )
-    write_kalibr(short, tmp_path / "chain.yaml")
-    back = read_kalibr(tmp_path / "chain.yaml", "cam1", "cam0", 10.0)
-    assert (back.ir, back.rgb) == (short.ir, short.rgb)
-    assert np.allclose(back.R_rgb_from_ir, short.R_rgb_from_ir)
-    assert np.allclose(back.t_rgb_from_ir_m, short.t_rgb_from_ir_m)
-    with pytest.raises(CalibrationError, match="--model pinhole4"):
-        write_kalibr(TRUE, tmp_path / "chain.yaml")
-    with pytest.raises(CalibrationError, match="has no cam7"):
-        read_kalibr(tmp_path / "chain.yaml", "cam7", "cam0", 10.0)
-    (tmp_path / "other.yaml").write_text("image_width: 3\n")
-    with pytest.raises(CalibrationError, match="distortion_model is missing"):
-        read_ros(tmp_path / "other.yaml")
-    with pytest.raises(ConfigError, match="absent"):
-        read_ros(tmp_path / "absent.yaml")
 
 
 def test_sessions_and_cameras_are_checked(tmp_path, pairs):

@@ -65,3 +65,10 @@ def test_a_doubt_is_sure_after_some_pictures_and_later_for_live_cameras():
     look(same, scene, 4)
     assert not same.sure
     assert same.hint() == ""
+
+
+@pytest.mark.parametrize("given", ["checkerboard:10x7:25mm", "checkerboard:7x10:25mm"])
+def test_a_board_counted_in_squares_is_said_to_be(given):
+    doubt = BoardDoubt(parse_board(given), False)
+    look(doubt, BoardScene(RIG, parse_board("checkerboard:9x6:25mm"), seed=1), 3)
+    assert "checkerboard:9x6: --board counts inner corners" in doubt.hint()

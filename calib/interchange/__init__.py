@@ -1,0 +1,1 @@
+"""Exchange calibrations with other tools: `texts` parses files, `lenses` and `rigs` read them, `writing` writes."""
