@@ -65,15 +65,21 @@ def _try_in(folder: Path) -> None:
     partial.unlink()
 
 
-def write_whole(path: str | Path, data: bytes) -> None:
-    """Write a file whole, or leave it as it was. A pipe or a device gets the bytes. Raises OutputUnwritable."""
+def write_whole(path: str | Path, data: bytes | memoryview) -> None:
+    """Write a file whole, or leave it as it was, even if the power fails; a pipe or a device gets the bytes.
+
+    Raises OutputUnwritable.
+    """
     path = _expanded(Path(path))
     partial = _partial(path)
     try:
         if _special(path):
             path.write_bytes(data)
             return
-        partial.write_bytes(data)
+        with partial.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
         if path.exists():
             shutil.copymode(path, partial)
         os.replace(partial, os.path.realpath(path))
@@ -102,7 +108,8 @@ def _special(path: Path) -> bool:
 
 
 def _partial(path: Path) -> Path:
-    return Path(os.path.realpath(path)).with_name(f".rtfuse-{os.getpid()}.partial")
+    real = Path(os.path.realpath(path))
+    return real.with_name(f".{real.name[:200]}.{os.getpid()}.partial")
 
 
 def _unwritable(path: Path, e: OSError) -> OutputUnwritable:

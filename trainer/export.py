@@ -30,8 +30,9 @@ from rtfuse.fuse.engines.onnx import OPSET, OUTPUT, check_installed, quiet
 from rtfuse.fuse.inputs import MULTIPLE
 from rtfuse.fuse.networks.checkpoints import refuse_infinite
 from rtfuse.fuse.networks.ufuser import UFuser
+from rtfuse.outputs import write_whole
 from trainer.ablation import fusion_net
-from trainer.outputs import check_output, write_whole
+from trainer.outputs import check_output
 from trainer.recipe import Recipe, load_recipe
 
 INPUTS = ("ir", "luma")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rtfuse.errors import OutputUnwritable
+from rtfuse.outputs import write_whole
 
 _ASCII = str.maketrans({"×": "x", "±": "+-", "…": "...", "–": "-"})
 
@@ -46,25 +46,8 @@ def write_output(option: str, path: Path, data: bytes) -> None:
     """Write an output that `check_output` has seen. Raises OutputUnwritable."""
     try:
         write_whole(path, data)
-    except OSError as e:
-        raise OutputUnwritable(f"{option} {path} cannot be written: {e.strerror or e}") from e
-
-
-def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Write a file whole or not at all, even if the power fails. Raises OSError naming it; an older file stays."""
-    if _is_special(path):
-        path.write_bytes(data)
-        return
-    partial = _partial(path)
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as e:
-        partial.unlink(missing_ok=True)
-        raise OSError(e.errno, e.strerror, str(path)) from e
+    except OutputUnwritable as e:
+        raise OutputUnwritable(f"{option}: {e}") from e
 
 
 def _partial(path: Path) -> Path:

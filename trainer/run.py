@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from rtfuse.errors import OutputUnwritable, RtfuseError, SourceUnreadable, WeightsMissing
 from rtfuse.fuse.networks.checkpoints import refuse_infinite
-from trainer.outputs import write_whole
+from rtfuse.outputs import write_whole
 from trainer.recipe import Recipe
 from trainer.stage import Stage
 

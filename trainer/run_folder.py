@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from rtfuse.errors import ConfigError, OutputUnwritable
-from trainer.outputs import write_whole
+from rtfuse.outputs import write_whole
 from trainer.recipe import Recipe, dump_recipe, load_recipe
 
 _CHECKPOINTS = ("sensing.ckpt", "fusion.ckpt", "distill.ckpt")

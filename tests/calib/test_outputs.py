@@ -81,16 +81,15 @@ NAMES = {"pattern": "x.svg", "picture": "x.png", "session": "boards.json"}
 
 @pytest.mark.parametrize("name", WRITERS)
 def test_on_a_full_disk_the_old_file_stays(tmp_path, monkeypatch, name):
-    """A write that fails in its middle leaves the file as it was, and nothing beside it."""
+    """A write that the disk does not take leaves the file as it was, and nothing beside it."""
     path = tmp_path / NAMES.get(name, "x.yaml")
     path.write_text("old")
 
-    def full(self, data):
-        with self.open("wb") as file:
-            file.write(data[: len(data) // 2])
+    def full(descriptor):
+        os.ftruncate(descriptor, 1)
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(rtfuse.outputs.Path, "write_bytes", full)
+    monkeypatch.setattr(rtfuse.outputs.os, "fsync", full)
     with pytest.raises(OutputUnwritable, match="No space left"):
         WRITERS[name](path)
     assert path.read_text() == "old"
