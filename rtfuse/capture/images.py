@@ -62,6 +62,9 @@ class ImageReader:
     def __init__(self, stream: Stream, options: PictureOptions | None = None) -> None:
         self._stream, self._options = stream, options or PictureOptions()
         self._said = set[str]()
+        self._forget()
+
+    def _forget(self) -> None:
         self._counts, self._bytes = Counts(self._options.unit, self._say), Bytes(self._say)
 
     def __call__(self, path: str | Path, page: int = 0) -> Image | None:
@@ -70,6 +73,8 @@ class ImageReader:
         Raises SourceUnreadable where the unit of thermal values is in doubt, where OpenCV misreads a TIFF, and for
         radiometric JPEG that is damaged or has no photo.
         """
+        if self._options.alone:
+            self._forget()
         if (held := flir.picture(path, self._stream)) is not None:
             return held
         (data, sheet), name = _load(path, page), str(path)

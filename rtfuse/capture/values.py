@@ -62,7 +62,7 @@ class Counts:
             text = f"thermal values of {path} ({_span(image)}) are read as {_PROSE[self._unit]}"
             if self._unit != "counts":
                 text += "; a count of the frames is 0.01 K (thermal.k_per_count=0.01)"
-            self._say("unit", text + "; ir.unit=counts, kelvin or celsius says otherwise")
+            self._say(f"unit-{self._unit}", text + "; ir.unit=counts, kelvin or celsius says otherwise")
         if self._unit != "counts":
             return self._temperatures(image, self._unit)
         if self._scale is None:
@@ -146,7 +146,8 @@ class Bytes:
             self._top = max(self._top, float((1 << bits) - 1), largest)
         if image.dtype != np.uint16 or self._top != 65535:
             depth = "0 to 1" if self._top == 1 else f"{int(self._top).bit_length()} bits"
-            self._say("depth", f"RGB image {path} is {image.dtype} up to {largest:g}; its values are read as {depth}")
+            text = f"RGB image {path} is {image.dtype} up to {largest:g}; its values are read as {depth}"
+            self._say(f"depth-{depth}", text)
         if image.dtype == np.uint16 and self._top == 65535:
             return (image >> 8).astype(np.uint8)
         return cv2.convertScaleAbs(np.maximum(image, 0).astype(np.float32), alpha=255 / self._top)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
@@ -226,6 +227,12 @@ class Table:
         return float(self._far[_packed(seen[None])].mean())
 
 
+@cache
+def table_of(name: str) -> Table:
+    """Return the table of a palette of `recorded.NAMES`."""
+    return Table(recorded(name))
+
+
 def _packed(picture: Image) -> Image:
     """Return a picture, (H, W, 3) uint8 RGB, as RGB565, (H, W) uint16."""
     return cv2.cvtColor(picture, cv2.COLOR_RGB2BGR565).view(np.uint16)[..., 0]  # red in the highest bits
@@ -244,24 +251,29 @@ class FalseColour:
     `palette`: a name of `recorded.NAMES`; `auto` recognises it, and looks again where the colours become others; `none`
     leaves pictures alone.
     `say`: gets a sentence for each palette about what is done; None: the log.
+    `alone`: True to recognise each picture's palette as if it were the only one.
     Raises ConfigError for an unknown name.
     """
 
-    def __init__(self, palette: str = "auto", say: Callable[[str], None] | None = None) -> None:
+    def __init__(self, palette: str = "auto", say: Callable[[str], None] | None = None, *, alone: bool = False) -> None:
         if palette not in ("auto", "none", *NAMES):
             raise ConfigError(f"ir.palette: {palette!r} is not known; want auto, none, {', '.join(NAMES)}")
-        self._given, self._tell = palette, say or _log_choice
-        self._name: str | None = None
-        self._table: Table | None = None
-        self._far, self._cover, self._waits, self._wait = 0.0, 0.0, 0, 0
+        self._given, self._tell, self._alone = palette, say or _log_choice, alone
         self._said = set[str]()
-        if palette not in ("auto", "none"):
-            self._table = Table(recorded(palette))
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin again, as for the first picture."""
+        self._name: str | None = None
+        self._table = None if self._given in ("auto", "none") else table_of(self._given)
+        self._far, self._cover, self._waits, self._wait = 0.0, 0.0, 0, 0
 
     def __call__(self, picture: Image) -> Image | None:
         """Return the luma (H, W) uint8 of a picture (H, W, 3) uint8 RGB; None if it is not in false colours."""
         if self._given == "none":
             return None
+        if self._alone:
+            self._forget()
         if self._given == "auto" and not self._recognised(picture):
             return None
         assert self._table is not None
@@ -289,7 +301,7 @@ class FalseColour:
         found = palette_of(colours)
         if found is None:
             if self._table is None:
-                self._say("none", _NOT_FOUND if share > _MARKS else _MARKED.format(share))
+                self._say(*(("none", _NOT_FOUND) if share > _MARKS else ("marked", _MARKED.format(share))))
             return
         if found.fit.cover >= _COVERED:
             self._wait = self._waits = 0
@@ -297,7 +309,7 @@ class FalseColour:
             self._far = max(self._far, found.fit.far)
             return
         self._name, self._cover, self._far = found.name, found.fit.cover, found.fit.far
-        self._table = Table(found.line)
+        self._table = Table(found.line) if found.name == UNKNOWN else table_of(found.name)
         self._say(found.name, _UNKNOWN if found.name == UNKNOWN else _KNOWN.format(found.name))
 
     def _say(self, name: str, text: str) -> None:

@@ -240,6 +240,23 @@ def test_a_dark_picture_has_the_depth_of_the_bright_one_before(tmp_path):
     assert np.abs(read(saved(tmp_path, "2.png", dark)).astype(int) - SCENE // 16).max() <= 1
 
 
+KINDS = {
+    "rgb": [SCENE.astype(np.uint16) * factor for factor in (257, 16, 1, 4)],
+    "ir": [CELSIUS, CELSIUS + 273.15, COLD, COUNTS, COUNTS.astype(np.uint32) * 100, COUNTS.astype(np.float32)],
+}
+
+
+@pytest.mark.parametrize("stream", KINDS)
+def test_alone_each_picture_is_read_as_if_it_were_the_only_one(tmp_path, stream, caplog):
+    together = ImageReader(stream, PictureOptions(alone=True))
+    paths = [saved(tmp_path, f"{k}.tif", tiff(image)) for k, image in enumerate(KINDS[stream])]
+    alone = [read_image(path, stream) for path in paths]
+    lines = len(caplog.records)
+    for _ in range(2):
+        assert all(np.array_equal(together(path), image) for path, image in zip(paths, alone, strict=True))
+    assert len(caplog.records) == 2 * lines  # each kind once more
+
+
 def png(kind, rows, *chunks, bits=8):
     """Write a PNG by hand: (kind of colour, rows of bytes, chunks before the data)."""
 

@@ -131,6 +131,17 @@ def test_it_looks_again_when_the_palette_changes_and_says_each_once(caplog):
     assert said == ["iron", "opencv-jet"]
 
 
+def test_alone_each_picture_is_taken_as_if_it_were_the_only_one(caplog):
+    iron, jet = (recorded(name)[drawn(5)] for name in ("iron", "opencv-jet"))
+    marked = GREYS["grey with a red mark"].astype(np.uint8)
+    together, several = FalseColour(alone=True), [jet, natural(1), iron, natural(2), marked, jet, natural(3)]
+    for picture in several:
+        made, alone = together(picture), FalseColour(say=lambda _: None)(picture)
+        assert (made is None) == (alone is None)
+        assert made is None or np.array_equal(made, alone)
+    assert len(caplog.records) == 4  # each kind once
+
+
 def test_scales_and_text_are_said(caplog):
     picture = recorded("iron")[drawn(2)]
     picture[10:40, 20:200] = (0, 255, 0)
