@@ -11,9 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rtfuse.capture import flir, png, tiff
+from rtfuse.capture import flir, png, pnm, tiff
 from rtfuse.capture.settings import PictureOptions
-from rtfuse.capture.values import Bytes, Counts
+from rtfuse.capture.values import Bytes, Counts, without_nodata
 from rtfuse.errors import SourceUnreadable
 from rtfuse.observe.logs import event
 from rtfuse.types import LABELS, Image, Stream
@@ -82,7 +82,7 @@ class ImageReader:
             return None
         if sheet is not None:
             image = self._checked(image, sheet, name)
-        image = self._ordered(image, name)
+        image = self._scaled(self._ordered(image, name), data, name)
         alpha = _alpha(data, image)
         if self._stream == "rgb":
             if alpha is not None:
@@ -91,7 +91,8 @@ class ImageReader:
         if alpha is not None:
             self._say("alpha", f"thermal is taken from the alpha channel of {name}, which holds a picture")
             return self._counts(alpha, name)
-        return self._counts(image if image.ndim == 2 else self._luma(data, image), name)
+        luma = image if image.ndim == 2 else self._luma(data, image)
+        return self._counts(without_nodata(luma, sheet.nodata if sheet else None, name, self._say), name)
 
     def _checked(self, image: Image, sheet: tiff.Page, path: str) -> Image:
         """Return the image of a page of a TIFF as it is meant. Raises SourceUnreadable where OpenCV misreads it."""
@@ -116,6 +117,14 @@ class ImageReader:
             text = f"the bytes of {LABELS[self._stream]} image {path} seem to be swapped"
             self._say("swapped", f"{text}: try {self._stream}.byteorder=swapped")
         return image
+
+    def _scaled(self, image: Image, data: Image, path: str) -> Image:
+        """Return the image of a PNM in 8 bits by its own white; thermal of 16 bits is counts, and stays."""
+        white = pnm.white(data.data)
+        if white is None or white in (255, 65535) or (self._stream == "ir" and white > 255):
+            return image
+        self._say("white", f"{LABELS[self._stream]} image {path} has {white} as white; its values are scaled by that")
+        return np.rint(np.minimum(image, white) * (255 / white)).astype(np.uint8)
 
     def _colour(self, image: Image, path: str) -> Image:
         """Return (H, W, 3) uint8 RGB."""

@@ -23,6 +23,36 @@ _SCENE_C, _SCENE_K = (-60.0, 100.0), (213.0, 373.0)
 _HOTTEST = 2000.0
 _DEPTHS = (8, 10, 12, 14, 16)
 _LIFT = 1 << 15
+_NODATA = (-999.0, -9999.0, -10000.0, -32767.0, -32768.0, float(-(1 << 31)))
+"""Values that programs write into pixels without one; so is any beyond the next."""
+_BEYOND, _APART = 9e19, 1 / 8
+"""Such a value is known by its distance from all others, as a share of their range."""
+
+
+def without_nodata(image: Image, nodata: float | None, path: str, say: Say) -> Image:
+    """Return thermal values, (H, W), with those that stand for none replaced by the coldest of the others.
+
+    `nodata` is the value that the file names; others are known by themselves.
+    """
+    if nodata is None and image.dtype in (np.uint8, np.uint16):
+        return image
+    empty = image == nodata if nodata is not None else np.zeros(image.shape, bool)
+    if image.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            empty |= (np.abs(image) > _BEYOND) & np.isfinite(image)
+    rest = image[~empty & np.isfinite(image)]
+    while rest.size and float(low := rest.min()) in _NODATA:
+        above = rest[rest > low]
+        if not above.size or float(above.min()) - float(low) <= _APART * (float(above.max()) - float(above.min())):
+            break
+        empty |= image == low
+        rest = above
+    if not empty.any() or not rest.size:
+        return image
+    values = ", ".join(f"{value:g}" for value in np.unique(image[empty])[:3])
+    share = f"{int(empty.sum())} of {image.size} pixels of {path}"
+    say("nodata", f"{share} have no thermal value ({values} stands for none); they are read as the coldest")
+    return np.where(empty, rest.min(), image)
 
 
 class Counts:
@@ -84,13 +114,15 @@ class Counts:
         if self._unit in ("kelvin", "celsius"):
             return self._temperatures(image.astype(np.float64), self._unit)
         low, high = int(image.min()), int(image.max())
-        if low < 0 and not self._lift:
-            self._lift = _LIFT
-            self._say("lift", f"thermal has negative counts (from {low}); {_LIFT} is added to all")
+        if low + self._lift < 0:
+            self._lift = -(low // _LIFT) * _LIFT
+            self._say(f"lift-{self._lift}", f"thermal has negative counts (from {low}); {self._lift} is added to all")
         wide = image.astype(np.int64) + self._lift
         while (int(wide.max()) >> self._shift) > 65535:
             self._shift += 1
-            self._say("shift", f"thermal counts go up to {high}, more than 16 bits; their lowest bits are dropped")
+            self._say(
+                "shift", f"thermal counts of {low} to {high} need more than 16 bits; their lowest bits are dropped"
+            )
         return np.clip(wide >> self._shift, 0, 65535).astype(np.uint16)
 
 
