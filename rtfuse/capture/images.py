@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rtfuse.capture import flir, png, pnm, tiff
+from rtfuse.capture import animation, flir, png, pnm, tiff
 from rtfuse.capture.settings import PictureOptions
 from rtfuse.capture.values import Bytes, Counts, without_nodata
 from rtfuse.errors import SourceUnreadable
@@ -34,10 +34,16 @@ def is_image(path: str | Path) -> bool:
 
 
 def pages(path: str | Path) -> int:
-    """Return the number of pictures in an image file: the pages of a TIFF, otherwise 1, also if it cannot be read."""
+    """Return the number of pictures in an image file: pages of a TIFF, pictures of an animated WebP, PNG or AVIF.
+
+    It is 1 otherwise, also if the file cannot be read.
+    """
     try:
         with open(path, "rb") as file:
-            return max(len(tiff.find_pages(file)), 1)
+            if found := len(tiff.find_pages(file)):
+                return found
+            file.seek(0)
+            return animation.count(file)
     except OSError:
         return 1
 
@@ -153,7 +159,7 @@ class ImageReader:
 
 
 def _load(path: str | Path, page: int) -> tuple[Image | None, tiff.Page | None]:
-    """Return a file's bytes, (n,) uint8, with the wanted page of a TIFF first, and what is known of that page.
+    """Return a file's bytes, (n,) uint8, with the wanted page first, and what is known of that page of a TIFF.
 
     The bytes are None where there is no such page, or no readable file.
     """
@@ -166,9 +172,20 @@ def _load(path: str | Path, page: int) -> tuple[Image | None, tiff.Page | None]:
         if page >= len(found):
             return None, None
         return np.frombuffer(tiff.turned_to(data, found[page]), np.uint8), found[page]
-    if page or not data or (data.startswith(png.SIGNATURE) and not png.is_whole(data)):
+    many = animation.count(io.BytesIO(data))
+    if page >= many or not data or (data.startswith(png.SIGNATURE) and not png.is_whole(data)):
         return None, None
+    if many > 1:
+        return _shown(data, page), None
     return np.frombuffer(data, np.uint8), None
+
+
+def _shown(data: bytes, number: int) -> Image | None:
+    try:
+        with _quiet():
+            return animation.turned_to(data, number)
+    except cv2.error:
+        return None
 
 
 def _decoded(data: Image, flags: int) -> Image | None:

@@ -212,6 +212,21 @@ def test_every_page_is_a_picture_but_no_smaller_copy(tmp_path):
     assert pages(saved(tmp_path, "no.png", COUNTS)) == pages(tmp_path / "absent.tif") == 1
 
 
+@pytest.mark.parametrize("suffix", ["webp", "png", "avif"])
+def test_every_picture_of_an_animation_is_one(tmp_path, suffix):
+    film = cv2.Animation()
+    film.frames = [cv2.cvtColor(np.full((64, 96), 40 * k + 20, np.uint8), cv2.COLOR_GRAY2BGRA) for k in range(5)]
+    film.durations = np.array([100] * 5)
+    whole = cv2.imencodeanimation(f".{suffix}", film)[1].tobytes()
+    path = saved(tmp_path, f"a.{suffix}", whole)
+    for stream in ("ir", "rgb"):
+        frames = [frame.image for frame in open_source(str(path), stream)]
+        assert np.abs([frame.mean() - 40 * k - 20 for k, frame in enumerate(frames)]).max() < 3
+        assert len(frames) == 5
+    cut = saved(tmp_path, f"cut.{suffix}", whole[: len(whole) * 2 // 3])
+    assert any(read_image(cut, "rgb", page) is None for page in range(max(pages(cut), 5)))
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 400))
 def test_a_broken_tiff_neither_hangs_nor_raises(tmp_path_factory, noise, at):
