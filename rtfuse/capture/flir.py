@@ -63,7 +63,7 @@ def thermal_data(path: str | Path, stream: Stream) -> Thermal | None:
 
 
 def is_cut(path: str | Path) -> bool:
-    """Return True for a JPEG that ends before its picture begins, whatever it held."""
+    """Return True for a JPEG that ends before its picture begins, radiometric or not."""
     data = _begin_of(Path(path))
     return 0 < len(data) < _MOST_BYTES and jpeg.fault(data)[0] == "cut"
 

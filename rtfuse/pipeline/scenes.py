@@ -48,7 +48,9 @@ def _are_stills(uri: str) -> bool:
     return not uri.startswith("synthetic:") and not is_live(uri) and is_stills(uri)
 
 
-def openers(chosen: Chosen, config: Config, clock: Clock, scenes: Scenes | None) -> dict[Stream, Callable[[], Source]]:
+def openers(
+    chosen: Chosen, config: Config, clock: Clock, scenes: Scenes | None = None
+) -> dict[Stream, Callable[[], Source]]:
     """Return the functions that open both streams; `scenes` as for `open_rig`."""
     mixed, alone = scenes is not None and scenes.mixed, scenes is not None and not config.stills.sequence
     return {
