@@ -130,7 +130,7 @@ def _paired_stills(ir: str | None, rgb: str | None) -> dict[Stream, Callable[[],
         return {}
     for line in chosen.said:
         _log.warning("%s", line)
-    return openers(chosen, config, time.monotonic_ns, mixed=False)
+    return openers(chosen, config, time.monotonic_ns)
 
 
 def _pump(inbox: Inbox, stream: Stream, source: Source) -> None:

@@ -62,6 +62,12 @@ def thermal_data(path: str | Path, stream: Stream) -> Thermal | None:
     return Thermal(radiometry=found.radiometry, H_photo_from_ir=found.H_photo_from_ir)
 
 
+def is_cut(path: str | Path) -> bool:
+    """Return True for a JPEG that ends before its picture begins, radiometric or not."""
+    data = _begin_of(Path(path))
+    return 0 < len(data) < _MOST_BYTES and jpeg.fault(data)[0] == "cut"
+
+
 def is_dji(path: str | Path) -> bool:
     """Return True for a radiometric JPEG of DJI: thermal data in APP3 that only DJI's own library reads."""
     data = _begin_of(Path(path))
@@ -99,11 +105,15 @@ def _flir_data(data: bytes, name: str) -> bytes | None:
         if marker == jpeg.APP1 and data[at : at + 5] == _MARK and end - at > 8:
             parts.setdefault(data[at + 6], data[at + 8 : end])
             last = max(last, data[at + 7])
-    if not parts:
+    fault, at = jpeg.fault(data)
+    lost = bool(fault) and _MARK + b"\1" in data  # the walk ended before it, or went over it
+    if not parts and not lost:
         return None
     missing = sorted(set(range(last + 1)) - parts.keys())
-    if missing:
+    if parts and missing:
         raise SourceUnreadable(
             f"{name}: part {missing[0] + 1} of the {last + 1} parts of its FLIR data is missing; copy the file again"
         )
+    if not parts or fault == "damaged":
+        raise SourceUnreadable(f"{name}: its FLIR data is {fault}, behind byte {at} of the file; copy the file again")
     return b"".join(parts[number] for number in range(last + 1))

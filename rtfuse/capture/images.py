@@ -11,9 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from rtfuse.capture import flir, png, tiff
+from rtfuse.capture import animation, flir, png, pnm, tiff
 from rtfuse.capture.settings import PictureOptions
-from rtfuse.capture.values import Bytes, Counts
+from rtfuse.capture.values import Bytes, Counts, without_nodata
 from rtfuse.errors import SourceUnreadable
 from rtfuse.observe.logs import event
 from rtfuse.types import LABELS, Image, Stream
@@ -34,10 +34,16 @@ def is_image(path: str | Path) -> bool:
 
 
 def pages(path: str | Path) -> int:
-    """Return the number of pictures in an image file: the pages of a TIFF, otherwise 1, also if it cannot be read."""
+    """Return the number of pictures in an image file: pages of a TIFF, pictures of an animated WebP, PNG or AVIF.
+
+    It is 1 otherwise, also if the file cannot be read.
+    """
     try:
         with open(path, "rb") as file:
-            return max(len(tiff.find_pages(file)), 1)
+            if found := len(tiff.find_pages(file)):
+                return found
+            file.seek(0)
+            return animation.count(file)
     except OSError:
         return 1
 
@@ -62,6 +68,9 @@ class ImageReader:
     def __init__(self, stream: Stream, options: PictureOptions | None = None) -> None:
         self._stream, self._options = stream, options or PictureOptions()
         self._said = set[str]()
+        self._forget()
+
+    def _forget(self) -> None:
         self._counts, self._bytes = Counts(self._options.unit, self._say), Bytes(self._say)
 
     def __call__(self, path: str | Path, page: int = 0) -> Image | None:
@@ -70,6 +79,8 @@ class ImageReader:
         Raises SourceUnreadable where the unit of thermal values is in doubt, where OpenCV misreads a TIFF, and for
         radiometric JPEG that is damaged or has no photo.
         """
+        if self._options.alone:
+            self._forget()
         if (held := flir.picture(path, self._stream)) is not None:
             return held
         (data, sheet), name = _load(path, page), str(path)
@@ -77,7 +88,7 @@ class ImageReader:
             return None
         if sheet is not None:
             image = self._checked(image, sheet, name)
-        image = self._ordered(image, name)
+        image = self._scaled(self._ordered(image, name), data, name)
         alpha = _alpha(data, image)
         if self._stream == "rgb":
             if alpha is not None:
@@ -86,7 +97,8 @@ class ImageReader:
         if alpha is not None:
             self._say("alpha", f"thermal is taken from the alpha channel of {name}, which holds a picture")
             return self._counts(alpha, name)
-        return self._counts(image if image.ndim == 2 else self._luma(data, image), name)
+        luma = image if image.ndim == 2 else self._luma(data, image)
+        return self._counts(without_nodata(luma, sheet.nodata if sheet else None, name, self._say), name)
 
     def _checked(self, image: Image, sheet: tiff.Page, path: str) -> Image:
         """Return the image of a page of a TIFF as it is meant. Raises SourceUnreadable where OpenCV misreads it."""
@@ -111,6 +123,14 @@ class ImageReader:
             text = f"the bytes of {LABELS[self._stream]} image {path} seem to be swapped"
             self._say("swapped", f"{text}: try {self._stream}.byteorder=swapped")
         return image
+
+    def _scaled(self, image: Image, data: Image, path: str) -> Image:
+        """Return the image of a PNM in 8 bits by its own white; thermal of 16 bits is counts, and stays."""
+        white = pnm.white(data.data)
+        if white is None or white in (255, 65535) or (self._stream == "ir" and white > 255):
+            return image
+        self._say("white", f"{LABELS[self._stream]} image {path} has {white} as white; its values are scaled by that")
+        return np.rint(np.minimum(image, white) * (255 / white)).astype(np.uint8)
 
     def _colour(self, image: Image, path: str) -> Image:
         """Return (H, W, 3) uint8 RGB."""
@@ -139,7 +159,7 @@ class ImageReader:
 
 
 def _load(path: str | Path, page: int) -> tuple[Image | None, tiff.Page | None]:
-    """Return a file's bytes, (n,) uint8, with the wanted page of a TIFF first, and what is known of that page.
+    """Return a file's bytes, (n,) uint8, with the wanted page first, and what is known of that page of a TIFF.
 
     The bytes are None where there is no such page, or no readable file.
     """
@@ -152,9 +172,20 @@ def _load(path: str | Path, page: int) -> tuple[Image | None, tiff.Page | None]:
         if page >= len(found):
             return None, None
         return np.frombuffer(tiff.turned_to(data, found[page]), np.uint8), found[page]
-    if page or not data or (data.startswith(png.SIGNATURE) and not png.is_whole(data)):
+    many = animation.count(io.BytesIO(data))
+    if page >= many or not data or (data.startswith(png.SIGNATURE) and not png.is_whole(data)):
         return None, None
+    if many > 1:
+        return _shown(data, page), None
     return np.frombuffer(data, np.uint8), None
+
+
+def _shown(data: bytes, number: int) -> Image | None:
+    try:
+        with _quiet():
+            return animation.turned_to(data, number)
+    except cv2.error:
+        return None
 
 
 def _decoded(data: Image, flags: int) -> Image | None:

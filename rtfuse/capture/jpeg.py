@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Literal
 
 APP1, APP3 = 0xE1, 0xE3
 START = b"\xff\xd8"
-_SCAN, _END = 0xDA, 0xD9
+_SCAN, _END, _LEAST = 0xDA, 0xD9, 0xC0
 _ALONE = frozenset([0x01, *range(0xD0, 0xD8)])
 """Markers without a length."""
 _SIZES = frozenset([*range(0xC0, 0xD0), 0xF7]) - {0xC4, 0xC8, 0xCC}
@@ -27,12 +28,27 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
             at += 1 if marker == 0xFF else 2
             continue
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-        if marker == _END or end < at + 4 or end > len(data):
+        if marker == _END or marker < _LEAST or end < at + 4 or end > len(data):
             return
         yield marker, at + 4, end
         if marker == _SCAN:
             return
         at = end
+
+
+def fault(data: bytes) -> tuple[Literal["", "cut", "damaged"], int]:
+    """Return what is wrong with the segments before the first scan, and where: behind the last that is right.
+
+    "cut": the data ends in a segment, or between two. "damaged": a segment does not end where another begins.
+    """
+    marker, at = 0, len(START)
+    for marker, _, at in segments(data):  # noqa: B007 - the last one counts
+        pass
+    if marker == _SCAN:
+        return "", at
+    begun = data[at : at + 4]
+    whole = len(begun) == 4 and not (begun[0] == 0xFF and begun[1] >= _LEAST and int.from_bytes(begun[2:]) >= 2)
+    return "damaged" if whole else "cut", at
 
 
 def header(data: bytes) -> tuple[int, int, int]:

@@ -18,7 +18,7 @@ def is_whole(data: bytes | memoryview) -> bool:
         end = at + 8 + size
         if end + 4 > len(view) or zlib.crc32(view[at + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
             return False
-        if kind == b"IEND":
+        if bytes(kind) == b"IEND":
             return True
         at = end + 4
     return False

@@ -100,8 +100,10 @@ class PictureOptions:
     `unit`: the unit of thermal values in image files; None: by their range.
     `swapped`: True if the bytes of 16-bit image files are in the wrong order.
     `uncolour`: turns thermal in false colours back into luma; None: the picture's own luma is taken.
+    `alone`: True if each image file is read as if it were the only one; otherwise unit and depth hold for all of them.
     """
 
     unit: Unit | None = None
     swapped: bool = False
     uncolour: Uncolour | None = None
+    alone: bool = False

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 _SUBFILE, _BITS, _PHOTOMETRIC, _SAMPLES, _PLANES, _EXTRA_SAMPLES = 254, 258, 262, 277, 284, 338
+_NODATA, _ASCII = 42113, 2
+"""GDAL's tag (https://gdal.org/drivers/raster/gtiff.html): the value of pixels without one, as text."""
 _WHITE_IS_ZERO = 0
 _REDUCED, _MASK = 1, 4
 _ASSOCIATED, _SEPARATE = 1, 2
@@ -53,6 +55,7 @@ class Page:
     `planar`: True if its channels stand one after the other.
     `deep`: True if it is known that it has more than 8 bits a channel.
     `inverted`: True if 0 is white.
+    `nodata`: the value of pixels that have none, as the file says.
     """
 
     at: int
@@ -60,6 +63,7 @@ class Page:
     planar: bool
     deep: bool
     inverted: bool
+    nodata: float | None
 
 
 def is_tiff(head: bytes) -> bool:
@@ -84,7 +88,8 @@ def find_pages(file: BinaryIO) -> list[Page]:
         several = tags.get(_SAMPLES, (1, 0))[0] > 1
         planar = several and tags.get(_PLANES, (0, 0))[0] == _SEPARATE
         deep, inverted = tags.get(_BITS, (8, 0))[0] > 8, tags.get(_PHOTOMETRIC, (1, 0))[0] == _WHITE_IS_ZERO
-        page = Page(at, alpha_at if alpha == _SEPARATE else None, planar, deep, inverted)
+        nodata = _nodata(file, tags)
+        page = Page(at, alpha_at if alpha == _SEPARATE else None, planar, deep, inverted, nodata)
         every.append(page)
         if not tags.get(_SUBFILE, (0, 0))[0] & (_REDUCED | _MASK):
             pages.append(page)
@@ -130,4 +135,20 @@ def _tags(file: BinaryIO, kind: _Kind, at: int) -> dict[int, tuple[int, int]] | 
             place = at + kind.count.size + (k + 1) * kind.entry.size - kind.offset.size
             form = {1: "B", 2: "B", 3: "H", 16: "Q"}.get(of, "I")
             found[tag] = struct.unpack_from(kind.order + form, value)[0], place
+        if tag == _NODATA and of == _ASCII:
+            inside = many <= kind.offset.size
+            found[tag] = many, place if inside else kind.offset.unpack(value)[0]
     return found
+
+
+def _nodata(file: BinaryIO, tags: dict[int, tuple[int, int]]) -> float | None:
+    """Return the number in the text of GDAL's tag, if there is one; the place in the file stays."""
+    length, place = tags.get(_NODATA, (0, 0))
+    back = file.tell()
+    file.seek(place)
+    text = file.read(min(length, 64))
+    file.seek(back)
+    try:
+        return float(text.partition(b"\0")[0])
+    except ValueError:
+        return None

@@ -23,6 +23,36 @@ _SCENE_C, _SCENE_K = (-60.0, 100.0), (213.0, 373.0)
 _HOTTEST = 2000.0
 _DEPTHS = (8, 10, 12, 14, 16)
 _LIFT = 1 << 15
+_NODATA = (-999.0, -9999.0, -10000.0, -32767.0, -32768.0, float(-(1 << 31)))
+"""Values that programs write into pixels without one; so is any beyond the next."""
+_BEYOND, _APART = 9e19, 1 / 8
+"""Such a value is known by its distance from all others, as a share of their range."""
+
+
+def without_nodata(image: Image, nodata: float | None, path: str, say: Say) -> Image:
+    """Return thermal values, (H, W), with those that stand for none replaced by the coldest of the others.
+
+    `nodata` is the value that the file names; others are known by themselves.
+    """
+    if nodata is None and image.dtype in (np.uint8, np.uint16):
+        return image
+    empty = image == nodata if nodata is not None else np.zeros(image.shape, bool)
+    if image.dtype.kind == "f":
+        with np.errstate(invalid="ignore"):
+            empty |= (np.abs(image) > _BEYOND) & np.isfinite(image)
+    rest = image[~empty & np.isfinite(image)]
+    while rest.size and float(low := rest.min()) in _NODATA:
+        above = rest[rest > low]
+        if not above.size or float(above.min()) - float(low) <= _APART * (float(above.max()) - float(above.min())):
+            break
+        empty |= image == low
+        rest = above
+    if not empty.any() or not rest.size:
+        return image
+    values = ", ".join(f"{value:g}" for value in np.unique(image[empty])[:3])
+    share = f"{int(empty.sum())} of {image.size} pixels of {path}"
+    say("nodata", f"{share} have no thermal value ({values} stands for none); they are read as the coldest")
+    return np.where(empty, rest.min(), image)
 
 
 class Counts:
@@ -62,7 +92,7 @@ class Counts:
             text = f"thermal values of {path} ({_span(image)}) are read as {_PROSE[self._unit]}"
             if self._unit != "counts":
                 text += "; a count of the frames is 0.01 K (thermal.k_per_count=0.01)"
-            self._say("unit", text + "; ir.unit=counts, kelvin or celsius says otherwise")
+            self._say(f"unit-{self._unit}", text + "; ir.unit=counts, kelvin or celsius says otherwise")
         if self._unit != "counts":
             return self._temperatures(image, self._unit)
         if self._scale is None:
@@ -84,13 +114,15 @@ class Counts:
         if self._unit in ("kelvin", "celsius"):
             return self._temperatures(image.astype(np.float64), self._unit)
         low, high = int(image.min()), int(image.max())
-        if low < 0 and not self._lift:
-            self._lift = _LIFT
-            self._say("lift", f"thermal has negative counts (from {low}); {_LIFT} is added to all")
+        if low + self._lift < 0:
+            self._lift = -(low // _LIFT) * _LIFT
+            self._say(f"lift-{self._lift}", f"thermal has negative counts (from {low}); {self._lift} is added to all")
         wide = image.astype(np.int64) + self._lift
         while (int(wide.max()) >> self._shift) > 65535:
             self._shift += 1
-            self._say("shift", f"thermal counts go up to {high}, more than 16 bits; their lowest bits are dropped")
+            self._say(
+                "shift", f"thermal counts of {low} to {high} need more than 16 bits; their lowest bits are dropped"
+            )
         return np.clip(wide >> self._shift, 0, 65535).astype(np.uint16)
 
 
@@ -146,7 +178,8 @@ class Bytes:
             self._top = max(self._top, float((1 << bits) - 1), largest)
         if image.dtype != np.uint16 or self._top != 65535:
             depth = "0 to 1" if self._top == 1 else f"{int(self._top).bit_length()} bits"
-            self._say("depth", f"RGB image {path} is {image.dtype} up to {largest:g}; its values are read as {depth}")
+            text = f"RGB image {path} is {image.dtype} up to {largest:g}; its values are read as {depth}"
+            self._say(f"depth-{depth}", text)
         if image.dtype == np.uint16 and self._top == 65535:
             return (image >> 8).astype(np.uint8)
         return cv2.convertScaleAbs(np.maximum(image, 0).astype(np.float32), alpha=255 / self._top)

@@ -23,6 +23,8 @@ _WAYS = {
 def require_photo(uri: str) -> None:
     """Raise ConfigError for files that are not radiometric, SourceUnreadable if none of them holds a photo."""
     paths = list(flir.files_in(uri))
+    if not paths and (cut := next(flir.files_in(uri, flir.is_cut), None)):
+        raise SourceUnreadable(f"{cut} is cut: it ends after {cut.stat().st_size} bytes, in its header; copy it again")
     if not paths:
         raise ConfigError(f"{uri} is the only input and holds no photo of its own; give RGB too: rtfuse fuse IR RGB")
     damage: SourceUnreadable | None = None

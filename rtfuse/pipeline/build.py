@@ -56,7 +56,7 @@ def open_rig(
     calibration = load_calibration(config.align.calib) if config.align.calib else None
     chosen = chosen_stills(config) if replay is None and not sources else None
     if chosen is not None:
-        config, sources = for_stills(config), openers(chosen, config, clock, mixed=scenes is not None and scenes.mixed)
+        config, sources = for_stills(config), openers(chosen, config, clock, scenes)
     opener = SourceOpener(config, clock, dict(sources or {}), replay)
     opener.check()
     order: Order = "replay" if replay else "lossless" if config.playback.speed == "max" else "live"

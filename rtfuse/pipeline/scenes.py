@@ -48,14 +48,17 @@ def _are_stills(uri: str) -> bool:
     return not uri.startswith("synthetic:") and not is_live(uri) and is_stills(uri)
 
 
-def openers(chosen: Chosen, config: Config, clock: Clock, *, mixed: bool) -> dict[Stream, Callable[[], Source]]:
-    """Return the functions that open both streams; `mixed` lets sizes and depths differ from file to file."""
+def openers(
+    chosen: Chosen, config: Config, clock: Clock, scenes: Scenes | None = None
+) -> dict[Stream, Callable[[], Source]]:
+    """Return the functions that open both streams; `scenes` as for `open_rig`."""
+    mixed, alone = scenes is not None and scenes.mixed, scenes is not None and not config.stills.sequence
     return {
         stream: partial(
             Stills,
             camera.uri or "",
             stream,
-            picture=picture_options(camera, stream),
+            picture=picture_options(camera, stream, alone=alone),
             fps=chosen.rate_hz[stream],
             chosen=chosen.stills[stream],
             left_out=chosen.left_out.get(stream, 0),

@@ -191,10 +191,11 @@ class _Repeats:
             event(_log, logging.INFO, "repeats", text, stream=self._stream)
 
 
-def picture_options(camera: Camera, stream: Stream) -> PictureOptions:
-    """Return how the pixels of a stream are to be read, by its settings."""
-    uncolour = FalseColour(camera.palette) if stream == "ir" else None
-    return PictureOptions(unit=camera.unit, swapped=camera.byteorder == "swapped", uncolour=uncolour)
+def picture_options(camera: Camera, stream: Stream, *, alone: bool = False) -> PictureOptions:
+    """Return how the pixels of a stream are to be read, by its settings; `alone`: each picture for itself."""
+    uncolour = FalseColour(camera.palette, alone=alone) if stream == "ir" else None
+    swapped = camera.byteorder == "swapped"
+    return PictureOptions(unit=camera.unit, swapped=swapped, uncolour=uncolour, alone=alone)
 
 
 def _watched(watch: FreezeWatch) -> Step:

@@ -5,22 +5,19 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import cv2
 import numpy as np
 
 from rtfuse.errors import ConfigError
 from rtfuse.observe.logs import event
+from rtfuse.thermal.coloured import COLOUR_LEVELS, COLOUR_SHARE, MARKS, colour_share, sampled, strong_share
 from rtfuse.thermal.recorded import NAMES, ONLY_BY_NAME, PARTLY_GREY, recorded
 from rtfuse.types import Image
 
 _log = logging.getLogger("rtfuse.thermal")
 
-_LOOKED_AT = 8192
-"""Pixels of a picture that are looked at."""
-_COLOUR_LEVELS, _COLOUR_SHARE, _MARKS = 24, 0.003, 0.02
-"""A picture has colour if more than this share of its pixels has channels further apart than this many levels; up to
-the second share it may be that of marks on a grey picture."""
 _FAR = 48.0
 """A distance in RGB from which a colour is not of the palette at all: text, markers."""
 _AT_ONCE, _CORNERS, _HALF_STEP, _MOST_OF = 4096, 86, (4, 2, 4), (0.02, 0.98)
@@ -75,7 +72,7 @@ class Colours:
 
     def coloured(self) -> Colours:
         """Return those that are not grey, or all if there are too few."""
-        some = np.ptp(self.rgb, axis=1) > _COLOUR_LEVELS
+        some = np.ptp(self.rgb, axis=1) > COLOUR_LEVELS
         if np.count_nonzero(some) < _FEWEST:
             return self
         return Colours(self.rgb[some], self.weight[some] / self.weight[some].sum())
@@ -90,19 +87,6 @@ class Colours:
         near = near[: np.searchsorted(np.cumsum(self.weight[near]), scene) + 1]
         misfit = float(self.weight[near] @ np.minimum(distance[near], _FAR) / self.weight[near].sum())
         return Fit(misfit, (high - low) / len(line), float(self.weight[distance > _FAR].sum()))
-
-
-def _sampled(picture: Image) -> Image:
-    """Return some thousand pixels of a picture, (H, W, 3) -> (n, 3)."""
-    step = max(int((picture.shape[0] * picture.shape[1] / _LOOKED_AT) ** 0.5), 1)
-    return picture[step // 2 :: step, step // 2 :: step].reshape(-1, 3)
-
-
-def _colour_share(seen: Image) -> float:
-    """Return the share of pixels, of (n, 3), that have more colour than those of a grey picture coded with loss."""
-    r, g, b = (np.ascontiguousarray(seen[:, c]) for c in range(3))
-    spread = np.maximum(np.maximum(r, g), b) - np.minimum(np.minimum(r, g), b)
-    return float((spread > _COLOUR_LEVELS).mean())
 
 
 def _nearest(rgb: Image, line: Image) -> tuple[Image, Image]:
@@ -226,16 +210,33 @@ class Table:
         return float(self._far[_packed(seen[None])].mean())
 
 
+@cache
+def table_of(name: str) -> Table:
+    """Return the table of a palette of `recorded.NAMES`."""
+    return Table(recorded(name))
+
+
 def _packed(picture: Image) -> Image:
     """Return a picture, (H, W, 3) uint8 RGB, as RGB565, (H, W) uint16."""
     return cv2.cvtColor(picture, cv2.COLOR_RGB2BGR565).view(np.uint16)[..., 0]  # red in the highest bits
 
 
-_KNOWN = "thermal is in false colours ({}): they are turned back into brightness, hot is bright"
-_UNKNOWN = "thermal looks false-coloured with an unknown palette: its brighter, or redder, end is taken for hot"
+_KNOWN = "thermal is in false colours ({}): they are turned back into brightness, {} is taken for hot"
+_ROUGH = "thermal looks like false colours ({}), roughly: they are turned back, {} is taken for hot, which is not sure"
+_UNKNOWN = "thermal looks false-coloured with an {} palette: its {} end is taken for hot, which is not sure"
 _NOT_FOUND = "thermal is in colour, and not in false colours that can be recognised: its brightness alone is used"
-_MARKED = "thermal is grey, but {:.1%} of its pixels have colours (marks, or hot parts): their brightness alone is used"
+_MARKED = (
+    "thermal is grey, but {:.2g}% of its pixels have colours (marks, or hot parts): their brightness alone is used"
+)
 _CHOOSE = "ir.palette=NAME chooses another palette, ir.palette=none takes the brightness"
+_OTHER_END = ", thermal.polarity=black-hot takes the other end for hot"
+_ROUGHLY = 4.5
+"""The misfit, in levels, from which a palette is not surely the one of the picture, nor its direction."""
+_WORDS = {
+    "black": (0, 0, 0), "grey": (128, 128, 128), "white": (255, 255, 255), "red": (230, 20, 20),
+    "orange": (255, 140, 0), "yellow": (255, 230, 40), "green": (20, 200, 40), "cyan": (0, 220, 220),
+    "blue": (20, 60, 255), "violet": (120, 20, 160), "pink": (255, 130, 200),
+}  # fmt: skip
 
 
 class FalseColour:
@@ -244,24 +245,29 @@ class FalseColour:
     `palette`: a name of `recorded.NAMES`; `auto` recognises it, and looks again where the colours become others; `none`
     leaves pictures alone.
     `say`: gets a sentence for each palette about what is done; None: the log.
+    `alone`: True to recognise each picture's palette as if it were the only one.
     Raises ConfigError for an unknown name.
     """
 
-    def __init__(self, palette: str = "auto", say: Callable[[str], None] | None = None) -> None:
+    def __init__(self, palette: str = "auto", say: Callable[[str], None] | None = None, *, alone: bool = False) -> None:
         if palette not in ("auto", "none", *NAMES):
             raise ConfigError(f"ir.palette: {palette!r} is not known; want auto, none, {', '.join(NAMES)}")
-        self._given, self._tell = palette, say or _log_choice
-        self._name: str | None = None
-        self._table: Table | None = None
-        self._far, self._cover, self._waits, self._wait = 0.0, 0.0, 0, 0
+        self._given, self._tell, self._alone = palette, say or _log_choice, alone
         self._said = set[str]()
-        if palette not in ("auto", "none"):
-            self._table = Table(recorded(palette))
+        self._forget()
+
+    def _forget(self) -> None:
+        """Begin again, as for the first picture."""
+        self._name: str | None = None
+        self._table = None if self._given in ("auto", "none") else table_of(self._given)
+        self._far, self._cover, self._waits, self._wait = 0.0, 0.0, 0, 0
 
     def __call__(self, picture: Image) -> Image | None:
         """Return the luma (H, W) uint8 of a picture (H, W, 3) uint8 RGB; None if it is not in false colours."""
         if self._given == "none":
             return None
+        if self._alone:
+            self._forget()
         if self._given == "auto" and not self._recognised(picture):
             return None
         assert self._table is not None
@@ -269,10 +275,14 @@ class FalseColour:
 
     def _recognised(self, picture: Image) -> bool:
         """Return True if the picture is in false colours, whose table is there then."""
-        seen = _sampled(picture)
-        share = _colour_share(seen)
-        if share <= _COLOUR_SHARE:
-            return self._name in PARTLY_GREY
+        seen = sampled(picture)
+        share = colour_share(seen)
+        if share <= COLOUR_SHARE:
+            if self._name in PARTLY_GREY:
+                return True
+            share = strong_share(picture)
+            if not share or self._table is not None:
+                return False
         fits = self._table is not None and self._table.far(seen) <= self._far + _MORE_FAR
         if fits and self._cover >= _COVERED:
             return True
@@ -289,7 +299,7 @@ class FalseColour:
         found = palette_of(colours)
         if found is None:
             if self._table is None:
-                self._say("none", _NOT_FOUND if share > _MARKS else _MARKED.format(share))
+                self._say(*(("none", _NOT_FOUND) if share > MARKS else ("marked", _MARKED.format(100 * share))))
             return
         if found.fit.cover >= _COVERED:
             self._wait = self._waits = 0
@@ -297,8 +307,10 @@ class FalseColour:
             self._far = max(self._far, found.fit.far)
             return
         self._name, self._cover, self._far = found.name, found.fit.cover, found.fit.far
-        self._table = Table(found.line)
-        self._say(found.name, _UNKNOWN if found.name == UNKNOWN else _KNOWN.format(found.name))
+        self._table = Table(found.line) if found.name == UNKNOWN else table_of(found.name)
+        text = _UNKNOWN if found.name == UNKNOWN else _ROUGH if found.fit.misfit > _ROUGHLY else _KNOWN
+        hot = list(_WORDS)[int(_nearest(found.line[-1:], np.array(list(_WORDS.values())))[0][0])]
+        self._say(found.name, text.format(found.name, hot))
 
     def _say(self, name: str, text: str) -> None:
         """Say once for each palette what is done."""
@@ -311,4 +323,5 @@ class FalseColour:
 
 
 def _log_choice(text: str) -> None:
-    event(_log, logging.WARNING, "palette", f"{text}; {_CHOOSE}", stream="ir")
+    choose = _CHOOSE + _OTHER_END * ("taken for hot" in text)
+    event(_log, logging.WARNING, "palette", f"{text}; {choose}", stream="ir")

@@ -13,7 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rtfuse.capture import flir, open_source
-from rtfuse.errors import SourceUnreadable
+from rtfuse.cli.radiometric import require_photo
+from rtfuse.errors import ConfigError, SourceUnreadable
 from tests import flirs
 
 W, H = 64, 48
@@ -141,7 +142,18 @@ def far_away(data, at):
     return data[:at] + struct.pack(">I", 1 << 31) + data[at + 4 :]
 
 
+def thinned(data, mark, count):
+    """The file without `count` bytes of the segment that begins with `mark`."""
+    at = data.index(mark) + len(mark) + 40
+    return data[:at] + data[at + count :]
+
+
+EXIF = b"\xff\xe1\0\xc8Exif\0\0" + bytes(192)
 DAMAGES = {
+    "is damaged, behind byte": lambda d: thinned(d, b"FLIR\0\x01" + bytes([d[d.index(b"FLIR\0") + 7]] * 2), 8),
+    "is damaged, behind": lambda d: thinned(d[:2] + EXIF + d[2:], b"Exif", 100),
+    "is damaged, behind b": lambda d: thinned(d[:2] + EXIF + d[2:], b"Exif", 20),
+    "is cut, behind byte 2 of": lambda d: d[:1000],
     "part 2 of the": lambda d: without(d, 1),
     "part 1 of the": lambda d: without(d, 0),
     "no header": lambda d: d.replace(struct.pack(">2I", 100, 64), struct.pack(">2I", 9999, 64), 1),
@@ -243,3 +255,15 @@ def test_the_real_ones(footage):
     stored = cv2.imread(str(footage / "raw" / "flir_t640" / "ir16.png"), cv2.IMREAD_UNCHANGED)
     assert np.array_equal(t640.counts(), stored) or np.array_equal(t640.counts(), stored.byteswap())
     assert t640.photo().shape == (1944, 2592, 3)
+
+
+@pytest.mark.parametrize("size", [2, 3, 20, 150, 210])
+def test_a_picture_that_is_cut_in_its_header_is_said_to_be_cut(tmp_path, size):
+    path = written(tmp_path / "a.jpg")
+    whole = path.read_bytes()
+    path.write_bytes((whole[:2] + EXIF + whole[2:])[:size])
+    with pytest.raises(SourceUnreadable, match=rf"a\.jpg: its FLIR|a\.jpg is cut: it ends after {size} bytes"):
+        require_photo(str(path))
+    path.write_bytes(cv2.imencode(".jpg", RGB)[1].tobytes())
+    with pytest.raises(ConfigError, match="is the only input"):
+        require_photo(str(path))

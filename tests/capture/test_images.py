@@ -51,10 +51,10 @@ def tiff(*images, order="<", big=False, tile=None, photometric=None, **tags):
             entries |= {273: (4, places), 278: (3, [image.shape[0]]), 279: (4, sizes)}
         else:
             entries |= {322: (3, [tile]), 323: (3, [tile]), 324: (4, places), 325: (4, sizes)}
-        entries |= {int(name[1:]): (3, [value]) for name, value in tags.items()}
+        entries |= {int(name[1:]): (2, list(v)) if isinstance(v, bytes) else (3, [v]) for name, v in tags.items()}
         rows = []
         for tag, (kind, values) in sorted(entries.items()):
-            raw = struct.pack(order + ("H" if kind == 3 else "I") * len(values), *values)
+            raw = struct.pack(order + {2: "B", 3: "H"}.get(kind, "I") * len(values), *values)
             if len(raw) > width:
                 raw, at = struct.pack(order + place, len(body)), raw
                 body += at
@@ -85,6 +85,7 @@ def said(caplog):
 CENTIKELVIN = np.rint((CELSIUS + 273.15) * 100).astype(np.uint16)
 HOT = HEAT > 0.95
 COLD = (CELSIUS * 100 - 3000).astype(np.int16)
+WIDE = (COUNTS.astype(np.int32) * 100 - 900_000, np.rint(CELSIUS * 3000 - 60_000).astype(np.int32))
 THERMAL = {
     "8 bits": (COUNTS.astype(np.uint8), COUNTS.astype(np.uint8), ""),
     "16 bits": (COUNTS, COUNTS, ""),
@@ -98,6 +99,8 @@ THERMAL = {
     "luma as float": (np.rint(HEAT * 255), np.rint(HEAT * 255).astype(np.uint16), "counts"),
     "int16": ((CELSIUS * 100).astype(np.int16), (CELSIUS * 100).astype(np.uint16), ""),
     "int16, negative": (COLD, COLD.astype(int) + 32768, "negative"),
+    "int32, negative and wide": (WIDE[0], WIDE[0] + 7 * 32768 >> 1, "229376 is added"),
+    "int32, thousandths of a degree": (WIDE[1], WIDE[1] + 32768 >> 1, "negative"),
     "int32": ((CELSIUS * 100).astype(np.int32), (CELSIUS * 100).astype(np.uint16), ""),
     "uint32": (COUNTS.astype(np.uint32), COUNTS, ""),
     "uint32, wide": (COUNTS.astype(np.uint32) * 100, COUNTS.astype(np.uint32) * 100 >> 4, "more than 16 bits"),
@@ -111,8 +114,50 @@ def test_every_type_of_thermal_value_becomes_counts(tmp_path, caplog, case, layo
     read = read_image(saved(tmp_path, "t.tif", tiff(values, **layout)), "ir")
     assert read.dtype == (np.uint8 if case == "8 bits" else np.uint16)
     assert np.abs(read.astype(int) - counts).max() <= (1 if values.dtype.kind == "f" else 0)
-    assert len(said(caplog)) == bool(word)
+    assert len(said(caplog)) == bool(word) + ("negative" in case and "wide" in case) + ("thousandths" in case)
     assert word in "".join(said(caplog))
+
+
+def test_lifted_counts_stay_apart_in_every_picture_of_a_sequence(tmp_path, caplog):
+    read = ImageReader("ir")
+    for k, image in enumerate((COLD.astype(np.int32), WIDE[0], COLD.astype(np.int32))):
+        counts = read(saved(tmp_path, f"{k}.tif", tiff(image)))
+        assert len(np.unique(counts)) > 0.4 * len(np.unique(image))
+    assert [line.split("; ")[1] for line in said(caplog) if "negative" in line] == [
+        "32768 is added to all",
+        "229376 is added to all",
+    ]
+
+
+NODATA = {
+    "-9999": (CELSIUS.astype(np.float32), -9999, {}),
+    "-32768 in kelvin": (CELSIUS + 273.15, -32768, {}),
+    "1e20": (CELSIUS.astype(np.float32), 1e20, {}),
+    "the least float": (CELSIUS.astype(np.float32), np.finfo(np.float32).min, {}),
+    "int16": ((CELSIUS * 100).astype(np.int16), -9999, {}),
+    "int16, the least": (COLD, -32768, {}),
+    "named by the file": (CELSIUS.astype(np.float32), 77, {"t42113": b"77\0"}),
+    "named at length": (COUNTS, 1000, {"t42113": b"1.000000e+03\0"}),
+    "zero in counts": (COUNTS, 0, {"t42113": b"0\0"}),
+}
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("case", NODATA)
+def test_pixels_without_a_value_do_not_stretch_the_range(tmp_path, caplog, case, big):
+    values, nodata, tags = NODATA[case]
+    whole = read_image(saved(tmp_path, "whole.tif", tiff(values)), "ir")
+    caplog.clear()
+    holes = np.where(HEAT < 0.2, np.array(nodata, values.dtype), values)
+    read = read_image(saved(tmp_path, "t.tif", tiff(holes, big=big, **tags)), "ir")
+    assert np.array_equal(read[HEAT >= 0.2], whole[HEAT >= 0.2])
+    assert (read[HEAT < 0.2] == read[HEAT >= 0.2].min()).all()
+    assert f"{(HEAT < 0.2).sum()} of {HEAT.size} pixels" in said(caplog)[0]
+
+
+def test_true_values_are_never_taken_for_none(tmp_path):
+    true = np.arange(-9999, -9999 + HEAT.size, dtype=np.int16).reshape(HEAT.shape)
+    assert np.array_equal(read_image(saved(tmp_path, "t.tif", tiff(true)), "ir"), true.astype(int) + 32768)
 
 
 @pytest.mark.parametrize(
@@ -167,6 +212,21 @@ def test_every_page_is_a_picture_but_no_smaller_copy(tmp_path):
     assert pages(saved(tmp_path, "no.png", COUNTS)) == pages(tmp_path / "absent.tif") == 1
 
 
+@pytest.mark.parametrize("suffix", ["webp", "png", "avif"])
+def test_every_picture_of_an_animation_is_one(tmp_path, suffix):
+    film = cv2.Animation()
+    film.frames = [cv2.cvtColor(np.full((64, 96), 40 * k + 20, np.uint8), cv2.COLOR_GRAY2BGRA) for k in range(5)]
+    film.durations = np.array([100] * 5)
+    whole = cv2.imencodeanimation(f".{suffix}", film)[1].tobytes()
+    path = saved(tmp_path, f"a.{suffix}", whole)
+    for stream in ("ir", "rgb"):
+        frames = [frame.image for frame in open_source(str(path), stream)]
+        assert np.abs([frame.mean() - 40 * k - 20 for k, frame in enumerate(frames)]).max() < 3
+        assert len(frames) == 5
+    cut = saved(tmp_path, f"cut.{suffix}", whole[: len(whole) * 2 // 3])
+    assert any(read_image(cut, "rgb", page) is None for page in range(max(pages(cut), 5)))
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.binary(max_size=200), st.integers(0, 400))
 def test_a_broken_tiff_neither_hangs_nor_raises(tmp_path_factory, noise, at):
@@ -179,6 +239,7 @@ def test_a_broken_tiff_neither_hangs_nor_raises(tmp_path_factory, noise, at):
         assert read is None or read.dtype == np.uint8
 
 
+DIM = SCENE.astype(np.uint16)
 RGB = {
     "8 bits": ("s.png", SCENE, SCENE, ""),
     "12 bits in 16": ("s.png", SCENE.astype(np.uint16) * 16, SCENE, "12 bits"),
@@ -193,6 +254,8 @@ RGB = {
     "WebP": ("s.webp", SCENE, SCENE, ""),
     "JPEG 2000": ("s.jp2", np.kron(SCENE, np.ones((4, 4, 1), np.uint8)), np.kron(SCENE, np.ones((4, 4, 1))), ""),
     "PNM": ("s.ppm", SCENE, SCENE, ""),
+    "PPM up to 100": ("s.ppm", b"P6 48 40 100\n" + np.rint(SCENE / 2.55).astype(np.uint8).tobytes(), SCENE, "100 as"),
+    "PPM of 12 bits": ("s.ppm", b"P6 48 40 4095\n" + (4 * DIM).astype(">u2").tobytes(), SCENE // 4, "4095"),
     "CMYK": ("s.tif", tiff(np.dstack([255 - SCENE, 0 * MASK]), photometric=5), SCENE, ""),
 }  # fmt: skip
 
@@ -240,6 +303,23 @@ def test_a_dark_picture_has_the_depth_of_the_bright_one_before(tmp_path):
     assert np.abs(read(saved(tmp_path, "2.png", dark)).astype(int) - SCENE // 16).max() <= 1
 
 
+KINDS = {
+    "rgb": [SCENE.astype(np.uint16) * factor for factor in (257, 16, 1, 4)],
+    "ir": [CELSIUS, CELSIUS + 273.15, COLD, COUNTS, COUNTS.astype(np.uint32) * 100, COUNTS.astype(np.float32)],
+}
+
+
+@pytest.mark.parametrize("stream", KINDS)
+def test_alone_each_picture_is_read_as_if_it_were_the_only_one(tmp_path, stream, caplog):
+    together = ImageReader(stream, PictureOptions(alone=True))
+    paths = [saved(tmp_path, f"{k}.tif", tiff(image)) for k, image in enumerate(KINDS[stream])]
+    alone = [read_image(path, stream) for path in paths]
+    lines = len(caplog.records)
+    for _ in range(2):
+        assert all(np.array_equal(together(path), image) for path, image in zip(paths, alone, strict=True))
+    assert len(caplog.records) == 2 * lines  # each kind once more
+
+
 def png(kind, rows, *chunks, bits=8):
     """Write a PNG by hand: (kind of colour, rows of bytes, chunks before the data)."""
 
@@ -256,6 +336,7 @@ def png(kind, rows, *chunks, bits=8):
 
 GREY = COUNTS.astype(np.uint8)
 ALL = np.arange(256, dtype=np.uint8)
+PERCENT = np.rint(HEAT * 100).astype(np.uint8)
 ONE_CHANNEL = {
     "grey in three channels": ("t.png", np.repeat(GREY[..., None], 3, 2), GREY, ""),
     "16-bit grey in three channels": ("t.png", np.repeat(COUNTS[..., None], 3, 2), COUNTS, ""),
@@ -270,6 +351,7 @@ ONE_CHANNEL = {
     "0 is white, 16 bits": ("t.tif", tiff(COUNTS, photometric=0), 65535 - COUNTS, "0 is white"),
     "PGM of 14 bits": ("t.pgm", b"P5\n48 40\n16383\n" + COUNTS.astype(">u2").tobytes(), COUNTS, ""),
     "JPEG 2000": ("t.jp2", np.kron(COUNTS, np.ones((4, 4), np.uint16)), np.kron(COUNTS, np.ones((4, 4))), ""),
+    "PGM up to 100": ("t.pgm", b"P5\n# text\n48 40\n100\n" + PERCENT.tobytes(), PERCENT * 2.55, "100 as white"),
     "PFM": ("t.pfm", CELSIUS.astype(np.float32), CENTIKELVIN, "°C"),
 }  # fmt: skip
 
@@ -279,7 +361,8 @@ def test_thermal_is_found_in_every_kind_of_picture(tmp_path, caplog, case):
     name, image, wanted, word = ONE_CHANNEL[case]
     read = read_image(saved(tmp_path, name, image), "ir")
     assert read.shape == wanted.shape
-    assert np.abs(read.astype(int) - wanted).max() <= (16 if "2000" in case else 1 if "PFM" in case else 0)
+    most = 16 if "2000" in case else 1 if "PFM" in case or "100" in case else 0
+    assert np.abs(read.astype(int) - wanted).max() <= most
     assert word in "".join(said(caplog))
     assert len(said(caplog)) == bool(word)
 

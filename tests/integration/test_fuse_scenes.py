@@ -170,7 +170,7 @@ def test_one_folder_of_both_and_pages_and_times(rtfuse, tmp_path):
 def test_each_still_is_fused_as_if_it_were_alone(rtfuse, tmp_path):
     bases = {1: 7000, 2: 9000, 3: 7600}
     thermal = put(tmp_path / "ir", {f"{k}.tiff": counts(k, base, base + 300) for k, base in bases.items()})
-    colour = put(tmp_path / "rgb", named("{}.png", bases, rgb))
+    colour = put(tmp_path / "rgb", {f"{k}.png": rgb(k).astype(np.uint16) * (257 if k == 1 else 16) for k in bases})
     done = rtfuse("fuse", thermal, colour, "-o", tmp_path / "out")
     assert done.returncode == 0, done.stderr
     assert "skew" not in done.stdout

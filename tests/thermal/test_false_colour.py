@@ -119,6 +119,35 @@ def test_other_pictures_are_left_alone(case, caplog):
     assert case != "grey with a red mark" or "thermal is grey, but 1.1% of its pixels" in said[0]
 
 
+@pytest.mark.parametrize("quality", [50, 75, 95])
+@pytest.mark.parametrize("size_wh", [(160, 120), (320, 240), (640, 512)])
+def test_few_pixels_in_a_strong_colour_are_said_and_noise_is_not(size_wh, quality, caplog):
+    grey = np.repeat(drawn(7, size_wh)[..., None], 3, 2)
+    noisy = np.clip(grey + np.random.default_rng(1).normal(0, 6, grey.shape), 0, 255).astype(np.uint8)
+    assert FalseColour()(as_jpeg(noisy, quality)) is None
+    assert caplog.records == []
+    grey[60:72, 50:60] = (255, 40, 0)
+    assert FalseColour()(as_jpeg(grey, quality)) is None
+    assert "thermal is grey, but" in caplog.records[0].getMessage()
+    assert "ir.palette=NAME" in caplog.records[0].getMessage()
+
+
+@pytest.mark.parametrize(
+    ("anchors", "words"),
+    [
+        (((255, 255, 230), (255, 200, 40), (245, 120, 10), (210, 45, 80), (145, 0, 155), (32, 0, 140), (0, 0, 0)),
+         "white is taken for hot"),
+        (((255, 255, 204), (254, 178, 76), (252, 78, 42), (128, 0, 38)), "is taken for hot"),
+        (((0, 0, 120), (0, 120, 255), (0, 0, 0), (255, 120, 0), (255, 255, 120)), "which is not sure"),
+        (((0, 0, 50), (0, 70, 125), (30, 110, 10), (128, 80, 0), (95, 0, 10)), "which is not sure"),
+    ],
+)  # fmt: skip
+def test_the_end_that_is_taken_for_hot_is_named_with_the_option_for_the_other(anchors, words, caplog):
+    FalseColour()(as_jpeg(line_of(anchors)[drawn(6)], 88))
+    assert words in caplog.records[0].getMessage()
+    assert "thermal.polarity=black-hot" in caplog.records[0].getMessage()
+
+
 def test_natural_colours_are_never_taken_for_a_palette():
     assert [FalseColour()(as_jpeg(natural(seed), 80 + seed % 20)) for seed in range(8)] == [None] * 8
 
@@ -129,6 +158,17 @@ def test_it_looks_again_when_the_palette_changes_and_says_each_once(caplog):
         assert correlation(unmix(recorded(name)[luma]), luma) > 0.98
     said = [re.search(r"\((.*?)\)", record.getMessage()).group(1) for record in caplog.records]
     assert said == ["iron", "opencv-jet"]
+
+
+def test_alone_each_picture_is_taken_as_if_it_were_the_only_one(caplog):
+    iron, jet = (recorded(name)[drawn(5)] for name in ("iron", "opencv-jet"))
+    marked = GREYS["grey with a red mark"].astype(np.uint8)
+    together, several = FalseColour(alone=True), [jet, natural(1), iron, natural(2), marked, jet, natural(3)]
+    for picture in several:
+        made, alone = together(picture), FalseColour(say=lambda _: None)(picture)
+        assert (made is None) == (alone is None)
+        assert made is None or np.array_equal(made, alone)
+    assert len(caplog.records) == 4  # each kind once
 
 
 def test_scales_and_text_are_said(caplog):
