@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from av.codec.context import CodecContext
+from av.error import InvalidDataError
 from av.packet import Packet
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 _MASTERS = (0x18538067, 0x1F43B675)
 """Matroska elements without a known size that are read by their content: Segment, Cluster."""
@@ -19,6 +24,41 @@ _PACK, _PACK_BYTES = b"\0\0\1\xba", 1 << 17
 """The start of a pack in a program stream, and the bytes at the end of a file in which one is looked for."""
 _PICTURE_EACH = ("h264", "hevc", "mjpeg", "mpeg2video", "ffv1", "prores", "dnxhd", "png", "rawvideo", "huffyuv")
 """Codecs whose every packet is one picture; the others have packets that show nothing."""
+_STRICT = ("mjpeg", "png")
+"""Codecs whose decoder shows what it could not read, unless it is told to stop at errors."""
+_FOOTER = 8
+"""Bytes of an FFV1 slice's end (RFC 9043, 4.9): the size of its content (3), the error status (1), a CRC (4)."""
+_LOOKED_AT = 8
+"""The first packets, of which one with right check sums shows that the recording has them."""
+_MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+"""Each byte with its bits reversed: FFV1's CRC has zlib's polynomial, but takes the highest bit first."""
+
+
+def stop_at_errors(video: VideoStream, first: Packet[Any]) -> None:
+    """Make the decoder of some codecs refuse damaged pictures, if it accepts the first one so."""
+    coder = video.codec_context
+    if coder.name not in _STRICT:
+        return
+    strict = {"err_detect": "crccheck+explode"}
+    trial = CodecContext.create(coder.name, "r")
+    trial.extradata, trial.options = coder.extradata, strict
+    with suppress(InvalidDataError):  # else this recorder's pictures have oddities
+        trial.decode(first)
+        coder.options = strict
+
+
+def whole_slices(data: bytes) -> bool:
+    """Return True if all slices of an FFV1 picture have the right check sums; False also if they have none."""
+    end = len(data)
+    while end > _FOOTER:
+        begin = end - _FOOTER - int.from_bytes(data[end - _FOOTER : end - _FOOTER + 3])
+        if not 0 <= begin < end - _FOOTER:
+            return False
+        # zlib inverts the sum before and after
+        if zlib.crc32(data[begin:end].translate(_MIRRORED), 0xFFFFFFFF) != 0xFFFFFFFF:
+            return False
+        end = begin
+    return end == 0
 
 
 class Undecoded:
@@ -27,8 +67,10 @@ class Undecoded:
     `damaged` counts the pictures that were decoded with errors.
     """
 
-    def __init__(self, codec: str) -> None:
+    def __init__(self, codec: str, ahead: Sequence[Packet[Any]]) -> None:
         self.damaged = 0
+        self._summed = codec == "ffv1" and any(whole_slices(bytes(packet)) for packet in ahead[:_LOOKED_AT])
+        self._broken = False
         self._counts = codec in _PICTURE_EACH
         self._sent: dict[int, bool] = {}
 
@@ -37,6 +79,12 @@ class Undecoded:
         self._counts &= not packet.size or (packet.pts is not None and packet.pts not in self._sent)
         if packet.pts is not None and packet.size and not packet.is_discard:
             self._sent[packet.pts] = packet.is_corrupt
+
+    def broken(self, packet: Packet[Any]) -> bool:
+        """Return True if an FFV1 picture, or one it is coded from, has a wrong check sum; its decoder is silent."""
+        if self._summed and packet.size:
+            self._broken = (self._broken and not packet.is_keyframe) or not whole_slices(bytes(packet))
+        return self._broken and bool(packet.size)
 
     def came(self, frame: VideoFrame) -> None:
         """Note a picture that the decoder gave."""

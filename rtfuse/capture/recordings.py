@@ -18,7 +18,7 @@ import av
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 
-from rtfuse.capture.completeness import Undecoded, is_cut
+from rtfuse.capture.completeness import Undecoded, is_cut, stop_at_errors
 from rtfuse.capture.display import Display, is_deep
 from rtfuse.capture.origins import timecode_ns, utc_ns
 from rtfuse.capture.paths import exists, is_disguised_script, is_pipe, open_file
@@ -66,7 +66,9 @@ class Decoder:
         self.losses: Counter[str] = Counter()
         self.packets = Packets(container, self.video, live=live)
         self.times = None if live else MediaTimes(container, self.video, self.packets.ahead, fps)
-        self._undecoded = None if live else Undecoded(self.video.codec_context.name)
+        if not live and self.packets.ahead:
+            stop_at_errors(self.video, self.packets.ahead[0])
+        self._undecoded = None if live else Undecoded(self.video.codec_context.name, self.packets.ahead)
         self._display = Display(stream, self.video, uncolour)
         self._frames = self._display.progressive(self._decode())
         self.first = next(self._frames, None)
@@ -81,6 +83,9 @@ class Decoder:
             if self.times is not None and self._undecoded is not None and packet is not None:
                 self.times.sent(packet)
                 self._undecoded.sent(packet)
+                if self._undecoded.broken(packet):
+                    self.losses["corrupt"] += 1
+                    continue
             try:
                 frames = self.video.decode(packet)
             except av.error.InvalidDataError:
@@ -207,6 +212,7 @@ class Recording:
         # FLV has no durations of frames, so that of the file is the last frame's time.
         ends_early = self._decoder.container.format.name == "flv" and by_time > 1
         if not (self._decoder.packets.cut_short or ends_early or is_cut(self._path)):
+            losses += Counter(corrupt=self._times.lost)
             return
         missing = info.frames - count if info.frames is not None else by_time
         losses["truncated"] += max(1, missing - losses["corrupt"])
