@@ -128,7 +128,7 @@ def test_damaged_pictures_are_counted_and_never_shown(tmp_path, name, codec, pix
         places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
     data = bytearray(path.read_bytes())
     for k in (5, 21):
-        at = places[k][0] + places[k][1] // 2
+        at = places[k][0] + places[k][1] * 3 // 4  # behind the header
         data[at : at + 40] = b"\xff\xc4" * 20
     path.write_bytes(data)
     source = Recording(str(path), "rgb")
