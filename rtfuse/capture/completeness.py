@@ -110,23 +110,43 @@ def is_cut(path: str | Path) -> bool:
     end = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(_TS_PACKET + 1)
+        used = _padding_at(file, end)
         if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"styp", b"pnot"):
-            return _beyond(_boxes(file, end), end)
+            return _beyond(_boxes(file, end, used), end)
         if head[:4] == b"\x1a\x45\xdf\xa3":
-            return _beyond(_elements(file, end), end)
+            return _beyond(_elements(file, end, used), end)
         if head[:4] == b"RIFF":
             return _beyond(_chunks(file, end), end)
         if head[:3] == b"FLV":
-            return not _whole_tag(file, end)
+            return not any(_whole_tag(file, at) for at in range(used, min(used + 4, end + 1)))
         if head[:4] == _PACK:
             return _pack_beyond(file, end)
         if head[:2] == b"\xff\xd8":
-            return not _tail(file, end, 64).rstrip(b"\0\r\n").endswith(b"\xff\xd9")
+            return not _tail(file, used, 64).rstrip(b"\0\r\n").endswith(b"\xff\xd9")
         if head[:9] == b"YUV4MPEG2":
             return _part_of_frame(file, end)
         if head[:1] == b"\x47" and head[_TS_PACKET:] == b"\x47":
-            return end % _TS_PACKET != 0
+            return end % _TS_PACKET != 0 and not _only_padded(file, end, used)
     return False
+
+
+def _padding_at(file: BinaryIO, end: int) -> int:
+    """Return where the zero bytes at the end of a file begin, which recorders may leave; they may be data."""
+    at = end
+    while at:
+        part = _tail(file, at, _PACK_BYTES)
+        kept = part.rstrip(b"\0")
+        at -= len(part) - len(kept)
+        if kept:
+            break
+    return at
+
+
+def _only_padded(file: BinaryIO, end: int, used: int) -> bool:
+    """Return True if a transport stream ends with a whole packet, and zero bytes that are no part of one."""
+    last = (used - 1) // _TS_PACKET * _TS_PACKET
+    file.seek(last)
+    return file.read(1) == b"\x47" and last + _TS_PACKET <= end
 
 
 def _beyond(ends: Iterator[int], end: int) -> bool:
@@ -134,14 +154,14 @@ def _beyond(ends: Iterator[int], end: int) -> bool:
     return any(at > end for at in ends)
 
 
-def _boxes(file: BinaryIO, end: int) -> Iterator[int]:
+def _boxes(file: BinaryIO, end: int, used: int) -> Iterator[int]:
     """Yield the end of each top box of an MP4 or MOV file; the last may reach to the end of the file."""
     at = 0
     while at < end:
         file.seek(at)
         head = file.read(16)
         if len(head) < 8:
-            yield at + 8
+            yield at + 8 if at < used else at
             return
         if not head[4:8].isalnum():  # not a box any more
             return
@@ -167,17 +187,20 @@ def _chunks(file: BinaryIO, end: int) -> Iterator[int]:
         yield at if size else end + 1
 
 
-def _elements(file: BinaryIO, end: int) -> Iterator[int]:
-    """Yield the end of each element of a Matroska file, and of those inside of elements without a known size."""
+def _elements(file: BinaryIO, end: int, used: int) -> Iterator[int]:
+    """Yield the end of each element of a Matroska file, and of those inside of elements without a known size.
+
+    No element begins with the zero bytes from `used` on.
+    """
     at = 0
-    while at < end:
+    while at < used:
         file.seek(at)
-        name, used = _number(file, marked=True)
+        name, length = _number(file, marked=True)
         size, more = _number(file)
-        if not used or not more:
+        if not length or not more:
             yield end + 1
             return
-        at += used + more
+        at += length + more
         if size != _UNKNOWN:
             at += size
             yield at

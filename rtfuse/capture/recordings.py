@@ -26,6 +26,7 @@ from rtfuse.capture.settings import PictureOptions, Uncolour
 from rtfuse.capture.times import Repairs, repaired
 from rtfuse.capture.timing import MediaTimes, Packets, to_ns
 from rtfuse.capture.tracks import choose, described, split_track, video_tracks
+from rtfuse.capture.transport import Interruptions
 from rtfuse.errors import RtfuseError, SourceNotFound, SourceUnreadable
 from rtfuse.observe.logs import event
 from rtfuse.types import LABELS, Clock, Frame, Image, SourceInfo, Stamp, Stream
@@ -68,6 +69,11 @@ class Decoder:
         self.times = None if live else MediaTimes(container, self.video, self.packets.ahead, fps)
         if not live and self.packets.ahead:
             stop_at_errors(self.video, self.packets.ahead[0])
+        file, kind = Path(container.name.removeprefix("file:")), container.format.name
+        self._interruptions = None
+        if self.times is not None and kind == "mpegts" and file.is_file():
+            base = self.video.time_base or Fraction(1, 90_000)
+            self._interruptions = Interruptions(file, float(1 / (Fraction(self.times.rate_hz) * base)))
         self._undecoded = None if live else Undecoded(self.video.codec_context.name, self.packets.ahead)
         self._display = Display(stream, self.video, uncolour)
         self._frames = self._display.progressive(self._decode())
@@ -83,6 +89,8 @@ class Decoder:
             if self.times is not None and self._undecoded is not None and packet is not None:
                 self.times.sent(packet)
                 self._undecoded.sent(packet)
+                if self._interruptions is not None:
+                    self._interruptions.sent(packet)
                 if self._undecoded.broken(packet):
                     self.losses["corrupt"] += 1
                     continue
@@ -97,6 +105,8 @@ class Decoder:
                 yield frame
         if self._undecoded is not None:
             self.losses |= Counter(corrupt=self._undecoded.count, damaged=self._undecoded.damaged)
+        if self._interruptions is not None:
+            self.losses += Counter(corrupt=self._interruptions.lost, damaged=self._interruptions.hit)
 
     def image(self, frame: VideoFrame) -> Image:
         """Return (H, W) uint8 or uint16 for thermal, (H, W, 3) uint8 RGB otherwise, as a player shows it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import av
@@ -41,7 +42,8 @@ class Packets:
 
     def __init__(self, container: InputContainer, video: VideoStream, *, live: bool) -> None:
         self.cut_short = False
-        self._source = container.demux(video)
+        self._demux = partial(container.demux, video)
+        self._source, self._live = self._demux(), live
         self.ahead: list[Packet[Any]] = []
         self._failed: av.error.FFmpegError | None = None
         try:
@@ -73,6 +75,11 @@ class Packets:
         while True:
             try:
                 packet = next(self._source, None)
+            except av.error.BlockingIOError:  # no packet in the next 64 kB of a transport stream
+                if self._live:
+                    raise
+                self._source = self._demux()
+                continue
             except (av.error.InvalidDataError, av.error.EOFError):
                 self.cut_short = True
                 return

@@ -29,7 +29,13 @@ CASES = {
     "apart in one file": ({"uri": f"{__file__}?track=1"}, {"uri": f"{__file__}#2", "start_s": 1}, "auto", 0, ""),
     "first frames": ({"start_s": 5}, {"start_s": 36_001.4}, "same", 35_996.4, "move by +35996.400 s"),
     "a camera": ({"live": True, "start_s": 3}, {}, "same", 0, ""),
-    "creation times": ({"utc_ns": NOON + S // 2}, {"utc_ns": NOON}, "auto", 0.5, "thermal began 0.500 s after RGB"),
+    "creation times": (
+        {"utc_ns": NOON + 3 * S // 4}, {"utc_ns": NOON + S // 4}, "auto", 0.5, "thermal began 0.500 s after RGB",
+    ),
+    "a fraction beside whole seconds": ({"utc_ns": NOON}, {"utc_ns": NOON + 9 * S // 10}, "auto", 0, ""),
+    "a fraction beside whole seconds, far": (
+        {"utc_ns": NOON}, {"utc_ns": NOON + 59 * S // 10}, "auto", -5.9, "up to 1 s off",
+    ),
     "creation times, not wanted": ({"utc_ns": NOON + S // 2}, {"utc_ns": NOON}, "own", 0, ""),
     "one creation time": ({"utc_ns": NOON + S // 2}, {}, "auto", 0, ""),
     "whole seconds": ({"utc_ns": NOON}, {"utc_ns": NOON + 5 * S}, "auto", -5, "up to 1 s off"),
