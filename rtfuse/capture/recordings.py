@@ -20,6 +20,7 @@ from av.video.frame import VideoFrame
 
 from rtfuse.capture.completeness import Undecoded, is_cut, stop_at_errors
 from rtfuse.capture.display import Display, is_deep
+from rtfuse.capture.lists import Inpoints
 from rtfuse.capture.origins import timecode_ns, utc_ns
 from rtfuse.capture.paths import exists, is_disguised_script, is_pipe, open_file
 from rtfuse.capture.settings import PictureOptions, Uncolour
@@ -74,6 +75,7 @@ class Decoder:
         if self.times is not None and kind == "mpegts" and file.is_file():
             base = self.video.time_base or Fraction(1, 90_000)
             self._interruptions = Interruptions(file, float(1 / (Fraction(self.times.rate_hz) * base)))
+        self._inpoints = Inpoints() if kind == "concat" else None
         self._undecoded = None if live else Undecoded(self.video.codec_context.name, self.packets.ahead)
         self._display = Display(stream, self.video, uncolour)
         self._frames = self._display.progressive(self._decode())
@@ -89,6 +91,8 @@ class Decoder:
             if self.times is not None and self._undecoded is not None and packet is not None:
                 self.times.sent(packet)
                 self._undecoded.sent(packet)
+                if self._inpoints is not None:
+                    self._inpoints.sent(packet)
                 if self._interruptions is not None:
                     self._interruptions.sent(packet)
                 if self._undecoded.broken(packet):
@@ -102,7 +106,8 @@ class Decoder:
             for frame in frames:
                 if self._undecoded is not None:
                     self._undecoded.came(frame)
-                yield frame
+                if self._inpoints is None or not self._inpoints.leaves_out(frame):
+                    yield frame
         if self._undecoded is not None:
             self.losses |= Counter(corrupt=self._undecoded.count, damaged=self._undecoded.damaged)
         if self._interruptions is not None:

@@ -138,6 +138,18 @@ def test_damaged_pictures_are_counted_and_never_shown(tmp_path, name, codec, pix
     assert all(np.array_equal(image, whole[k]) for k, image in got.items())
 
 
+def test_the_parts_of_a_list_begin_and_end_where_it_says(tmp_path):
+    for name, numbers in (("a", range(30)), ("b", range(30, 60))):
+        strips.write(tmp_path / f"{name}.mp4", numbers, strips.steady(30))
+    path = tmp_path / "v.ffconcat"
+    path.write_text("ffconcat version 1.0\nfile a.mp4\ninpoint 0.5\noutpoint 0.8\nfile b.mp4\ninpoint 0.2\n")
+    source = Recording(str(path), "rgb")
+    got = [(strips.number_in(frame.image), round(frame.t_ns * 30 / 1e9)) for frame in source]
+    assert got == [(k, at) for at, k in enumerate([*range(15, 24), *range(36, 60)])]
+    assert source.info.start_ns == 0
+    assert not source.losses
+
+
 @pytest.mark.parametrize(("orientation", "size_wh"), [(1, (48, 32)), (6, (32, 48)), (8, (32, 48)), (3, (48, 32))])
 def test_exif_in_a_row_of_jpeg_turns_the_pictures_and_ends_nothing(tmp_path, orientation, size_wh):
     image = np.zeros((32, 48, 3), np.uint8)
