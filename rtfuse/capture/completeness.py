@@ -12,6 +12,7 @@ from typing import Any, BinaryIO
 from av.codec.context import CodecContext
 from av.error import InvalidDataError
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -41,6 +42,7 @@ def stop_at_errors(video: VideoStream, first: Packet[Any]) -> None:
         return
     strict = {"err_detect": "crccheck+explode"}
     trial = CodecContext.create(coder.name, "r")
+    assert isinstance(trial, VideoCodecContext)
     trial.extradata, trial.options = coder.extradata, strict
     with suppress(InvalidDataError):  # else this recorder's pictures have oddities
         trial.decode(first)
@@ -143,7 +145,7 @@ def _padding_at(file: BinaryIO, end: int) -> int:
 
 
 def _only_padded(file: BinaryIO, end: int, used: int) -> bool:
-    """Return True if a transport stream ends with a whole packet, and zero bytes that are no part of one."""
+    """Return True if a transport stream ends with a whole packet and only zero bytes behind it."""
     last = (used - 1) // _TS_PACKET * _TS_PACKET
     file.seek(last)
     return file.read(1) == b"\x47" and last + _TS_PACKET <= end

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from rtfuse.capture import is_live
 from rtfuse.capture.settings import Playback
+from rtfuse.capture.stills import is_stills
 from rtfuse.cli.notes import first_picture
 from rtfuse.cli.signals import Signals
 from rtfuse.config import Config
@@ -106,6 +107,9 @@ def beside_note(config: Config, rig: Rig) -> str | None:
         return None
     from calib.register.shift import beside_px
 
+    single = [Path(uri).is_file() and is_stills(uri) for uri in (config.ir.uri, config.rgb.uri) if uri]
+    if single in ([True, False], [False, True]):
+        return None  # the first frame of a recording may be of another moment than a picture
     for ir, rgb in _looked_at(config, rig):
         if min(*ir.shape, *rgb.shape[:2]) >= _LEAST_SIDE and (off_px := beside_px(ir, rgb)) is not None:
             if off_px < _BESIDE * rgb.shape[1]:
