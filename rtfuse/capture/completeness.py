@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from av.codec.context import CodecContext
-from av.error import InvalidDataError
+from av.error import FFmpegError
 from av.packet import Packet
 from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
@@ -44,7 +44,7 @@ def stop_at_errors(video: VideoStream, first: Packet[Any]) -> None:
     trial = CodecContext.create(coder.name, "r")
     assert isinstance(trial, VideoCodecContext)
     trial.extradata, trial.options = coder.extradata, strict
-    with suppress(InvalidDataError):  # else this recorder's pictures have oddities
+    with suppress(FFmpegError):  # else this recorder's pictures have oddities
         trial.decode(first)
         coder.options = strict
 
