@@ -65,22 +65,30 @@ def write(
     form=None,
     mux=None,
     muxed=None,
+    base=None,
+    options=None,
 ):
     """Write frames with these numbers at these times (s) as a video; returns its path.
 
     `last_s`: duration of the last frame. `titles`: of the tracks; `more`: options (`gray`) of further ones. `metadata`:
     of the file. `form`, `mux`: FFmpeg's format and its options. `muxed`: changes every packet before it is written.
+    `base`: the unit of the times in s. `options`: of the encoder.
     """
-    tracks = [{"gray": gray}, *more]
+    tracks, given = [{"gray": gray}, *more], options or {}
     with av.open(str(path), "w", format=form, options=mux or {}) as container:
         container.metadata.update(metadata or {})
         streams = []
         for k, track in enumerate(tracks):
             options = {"preset": "ultrafast", "crf": "12", "bf": str(b_frames)} if codec == "libx264" else {}
+            if codec == "mpeg4" and b_frames:
+                options = {"bf": str(b_frames)}
+            options |= given
             stream = container.add_stream(codec, rate=rate, options=options)
             stream.width, stream.height = track.get("size_wh", SIZE_WH)
             stream.pix_fmt = pix_fmt
-            stream.time_base = stream.codec_context.time_base = 1 / Fraction(rate) if codec.startswith("mpeg") else BASE
+            stream.time_base = stream.codec_context.time_base = base or (
+                1 / Fraction(rate) if codec.startswith("mpeg") else BASE
+            )
             if codec in ("mpeg4", "mpeg2video"):
                 stream.bit_rate = 4_000_000
             if titles:

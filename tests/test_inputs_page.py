@@ -43,6 +43,10 @@ ROWS = {
     ),
     "files that begin at different times": (TIMES, "every_frame_is_paired_with_its_own_or_counted"),
     "time codes, creation times": (TIMES, "every_frame_is_paired_with_its_own_or_counted"),
+    "as many frames, other rates": (
+        "tests/pipeline/test_origins.py",
+        "thermal_is_placed_where_the_evidence_says_and_it_is_told",
+    ),
     "video without times": (TIMES, "every_frame_is_paired_with_its_own_or_counted"),
     "cut or damaged files": (TIMES, "a_recording_that_was_cut_is_never_complete_and_a_whole_one_always"),
     "repeated thermal pictures": (TIMES, "every_frame_is_paired_with_its_own_or_counted"),

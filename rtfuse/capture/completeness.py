@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from av.codec.context import CodecContext
+from av.error import FFmpegError
 from av.packet import Packet
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
+from av.video.stream import VideoStream
 
 _MASTERS = (0x18538067, 0x1F43B675)
 """Matroska elements without a known size that are read by their content: Segment, Cluster."""
@@ -19,6 +25,42 @@ _PACK, _PACK_BYTES = b"\0\0\1\xba", 1 << 17
 """The start of a pack in a program stream, and the bytes at the end of a file in which one is looked for."""
 _PICTURE_EACH = ("h264", "hevc", "mjpeg", "mpeg2video", "ffv1", "prores", "dnxhd", "png", "rawvideo", "huffyuv")
 """Codecs whose every packet is one picture; the others have packets that show nothing."""
+_STRICT = ("mjpeg", "png")
+"""Codecs whose decoder shows what it could not read, unless it is told to stop at errors."""
+_FOOTER = 8
+"""Bytes of an FFV1 slice's end (RFC 9043, 4.9): the size of its content (3), the error status (1), a CRC (4)."""
+_LOOKED_AT = 8
+"""The first packets, of which one with right check sums shows that the recording has them."""
+_MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+"""Each byte with its bits reversed: FFV1's CRC has zlib's polynomial, but takes the highest bit first."""
+
+
+def stop_at_errors(video: VideoStream, first: Packet[Any]) -> None:
+    """Make the decoder of some codecs refuse damaged pictures, if it accepts the first one so."""
+    coder = video.codec_context
+    if coder.name not in _STRICT:
+        return
+    strict = {"err_detect": "crccheck+explode"}
+    trial = CodecContext.create(coder.name, "r")
+    assert isinstance(trial, VideoCodecContext)
+    trial.extradata, trial.options = coder.extradata, strict
+    with suppress(FFmpegError):  # else this recorder's pictures have oddities
+        trial.decode(first)
+        coder.options = strict
+
+
+def whole_slices(data: bytes) -> bool:
+    """Return True if all slices of an FFV1 picture have the right check sums; False also if they have none."""
+    end = len(data)
+    while end > _FOOTER:
+        begin = end - _FOOTER - int.from_bytes(data[end - _FOOTER : end - _FOOTER + 3])
+        if not 0 <= begin < end - _FOOTER:
+            return False
+        # zlib inverts the sum before and after
+        if zlib.crc32(data[begin:end].translate(_MIRRORED), 0xFFFFFFFF) != 0xFFFFFFFF:
+            return False
+        end = begin
+    return end == 0
 
 
 class Undecoded:
@@ -27,8 +69,10 @@ class Undecoded:
     `damaged` counts the pictures that were decoded with errors.
     """
 
-    def __init__(self, codec: str) -> None:
+    def __init__(self, codec: str, ahead: Sequence[Packet[Any]]) -> None:
         self.damaged = 0
+        self._summed = codec == "ffv1" and any(whole_slices(bytes(packet)) for packet in ahead[:_LOOKED_AT])
+        self._broken = False
         self._counts = codec in _PICTURE_EACH
         self._sent: dict[int, bool] = {}
 
@@ -37,6 +81,12 @@ class Undecoded:
         self._counts &= not packet.size or (packet.pts is not None and packet.pts not in self._sent)
         if packet.pts is not None and packet.size and not packet.is_discard:
             self._sent[packet.pts] = packet.is_corrupt
+
+    def broken(self, packet: Packet[Any]) -> bool:
+        """Return True if an FFV1 picture, or one it is coded from, has a wrong check sum; its decoder is silent."""
+        if self._summed and packet.size:
+            self._broken = (self._broken and not packet.is_keyframe) or not whole_slices(bytes(packet))
+        return self._broken and bool(packet.size)
 
     def came(self, frame: VideoFrame) -> None:
         """Note a picture that the decoder gave."""
@@ -62,23 +112,43 @@ def is_cut(path: str | Path) -> bool:
     end = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(_TS_PACKET + 1)
+        used = _padding_at(file, end)
         if head[4:8] in (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip", b"styp", b"pnot"):
-            return _beyond(_boxes(file, end), end)
+            return _beyond(_boxes(file, end, used), end)
         if head[:4] == b"\x1a\x45\xdf\xa3":
-            return _beyond(_elements(file, end), end)
+            return _beyond(_elements(file, end, used), end)
         if head[:4] == b"RIFF":
             return _beyond(_chunks(file, end), end)
         if head[:3] == b"FLV":
-            return not _whole_tag(file, end)
+            return not any(_whole_tag(file, at) for at in range(used, min(used + 4, end + 1)))
         if head[:4] == _PACK:
             return _pack_beyond(file, end)
         if head[:2] == b"\xff\xd8":
-            return not _tail(file, end, 64).rstrip(b"\0\r\n").endswith(b"\xff\xd9")
+            return not _tail(file, used, 64).rstrip(b"\0\r\n").endswith(b"\xff\xd9")
         if head[:9] == b"YUV4MPEG2":
             return _part_of_frame(file, end)
         if head[:1] == b"\x47" and head[_TS_PACKET:] == b"\x47":
-            return end % _TS_PACKET != 0
+            return end % _TS_PACKET != 0 and not _only_padded(file, end, used)
     return False
+
+
+def _padding_at(file: BinaryIO, end: int) -> int:
+    """Return where the zero bytes at the end of a file begin, which recorders may leave; they may be data."""
+    at = end
+    while at:
+        part = _tail(file, at, _PACK_BYTES)
+        kept = part.rstrip(b"\0")
+        at -= len(part) - len(kept)
+        if kept:
+            break
+    return at
+
+
+def _only_padded(file: BinaryIO, end: int, used: int) -> bool:
+    """Return True if a transport stream ends with a whole packet and only zero bytes behind it."""
+    last = (used - 1) // _TS_PACKET * _TS_PACKET
+    file.seek(last)
+    return file.read(1) == b"\x47" and last + _TS_PACKET <= end
 
 
 def _beyond(ends: Iterator[int], end: int) -> bool:
@@ -86,14 +156,14 @@ def _beyond(ends: Iterator[int], end: int) -> bool:
     return any(at > end for at in ends)
 
 
-def _boxes(file: BinaryIO, end: int) -> Iterator[int]:
+def _boxes(file: BinaryIO, end: int, used: int) -> Iterator[int]:
     """Yield the end of each top box of an MP4 or MOV file; the last may reach to the end of the file."""
     at = 0
     while at < end:
         file.seek(at)
         head = file.read(16)
         if len(head) < 8:
-            yield at + 8
+            yield at + 8 if at < used else at
             return
         if not head[4:8].isalnum():  # not a box any more
             return
@@ -119,17 +189,20 @@ def _chunks(file: BinaryIO, end: int) -> Iterator[int]:
         yield at if size else end + 1
 
 
-def _elements(file: BinaryIO, end: int) -> Iterator[int]:
-    """Yield the end of each element of a Matroska file, and of those inside of elements without a known size."""
+def _elements(file: BinaryIO, end: int, used: int) -> Iterator[int]:
+    """Yield the end of each element of a Matroska file, and of those inside of elements without a known size.
+
+    No element begins with the zero bytes from `used` on.
+    """
     at = 0
-    while at < end:
+    while at < used:
         file.seek(at)
-        name, used = _number(file, marked=True)
+        name, length = _number(file, marked=True)
         size, more = _number(file)
-        if not used or not more:
+        if not length or not more:
             yield end + 1
             return
-        at += used + more
+        at += length + more
         if size != _UNKNOWN:
             at += size
             yield at

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
@@ -140,10 +141,15 @@ def _orientation(frame: VideoFrame) -> tuple[bool, bool, bool]:
     FFmpeg's display matrix maps a stored point (x, y) to (a x + c y, b x + d y); any other angle than a right one is
     rounded to the nearest.
     """
-    found: Any = frame.side_data.get("DISPLAYMATRIX")
-    if found is None:
-        return False, False, False
-    a, b, _, c, d = np.frombuffer(bytes(found), np.int32)[:5].tolist()
+    try:
+        found: Any = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV does not know the type of other data, such as EXIF, and gives none: the angle is left
+        angle = math.radians(frame.rotation)
+        a, b, c, d = math.cos(angle), -math.sin(angle), math.sin(angle), math.cos(angle)
+    else:
+        if found is None:
+            return False, False, False
+        a, b, _, c, d = np.frombuffer(bytes(found), np.int32)[:5].tolist()
     if abs(a) + abs(d) >= abs(b) + abs(c):
         return False, a < 0, d < 0
     return True, c < 0, b < 0

@@ -102,6 +102,10 @@ def ffmpeg_name(path: str | Path) -> str:
     return f"file:{path}"
 
 
+_LIST = {"safe": "0", "segment_time_metadata": "1"}
+"""Options of a list of recordings: any file; each packet names the times of its file."""
+
+
 def open_file(path: str | Path) -> InputContainer:
     """Open a recording with FFmpeg, which then opens no network stream that the file may name.
 
@@ -112,7 +116,7 @@ def open_file(path: str | Path) -> InputContainer:
 
     more = {"protocol_whitelist": "file,crypto,data"}
     if str(path).lower().endswith(_SCRIPT_SUFFIX):
-        return av.open(io.BytesIO(_script(path)), "r", format="concat", options=more | {"safe": "0"})
+        return av.open(io.BytesIO(_script(path)), "r", format="concat", options=more | _LIST)
     return av.open(ffmpeg_name(path), "r", options=more)
 
 

@@ -18,14 +18,16 @@ import av
 from av.container import InputContainer
 from av.video.frame import VideoFrame
 
-from rtfuse.capture.completeness import Undecoded, is_cut
+from rtfuse.capture.completeness import Undecoded, is_cut, stop_at_errors
 from rtfuse.capture.display import Display, is_deep
+from rtfuse.capture.lists import Inpoints
 from rtfuse.capture.origins import timecode_ns, utc_ns
 from rtfuse.capture.paths import exists, is_disguised_script, is_pipe, open_file
 from rtfuse.capture.settings import PictureOptions, Uncolour
 from rtfuse.capture.times import Repairs, repaired
 from rtfuse.capture.timing import MediaTimes, Packets, to_ns
 from rtfuse.capture.tracks import choose, described, split_track, video_tracks
+from rtfuse.capture.transport import Interruptions
 from rtfuse.errors import RtfuseError, SourceNotFound, SourceUnreadable
 from rtfuse.observe.logs import event
 from rtfuse.types import LABELS, Clock, Frame, Image, SourceInfo, Stamp, Stream
@@ -66,7 +68,15 @@ class Decoder:
         self.losses: Counter[str] = Counter()
         self.packets = Packets(container, self.video, live=live)
         self.times = None if live else MediaTimes(container, self.video, self.packets.ahead, fps)
-        self._undecoded = None if live else Undecoded(self.video.codec_context.name)
+        if not live and self.packets.ahead:
+            stop_at_errors(self.video, self.packets.ahead[0])
+        file, kind = Path(container.name.removeprefix("file:")), container.format.name
+        self._interruptions = None
+        if self.times is not None and kind == "mpegts" and file.is_file():
+            base = self.video.time_base or Fraction(1, 90_000)
+            self._interruptions = Interruptions(file, float(1 / (Fraction(self.times.rate_hz) * base)))
+        self._inpoints = Inpoints() if kind == "concat" else None
+        self._undecoded = None if live else Undecoded(self.video.codec_context.name, self.packets.ahead)
         self._display = Display(stream, self.video, uncolour)
         self._frames = self._display.progressive(self._decode())
         self.first = next(self._frames, None)
@@ -81,6 +91,13 @@ class Decoder:
             if self.times is not None and self._undecoded is not None and packet is not None:
                 self.times.sent(packet)
                 self._undecoded.sent(packet)
+                if self._inpoints is not None:
+                    self._inpoints.sent(packet)
+                if self._interruptions is not None:
+                    self._interruptions.sent(packet)
+                if self._undecoded.broken(packet):
+                    self.losses["corrupt"] += 1
+                    continue
             try:
                 frames = self.video.decode(packet)
             except av.error.InvalidDataError:
@@ -89,9 +106,12 @@ class Decoder:
             for frame in frames:
                 if self._undecoded is not None:
                     self._undecoded.came(frame)
-                yield frame
+                if self._inpoints is None or not self._inpoints.leaves_out(frame):
+                    yield frame
         if self._undecoded is not None:
             self.losses |= Counter(corrupt=self._undecoded.count, damaged=self._undecoded.damaged)
+        if self._interruptions is not None:
+            self.losses += Counter(corrupt=self._interruptions.lost, damaged=self._interruptions.hit)
 
     def image(self, frame: VideoFrame) -> Image:
         """Return (H, W) uint8 or uint16 for thermal, (H, W, 3) uint8 RGB otherwise, as a player shows it."""
@@ -207,6 +227,7 @@ class Recording:
         # FLV has no durations of frames, so that of the file is the last frame's time.
         ends_early = self._decoder.container.format.name == "flv" and by_time > 1
         if not (self._decoder.packets.cut_short or ends_early or is_cut(self._path)):
+            losses += Counter(corrupt=self._times.lost)
             return
         missing = info.frames - count if info.frames is not None else by_time
         losses["truncated"] += max(1, missing - losses["corrupt"])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import Any
 
 import av
@@ -22,6 +22,8 @@ _NO_TIMES = 0x0080
 """FFmpeg's flag of a format without times (AVFMT_NOTIMESTAMPS)."""
 _TS_BASE, _TS_BITS = Fraction(1, 90_000), 33
 """Ticks and bits of the clock of MPEG's streams, which overflows after 26.5 hours."""
+_CHUNK = 8
+"""Bytes of the name and the size before an AVI file's packet."""
 _DEFAULT_HZ = 25.0
 _AGREE = 0.02
 """Relative difference up to which the container's nominal rate is that of the times."""
@@ -40,7 +42,8 @@ class Packets:
 
     def __init__(self, container: InputContainer, video: VideoStream, *, live: bool) -> None:
         self.cut_short = False
-        self._source = container.demux(video)
+        self._demux = partial(container.demux, video)
+        self._source, self._live = self._demux(), live
         self.ahead: list[Packet[Any]] = []
         self._failed: av.error.FFmpegError | None = None
         try:
@@ -72,6 +75,11 @@ class Packets:
         while True:
             try:
                 packet = next(self._source, None)
+            except av.error.BlockingIOError:  # no packet in the next 64 kB of a transport stream
+                if self._live:
+                    raise
+                self._source = self._demux()
+                continue
             except (av.error.InvalidDataError, av.error.EOFError):
                 self.cut_short = True
                 return
@@ -96,8 +104,8 @@ class MediaTimes:
         without = all(packet.pts is None and packet.dts is None for packet in packets)
         self.untimed = without or bool(int(container.format.flags) & _NO_TIMES)
         # AVI stores the order of packets alone, so its frames are shown in the order of the packets' places.
-        self._by_order = container.format.name == "avi" or all(packet.pts is None for packet in packets)
-        self._order = deque[int | None]()
+        avi = container.format.name == "avi"
+        self._places = Places(video, indexed=avi) if avi or all(packet.pts is None for packet in packets) else None
         self._count = -1
         named = video.guessed_rate or video.average_rate
         if self.untimed:
@@ -106,20 +114,72 @@ class MediaTimes:
             self.rate_hz = _rate(video, packets, self._base) or _DEFAULT_HZ
         self.assumed = self.untimed and fps is None
         self.period_ns = round(_NS / self.rate_hz)
+        if self._places is not None:
+            self._places.step = round(Fraction(self.period_ns, _NS) / self._base)
         self.wrap_ns = to_ns(1 << _TS_BITS, self._base) if self._base == _TS_BASE else None
 
     def sent(self, packet: Packet[Any]) -> None:
         """Note a packet that is decoded now."""
-        if self._by_order and packet.size:
-            self._order.append(packet.dts)
+        if self._places is not None:
+            self._places.sent(packet)
 
     def of(self, frame: VideoFrame) -> int | None:
         """Return the recorded time of the next frame in nanoseconds; None if there is none."""
         self._count += 1
         if self.untimed:
             return round(self._count * _NS / self.rate_hz)
-        ticks = (self._order.popleft() if self._order else None) if self._by_order else frame.pts
+        ticks = frame.pts if self._places is None else self._places.of(frame)
         return None if ticks is None else to_ns(ticks, self._base)
+
+    @property
+    def lost(self) -> int:
+        """The number of packets that the file's index names and that reading did not find."""
+        return 0 if self._places is None else self._places.lost
+
+
+class Places:
+    """Tell the time of each frame of a file whose packets have places in its order, and no times of showing: AVI.
+
+    Places may be empty. An encoder that reorders gives its packets the times of the frames in the order of showing,
+    later by its delay, so a frame has the place of the packet with which it leaves the decoder, less the delay.
+    `indexed`: the file's index names the packets' places, which stay right where damage hides packets.
+    `step`: the usual step in ticks.
+    """
+
+    def __init__(self, video: VideoStream, *, indexed: bool) -> None:
+        self._video = video
+        self._index = {entry.pos + _CHUNK: entry.timestamp for entry in video.index_entries} if indexed else {}
+        self.step, self._found, self._ended = 1, 0, False
+        self._first: int | None = None
+        self._delay: int | None = None
+        self._last: int | None = None
+
+    def sent(self, packet: Packet[Any]) -> None:
+        """Give a packet its place, before it is decoded."""
+        self._ended = not packet.size
+        place = self._index.get(packet.pos or 0)
+        if packet.size and place is not None:
+            packet.dts = place
+            self._found += 1
+        if self._first is None:
+            self._first = packet.dts
+
+    def of(self, frame: VideoFrame) -> int | None:
+        """Return the time of the next frame, in ticks; None without one."""
+        place = frame.dts
+        if place is None:  # the last frames come when there are no packets any more
+            self._last = self._last + self.step if self._ended and self._last is not None else None
+            return self._last
+        if self._delay is None:
+            delayed = self._first is not None and self._video.codec_context.has_b_frames
+            self._delay = place - (self._first or 0) if delayed else 0
+        self._last = place - self._delay
+        return self._last
+
+    @property
+    def lost(self) -> int:
+        """The number of packets in the index that were not found."""
+        return len(self._index) - self._found
 
 
 def _rate(video: VideoStream, packets: Sequence[Packet[Any]], base: Fraction) -> float | None:

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from rtfuse.capture import is_live
 from rtfuse.capture.settings import Playback
+from rtfuse.capture.stills import is_stills
 from rtfuse.cli.signals import Signals
 from rtfuse.config import Config
 from rtfuse.errors import CalibrationError, ConfigError, Interrupted, OutputExists
@@ -102,9 +103,13 @@ def registered(
 
 
 def beside_watch(config: Config, rig: Rig, note: Callable[[str], None]) -> BesideWatch | None:
-    """Return a watch over the pictures of files; None with a calibration, and for cameras."""
+    """Return a watch over the pictures of files; None with a calibration, for cameras, and for a picture and a video.
+
+    The frames of a recording may be of another moment than a picture beside it.
+    """
     placed = config.align.calib or rig.stages.placed_by_files
-    return None if placed or rig.live else BesideWatch(note)
+    single = [Path(uri).is_file() and is_stills(uri) for uri in (config.ir.uri, config.rgb.uri) if uri]
+    return None if placed or rig.live or any(single) != all(single) else BesideWatch(note)
 
 
 class BesideWatch:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+import av
+
+from rtfuse.capture.paths import open_file
 from rtfuse.capture.prepared import Prepared
-from rtfuse.capture.tracks import split_track
+from rtfuse.capture.tracks import split_track, video_tracks
 from rtfuse.sync.settings import Starts
 from rtfuse.types import Frame, Source, SourceInfo, Stream
 
@@ -14,6 +18,8 @@ _S = 1_000_000_000
 _DAY_NS = 86_400 * _S
 _SHARE = 0.5
 """Share of the shorter recording that must lie in the other one before metadata is believed."""
+_FEW = 10
+"""The least frames of recordings whose equal number means something."""
 _OTHERWISE = "sync.starts=own keeps the files' own times, --align-starts takes their first frames as one moment"
 
 
@@ -47,7 +53,13 @@ def placed(infos: Mapping[Stream, SourceInfo], how: Starts) -> Placement:
     ir, rgb = infos["ir"], infos["rgb"]
     if ir.live or rgb.live or ir.start_ns is None or rgb.start_ns is None:
         return Placement()
-    apart_ns = ir.start_ns - rgb.start_ns
+    placement = _placed(ir, rgb, ir.start_ns - rgb.start_ns, how)
+    lines = [placement.remark, _same_track(ir, rgb), _same_count(ir, rgb)]
+    return replace(placement, remark="; ".join(filter(None, lines)) or None)
+
+
+def _placed(ir: SourceInfo, rgb: SourceInfo, apart_ns: int, how: Starts) -> Placement:
+    """Return the placement of two recordings whose own times begin `apart_ns` apart."""
     if how == "same":
         moved = "are the same moment" + (f": thermal's times move by {-apart_ns / _S:+.3f} s" if apart_ns else "")
         return Placement(-apart_ns, f"the first frames of thermal and RGB {moved}")
@@ -57,13 +69,48 @@ def placed(infos: Mapping[Stream, SourceInfo], how: Starts) -> Placement:
     return by_metadata or _by_own_times(ir, rgb, apart_ns)
 
 
+def _same_track(ir: SourceInfo, rgb: SourceInfo) -> str | None:
+    """Return a line if both streams are one track of one recording."""
+    (path, track), (other, number) = split_track(ir.uri), split_track(rgb.uri)
+    if ir.coding is None or not Path(path).is_file() or not Path(other).is_file() or not Path(path).samefile(other):
+        return None
+    same = number == track if track and number else _tracks_of(path) == 1
+    return "thermal and RGB are the same video of the same file: name another one for RGB" if same else None
+
+
+def _tracks_of(path: str) -> int:
+    """Return the number of video tracks of a recording; 0 if it cannot be read."""
+    try:
+        with open_file(path) as container:
+            return len(video_tracks(container))
+    except (av.error.FFmpegError, OSError):
+        return 0
+
+
+def _same_count(ir: SourceInfo, rgb: SourceInfo) -> str | None:
+    """Return a line if recordings of equally many frames have rates that part frame k from frame k."""
+    count = ir.frames
+    if count is None or count < _FEW or count != rgb.frames or not ir.rate_hz or not rgb.rate_hz:
+        return None
+    if None in (ir.coding, rgb.coding, ir.time_base, rgb.time_base):
+        return None
+    drift_s = abs(count / ir.rate_hz - count / rgb.rate_hz)
+    if drift_s < 0.5 / max(ir.rate_hz, rgb.rate_hz):
+        return None
+    return (
+        f"both have {count} frames, but thermal at {ir.rate_hz:.5g} Hz and RGB at {rgb.rate_hz:.5g} Hz, so frame k is "
+        f"not paired with frame k ({drift_s:.2f} s apart at the end); if a rate is wrong: copies without times "
+        "(ffmpeg -i IN -c copy OUT.h264, .hevc or .mjpeg) are paired frame by frame with --fps"
+    )
+
+
 def _by_metadata(ir: SourceInfo, rgb: SourceInfo) -> Placement | None:
     """Return the placement by time codes, or else by creation times; None if both recordings have neither."""
     if ir.timecode_ns is not None and rgb.timecode_ns is not None:
         later_ns = (ir.timecode_ns - rgb.timecode_ns + _DAY_NS // 2) % _DAY_NS - _DAY_NS // 2
         return _believed(ir, rgb, later_ns, "time codes", exact=True)
     if ir.utc_ns is not None and rgb.utc_ns is not None:
-        exact = bool(ir.utc_ns % _S or rgb.utc_ns % _S)
+        exact = bool(ir.utc_ns % _S and rgb.utc_ns % _S)  # MP4 drops the fraction that Matroska keeps
         return _believed(ir, rgb, ir.utc_ns - rgb.utc_ns, "creation times", exact=exact)
     return None
 

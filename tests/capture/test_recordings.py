@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import socket
 import threading
 import time
+from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from itertools import count
 
 import av
 import numpy as np
 import pytest
+import strips
 from av.video.frame import VideoFrame
 from live import free_port
+from PIL import Image, ImageOps
 from scenes import picture, write_video
 
 from rtfuse.capture import open_source
@@ -83,6 +87,85 @@ def test_damage_in_the_middle_is_survived(tmp_path):
     path.write_bytes(data)
     seen = len(list(Recording(str(path), "rgb")))
     assert 40 < seen <= 90
+
+
+@pytest.mark.parametrize(("codec", "b_frames"), [("mpeg4", 0), ("mpeg4", 2), ("libx264", 0), ("libx264", 3)])
+def test_the_empty_places_of_an_avi_stay_between_the_same_frames(tmp_path, codec, b_frames):
+    """The container has the order of packets alone: with B-frames, its places are those of frames shown earlier."""
+    kept = [k for k in range(80) if k % 7 != 3 and not 30 < k < 40]
+    times = [k / 30 for k in kept]
+    path = strips.write(tmp_path / "v.avi", kept, times, codec=codec, b_frames=b_frames, base=Fraction(1, 30))
+    got = [(strips.number_in(frame.image), round(frame.t_ns * 30 / 1e9)) for frame in Recording(str(path), "rgb")]
+    assert got == [(k, k) for k in kept[: len(got)]]
+    assert len(got) == len(kept)
+
+
+def test_packets_that_damage_hides_in_an_avi_are_counted_and_the_others_keep_their_places(tmp_path):
+    path = strips.write(
+        tmp_path / "v.avi", range(60), strips.steady(60), codec="mjpeg", pix_fmt="yuvj420p", base=Fraction(1, 30)
+    )
+    data, size = path.read_bytes(), path.stat().st_size
+    path.write_bytes(data[: size // 2] + bytes(size // 12) + data[size // 2 + size // 12 :])
+    source = Recording(str(path), "rgb")
+    got = [(strips.number_in(frame.image), round(frame.t_ns * 30 / 1e9)) for frame in source]
+    assert 40 < len(got) < 59
+    assert len(got) + source.losses["corrupt"] == 60
+    assert all(number == place for number, place in got)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pix_fmt"),
+    [("v.avi", "mjpeg", "yuvj420p"), ("v.mkv", "mjpeg", "yuvj420p"), ("v.mkv", "ffv1", "gray")],
+)
+def test_damaged_pictures_are_counted_and_never_shown(tmp_path, name, codec, pix_fmt):
+    path = strips.write(
+        tmp_path / name, range(40), strips.steady(40), codec=codec, pix_fmt=pix_fmt, gray=codec == "ffv1",
+        base=Fraction(1, 30), options={"level": "3", "g": "8"} if codec == "ffv1" else None,
+    )  # fmt: skip
+    whole = [frame.image for frame in Recording(str(path), "rgb")]
+    assert len(whole) == 40
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for k in (5, 21):
+        at = places[k][0] + places[k][1] * 3 // 4  # behind the header
+        data[at : at + 40] = b"\xff\xc4" * 20
+    path.write_bytes(data)
+    source = Recording(str(path), "rgb")
+    got = {round(frame.t_ns * 30 / 1e9): frame.image for frame in source}
+    assert source.losses["corrupt"] == 40 - len(got) >= 2
+    assert {5, 21}.isdisjoint(got)
+    assert all(np.array_equal(image, whole[k]) for k, image in got.items())
+
+
+def test_the_parts_of_a_list_begin_and_end_where_it_says(tmp_path):
+    for name, numbers in (("a", range(30)), ("b", range(30, 60))):
+        strips.write(tmp_path / f"{name}.mp4", numbers, strips.steady(30))
+    path = tmp_path / "v.ffconcat"
+    path.write_text("ffconcat version 1.0\nfile a.mp4\ninpoint 0.5\noutpoint 0.8\nfile b.mp4\ninpoint 0.2\n")
+    source = Recording(str(path), "rgb")
+    got = [(strips.number_in(frame.image), round(frame.t_ns * 30 / 1e9)) for frame in source]
+    assert got == [(k, at) for at, k in enumerate([*range(15, 24), *range(36, 60)])]
+    assert source.info.start_ns == 0
+    assert not source.losses
+
+
+@pytest.mark.parametrize(("orientation", "size_wh"), [(1, (48, 32)), (6, (32, 48)), (8, (32, 48)), (3, (48, 32))])
+def test_exif_in_a_row_of_jpeg_turns_the_pictures_and_ends_nothing(tmp_path, orientation, size_wh):
+    image = np.zeros((32, 48, 3), np.uint8)
+    image[:8, :8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    one = io.BytesIO()
+    Image.fromarray(image).save(one, "JPEG", exif=exif, quality=95)
+    path = tmp_path / "v.mjpeg"
+    path.write_bytes(one.getvalue() * 3)
+    source = Recording(str(path), "rgb")
+    assert source.info.size_wh == size_wh
+    want = np.asarray(ImageOps.exif_transpose(Image.open(one)))
+    images = [frame.image for frame in source]
+    assert len(images) == 3
+    assert all(np.abs(got.astype(int) - want).mean() < 3 for got in images)
 
 
 def test_what_is_no_video_is_refused_by_name(tmp_path):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
+import strips
 from scenes import list_source
 
 from rtfuse.pipeline.origins import placed, shifted
@@ -21,6 +23,7 @@ def info(stream, start_s=0.0, length_s=60.0, **more):
     return SourceInfo(stream=stream, size_wh=(64, 48), dtype="uint8", start_ns=start_ns, end_ns=end_ns, **given)
 
 
+CODED = {"coding": "h264", "time_base": Fraction(1, 90_000)}
 CASES = {
     # name: (thermal, RGB, how, shift of thermal in s, words of the remark; none: no remark)
     "nothing known": ({}, {}, "auto", 0, ""),
@@ -29,7 +32,13 @@ CASES = {
     "apart in one file": ({"uri": f"{__file__}?track=1"}, {"uri": f"{__file__}#2", "start_s": 1}, "auto", 0, ""),
     "first frames": ({"start_s": 5}, {"start_s": 36_001.4}, "same", 35_996.4, "move by +35996.400 s"),
     "a camera": ({"live": True, "start_s": 3}, {}, "same", 0, ""),
-    "creation times": ({"utc_ns": NOON + S // 2}, {"utc_ns": NOON}, "auto", 0.5, "thermal began 0.500 s after RGB"),
+    "creation times": (
+        {"utc_ns": NOON + 3 * S // 4}, {"utc_ns": NOON + S // 4}, "auto", 0.5, "thermal began 0.500 s after RGB",
+    ),
+    "a fraction beside whole seconds": ({"utc_ns": NOON}, {"utc_ns": NOON + 9 * S // 10}, "auto", 0, ""),
+    "a fraction beside whole seconds, far": (
+        {"utc_ns": NOON}, {"utc_ns": NOON + 59 * S // 10}, "auto", -5.9, "up to 1 s off",
+    ),
     "creation times, not wanted": ({"utc_ns": NOON + S // 2}, {"utc_ns": NOON}, "own", 0, ""),
     "one creation time": ({"utc_ns": NOON + S // 2}, {}, "auto", 0, ""),
     "whole seconds": ({"utc_ns": NOON}, {"utc_ns": NOON + 5 * S}, "auto", -5, "up to 1 s off"),
@@ -43,6 +52,14 @@ CASES = {
     "time codes win": (
         {"timecode_ns": 2 * S, "utc_ns": NOON}, {"timecode_ns": S, "utc_ns": NOON + 5 * S}, "auto", 1, "time codes",
     ),
+    "equal counts, rates apart": (
+        {"frames": 1300, **CODED}, {"frames": 1300, "rate_hz": 29.97, **CODED}, "auto", 0, "both have 1300 frames",
+    ),
+    "equal counts, half the rate": (
+        {"frames": 60, "rate_hz": 60, **CODED}, {"frames": 60, **CODED}, "same", 0, "frame k is not paired",
+    ),
+    "equal counts, one rate": ({"frames": 1300, **CODED}, {"frames": 1300, "rate_hz": 30.0001, **CODED}, "auto", 0, ""),
+    "other counts, rates apart": ({"frames": 1300, **CODED}, {"frames": 1299, "rate_hz": 25, **CODED}, "auto", 0, ""),
     "time codes over midnight": ({"timecode_ns": S}, {"timecode_ns": 86_399 * S}, "auto", 2, "began 2.000 s after"),
 }  # fmt: skip
 
@@ -54,6 +71,16 @@ def test_thermal_is_placed_where_the_evidence_says_and_it_is_told(name):
     assert placement.shift_ns == round(shift_s * S)
     assert bool(placement.remark) == bool(words)
     assert words in (placement.remark or "")
+
+
+def test_one_track_as_both_streams_is_told(tmp_path):
+    one = str(strips.write(tmp_path / "one.mp4", range(3), strips.steady(3)))
+    two = str(strips.write(tmp_path / "two.mkv", range(3), strips.steady(3), more=[{"gray": True}]))
+    cases = [(one, one, True), (one, two, False), (two, two, False), (f"{two}#1", f"{two}?track=1", True)]
+    cases += [(f"{two}#1", f"{two}#2", False), (f"{tmp_path}/../{tmp_path.name}/one.mp4", one, True)]
+    for ir, rgb, same in cases:
+        infos = {"ir": info("ir", uri=ir, **CODED), "rgb": info("rgb", uri=rgb, **CODED)}
+        assert ("the same video" in (placed(infos, "auto").remark or "")) == same, (ir, rgb)
 
 
 def test_a_shifted_source_has_shifted_frames_and_ends():
