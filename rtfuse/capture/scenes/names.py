@@ -96,6 +96,8 @@ def bare(name: str, words: frozenset[str] = STREAM_WORDS, *, decimal: bool = Fal
     where: the places of these words in all names of a side; None: words at any place. A minus behind a word stays
     with its number if `where` says that it is a sign.
     """
+    if where is not None and not where.places:
+        return tokens(name, decimal=decimal)
     parts = parts_of(name, decimal=decimal)
     kept = list[str]()
     for depth, part in enumerate(parts):

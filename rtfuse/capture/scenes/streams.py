@@ -5,9 +5,10 @@ A word counts at its place, from the start or from the end of a part of the path
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence, Set
+from collections import Counter, defaultdict
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from rtfuse.capture.scenes.names import (
     STREAM_WORDS,
@@ -26,26 +27,28 @@ from rtfuse.capture.scenes.names import (
 from rtfuse.types import LABELS, Stream
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Word:
-    """A word or number of a name, its part of the path, its places, the separator behind it, and what stays of it."""
+    """A word of a name that is or has one of a stream, its part of the path, its places, and the separator behind it."""
 
     text: str
     depth: int
     at: int
     places: list[Place]
     behind: str
-    left: str
 
 
-def _words(name: str, words: frozenset[str], *, decimal: bool) -> Iterator[_Word]:
+@lru_cache(maxsize=1 << 14)
+def _words(name: str, words: frozenset[str], *, decimal: bool) -> Sequence[_Word]:
+    found = list[_Word]()
     parts = parts_of(name, decimal=decimal)
     for depth, part in enumerate(parts):
         indices = [k for k, token in enumerate(part) if not is_separator(token)]
         for at, k in enumerate(indices):
             behind = part[k + 1] if k + 1 < len(part) and is_separator(part[k + 1]) else ""
-            left = part[k] if is_number(part[k]) else without_words(part[k], words)
-            yield _Word(part[k], depth, at, places(len(parts), depth, len(indices), at), behind, left)
+            if not is_number(part[k]) and without_words(part[k], words) != part[k]:
+                found.append(_Word(part[k], depth, at, places(len(parts), depth, len(indices), at), behind))
+    return found
 
 
 def _shape(name: str, *, decimal: bool) -> Tokens:
@@ -76,10 +79,11 @@ def stream_places(
     votes = defaultdict[Place, _Votes](_Votes)
     for name in names:
         for word in _words(name, words, decimal=decimal):
-            if word.left != word.text:
-                for place in word.places:
-                    votes[place].names.add(name)
-                    votes[place].words.add(word.text.casefold())
+            for place in word.places:
+                votes[place].names.add(name)
+                votes[place].words.add(word.text.casefold())
+    if not votes:
+        return frozenset(), True
     shape = {name: _shape(name, decimal=decimal) for name in names}
     good = dict[Place, _Votes]()
     for place, vote in votes.items():
@@ -101,7 +105,7 @@ def are_signed(names: Sequence[str], words: frozenset[str], found: frozenset[Pla
         word.behind.endswith("-")
         for name in names
         for word in _words(name, words, decimal=decimal)
-        if word.left != word.text and not found.isdisjoint(word.places)
+        if not found.isdisjoint(word.places)
     }
     return len(minus) > 1
 
@@ -119,8 +123,8 @@ def where_of(
 def divided(names: Sequence[str]) -> dict[Stream, list[str]] | None:
     """Divide the names of one folder by the words of the streams; None unless both streams occur.
 
-    The place decides at which most scenes differ by such a word alone, then the one with the most names, then a folder
-    before the end of the file's name, then long words.
+    The place decides at which most scenes differ by such a word alone, then the one with the most names on the smaller
+    side, then a folder before the end of the file's name, then long words.
     """
     by_place = defaultdict[Place, dict[str, str]](dict)
     scenes = defaultdict[Place, dict[Tokens, set[str]]](lambda: defaultdict(set))
@@ -129,7 +133,7 @@ def divided(names: Sequence[str]) -> dict[Stream, list[str]] | None:
         parts = parts_of(name)
         for word in _words(name, STREAM_WORDS, decimal=False):
             stream = stream_of_word(word.text)
-            if stream is None or is_number(word.text):
+            if stream is None:
                 continue
             part = [t for t in parts[word.depth] if not is_separator(t)]
             rest = _rest(parts, word)
@@ -143,7 +147,8 @@ def divided(names: Sequence[str]) -> dict[Stream, list[str]] | None:
         return None
 
     def score(place: Place) -> tuple[int, int, tuple[bool, bool, bool], Place]:
-        return sum(len(s) == 2 for s in scenes[place].values()), len(both[place]), rank[place], place
+        smaller = min(Counter(both[place].values()).values())
+        return sum(len(s) == 2 for s in scenes[place].values()), smaller, rank[place], place
 
     chosen = both[max(both, key=score)]
     return {s: [name for name in names if chosen.get(name) == s] for s in LABELS}
