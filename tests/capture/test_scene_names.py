@@ -71,6 +71,11 @@ REFUSED = {
         "0 to 7 and RGB 1 to 8.*0000.png and 0001.png.*--pair name or --pair order",
     ),
     "times alone fit": (["1700000000.png", "1700000001.png"], ["1700000000.1.png", "1700000001.2.png"], "--pair time"),
+    "other classes": (
+        ["tv_1.png", "tv_2.png", "lamp_3.png"],
+        ["photo_1.png", "photo_2.png", "oven_4.png"],
+        "fits one of",
+    ),
     "nothing": ([], ["a.png"], "0 thermal and 1 RGB"),
 }
 
@@ -91,6 +96,12 @@ SCENES = {
     "plots": ("S1_T U1_T V1_T", "S1_V U1_V W1_V", "S1_T-S1_V U1_T-U1_V"),
     "plots with words": ("T1_ir T2_ir", "T1_rgb V2_rgb", "T1_ir-T1_rgb"),
     "only such plots": ("V1_T W1_T X1_T", "V1_V Z1_V X1_V", "V1_T-V1_V X1_T-X1_V"),
+    "many of a class": (
+        "lamp_1 lamp_2 tv_1 tv_2 tv_3",
+        "lamp_1 lamp_2 photo_1 photo_2 photo_3",
+        "lamp_1-lamp_1 lamp_2-lamp_2",
+    ),
+    "many of a place": ("hall_1 tv_1 tv_2 tv_3", "hall_1 photo_1 photo_2 photo_3", "hall_1-hall_1"),
     "in folders": ("tv/ir_1 lamp/ir_1", "photo/rgb_1 lamp/rgb_1", "lamp/ir_1-lamp/rgb_1"),
     "near times": (
         "tv_20240501123045_1 lamp_20240501123045_1",

@@ -15,7 +15,7 @@ Matches of the last two steps are guesses, and a line says so.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise, takewhile
@@ -33,7 +33,7 @@ from rtfuse.capture.scenes.names import (
     is_number,
     tokens,
 )
-from rtfuse.capture.scenes.streams import where_of
+from rtfuse.capture.scenes.streams import shape_of, where_of
 from rtfuse.capture.scenes.times import without_time
 from rtfuse.errors import ConfigError
 
@@ -73,7 +73,9 @@ def match(ir: Sequence[str], rgb: Sequence[str]) -> Matches:
             found.rgb_of |= made if plain.sure else {}
     if all(found.left(ir, rgb)):
         _match_near_times(found, ir, rgb)
-        _guess(found, *found.left(ir, rgb), _bare_readings(ir, rgb))
+        left_ir, left_rgb = found.left(ir, rgb)
+        left = _unlike(left_ir, found.rgb_of), _unlike(left_rgb, found.rgb_of.values())
+        _guess(found, *left, _bare_readings(ir, rgb))
     return found
 
 
@@ -156,10 +158,27 @@ def _match_near_times(found: Matches, ir: Sequence[str], rgb: Sequence[str]) -> 
         found.said.append(f"{len(made)} paired by number, though their times differ a little: {a} with {made[a]}")
 
 
+def _unlike(left: Sequence[str], matched: Iterable[str]) -> list[str]:
+    """Return the names left over that are not built as those that found a partner: these need all of their words."""
+    shapes = {shape_of(name, decimal=False) for name in matched}
+    return [name for name in left if shape_of(name, decimal=False) not in shapes]
+
+
+def _have_classes(names: Sequence[str], reading: Reading) -> bool:
+    """Return True if names that are built alike have different words (`lamp_1`, `tv_2`): scenes of several kinds."""
+    forms = defaultdict[Tokens, set[Tokens]](set)
+    for name in names:
+        split = reading(name)
+        form = tuple("#" if is_number(t) else t for t in split)
+        forms[tuple(t if t == "#" or not t[:1].isalpha() else "w" for t in form)].add(form)
+    return any(len(found) > 1 for found in forms.values())
+
+
 def _guess(found: Matches, ir: Sequence[str], rgb: Sequence[str], plain: _Readings) -> None:
     """Match the names left over by what differs on their side, if that matches more names than before."""
     ties, best = list[ConfigError](), dict[str, str]()
-    for guess in (_middles, _without_cameras, _all_numbers, _varying_numbers):
+    classes = _have_classes(ir, plain.ir) and _have_classes(rgb, plain.rgb)
+    for guess in (_middles, _without_cameras, *(() if classes else (_all_numbers, _varying_numbers))):
         try:
             made = _matched(Matches(), *guess(ir, rgb, plain))
         except ConfigError as e:

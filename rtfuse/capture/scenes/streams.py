@@ -29,7 +29,7 @@ from rtfuse.types import LABELS, Stream
 
 @dataclass(frozen=True, slots=True)
 class _Word:
-    """A word of a name that is or has one of a stream, its part of the path, its places, and the separator behind it."""
+    """A word of a name that is or has one of a stream, its part of the path, its places and the separator behind."""
 
     text: str
     depth: int
@@ -51,7 +51,7 @@ def _words(name: str, words: frozenset[str], *, decimal: bool) -> Sequence[_Word
     return found
 
 
-def _shape(name: str, *, decimal: bool) -> Tokens:
+def shape_of(name: str, *, decimal: bool) -> Tokens:
     """Return the tokens of a name with every word and every number replaced by a mark."""
     return tuple(
         "#" if is_number(t) else t if t == "/" or is_separator(t) else "w" for t in tokens(name, decimal=decimal)
@@ -84,7 +84,7 @@ def stream_places(
                 votes[place].words.add(word.text.casefold())
     if not votes:
         return frozenset(), True
-    shape = {name: _shape(name, decimal=decimal) for name in names}
+    shape = {name: shape_of(name, decimal=decimal) for name in names}
     good = dict[Place, _Votes]()
     for place, vote in votes.items():
         shapes = {shape[name] for name in vote.names}
