@@ -14,7 +14,7 @@ Matches of the last two steps are guesses, and a line says so.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cache
@@ -165,13 +165,12 @@ def _unlike(left: Sequence[str], matched: Iterable[str]) -> list[str]:
 
 
 def _have_classes(names: Sequence[str], reading: Reading) -> bool:
-    """Return True if names that are built alike have different words (`lamp_1`, `tv_2`): scenes of several kinds."""
-    forms = defaultdict[Tokens, set[Tokens]](set)
-    for name in names:
-        split = reading(name)
-        form = tuple("#" if is_number(t) else t for t in split)
-        forms[tuple(t if t == "#" or not t[:1].isalpha() else "w" for t in form)].add(form)
-    return any(len(found) > 1 for found in forms.values())
+    """Return True if names with the same words (`tv_1`, `tv_2`) have others like them (`lamp_3`): kinds of scenes."""
+    forms = Counter(tuple("#" if is_number(t) else t for t in reading(name)) for name in names)
+    kinds = defaultdict[Tokens, list[int]](list)
+    for form, count in forms.items():
+        kinds[tuple("w" if t[:1].isalpha() else t for t in form)].append(count)
+    return any(len(counts) > 1 and max(counts) > 1 for counts in kinds.values())
 
 
 def _guess(found: Matches, ir: Sequence[str], rgb: Sequence[str], plain: _Readings) -> None:
