@@ -52,7 +52,7 @@ _SAID = (
     "want|expected|wrong|invalid|missing|unknown|required|got"
 )
 _TOLD = rf"(?![*]{{3}})(?!(?:{_SAID})\b)(?!(?:[.]{{0,2}}|~)/[\w.-]+/)"
-"""What follows is a value: no word of a message, no path of a file."""
+"""Conditions of a value: no word of a message, no path of a file."""
 _TEXT_KEY = rf"(?:password|passwd|passcode|passphrase|pwd|secret|token|api[_-]?key|{_FOREIGN})"
 _OPTION = re.compile(
     rf"((?<![\w-])--?(?:[\w-]{{0,20}}{_TEXT_KEY}|user(?:name)?)(?![\w-])[ =]+)"

@@ -112,7 +112,7 @@ def bare(name: str, words: frozenset[str] = STREAM_WORDS, *, decimal: bool = Fal
 
 @dataclass(frozen=True, slots=True)
 class StreamPlaces:
-    """Where the names of a side have the words of streams.
+    """Hold the places at which the names of a side have the words of streams.
 
     - `places`: places as `places` numbers them.
     - `signed`: True if a minus behind such a word is the sign of a number: some names have it and others not.
