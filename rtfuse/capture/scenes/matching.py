@@ -138,7 +138,8 @@ def _tie(ir: Sequence[str], rgb: Sequence[str]) -> ConfigError:
 def _match_near_times(found: Matches, ir: Sequence[str], rgb: Sequence[str]) -> None:
     """Match names that differ in their time alone, by a second or two, and have a number of their own."""
     parts = {name: part for name in {*ir, *rgb} if (part := without_time(name)) is not None}
-    plain = _bare_readings(*([parts[name][1] for name in side if name in parts] for side in (ir, rgb)))
+    rests = [[parts[name][1] for name in side if name in parts] for side in (ir, rgb)]
+    plain = _bare_readings(rests[0], rests[1])
 
     def rest(name: str, reading: Reading) -> Tokens:
         left = reading(parts[name][1]) if name in parts else ()
