@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 Tokens = tuple[str, ...]
@@ -57,6 +58,7 @@ def are_decimal(names: Iterable[str]) -> bool:
     return bool(digits) and (of_one_length or not any(len(d) > 1 and d.endswith("0") for d in digits))
 
 
+@lru_cache(maxsize=1 << 12)
 def is_number(token: str) -> bool:
     """Return True for a token that is a number."""
     return token.removeprefix("-")[:1].isdecimal()
@@ -161,6 +163,7 @@ def _bare_part(part: Sequence[str], words: frozenset[str], flags: Sequence[bool 
     return kept
 
 
+@lru_cache(maxsize=1 << 12)
 def is_separator(token: str) -> bool:
     """Return True for a token of separators alone."""
     return _SEPARATOR.fullmatch(token) is not None

@@ -38,7 +38,7 @@ class _Word:
     behind: str
 
 
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 16)
 def _words(name: str, words: frozenset[str], *, decimal: bool) -> Sequence[_Word]:
     found = list[_Word]()
     parts = parts_of(name, decimal=decimal)
@@ -51,6 +51,7 @@ def _words(name: str, words: frozenset[str], *, decimal: bool) -> Sequence[_Word
     return found
 
 
+@lru_cache(maxsize=1 << 16)
 def shape_of(name: str, *, decimal: bool) -> Tokens:
     """Return the tokens of a name with every word and every number replaced by a mark."""
     return tuple(
@@ -84,12 +85,12 @@ def stream_places(
                 votes[place].words.add(word.text.casefold())
     if not votes:
         return frozenset(), True
-    shape = {name: shape_of(name, decimal=decimal) for name in names}
     good = dict[Place, _Votes]()
     for place, vote in votes.items():
-        shapes = {shape[name] for name in vote.names}
-        contrary = sum(1 for name in names if name not in vote.names and shape[name] in shapes)
-        at_rest = sum(1 for name in names if name not in vote.names and name in matched)
+        others = [name for name in names if name not in vote.names]
+        shapes = {shape_of(name, decimal=decimal) for name in vote.names} if others else set[Tokens]()
+        contrary = sum(1 for name in others if shape_of(name, decimal=decimal) in shapes)
+        at_rest = sum(1 for name in others if name in matched)
         if 2 * len(vote.names) >= len(names) and 4 * contrary <= len(vote.names) >= 2 * at_rest:
             good[place] = vote
     most = max((len(vote.names) for vote in good.values()), default=0)
