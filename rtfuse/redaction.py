@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from itertools import pairwise
 from urllib.parse import unquote
 
 HIDDEN = "***"
@@ -11,7 +12,7 @@ _NETWORK = "https?|rtsps?|rtspu|rtmp[a-z]*|srt|rtp|srtp|udp|tcp|tls|ftps?|sftp|m
 _START = re.compile(rf"(?<![A-Za-z0-9+.-])(?:[A-Za-z][A-Za-z0-9+.-]*:(?:\\?/){{2,}}|(?:{_NETWORK}):\\?/)", re.I)
 """A scheme and its slashes; of network schemes also with one slash, as a path has it."""
 _NESTED = re.compile(rf"(?<=[=/|,;&(])(?:{_NETWORK}):\\?/", re.I)
-_QUOTED = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]*%(?:25)*3A%(?:25)*2F[^\s\"']*", re.I)
+_QUOTED = re.compile(r"(?<![A-Za-z0-9+.-])[A-Za-z][A-Za-z0-9+.-]*%(?:25)*3A(?:%(?:25)*2F|/)[^\s\"']*", re.I)
 """A percent-encoded URI."""
 _END = re.compile(r"[\s\"'`]")
 _CLOSING = re.compile(r"[).,;:\]}>]{1,2}$")
@@ -19,9 +20,17 @@ _BEYOND = re.compile(r"(?:(?!://|[\"'],|[\"']\}|[\"']:)[^\n@]){0,128}@")
 """The rest of a password with a space or a quote in it."""
 
 _STRONG = r"(?<!by)(?<!com)pass(?!ive|thr|es\b|ed\b|age)|pwd|psw|secret|token|loginpas|credential|signature|api_?key"
+_FOREIGN = "kennwort|passwort|senha|contrase|clave|mot_?de_?passe|wachtwoord|parola|haslo"
+_PASSWORD_KEY = re.compile(
+    rf"(?<!by)(?<!com)pass(?!ive|thr|es\b|ed\b|age)|pwd|psw|loginpas|^p(?:w|as|in)$|{_FOREIGN}", re.I
+)
+_USER_KEY = re.compile(r"user(?!_?agent)|usr|login|^(?:u|uid|uname|account)$|benutzer|utilisateur|usuario", re.I)
+_BESIDE_PASSWORD = {"u", "id", "uid", "n", "un", "uname", "nm", "name", "mail", "email"}
+"""Keys of a user where there is one of a password."""
 _SECRET_KEY = re.compile(
-    rf"{_STRONG}|user(?!_?agent)|usr|login|auth(?!or(?!iz))|jwt|bearer|cookie|session|"
-    r"(?:^|[._-]|access|stream|shared|private)key$|^(?:sig|pw|pas|pin|otp|sid|_sid|md5|hash|hmac|digest|ticket|account)$",
+    rf"{_STRONG}|{_FOREIGN}|benutzer|utilisateur|usuario|key-?pair|private|srtp_.*params|user(?!_?agent)|usr|login|auth(?!or(?!iz))|jwt|bearer|cookie|session|"
+    r"(?:^|[._-]|access|stream|shared|private)key$|"
+    r"^(?:sig|sign|pw|pas|pin|otp|sid|_sid|md5|hash|hmac|digest|ticket|account|creds?|ak|sk|basic|phrase|crypt|hdnts|hdnea)$",
     re.I,
 )
 _WORD = re.compile(r"[^\s\"'`]+")
@@ -33,7 +42,25 @@ _ITEM = re.compile(rf"([\"'])([\w.]{{0,40}}(?:{_STRONG})\w{{0,40}}=)(?:\\.|(?!\1
 _VALUE = re.compile(rf"((?:{_STRONG})\w{{0,40}}=)([\"'])(?:\\.|(?!\2).)*\2", re.I)
 """A setting in quotes, and one with a value in quotes."""
 _PAIR = re.compile(rf"([\"'])([\w.-]{{0,40}}(?:{_STRONG})\w{{0,40}})\1(\s*:\s*)([\"'])(?:\\.|(?!\4).)*\4", re.I)
-_HEADER = re.compile(r"((?:proxy-)?authorization\s*:\s*)[^\r\n\"']+", re.I)
+_HEADER = re.compile(
+    r"((?:(?:proxy-)?authorization|(?:set-)?cookie|x-(?:api-key|auth-token))\s*:\s*|(?=digest\s+\w+=\\?\"))"
+    r"(?:digest\s+(?:\w+=(?:\\?\"[^\"\\\r\n]*\\?\"|[^\s,\"'\\]+)(?:\s*,\s*)?)+|[^\r\n\"']+)",
+    re.I,
+)
+_SAID = (
+    "is|are|and|or|was|must|needs?|not?|has|to|for|in|with|from|on|the|a|too|"
+    "want|expected|wrong|invalid|missing|unknown|required|got"
+)
+_TOLD = rf"(?![*]{{3}})(?!(?:{_SAID})\b)(?!(?:[.]{{0,2}}|~)/[\w.-]+/)"
+"""Conditions of a value: no word of a message, no path of a file."""
+_TEXT_KEY = rf"(?:password|passwd|passcode|passphrase|pwd|secret|token|api[_-]?key|{_FOREIGN})"
+_OPTION = re.compile(
+    rf"((?<![\w-])--?(?:[\w-]{{0,20}}{_TEXT_KEY}|user(?:name)?)(?![\w-])[ =]+)"
+    rf"{_TOLD}(?:\"[^\"]*\"|'[^']*'|[^\s\"']+)",
+    re.I,
+)
+_SETTING = re.compile(rf"((?<![\w./-]){_TEXT_KEY}\s?[:=]\s*){_TOLD}(?:\"[^\"]*\"|'[^']*'|[^\s\"']+)", re.I)
+"""An option of a command, and a setting as people write it."""
 _BARE = re.compile(
     r"(?<![\w./@:-])(?!(?:file|concat|subfile|synthetic|mailto|ipc|inproc|crypto|cache)\w*:)"
     r"[A-Za-z][\w.+-]+:(?!//)[^\s\"']+@(?=[\w\[])"
@@ -41,6 +68,10 @@ _BARE = re.compile(
 """User and password without a scheme."""
 _NAMING = {"token", "access_token", "apikey", "api_key", "secret", "password", "passwd", "pwd"}
 """Parts of a path behind which a secret follows."""
+_STREAM_KEY = re.compile(r"live_\d{6,}_\w{6,}|FB-\d+-\d+-[\w-]+", re.I)
+_RTMP_KEY = re.compile(r"(?=(?:\D*\d){6}|.*\d)(?=(?:\D*\d){6}|(?=.*[a-z]).*[A-Z])[\w-]{16,}")
+"""Keys of streaming services; with RTMP any long last part with many digits, or with digits and both cases."""
+_USER_AND_PASSWORD = re.compile(r"(?!\d+:\d+$)[^:=]+:[^:=]+")
 _HOST = re.compile(r"(?:\d{1,3}(?:\.\d{1,3}){3}|\[[^\]]*\]|localhost)(?::\d+)?", re.I)
 _PORT = re.compile(r"(?:\[[^\]]*\]|[^\[:]*)(?::(?:\d+|\*))?")
 _QUERY = re.compile(r"\?[^@?#]*=")
@@ -55,8 +86,9 @@ def redact(text: str) -> str:
     and the like, in JSON too, and authorization headers. In doubt it hides more: of a URI with a user all up to the
     last `@`.
     """
-    if not any(mark in text for mark in "=@:%"):
+    if "--" not in text and not any(mark in text for mark in "=@:%"):
         return text
+    text = _HEADER.sub(rf"\1{HIDDEN}", text)
     parts, at = list[str](), 0
     for start, end in _uris(text):
         parts += [_plain(text[at:start]), _uri(text[start:end])]
@@ -95,7 +127,7 @@ def _uri(uri: str) -> str:
     known = _userinfo_end(rest)
     user, rest = (f"{HIDDEN}@", rest[known:]) if known else ("", rest)
     host, path, query = _split(rest)
-    return scheme + user + host + _path(path, query, tokens=scheme.lower().startswith("rtsps"))
+    return scheme + user + host + _path(path, query, scheme.lower().partition(":")[0])
 
 
 def _split(rest: str) -> tuple[str, str, str]:
@@ -124,15 +156,32 @@ def _userinfo_end(rest: str) -> int:
     return last if colon and "=" not in user else 0
 
 
-def _path(path: str, query: str, *, tokens: bool) -> str:
-    """Hide the secrets of a path and its query; `tokens`: the path's long parts are tokens, as in RTSPS."""
+def _path(path: str, query: str, scheme: str) -> str:
+    """Hide the secrets of a path and its query; long parts of a path are tokens in RTSPS, and keys in RTMP."""
     segments = path.split("/")
+    _hide_parts(segments, scheme)
+    tokens = scheme.startswith("rtsps")
     for k, segment in enumerate(segments):
         if _fields(segment) != segment:  # all that follows may be the rest of a password
             return "/".join([*segments[:k], _fields("/".join(segments[k:]) + query)])
         if _is_random(segment, sure=tokens) or (k and segment and segments[k - 1].lower() in _NAMING):
             segments[k] = HIDDEN
     return "/".join(segments) + _fields(query)
+
+
+def _hide_parts(segments: list[str], scheme: str) -> None:
+    """Hide user and password among the parts of a path (`/user/u/pass/p`, `/u:p/live`), and keys of streams."""
+    if not re.fullmatch(_NETWORK, scheme, re.I):
+        return
+    password = any(_PASSWORD_KEY.fullmatch(part) or part.lower() in _NAMING for part in segments[:-1])
+    for k, (before, part) in enumerate(pairwise(["", *segments])):
+        named = _PASSWORD_KEY.fullmatch(before) or (password and before.lower() in ("user", "username", "login"))
+        stream_key = _STREAM_KEY.fullmatch(part) or (
+            scheme.startswith("rtmp") and 1 < k == len(segments) - 1 and _RTMP_KEY.fullmatch(part)
+        )
+        both = k == 1 < len(segments) - 1 and _USER_AND_PASSWORD.fullmatch(part)
+        if part and (named or stream_key or both):
+            segments[k] = HIDDEN
 
 
 def _is_random(segment: str, *, sure: bool) -> bool:
@@ -150,23 +199,30 @@ def _fields(query: str) -> str:
     """Hide the values of `key=value` fields, separated by `&`, whose keys name a secret."""
     fields = re.split(r"(&(?=[^&=]*=))", query)
     keys = {found[1].lower() for field in fields for found in _KEY.finditer(field)}
+    hidden = {"u", "p"} if {"u", "p"} <= keys else set[str]()
+    if any(map(_PASSWORD_KEY.search, keys)):
+        hidden |= _BESIDE_PASSWORD
+    if any(map(_USER_KEY.search, keys)):
+        hidden.add("p")
     for k in range(0, len(fields), 2):
-        fields[k] = _field(fields[k], short={"u", "p"} <= keys)
+        fields[k] = _field(fields[k], hidden)
     return "".join(fields)
 
 
-def _field(field: str, *, short: bool) -> str:
+def _field(field: str, hidden: Set[str]) -> str:
     """Hide a field from its first key that names a secret, and percent-encoded URIs with secrets.
 
-    `short`: `u` and `p` are user and password.
+    hidden: short keys that name a user or a password beside the others.
     """
     for found in _KEY.finditer(field):
         key = _decoded(found[1])
         value = field[found.end() :]
-        if _SECRET_KEY.search(key) or (short and key.lower() in ("u", "p")):
+        if _SECRET_KEY.search(key) or key.lower() in hidden:
             benign = _BENIGN.search(value)
             return field[: found.end()] + HIDDEN + (_fields(value[benign.start() :]) if benign else "")
-        if key.lower() == "streamid" and (value.count(":") > 1 or not _STREAM_ID.fullmatch(value.replace(":", ""))):
+        if key.lower() == "streamid" and (
+            value.count(":") > 1 or value.count("/") > 2 or not _STREAM_ID.fullmatch(value.replace(":", ""))
+        ):
             return field[: found.end()] + HIDDEN
     decoded = _decoded(field)
     if decoded != field and _without(decoded) != decoded:
@@ -192,8 +248,8 @@ def _plain(text: str) -> str:
         text = _WORD.sub(lambda m: _fields(m[0]) if _STRONG_WORD.search(m[0]) else m[0], text)
     if ":" in text:
         text = _PAIR.sub(rf"\1\2\1\3\4{HIDDEN}\4", text)
-        text = _HEADER.sub(rf"\1{HIDDEN}", text)
         text = _BARE.sub(f"{HIDDEN}@", text)
+    text = _OPTION.sub(rf"\1{HIDDEN}", _SETTING.sub(rf"\1{HIDDEN}", text))
     return _QUOTED.sub(lambda m: _quoted(m[0]), text) if "%" in text else text
 
 

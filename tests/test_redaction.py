@@ -51,6 +51,30 @@ HIDDEN = [
     ("override \"web.token='a b c'\": unknown", 'override "web.token=***": unknown'),
     ("web.token='a b c' fuse.fuser=student", "web.token=*** fuse.fuser=student"),
     ("Authorization: Basic YWRtaW46cHc=", "Authorization: ***"),
+    ('Authorization: Digest username="a", uri="rtsp://h/x", response="b"', "Authorization: ***"),
+    ('Digest username="a", realm="r", response="b"', "***"),
+    ("Cookie: session=a; path=/", "Cookie: ***"),
+    ("http://h/video.cgi?id=anna&passcode=b&fps=5", "http://h/video.cgi?id=***&passcode=***&fps=5"),
+    ("http://h/x?name=anna&password=1&uid=3", "http://h/x?name=***&password=***&uid=***"),
+    ("http://h/x?username=a&p=b", "http://h/x?username=***&p=***"),
+    (
+        "http://h/x?cred=a:b&ak=c&sk=d&sign=e&hmac=f&basic=g",
+        "http://h/x?" + "&".join(f"{key}=***" for key in ("cred", "ak", "sk", "sign", "hmac", "basic")),
+    ),
+    ("http://h/x?benutzer=a&kennwort=b&senha=c&clave=d", "http://h/x?benutzer=***&kennwort=***&senha=***&clave=***"),
+    ("rtmp://h/app/live_12345678_aBcD3fGh", "rtmp://h/app/***"),
+    ("rtmps://h:443/rtmp/FB-123456-0-AbCdEf", "rtmps://h:443/rtmp/***"),
+    ("rtmp://h/live/9f8a7b6c-1234_stream", "rtmp://h/live/***"),
+    ("http://h/pass/hush/x", "http://h/pass/***/x"),
+    ("http://h/user/anna/pass/hush/live", "http://h/user/***/pass/***/live"),
+    ("rtsp://h:554/anna:hush/live", "rtsp://h:554/***/live"),
+    ("srt://h:9000?streamid=publish/cam/anna/hush", "srt://h:9000?streamid=***"),
+    ("http%3A//anna%3Ahush%40h/ failed", "http://***@h/ failed"),
+    ("ffmpeg --user anna --password hush -i x", "ffmpeg --user *** --password *** -i x"),
+    ("--api-key=hush", "--api-key=***"),
+    ("password: hush, host: cam", "password: *** host: cam"),
+    ("password = hush", "password = ***"),
+    ("pwd:hush", "pwd:***"),
 ]
 
 PLAIN = [
@@ -72,6 +96,12 @@ PLAIN = [
     "override 'key=value': want key=value, for example sync.tolerance_ms=15",
     "degraded.policy=passthrough fuse.fuser=student publish.keys=/etc/keys web.key=/etc/key.pem",
     "file:/tmp/a@2x.png mailto:me@x.org 12:30@noon",
+    "the password is wrong; the token: not found; --token must be given, --user or --password; --token-file /run/x",
+    "token: /run/secrets/token and password: ./conf/word.txt",
+    "http://h/user/live.sdp http://h/x?id=3&name=cam&n=5&resolution=1",
+    "rtmp://h/live/front_door_2 rtmp://h/bcs/channel0_main.bcs rtsp://h/12:30/x.mp4 http://h/a/b:c.jpg",
+    "file:///home/pass/user/live_12345678_abcdefgh.mp4 and /home/user/pass/x.mp4",
+    "srt://h:9000?streamid=publish/live/cam1 http%3A//h/x",
     "frames=3 rate=9.0Hz age_ms=1.0/2.0/3.0 ir=live,9.0Hz drops: none",
 ]
 

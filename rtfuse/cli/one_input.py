@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rtfuse.capture.scenes.listing import list_pictures
-from rtfuse.capture.scenes.pairing import divided
+from rtfuse.capture.scenes.streams import divided
 from rtfuse.capture.stills import is_stills
 from rtfuse.capture.tracks import pair_in
 from rtfuse.cli.radiometric import require_photo

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rtfuse.capture.scenes.names import are_decimal, bare, in_order, png_names, stream_of
 from rtfuse.capture.scenes.pairing import pair
+from rtfuse.capture.scenes.streams import divided
 from rtfuse.capture.scenes.times import nearest, times_of
 from rtfuse.errors import ConfigError
 
@@ -70,6 +71,11 @@ REFUSED = {
         "0 to 7 and RGB 1 to 8.*0000.png and 0001.png.*--pair name or --pair order",
     ),
     "times alone fit": (["1700000000.png", "1700000001.png"], ["1700000000.1.png", "1700000001.2.png"], "--pair time"),
+    "other classes": (
+        ["tv_1.png", "tv_2.png", "lamp_3.png"],
+        ["photo_1.png", "photo_2.png", "oven_4.png"],
+        "fits one of",
+    ),
     "nothing": ([], ["a.png"], "0 thermal and 1 RGB"),
 }
 
@@ -79,6 +85,89 @@ def test_doubts_are_refused_with_the_way_out(case):
     ir, rgb, said = REFUSED[case]
     with pytest.raises(ConfigError, match=said):
         pair(ir, rgb)
+
+
+SCENES = {
+    "classes": ("chair_1 tv_1", "chair_1 photo_1", "chair_1-chair_1"),
+    "classes of one shape": ("tv_1 lamp_2", "photo_1 lamp_2", "lamp_2-lamp_2"),
+    "a class with one more word": ("chair_1 chair_2 smart_tv_1", "chair_1 chair_2 smart_photo_1", "chair_1 chair_2"),
+    "places": ("heat_pump_1 roof_1", "pump_1 roof_1", "roof_1-roof_1"),
+    "places and letters": ("heat_pump_1_T roof_1_T", "pump_1_V roof_1_V", "roof_1_T-roof_1_V"),
+    "plots": ("S1_T U1_T V1_T", "S1_V U1_V W1_V", "S1_T-S1_V U1_T-U1_V"),
+    "plots with words": ("T1_ir T2_ir", "T1_rgb V2_rgb", "T1_ir-T1_rgb"),
+    "only such plots": ("V1_T W1_T X1_T", "V1_V Z1_V X1_V", "V1_T-V1_V X1_T-X1_V"),
+    "many of a class": (
+        "lamp_1 lamp_2 tv_1 tv_2 tv_3",
+        "lamp_1 lamp_2 photo_1 photo_2 photo_3",
+        "lamp_1-lamp_1 lamp_2-lamp_2",
+    ),
+    "many of a place": ("hall_1 tv_1 tv_2 tv_3", "hall_1 photo_1 photo_2 photo_3", "hall_1-hall_1"),
+    "in folders": ("tv/ir_1 lamp/ir_1", "photo/rgb_1 lamp/rgb_1", "lamp/ir_1-lamp/rgb_1"),
+    "near times": (
+        "tv_20240501123045_1 lamp_20240501123045_1",
+        "photo_20240501123046_1 lamp_20240501123046_1",
+        "lamp_20240501123045_1-lamp_20240501123046_1",
+    ),
+    "signs": ("ir_-30 ir_-20 ir_10", "rgb_-30 rgb_20 rgb_10", "ir_-30-rgb_-30 ir_10-rgb_10"),
+    "signs alone": ("-30 -20 10", "-30 20 10", "-30 10"),
+    "signs behind words": ("ir-30 ir-20 ir10", "rgb-30 rgb20 rgb10", "ir-30-rgb-30 ir10-rgb10"),
+    "signs of one side": ("ir-30 ir-20", "rgb-30 rgb20", "ir-30-rgb-30"),
+    "plus and minus": ("ir-30 ir-20 ir+10", "rgb-30 rgb+20 rgb+10", "ir-30-rgb-30 ir+10-rgb+10"),
+    "fractions with signs": ("ir_-0.5 ir_-1.5", "rgb_-0.50 rgb_1.50", "ir_-0.5-rgb_-0.50"),
+}
+
+
+@pytest.mark.parametrize("case", SCENES)
+def test_a_name_of_a_scene_is_not_that_of_a_stream(case):
+    ir, rgb = ([f"{name}.png" for name in side.split()] for side in SCENES[case][:2])
+    expected = SCENES[case][2]
+    right = {
+        (a, b)
+        for a in ir
+        for b in rgb
+        for one in expected.split()
+        if one in (f"{a[:-4]}-{b[:-4]}", a[:-4] if a == b else None)
+    }
+    assert right
+    for first, second, pairs in ((ir, rgb, right), (rgb, ir, {(b, a) for a, b in right})):
+        assert set(pair(first, second).pairs) == pairs
+
+
+ONE_FOLDER = {
+    "words in the scenes": (["heat_pump_{k}_T", "roof_{k}_T"], ["heat_pump_{k}_V", "roof_{k}_V"]),
+    "words of both streams in the scenes": (["heat_{k}_T", "tv_{k}_T"], ["heat_{k}_V", "tv_{k}_V"]),
+    "a word of the other stream": (["DC_street_{k}_T"], ["DC_street_{k}_V"]),
+    "such a word in front": (["T_tv_tower_{k}"], ["V_tv_tower_{k}"]),
+    "such a folder": (["heat_pump/{k}_ir", "roof/{k}_ir"], ["heat_pump/{k}_rgb", "roof/{k}_rgb"]),
+    "folders of streams": (["T1/lwir/{k}", "V1/lwir/{k}"], ["T1/visible/{k}", "V1/visible/{k}"]),
+    "scenes of several words": (["ir_{k}_hall", "ir_{k}_heat_hall"], ["vi_{k}_hall", "vi_{k}_heat_hall"]),
+    "times": (["tv_2024050112304{k}_T"], ["tv_2024050112304{k}5_V"]),
+    "numbers of their own": (["IR_{k}1"], ["DC_{k}2"]),
+}
+
+
+@pytest.mark.parametrize("case", ONE_FOLDER)
+def test_one_folder_is_divided_by_the_word_that_differs_within_a_scene(case):
+    ir, rgb = ([f"{form.format(k=k)}.jpg" for form in side for k in range(1, 5)] for side in ONE_FOLDER[case])
+    found = divided([*rgb, *ir, "overview.jpg", "overview heat pump.jpg"])
+    assert ({*found["ir"]}, {*found["rgb"]}) == ({*ir}, {*rgb})
+    if case not in ("times", "numbers of their own"):
+        assert pair(found["ir"], found["rgb"]).alone == {"ir": (), "rgb": ()}
+
+
+SHIFTED = ["{g}/{k}", "{g}/ir_{k}", "{g}_{k}", "{g}-x/img_{k}_b", "{k}/{g}"]
+
+
+@pytest.mark.parametrize("form", SHIFTED)
+@pytest.mark.parametrize("groups", ["a", "ab", "abc"])
+def test_numbers_shifted_in_any_part_are_refused(form, groups):
+    """Of three parts the last alone is shifted."""
+    ir = [f"{form.format(g=g, k=k)}.png" for g in groups for k in range(4)]
+    start = {g: 0 if groups == "abc" and g != "c" else 1 for g in groups}
+    rgb = [f"{form.format(g=g, k=k + start[g])}.png".replace("ir_", "rgb_") for g in groups for k in range(4)]
+    with pytest.raises(ConfigError, match=r"numbered 0 to 3 and RGB 1 to 4.*--pair name or --pair order"):
+        pair(ir, rgb)
+    assert len(pair(ir, rgb, "name").pairs) == 4 * len(groups) - sum(start.values())
 
 
 def test_a_user_may_decide():

@@ -12,7 +12,8 @@ from rtfuse.capture import flir
 from rtfuse.capture.images import pages
 from rtfuse.capture.scenes.listing import Listing, list_pictures
 from rtfuse.capture.scenes.names import in_order
-from rtfuse.capture.scenes.pairing import divided, listed, pair
+from rtfuse.capture.scenes.pairing import listed, pair
+from rtfuse.capture.scenes.streams import divided
 from rtfuse.capture.scenes.times import NameTimes
 from rtfuse.capture.settings import PairBy
 from rtfuse.capture.settings import Stills as Settings

@@ -4,7 +4,8 @@ Names are read in steps, from strict to loose; a name that has found its partner
 
 1. the same name, suffix included;
 2. the same except for the suffix, upper and lower case, leading zeros and Unicode forms (`a1.JPG`, `A001.png`);
-3. the same without the words of streams (`FLIR_0001_rgb`, `thermal/0001`), one-letter words last (`DJI_0001_T`);
+3. the same without the words of streams (`FLIR_0001_rgb`, `thermal/0001`), one-letter words last (`DJI_0001_T`),
+   where all names of a side have one (module `streams`);
 4. the same without a time that differs by a second or two (`DJI_20240501123045_0001_T`);
 5. where these match little: the same words or numbers after the part that a whole side shares (`IMG_0001`, `thm0001`).
 
@@ -13,8 +14,8 @@ Matches of the last two steps are guesses, and a line says so.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import pairwise, takewhile
@@ -22,6 +23,8 @@ from itertools import pairwise, takewhile
 from rtfuse.capture.scenes.names import (
     CAMERA_WORDS,
     LONG_STREAM_WORDS,
+    STREAM_WORDS,
+    StreamPlaces,
     Tokens,
     are_decimal,
     bare,
@@ -30,6 +33,7 @@ from rtfuse.capture.scenes.names import (
     is_number,
     tokens,
 )
+from rtfuse.capture.scenes.streams import shape_of, where_of
 from rtfuse.capture.scenes.times import without_time
 from rtfuse.errors import ConfigError
 
@@ -56,27 +60,48 @@ class Matches:
 
 def match(ir: Sequence[str], rgb: Sequence[str]) -> Matches:
     """Match thermal names with RGB names. Raises ConfigError with both readings if one may belong to two others."""
-    found, plain = Matches(), _plain_reading(ir, rgb)
+    found = Matches()
     decimal = are_decimal(ir) and are_decimal(rgb)
-    steps: list[Reading] = [
-        lambda name: (exact(name),),
-        lambda name: tokens(name, decimal=decimal),
-        lambda name: bare(name, LONG_STREAM_WORDS, decimal=decimal),
-        plain,
-    ]
-    for reading in steps:
+    strict: list[Reading] = [lambda name: (exact(name),), lambda name: tokens(name, decimal=decimal)]
+    for reading in strict:
         if any(found.left(ir, rgb)):
             found.rgb_of |= _matched(found, _keyed(ir, reading), _keyed(rgb, reading))
+    for words in (LONG_STREAM_WORDS, STREAM_WORDS):
+        if any(found.left(ir, rgb)):
+            plain = _bare_readings(ir, rgb, words, {*found.rgb_of, *found.rgb_of.values()})
+            made = _matched(found, _keyed(ir, plain.ir), _keyed(rgb, plain.rgb))
+            found.rgb_of |= made if plain.sure else {}
     if all(found.left(ir, rgb)):
         _match_near_times(found, ir, rgb)
-        _guess(found, *found.left(ir, rgb), plain)
+        left_ir, left_rgb = found.left(ir, rgb)
+        left = _unlike(left_ir, found.rgb_of), _unlike(left_rgb, found.rgb_of.values())
+        _guess(found, *left, _bare_readings(ir, rgb))
     return found
 
 
-def _plain_reading(ir: Sequence[str], rgb: Sequence[str]) -> Reading:
-    """Return the reading of names without the words of streams."""
+@dataclass(frozen=True, slots=True)
+class _Readings:
+    """The readings of both sides without the words of streams; `sure` is False if some of these words are in doubt."""
+
+    ir: Reading
+    rgb: Reading
+    sure: bool = True
+
+
+def _bare_readings(
+    ir: Sequence[str],
+    rgb: Sequence[str],
+    words: frozenset[str] = STREAM_WORDS,
+    matched: Set[str] = frozenset(),
+) -> _Readings:
+    """Return the readings of names without the words of streams."""
     decimal = are_decimal(ir) and are_decimal(rgb)
-    return cache(lambda name: bare(name, decimal=decimal))
+    where, sure = where_of(ir, rgb, words, matched, decimal=decimal)
+
+    def reading(side: StreamPlaces) -> Reading:
+        return cache(lambda name: bare(name, words, decimal=decimal, where=side))
+
+    return _Readings(reading(where["ir"]), reading(where["rgb"]), sure)
 
 
 def _keyed(names: Sequence[str], reading: Reading) -> Keyed:
@@ -113,11 +138,14 @@ def _tie(ir: Sequence[str], rgb: Sequence[str]) -> ConfigError:
 def _match_near_times(found: Matches, ir: Sequence[str], rgb: Sequence[str]) -> None:
     """Match names that differ in their time alone, by a second or two, and have a number of their own."""
     parts = {name: part for name in {*ir, *rgb} if (part := without_time(name)) is not None}
+    rests = [[parts[name][1] for name in side if name in parts] for side in (ir, rgb)]
+    plain = _bare_readings(rests[0], rests[1])
 
-    def rest(name: str) -> Tokens:
-        return parts[name][1] if name in parts and any(map(is_number, parts[name][1])) else ()
+    def rest(name: str, reading: Reading) -> Tokens:
+        left = reading(parts[name][1]) if name in parts else ()
+        return left if any(map(is_number, left)) else ()
 
-    irs, rgbs = _keyed(ir, rest), _keyed(rgb, rest)
+    irs, rgbs = _keyed(ir, lambda name: rest(name, plain.ir)), _keyed(rgb, lambda name: rest(name, plain.rgb))
     left_ir, left_rgb = map(set, found.left(ir, rgb))
     made = {
         irs[key][0]: rgbs[key][0]
@@ -131,12 +159,28 @@ def _match_near_times(found: Matches, ir: Sequence[str], rgb: Sequence[str]) -> 
         found.said.append(f"{len(made)} paired by number, though their times differ a little: {a} with {made[a]}")
 
 
-def _guess(found: Matches, ir: Sequence[str], rgb: Sequence[str], reading: Reading) -> None:
+def _unlike(left: Sequence[str], matched: Iterable[str]) -> list[str]:
+    """Return the names left over that are not built as those that found a partner: these need all of their words."""
+    shapes = {shape_of(name, decimal=False) for name in matched}
+    return [name for name in left if shape_of(name, decimal=False) not in shapes]
+
+
+def _have_classes(names: Sequence[str], reading: Reading) -> bool:
+    """Return True if names with the same words (`tv_1`, `tv_2`) have others like them (`lamp_3`): kinds of scenes."""
+    forms = Counter(tuple("#" if is_number(t) else t for t in reading(name)) for name in names)
+    kinds = defaultdict[Tokens, list[int]](list)
+    for form, count in forms.items():
+        kinds[tuple("w" if t[:1].isalpha() else t for t in form)].append(count)
+    return any(len(counts) > 1 and max(counts) > 1 for counts in kinds.values())
+
+
+def _guess(found: Matches, ir: Sequence[str], rgb: Sequence[str], plain: _Readings) -> None:
     """Match the names left over by what differs on their side, if that matches more names than before."""
     ties, best = list[ConfigError](), dict[str, str]()
-    for guess in (_middles, _without_cameras, _all_numbers, _varying_numbers):
+    classes = _have_classes(ir, plain.ir) and _have_classes(rgb, plain.rgb)
+    for guess in (_middles, _without_cameras, *(() if classes else (_all_numbers, _varying_numbers))):
         try:
-            made = _matched(Matches(), *guess(ir, rgb, reading))
+            made = _matched(Matches(), *guess(ir, rgb, plain))
         except ConfigError as e:
             ties.append(e)
             continue
@@ -149,17 +193,17 @@ def _guess(found: Matches, ir: Sequence[str], rgb: Sequence[str], reading: Readi
         raise ties[0]
 
 
-def _middles(ir: Sequence[str], rgb: Sequence[str], reading: Reading) -> tuple[Keyed, Keyed]:
+def _middles(ir: Sequence[str], rgb: Sequence[str], plain: _Readings) -> tuple[Keyed, Keyed]:
     """Key names by what stands between the words that all of their side begin and end with."""
 
-    def keyed(names: Sequence[str]) -> Keyed:
+    def keyed(names: Sequence[str], reading: Reading) -> Keyed:
         split = [reading(name) for name in names]
         if len(names) < 2 or not all(split):
             return {}
         head, tail = _common(split), _common([t[::-1] for t in split])
         return _keyed(names, lambda name: reading(name)[head : len(reading(name)) - tail])
 
-    return keyed(ir), keyed(rgb)
+    return keyed(ir, plain.ir), keyed(rgb, plain.rgb)
 
 
 def _common(split: Sequence[Tokens]) -> int:
@@ -168,17 +212,17 @@ def _common(split: Sequence[Tokens]) -> int:
     return sum(1 for _ in columns)
 
 
-def _all_numbers(ir: Sequence[str], rgb: Sequence[str], reading: Reading) -> tuple[Keyed, Keyed]:
+def _all_numbers(ir: Sequence[str], rgb: Sequence[str], plain: _Readings) -> tuple[Keyed, Keyed]:
     """Key names that share their words with others by their numbers."""
-    return _by_numbers(_rows(ir, reading), set()), _by_numbers(_rows(rgb, reading), set())
+    return _by_numbers(_rows(ir, plain.ir), set()), _by_numbers(_rows(rgb, plain.rgb), set())
 
 
-def _varying_numbers(ir: Sequence[str], rgb: Sequence[str], reading: Reading) -> tuple[Keyed, Keyed]:
+def _varying_numbers(ir: Sequence[str], rgb: Sequence[str], plain: _Readings) -> tuple[Keyed, Keyed]:
     """Key names that share their words with others by the numbers that are not the same on the whole side.
 
     Where each side has such a number that the other has not (two days, two runs), they show different scenes.
     """
-    sides = _rows(ir, reading), _rows(rgb, reading)
+    sides = _rows(ir, plain.ir), _rows(rgb, plain.rgb)
     shared = [_shared(rows) for rows in sides]
     if shared[0] - shared[1] and shared[1] - shared[0]:
         return {}, {}
@@ -186,18 +230,17 @@ def _varying_numbers(ir: Sequence[str], rgb: Sequence[str], reading: Reading) ->
     return ir_keyed, rgb_keyed
 
 
-def _without_cameras(ir: Sequence[str], rgb: Sequence[str], reading: Reading) -> tuple[Keyed, Keyed]:
+def _without_cameras(ir: Sequence[str], rgb: Sequence[str], plain: _Readings) -> tuple[Keyed, Keyed]:
     """Key names by their text without the number of the camera (`cam0_0001`), if another number is left."""
 
-    def rest(name: str) -> Tokens:
-        split = reading(name)
+    def rest(split: Tokens) -> Tokens:
         for k, (word, number) in enumerate(pairwise(split)):
             if word in CAMERA_WORDS and is_number(number) and len(number) < 3:
                 left = split[:k] + split[k + 2 :]
                 return left if any(map(is_number, left)) else ()
         return ()
 
-    return _keyed(ir, rest), _keyed(rgb, rest)
+    return _keyed(ir, lambda name: rest(plain.ir(name))), _keyed(rgb, lambda name: rest(plain.rgb(name)))
 
 
 def _rows(names: Sequence[str], reading: Reading) -> dict[str, Tokens]:
@@ -219,18 +262,31 @@ def _by_numbers(rows: Mapping[str, Tokens], dropped: set[str]) -> Keyed:
 
 
 def refuse_shift(ir: Sequence[str], rgb: Sequence[str]) -> None:
-    """Raise ConfigError if both sides are numbered without a gap, and alike except for where they start."""
-    reading = _plain_reading(ir, rgb)
-    a, b = (_run(_rows(names, reading), len(names)) for names in (ir, rgb))
-    if len(a) < 2 or len(a) != len(b) or a == b:
-        return
-    if len({y - x for run in (a, b) for x, y in pairwise(run)}) > 1:
-        return
-    raise ConfigError(
-        f"thermal is numbered {a[0]} to {a[-1]} and RGB {b[0]} to {b[-1]}: by number {len({*a} & {*b})} of {len(a)} "
-        f"belong together, by position all, beginning with {in_order(ir)[0]} and {in_order(rgb)[0]}; say which: "
-        "--pair name or --pair order"
-    )
+    """Raise ConfigError if names of both sides are numbered without a gap, and alike except for where they start.
+
+    This compares whole sides, and the names that are alike except for their last number (of one folder, of one place).
+    """
+    plain = _bare_readings(ir, rgb)
+    irs, rgbs = _series(ir, plain.ir), _series(rgb, plain.rgb)
+    alike = [(irs[key], rgbs[key]) for key in irs if key in rgbs]
+    for one, other in [(ir, rgb), *alike]:
+        a, b = _run(_rows(one, plain.ir), len(one)), _run(_rows(other, plain.rgb), len(other))
+        if len(a) > 1 and len(a) == len(b) and a != b and len({y - x for run in (a, b) for x, y in pairwise(run)}) == 1:
+            raise ConfigError(
+                f"thermal is numbered {a[0]} to {a[-1]} and RGB {b[0]} to {b[-1]}: by number {len({*a} & {*b})} of "
+                f"{len(a)} belong together, by position all, beginning with {in_order(one)[0]} and "
+                f"{in_order(other)[0]}; say which: --pair name or --pair order"
+            )
+
+
+def _series(names: Sequence[str], reading: Reading) -> Keyed:
+    """Key names by their tokens without the last number."""
+
+    def rest(split: Tokens) -> Tokens:
+        last = max((k for k, token in enumerate(split) if is_number(token)), default=None)
+        return () if last is None else (*split[:last], "#", *split[last + 1 :])
+
+    return _keyed(names, lambda name: rest(reading(name)))
 
 
 def _run(rows: Mapping[str, Tokens], count: int) -> list[int]:

@@ -134,12 +134,6 @@ def _swapped(pairs: Sequence[tuple[str, str]]) -> list[str]:
     return [f"thermal is {pairs[0][0]} and RGB is {pairs[0][1]}: are the two swapped?"]
 
 
-def divided(names: Sequence[str]) -> dict[Stream, list[str]] | None:
-    """Divide the names of one folder by the words of the streams; None unless both streams occur."""
-    sides: dict[Stream, list[str]] = {s: [name for name in names if stream_of(name) == s] for s in LABELS}
-    return sides if all(sides.values()) else None
-
-
 def listed(names: Sequence[str], most: int = _LISTED) -> str:
     """Return the first names in one line, and how many follow."""
     more = len(names) - most

@@ -14,7 +14,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from statistics import median_low
 
-from rtfuse.capture.scenes.names import Tokens, bare, stem_of
+from rtfuse.capture.scenes.names import stem_of
 
 _S_NS = 1_000_000_000
 _CALENDAR = re.compile(
@@ -142,11 +142,11 @@ def _is_index(names: Sequence[str]) -> bool:
     return numbers == list(range(numbers[0], numbers[0] + len(numbers))) if numbers else True
 
 
-def without_time(name: str) -> tuple[int, Tokens] | None:
-    """Return a date and time in a name, in nanoseconds since 1970, and the rest of its tokens; None without one."""
+def without_time(name: str) -> tuple[int, str] | None:
+    """Return a date and time in a name, in nanoseconds since 1970, and the rest of the name; None without one."""
     stem = stem_of(name)
     stamp = _calendar(stem)
-    return None if stamp is None else (stamp.ns, bare(f"{stem[: stamp.start]} {stem[stamp.end :]}.x"))
+    return None if stamp is None else (stamp.ns, f"{stem[: stamp.start]} {stem[stamp.end :]}.x")
 
 
 def nearest(ir: Mapping[str, int], rgb: Mapping[str, int], tolerance_ns: int | None = None) -> dict[str, str]:
