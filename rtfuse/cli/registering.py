@@ -105,7 +105,7 @@ def registered(
 def beside_watch(config: Config, rig: Rig, note: Callable[[str], None]) -> BesideWatch | None:
     """Return a watch over the pictures of files; None with a calibration, for cameras, and for a picture and a video.
 
-    The frames of a recording may be of another moment than a picture beside it.
+    The frames of a recording may be of another moment than a picture that is given with it.
     """
     placed = config.align.calib or rig.stages.placed_by_files
     single = [Path(uri).is_file() and is_stills(uri) for uri in (config.ir.uri, config.rgb.uri) if uri]
