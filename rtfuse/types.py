@@ -297,6 +297,7 @@ class SourceInfo:
     - `start_ns`, `end_ns`: bounds of a recording's capture times; `end_ns` includes the last frame's period.
     - `time_base`: seconds per tick; None: the recording stores no times.
     - `utc_ns`, `timecode_ns`: UTC (since 1970) and time of day of a recording's first frame, by its metadata.
+    - `utc_exact`: True if `utc_ns` is known to less than a second.
     - `coding`: the pixel format of a camera, or the codec of a stream.
     """
 
@@ -312,6 +313,7 @@ class SourceInfo:
     time_base: Fraction | None = None
     coding: str | None = None
     utc_ns: int | None = None
+    utc_exact: bool = False
     timecode_ns: int | None = None
 
     def __post_init__(self) -> None:

@@ -39,6 +39,11 @@ def utc_ns(container: InputContainer) -> int | None:
     return None
 
 
+def is_exact(container: InputContainer) -> bool:
+    """Return True if `utc_ns` is known to less than a second: it has a fraction, or the format would have kept one."""
+    return bool((utc_ns(container) or 0) % _S) or "matroska" in container.format.name
+
+
 def timecode_ns(container: InputContainer, rate_hz: float | None) -> int | None:
     """Return the time of day of the first frame, in nanoseconds, by the file's SMPTE time code; None without one."""
     for tags in _metadata(container):

@@ -21,7 +21,7 @@ from av.video.frame import VideoFrame
 from rtfuse.capture.completeness import Undecoded, is_cut, stop_at_errors
 from rtfuse.capture.display import Display, is_deep
 from rtfuse.capture.lists import Inpoints
-from rtfuse.capture.origins import timecode_ns, utc_ns
+from rtfuse.capture.origins import is_exact, timecode_ns, utc_ns
 from rtfuse.capture.paths import exists, is_disguised_script, is_pipe, open_file
 from rtfuse.capture.settings import PictureOptions, Uncolour
 from rtfuse.capture.times import Repairs, repaired
@@ -135,6 +135,7 @@ class Decoder:
             end_ns=None if live else self._header_end_ns(base),
             time_base=None if times is not None and times.untimed else base,
             utc_ns=None if live else utc_ns(self.container),
+            utc_exact=not live and is_exact(self.container),
             timecode_ns=None if live else timecode_ns(self.container, rate_hz),
             coding=video.codec_context.name,
         )

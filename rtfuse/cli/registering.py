@@ -105,10 +105,13 @@ def registered(
 def beside_watch(config: Config, rig: Rig, note: Callable[[str], None]) -> BesideWatch | None:
     """Return a watch over the pictures of files; None with a calibration, for cameras, and for a picture and a video.
 
-    The frames of a recording may be of another moment than a picture that is given with it.
+    The frames of a recording may be of another moment than a picture that is given with it. In a live run, the drawn
+    scene is not looked at: it is known to fit, and the look takes a share of the processor.
     """
-    placed = config.align.calib or rig.stages.placed_by_files
-    single = [Path(uri).is_file() and is_stills(uri) for uri in (config.ir.uri, config.rgb.uri) if uri]
+    uris = [uri for uri in (config.ir.uri, config.rgb.uri) if uri]
+    single = [Path(uri).is_file() and is_stills(uri) for uri in uris]
+    drawn = config.playback.speed != "max" and any(uri.startswith("synthetic:") for uri in uris)
+    placed = config.align.calib or rig.stages.placed_by_files or drawn
     return None if placed or rig.live or any(single) != all(single) else BesideWatch(note)
 
 

@@ -110,7 +110,7 @@ def _by_metadata(ir: SourceInfo, rgb: SourceInfo) -> Placement | None:
         later_ns = (ir.timecode_ns - rgb.timecode_ns + _DAY_NS // 2) % _DAY_NS - _DAY_NS // 2
         return _believed(ir, rgb, later_ns, "time codes", exact=True)
     if ir.utc_ns is not None and rgb.utc_ns is not None:
-        exact = bool(ir.utc_ns % _S and rgb.utc_ns % _S)  # MP4 drops the fraction that Matroska keeps
+        exact = ir.utc_exact and rgb.utc_exact and bool(ir.utc_ns % _S or rgb.utc_ns % _S)
         return _believed(ir, rgb, ir.utc_ns - rgb.utc_ns, "creation times", exact=exact)
     return None
 

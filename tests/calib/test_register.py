@@ -100,6 +100,7 @@ def test_a_start_is_searched_about():
 
 
 @pytest.mark.footage
+@pytest.mark.slow
 def test_several_frames_are_better_than_one(footage):
     truth = motion(20, -15, 2, 1.04)
     pairs = [pair(footage, "pairs/msrs", k) for k in (0, 66, 110)]
@@ -134,6 +135,7 @@ def test_what_is_no_pair_is_refused(pairs):
 
 
 @pytest.mark.footage
+@pytest.mark.slow
 def test_unrelated_pictures_are_refused(footage):
     pairs = [pair(footage, "pairs/msrs", k) for k in (2, 112)]
     for k, (ir, _) in enumerate(pairs):

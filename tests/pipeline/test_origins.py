@@ -19,7 +19,8 @@ NOON = 1_714_564_800 * S
 def info(stream, start_s=0.0, length_s=60.0, **more):
     start_ns = round(start_s * S)
     end_ns = None if length_s is None else start_ns + round(length_s * S)
-    given = {"uri": f"{stream}.mp4", "rate_hz": 30.0, "live": False} | more
+    exact = bool(more.get("utc_ns", 0) % S)
+    given = {"uri": f"{stream}.mp4", "rate_hz": 30.0, "live": False, "utc_exact": exact} | more
     return SourceInfo(stream=stream, size_wh=(64, 48), dtype="uint8", start_ns=start_ns, end_ns=end_ns, **given)
 
 
@@ -34,6 +35,9 @@ CASES = {
     "a camera": ({"live": True, "start_s": 3}, {}, "same", 0, ""),
     "creation times": (
         {"utc_ns": NOON + 3 * S // 4}, {"utc_ns": NOON + S // 4}, "auto", 0.5, "thermal began 0.500 s after RGB",
+    ),
+    "a whole second of a file that keeps fractions": (
+        {"utc_ns": NOON + S // 2}, {"utc_ns": NOON, "utc_exact": True}, "auto", 0.5, "thermal began 0.500 s after RGB",
     ),
     "a fraction beside whole seconds": ({"utc_ns": NOON}, {"utc_ns": NOON + 9 * S // 10}, "auto", 0, ""),
     "a fraction beside whole seconds, far": (
