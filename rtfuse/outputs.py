@@ -66,11 +66,19 @@ def _try_in(folder: Path) -> None:
 
 
 def write_whole(path: str | Path, data: bytes | memoryview) -> None:
+    """Do what `replace_file` does, with `~` expanded. Raises OutputUnwritable."""
+    path = _expanded(Path(path))
+    try:
+        replace_file(path, data)
+    except OSError as e:
+        raise _unwritable(path, e) from e
+
+
+def replace_file(path: Path, data: bytes | memoryview) -> None:
     """Write a file whole, or leave it as it was, even if the power fails; a pipe or a device gets the bytes.
 
-    Raises OutputUnwritable.
+    Raises OSError that names the file.
     """
-    path = _expanded(Path(path))
     partial = _partial(path)
     try:
         if _special(path):
@@ -84,7 +92,7 @@ def write_whole(path: str | Path, data: bytes | memoryview) -> None:
             shutil.copymode(path, partial)
         os.replace(partial, os.path.realpath(path))
     except OSError as e:
-        raise _unwritable(path, e) from e
+        raise OSError(e.errno, e.strerror, str(path)) from e
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)

@@ -30,7 +30,7 @@ from rtfuse.fuse.engines.onnx import OPSET, OUTPUT, check_installed, quiet
 from rtfuse.fuse.inputs import MULTIPLE
 from rtfuse.fuse.networks.checkpoints import refuse_infinite
 from rtfuse.fuse.networks.ufuser import UFuser
-from rtfuse.outputs import write_whole
+from rtfuse.outputs import replace_file
 from trainer.ablation import fusion_net
 from trainer.outputs import check_output
 from trainer.recipe import Recipe, load_recipe
@@ -201,8 +201,8 @@ def export(
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         for path, content in (beside | {out: blob}).items():
-            write_whole(path, content)
-        write_whole(manifest_path(out), msgspec.json.format(msgspec.json.encode(manifest)))
+            replace_file(path, content)
+        replace_file(manifest_path(out), msgspec.json.format(msgspec.json.encode(manifest)))
     except OSError as e:
         raise OutputUnwritable(f"{out} cannot be written: {e.strerror or e}") from e
     return manifest

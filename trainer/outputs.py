@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rtfuse.errors import OutputUnwritable
-from rtfuse.outputs import write_whole
+from rtfuse.outputs import replace_file
 
 _ASCII = str.maketrans({"×": "x", "±": "+-", "…": "...", "–": "-"})
 
@@ -45,9 +45,9 @@ def check_output(option: str, path: Path, suffixes: Sequence[str] = ()) -> None:
 def write_output(option: str, path: Path, data: bytes) -> None:
     """Write an output that `check_output` has seen. Raises OutputUnwritable."""
     try:
-        write_whole(path, data)
-    except OutputUnwritable as e:
-        raise OutputUnwritable(f"{option}: {e}") from e
+        replace_file(path, data)
+    except OSError as e:
+        raise OutputUnwritable(f"{option} {path} cannot be written: {e.strerror or e}") from e
 
 
 def _partial(path: Path) -> Path:

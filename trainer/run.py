@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from rtfuse.errors import OutputUnwritable, RtfuseError, SourceUnreadable, WeightsMissing
 from rtfuse.fuse.networks.checkpoints import refuse_infinite
-from rtfuse.outputs import write_whole
+from rtfuse.outputs import replace_file
 from trainer.recipe import Recipe
 from trainer.stage import Stage
 
@@ -172,13 +172,13 @@ class Run:
             raise TrainingDiverged(f"{e}; last good checkpoint: {last if last.exists() else 'none'}") from e
         buffer = io.BytesIO()  # torch's own file writer does not report why a write fails
         torch.save(state, buffer)
-        write_whole(self.checkpoint(stage.name), buffer.getbuffer())
+        replace_file(self.checkpoint(stage.name), buffer.getbuffer())
 
     def _draw(self, stage: Stage, step: int) -> None:
         if stage.sample is not None and self.fabric.is_global_zero:
             (self.folder / "samples").mkdir(exist_ok=True)
             _, jpeg = cv2.imencode(".jpg", stage.sample(stage.task))
-            write_whole(self.folder / "samples" / f"{stage.name}-{step:07d}.jpg", jpeg.data)
+            replace_file(self.folder / "samples" / f"{stage.name}-{step:07d}.jpg", jpeg.data)
 
     def _resume(self, stage: Stage, task: nn.Module, optimizer: Any) -> int:
         path = self.checkpoint(stage.name)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from rtfuse.errors import ConfigError, OutputUnwritable
-from rtfuse.outputs import write_whole
+from rtfuse.outputs import replace_file
 from trainer.recipe import Recipe, dump_recipe, load_recipe
 
 _CHECKPOINTS = ("sensing.ckpt", "fusion.ckpt", "distill.ckpt")
@@ -49,7 +49,7 @@ def claim(folder: Path, recipe: Recipe) -> list[str]:
             if any(_is_part(key, source) and key not in _FREE for key in changed for source in sources):
                 (folder / "data" / index).unlink(missing_ok=True)
         if changed or not kept.exists():
-            write_whole(kept, dump_recipe(recipe).encode())
+            replace_file(kept, dump_recipe(recipe).encode())
     except OSError as e:
         raise OutputUnwritable(f"run folder {folder} cannot be written: {e.strerror or e}") from e
     return changed

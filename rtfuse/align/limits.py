@@ -14,6 +14,8 @@ from rtfuse.types import Image
 
 LARGEST_SIDE_PX = 32_766
 """OpenCV warps no larger picture."""
+NARROWEST = 20
+"""The longer side of a picture in its shorter ones, at most."""
 FOCAL = (0.15, 200.0)
 """Focal length in image sides: from a fisheye lens that sees all around (1 / 2π) to a telescope of 0.3 degrees."""
 ASPECT = (0.45, 2.2)
@@ -49,9 +51,11 @@ def infinite(tree: object, path: str = "") -> str:
 
 def size_fault(name: str, size_wh: tuple[int, int]) -> str:
     """Check the size of an image in pixels."""
-    if all(1 <= side <= LARGEST_SIDE_PX for side in size_wh):
+    if not all(1 <= side <= LARGEST_SIDE_PX for side in size_wh):
+        return f"{name} is {size_wh[0]}x{size_wh[1]}; want sides of 1 to {LARGEST_SIDE_PX} pixels"
+    if max(size_wh) <= NARROWEST * min(size_wh):
         return ""
-    return f"{name} is {size_wh[0]}x{size_wh[1]}; want sides of 1 to {LARGEST_SIDE_PX} pixels"
+    return f"{name} is {size_wh[0]}x{size_wh[1]}, one side more than {NARROWEST} times the other: a wrong digit?"
 
 
 def matrix_fault(name: str, size_wh: tuple[int, int], K: Image) -> str:

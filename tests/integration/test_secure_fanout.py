@@ -96,7 +96,7 @@ def test_the_page_on_security(shell):
     shell(who[1])
     assert shell(*room, limit=("--duration", "3")).endswith("0 frames received\n")
     plain = shell(room[0].split(" --keys")[0], limit=("--duration", "3"))
-    assert "in plain text?" in plain
+    assert "wants a key (--keys)" in plain
     assert plain.endswith("0 frames received\n")
 
 
