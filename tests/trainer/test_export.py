@@ -278,7 +278,7 @@ def run_folder(net, tmp_path):
     data.mkdir(parents=True)
     for path in (tmp_path / "r.yaml", run / "recipe.yaml"):
         path.write_text(dump_recipe(recipe))
-    index = PatchIndex(patch_px=8, scenes=["a", "a"], places=[(0, 0)] * 2, weights=[1.0] * 2, methods=[], refused={})
+    index = PatchIndex(patch_px=8, scenes=["a", "a"], places=[(0, 0)] * 2, weights=[1.0] * 2, methods=[])
     (data / "index.json").write_bytes(msgspec.json.encode(index))
     for name in ("patches", "pseudo"):
         np.save(data / f"{name}.npy", np.zeros((2, 2, 8, 8), np.uint8))
