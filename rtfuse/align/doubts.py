@@ -27,7 +27,10 @@ def doubts(c: Calibration, reach: float | None = None) -> Iterator[str]:
         yield "its numbers are not those that calib wrote (digest): if you changed them, remove that line"
     if c.quality is not None and c.quality.verdict == "fail":
         error = f"{c.quality.pair_error_px:.1f} RGB px"
-        yield f"it is not good: {error} between the pictures, where at most 1 passes; see calib report"
+        if c.quality.method == "register":
+            yield f"found from the scene, it may be {error} off; one made with a board is at most 1 off"
+        else:
+            yield f"it is not good: {error} between the pictures, where at most 1 passes; see calib report"
     places = places_in_ir(c)
     reached = limits.inside(places[0], c.ir.size_wh)
     reach = float(reached.mean()) if reach is None else reach

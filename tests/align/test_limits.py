@@ -106,6 +106,7 @@ def test_what_cannot_be_right_is_refused(tmp_path, text, path, value, fault):
         (RIG, "rgb.K.0.2", 120.0, "principal point at 120, 240 of a 640x480 image"),
         (RIG, "rgb.K.1.1", 350.0, "fx is 600 px and fy 350"),
         (RIG, "quality", {"method": "boards", "pair_error_px": 12.0, "views": 9}, "not good: 12.0 RGB px"),
+        (RIG, "quality", {"method": "register", "pair_error_px": 2.0, "views": 9}, "may be 2.0 RGB px off"),
     ],
 )
 def test_what_looks_wrong_is_told(tmp_path, text, path, value, doubt):
