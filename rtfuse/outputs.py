@@ -31,8 +31,8 @@ def check_output(path: Path, *, force: bool = False, suffixes: Collection[str] =
             raise OutputUnwritable(f"output {path} is a folder; name a file in it")
         if path.is_file() and not force:
             raise OutputExists(f"{path} already exists; --force overwrites it")
-        if not _special(path):
-            _try_in(path.parent)
+        if not is_special(path):
+            try_in(path.parent)
     except (OutputExists, OutputUnwritable):
         raise
     except OSError as e:
@@ -50,7 +50,7 @@ def check_folder(path: Path) -> Path:
         above = next(p for p in (path, *path.absolute().parents) if p.exists())
         if not above.is_dir():
             raise OutputUnwritable(f"output {path}: {above} is a file; name a folder")
-        _try_in(above)
+        try_in(above)
     except OutputUnwritable:
         raise
     except OSError as e:
@@ -58,8 +58,8 @@ def check_folder(path: Path) -> Path:
     return path
 
 
-def _try_in(folder: Path) -> None:
-    """Make and remove a file in a folder. Raises OSError."""
+def try_in(folder: Path) -> None:
+    """Make and remove a file in a folder, which shows that it takes files. Raises OSError."""
     partial = _partial(folder / "x")
     os.close(os.open(partial, os.O_CREAT | os.O_WRONLY, 0o666))
     partial.unlink()
@@ -81,7 +81,7 @@ def replace_file(path: Path, data: bytes | memoryview) -> None:
     """
     partial = _partial(path)
     try:
-        if _special(path):
+        if is_special(path):
             path.write_bytes(data)
             return
         with partial.open("wb") as file:
@@ -110,7 +110,7 @@ def _expanded(path: Path) -> Path:
         raise OutputUnwritable(f"output {path}: {e}") from e
 
 
-def _special(path: Path) -> bool:
+def is_special(path: Path) -> bool:
     """Return True for a pipe or a device, which must not be replaced."""
     return path.exists() and not path.is_file() and not path.is_dir()
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rtfuse.errors import OutputUnwritable
-from rtfuse.outputs import replace_file
+from rtfuse.outputs import is_special, replace_file, try_in
 
 _ASCII = str.maketrans({"×": "x", "±": "+-", "…": "...", "–": "-"})
 
@@ -31,13 +31,11 @@ def check_output(option: str, path: Path, suffixes: Sequence[str] = ()) -> None:
     if path.is_dir():
         raise OutputUnwritable(f"{option} {path} is a folder; name a file in it")
     try:
-        if _is_special(path):
+        if is_special(path):
             path.open("ab").close()
             return
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = _partial(path)
-        partial.touch()
-        partial.unlink()
+        try_in(path.parent)
     except OSError as e:
         raise OutputUnwritable(f"{option} {path} cannot be written: {e.strerror or e}") from e
 
@@ -48,12 +46,3 @@ def write_output(option: str, path: Path, data: bytes) -> None:
         replace_file(path, data)
     except OSError as e:
         raise OutputUnwritable(f"{option} {path} cannot be written: {e.strerror or e}") from e
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f".{path.name}.partial")
-
-
-def _is_special(path: Path) -> bool:
-    """Return True for a device or a pipe, such as /dev/stdout: it is written as it is."""
-    return path.exists() and not path.is_file() and not path.is_dir()
