@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, closing, contextmanager
 from dataclasses import replace
 from functools import partial
-from math import nan
+from math import nan, prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from rtfuse.cli.radiometric import Refinement
 from rtfuse.cli.registering import beside_watch, registered
 from rtfuse.cli.screen import beside
 from rtfuse.cli.signals import Signals
+from rtfuse.cli.start import keep_frames_only
 from rtfuse.cli.status import CAUSES, one_line, slow_fuser, sources_line, watching
 from rtfuse.config import Config, Detector, Web
 from rtfuse.errors import ConfigError, Interrupted, OutputExists
@@ -97,6 +98,7 @@ def run_live(
         age_at = next((name for name in ("publish", "record", "web") if name in sinks), None)
         pipeline = Pipeline(rig, sinks, age_at=age_at, taps=taps, stop=signals.stop)
         running.append(pipeline)
+        keep_frames_only(max(prod(source.info.size_wh) * 3 for source in rig.sources.values()))
         with show(console, pipeline.snapshot):
             result = pipeline.run(frames=settings.frames, duration_s=settings.duration_s)
         _note_slow(console, rig, result)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from functools import partial
 
@@ -61,9 +62,9 @@ def open_rig(
     opener.check()
     order: Order = "replay" if replay else "lossless" if config.playback.speed == "max" else "live"
     speed = None if config.playback.speed == "max" else config.playback.speed
-    fuser, traced = _fuser(config, order), StageTrace(trace) if trace is not None else None
+    traced = StageTrace(trace) if trace is not None else None
     with ExitStack() as stack:
-        bare = {s: stack.enter_context(closing(opener.open_or_wait(s))) for s in STREAMS}
+        fuser, bare = _open_both(config, order, opener, stack)
         placement = placed({s: bare[s].info for s in STREAMS}, config.sync.starts) if not replay else Placement()
         opened = {s: placement.apply(s, source) for s, source in bare.items()}
         if order == "lossless" and any(s.info.live for s in opened.values()):
@@ -98,6 +99,22 @@ def open_rig(
         )
         stack.pop_all()
     return rig
+
+
+def _open_both(
+    config: Config, order: Order, opener: SourceOpener, stack: ExitStack
+) -> tuple[Fuser, dict[Stream, Source]]:
+    """Open the fuser and, meanwhile, the sources: each waits for what the other does not need.
+
+    The fuser's error comes first: cameras that cannot be opened today may be there tomorrow.
+    """
+    with ThreadPoolExecutor(1, "rtfuse-fuser") as pool:
+        fuser = pool.submit(_fuser, config, order)
+        try:
+            bare = {s: stack.enter_context(closing(opener.open_or_wait(s))) for s in STREAMS}
+        finally:
+            fuser.result()
+    return fuser.result(), bare
 
 
 def _fuser(config: Config, order: Order) -> Fuser:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 
 from rtfuse.align.aligner import Aligner
 from rtfuse.align.calibration import Calibration, Camera, matrix3
@@ -32,6 +33,7 @@ def watched(monitor, frames, clock):
         monitor.write(fused)
 
 
+@pytest.mark.slow
 def test_a_bump_is_told_once_and_its_end_too():
     clock, said = [0], []
     monitor = DriftMonitor(said.append, settle=8, recent=5, clock=lambda: clock[0])

@@ -42,6 +42,7 @@ def test_the_transform_is_found_kept_and_used_the_next_time(rtfuse, tmp_path, co
     assert f"--calib {kept}" in again.stderr
 
 
+@pytest.mark.slow
 def test_a_scene_that_tells_nothing_is_refused_with_the_reason(rtfuse, tmp_path):
     for name, shape in (("ir", (240, 320)), ("rgb", (240, 320, 3))):
         (tmp_path / name).mkdir()

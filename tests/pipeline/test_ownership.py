@@ -16,7 +16,7 @@ from scenes import Memory, list_source, write_video
 
 from rtfuse.cli.commands import fuse_recordings, run_live
 from rtfuse.config import load_config
-from rtfuse.errors import ConfigError, EndpointUnavailable, OutputExists, OutputUnwritable, RtfuseError
+from rtfuse.errors import ConfigError, EndpointUnavailable, OutputExists, OutputUnwritable, RtfuseError, WeightsMissing
 from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.run import Pipeline
 
@@ -110,6 +110,14 @@ def test_sources_are_closed_when_the_rig_cannot_be_fitted():
     with pytest.raises(ConfigError, match="is for recordings"):
         open_rig(settings, sources={s: lambda s=s: sources[s] for s in sources})
     assert [source.closed for source in sources.values()] == [True, True]
+
+
+def test_the_error_of_a_fuser_comes_first_and_leaves_no_source_open(tmp_path):
+    there, missing = list_source("ir", 3), tmp_path / "no.mp4"
+    settings = load_config(None, [f"fuse.weights={tmp_path}/no.xml", "ir.uri=x", f"rgb.uri={missing}"])
+    with pytest.raises(WeightsMissing, match=r"no\.xml"):
+        open_rig(settings, sources={"ir": lambda: there})
+    assert there.closed
 
 
 def test_a_rig_closes_its_sources():

@@ -12,6 +12,8 @@ import pytest
 
 from tools.faults import FAULTS, run, table
 
+pytestmark = pytest.mark.slow
+
 _AT_ONCE = 4
 BY_NAME = {fault.name: fault for fault in FAULTS}
 

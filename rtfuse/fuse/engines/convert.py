@@ -18,6 +18,7 @@ from rtfuse.fuse.engines.program import Program, tensors
 from rtfuse.fuse.inputs import MULTIPLE
 from rtfuse.fuse.networks import folding, processor, student, ufuser
 from rtfuse.fuse.networks.loading import for_processor, load_network
+from rtfuse.libraries import openvino_converter
 from rtfuse.types import Image
 
 _SOURCES = (ufuser, student, folding, processor, inputs)
@@ -74,7 +75,7 @@ def convert(net: nn.Module, path: Path, *, lanes: int = 8) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         program = LumaProgram(for_processor(net, lanes).eval())
-        model = openvino.convert_model(torch.export.export(program, given, dynamic_shapes=shapes))
+        model = openvino_converter()(torch.export.export(program, given, dynamic_shapes=shapes))
     openvino.save_model(model, path, compress_to_fp16=False)
     ir, luma = _pictures()
     np.savez_compressed(path.with_suffix(".npz"), ir=ir, luma=luma, fused=reference(net, ir, luma))
