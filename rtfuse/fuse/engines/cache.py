@@ -97,8 +97,11 @@ def entries(folder: Path | None = None) -> list[Entry]:
             key = {str(k): str(v) for k, v in json.loads((path / _MANIFEST).read_text())["key"].items()}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             key = {}
-        size = sum(p.stat().st_size for p in path.iterdir())
-        found.append(Entry(path, key, size, path.stat().st_mtime))
+        try:
+            size, used_s = sum(p.stat().st_size for p in path.iterdir()), path.stat().st_mtime
+        except FileNotFoundError:  # another process has just removed it
+            continue
+        found.append(Entry(path, key, size, used_s))
     return sorted(found, key=lambda entry: -entry.used_s)
 
 
