@@ -3,10 +3,13 @@
     python tools/bench_register.py ../shared/data                    # 20 real pairs with a known smooth warp
     python tools/bench_register.py ../shared/data --set warped       # real pairs and clips, warped here
     python tools/bench_register.py ../shared/data --set synthetic    # the synthetic street
+    python tools/bench_register.py ../shared/data --set turned       # other real pairs, turned and bent here
     python tools/bench_register.py ../shared/data --set unrelated    # pictures of two scenes: all must be refused
+    python tools/bench_register.py ../shared/data --floor            # what a search that knows the truth would reach
 
-The error is the mean distance over the picture, in RGB pixels, by the calibration that would be written.
-`beside` is the note's: how far thermal lies beside RGB when it is stretched over it ("-": it cannot tell).
+The error is the mean distance over the picture, in RGB pixels, by the calibration that would be written; `corners` and
+`middle` are its means over the four outer and the inner sixteenths of the picture. `beside` is the note's: how far
+thermal lies beside RGB when it is stretched over it ("-": it cannot tell).
 """
 
 from __future__ import annotations
@@ -24,8 +27,11 @@ from rich.console import Console
 from rich.table import Table
 
 from calib.register.calibration import calibration_of
+from calib.register.refine import bent as bend_of
+from calib.register.refine import smooth_field
 from calib.register.shift import beside_px
-from rtfuse.align.calibration import Calibration, ir_pixels_of_rgb
+from calib.register.view import positions, whole_view
+from rtfuse.align.calibration import ir_pixels_of_rgb
 from rtfuse.capture import open_source
 from rtfuse.capture.synthetic.scene import SyntheticScene
 from rtfuse.errors import CalibrationError
@@ -33,17 +39,21 @@ from rtfuse.types import Image
 
 Pairs = list[tuple[Image, Image]]
 _EVERY = 4
-"""The true error is taken at every fourth pixel."""
+"""The homography of a truth is fitted to one of so many pixels."""
 _CUT_PX = 40
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """Pairs of one rig, and where in thermal the RGB pixels lie, (H, W, 2), NaN outside; None: nowhere."""
+    """Pairs of one rig, and where in thermal the RGB pixels lie, (H, W, 2), NaN outside; None: nowhere.
+
+    `straight`: thermal (H, W) before the warp, on the RGB grid, if known.
+    """
 
     name: str
     pairs: Pairs
     truth: Image | None
+    straight: Image | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,8 @@ class Result:
     name: str
     before: float
     after: float | None
+    corners: float | None
+    middle: float | None
     said: float | None
     seconds: float
     beside: float | None
@@ -93,7 +105,39 @@ def misaligned(data: Path) -> Iterator[Case]:
     for path in sorted((folder / "offset").iterdir(), key=lambda p: int(p.stem)):
         rgb = cv2.imread(str(folder / "rgb" / f"{path.stem}.png"))[..., ::-1].copy()
         ir = cv2.imread(str(folder / "ir_warped" / f"{path.stem}.png"), cv2.IMREAD_GRAYSCALE)
-        yield Case(path.stem, [(ir, rgb)], inverse(np.load(path)["offset_px"].astype(np.float32)))
+        straight = cv2.imread(str(folder / "ir" / f"{path.stem}.png"), cv2.IMREAD_GRAYSCALE)
+        yield Case(path.stem, [(ir, rgb)], inverse(np.load(path)["offset_px"].astype(np.float32)), straight)
+
+
+def turned(data: Path, count: int = 40) -> Iterator[Case]:
+    """Yield registered pairs that `misaligned` does not hold, turned, scaled, moved and bent at random.
+
+    Turns deviate by 5 degrees, every second one sheared as a turn of the square that is stretched to the picture;
+    bends are of 0.5 to 2 px on average and 12 to 48 px long. What is moved in from outside is black.
+    """
+    known = [thumbnail(cv2.imread(str(p))) for p in (data / "misaligned" / "rgb").iterdir()]
+    rng = np.random.default_rng(20)
+    for name in names(data, "pairs/roadscene", count):
+        ir, rgb = read(data, "pairs/roadscene", name)
+        if any(np.abs(thumbnail(rgb) - x).mean() < 5 for x in known):
+            continue
+        h, w = ir.shape
+        turn, length = np.deg2rad(rng.normal(0, 5)), rng.uniform(12, 48)
+        aspect = (w / h) ** rng.choice((0, 1))
+        c, s = np.cos(turn), np.sin(turn)
+        about = (np.array([w, h]) - 1) / 2
+        m = rng.uniform(0.97, 1.03) * np.array([[c, -s * aspect], [s / aspect, c]])
+        noise = rng.normal(size=(h, w, 2))
+        bend = cv2.GaussianBlur(noise, (0, 0), length / np.sqrt(2))
+        bend *= rng.uniform(0.5, 2) / np.linalg.norm(bend, axis=-1).mean()
+        moved = ((grid((h, w)) - about) @ m.T + about + rng.uniform(-0.03, 0.03, 2) * w + bend).astype(np.float32)
+        yield Case(name, [(cv2.remap(ir, moved, None, cv2.INTER_LINEAR), rgb)], inverse(moved - grid((h, w))), ir)
+
+
+def thumbnail(picture: Image) -> Image:
+    """Return the grey picture at 32 x 16 pixels, by which copies of a picture are told."""
+    grey = picture.astype(np.float32).mean(-1)
+    return cv2.resize(grey, (32, 16), interpolation=cv2.INTER_AREA)
 
 
 def bent(pairs: Pairs, rng: np.random.Generator) -> tuple[Pairs, Image]:
@@ -169,21 +213,28 @@ def unrelated(data: Path, count: int = 24) -> Iterator[Case]:
 
 SETS: dict[str, Callable[[Path], Iterator[Case]]] = {
     "misaligned": misaligned,
+    "turned": turned,
     "warped": warped,
     "synthetic": synthetic,
     "unrelated": unrelated,
 }
 
 
-def error_px(c: Calibration | None, case: Case) -> float:
-    """Return the mean error of a calibration over the picture, in RGB pixels; without one thermal is stretched."""
+def errors(found: Image | None, case: Case) -> tuple[float, float, float]:
+    """Return the mean error in RGB pixels: over the picture, over its corners, over its middle.
+
+    `found`: the thermal position (H, W, 2) of each RGB pixel; None: thermal is stretched over the picture.
+    """
     if case.truth is None:
-        return np.nan
+        return np.nan, np.nan, np.nan
     (ih, iw), (h, w) = case.pairs[0][0].shape, case.pairs[0][1].shape[:2]
-    xy, truth = (x[::_EVERY, ::_EVERY].reshape(-1, 2) for x in (grid((h, w)), case.truth))
     per_ir = np.array([w / iw, h / ih])
-    found = (xy + 0.5) / per_ir - 0.5 if c is None else ir_pixels_of_rgb(xy.astype(float), c)
-    return float(np.nanmean(np.linalg.norm((found - truth) * per_ir, axis=-1)))
+    at = (grid((h, w)) + 0.5) / per_ir - 0.5 if found is None else found
+    off = np.linalg.norm((at - case.truth) * per_ir, axis=-1)
+    y, x = h // 4, w // 4
+    outer = [off[a, b] for a in (np.s_[:y], np.s_[-y:]) for b in (np.s_[:x], np.s_[-x:])]
+    inner = off[h // 2 - y // 2 : h // 2 + y // 2, w // 2 - x // 2 : w // 2 + x // 2]
+    return float(np.nanmean(off)), float(np.nanmean(outer)), float(np.nanmean(inner))
 
 
 def measured(case: Case, *, smooth: bool | None, write: Path | None) -> Result:
@@ -199,23 +250,24 @@ def measured(case: Case, *, smooth: bool | None, write: Path | None) -> Result:
         from rtfuse.record.images import write_image
 
         write_image(write / f"{case.name.replace(' ', '_')}.jpg", before_and_after(*case.pairs[0], c))
-    said = c.quality.pair_error_px if c is not None and c.quality is not None else None
-    after = None if c is None else error_px(c, case)
-    return Result(case.name, error_px(None, case), after, said, seconds, beside_px(*case.pairs[0]))
+    said, after = None, (None, None, None)
+    if c is not None and c.quality is not None:
+        xy = grid(case.pairs[0][1].shape).astype(float)
+        said = c.quality.pair_error_px
+        after = errors(ir_pixels_of_rgb(xy.reshape(-1, 2), c).reshape(xy.shape), case)
+    return Result(case.name, errors(None, case)[0], *after, said, seconds, beside_px(*case.pairs[0]))
 
 
 def show(results: list[Result], title: str) -> None:
     """Print one row for each result, and the summary."""
-    table = Table(title=title, title_justify="left")
-    for column in ("pair", "before", "after", "said", "said/true", "cpu s", "beside"):
-        table.add_column(column, justify="left" if column == "pair" else "right")
+    columns = ("pair", "before", "after", "corners", "middle", "said", "said/true", "cpu s", "beside")
+    table = Table(*columns, title=title, title_justify="left")
     for r in results:
         ratio = None if r.after is None or r.said is None else r.said / r.after
-        cells = ("refused" if x is None else f"{x:.2f}" for x in (r.after, r.said, ratio))
-        table.add_row(
-            r.name, f"{r.before:.1f}", *cells, f"{r.seconds:.1f}", "-" if r.beside is None else f"{r.beside:.0f}"
-        )
-    console = Console(width=110)
+        cells = ("refused" if x is None else f"{x:.2f}" for x in (r.after, r.corners, r.middle, r.said, ratio))
+        beside = "-" if r.beside is None else f"{r.beside:.0f}"
+        table.add_row(r.name, f"{r.before:.1f}", *cells, f"{r.seconds:.1f}", beside)
+    console = Console(width=120)
     console.print(table)
     claimed = [(r.after, r.said) for r in results if r.after is not None and r.said is not None]
     seconds = np.array([r.seconds for r in results])
@@ -232,6 +284,42 @@ def show(results: list[Result], title: str) -> None:
         )
 
 
+def floor(cases: Iterator[Case]) -> None:
+    """Print what a search that knows the truth would reach on each case with `straight`, and the means.
+
+    `matrix`: error of the homography that is fitted to the truth, by least squares.
+    `and field`: the same, then refined by the pictures as every registration is.
+    `straight`: what the refinement moves the pair before its warp, which its label calls registered.
+    """
+    table = Table("pair", "matrix", "and field", "straight", title="Known truth", title_justify="left")
+    rows = []
+    for case in cases:
+        if case.truth is None or case.straight is None:
+            continue
+        xy, seen = grid(case.truth.shape), ~np.isnan(case.truth[..., 0])
+        rgb = case.pairs[0][1]
+        matrix = cv2.findHomography(case.truth[seen][::_EVERY], xy[seen][::_EVERY])[0]
+        found = [errors(x, case)[0] for x in (matrix_field(matrix, rgb.shape), refined_field(case.pairs[0], matrix))]
+        moved = refined_field((case.straight, rgb), np.eye(3)) - xy
+        rows.append([*found, float(np.linalg.norm(moved, axis=-1).mean())])
+        table.add_row(case.name, *(f"{x:.2f}" for x in rows[-1]))
+    table.add_section()
+    table.add_row("mean", *(f"{x:.2f}" for x in np.mean(rows, 0)))
+    Console(width=120).print(table)
+
+
+def matrix_field(rgb_from_ir: Image, hw: tuple[int, ...]) -> Image:
+    """Return the thermal position (H, W, 2) of each RGB pixel by a matrix alone."""
+    return positions(np.linalg.inv(rgb_from_ir), (hw[0], hw[1]))
+
+
+def refined_field(pair: tuple[Image, Image], rgb_from_ir: Image) -> Image:
+    """Return the thermal position (H, W, 2) of each RGB pixel by a matrix and the smooth field about it."""
+    view = whole_view([pair])
+    matrix = np.linalg.inv(view.rgb_from_view) @ rgb_from_ir
+    return smooth_field(view, matrix, bend_of(view, matrix), (pair[1].shape[0], pair[1].shape[1]))
+
+
 def main() -> None:
     """Register every case of the set, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -239,8 +327,12 @@ def main() -> None:
     parser.add_argument("--set", choices=list(SETS), default="misaligned")
     parser.add_argument("--smooth", action=argparse.BooleanOptionalAction, help="with a smooth field, or without")
     parser.add_argument("--overlays", type=Path, help="folder for a picture of each registration that was claimed")
+    parser.add_argument("--floor", action="store_true", help="print what a search that knows the truth would reach")
     asked = parser.parse_args()
     cv2.setNumThreads(1)
+    if asked.floor:
+        floor(SETS[asked.set](asked.data))
+        return
     if asked.overlays is not None:
         asked.overlays.mkdir(parents=True, exist_ok=True)
     show([measured(c, smooth=asked.smooth, write=asked.overlays) for c in SETS[asked.set](asked.data)], asked.set)
