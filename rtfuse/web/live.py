@@ -22,13 +22,14 @@ from aiohttp import WSMsgType, web
 from rtfuse.observe.logs import event
 from rtfuse.types import Clock, Fused, PlacedSpot
 from rtfuse.web.encode import Encoded, Encoder, Plane, QualityName, Shot
+from rtfuse.web.patience import Patient
 
 MAX_SAID_BYTES = 4096
 """Of one message of a viewer."""
 _SAID_PER_S = 200
 """Messages of one viewer; more, and it is sent away."""
 _LENGTH = struct.Struct("<I")
-_ASK_AGAIN_S = 20.0
+_ASK_AGAIN_S = 3.0
 _GOODBYE_S = 0.3
 _log = logging.getLogger("rtfuse.web")
 
@@ -189,7 +190,7 @@ class Live:
         return b"".join([_LENGTH.pack(len(text)), text, *(p.data for p in planes.values())])
 
     async def stream(
-        self, response: web.StreamResponse, view: Literal["fused", "ir", "rgb"], quality: QualityName, palette: str
+        self, response: Patient, view: Literal["fused", "ir", "rgb"], quality: QualityName, palette: str
     ) -> None:
         """Write frame after frame as `multipart/x-mixed-replace` until the viewer leaves."""
         viewer = Viewer(Want([view], quality))

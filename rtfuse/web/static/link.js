@@ -2,6 +2,10 @@
 
 const QUIET_MS = 3000; // the rig speaks four times a second
 const LENGTH_BYTES = 4;
+// Below a proxy's path too; an address with a link token has it in place of a session.
+const LIVE = new URL("live", document.baseURI);
+const token = new URLSearchParams(location.search).get("token");
+if (token) LIVE.searchParams.set("token", token);
 
 export class Link {
   #on;
@@ -34,7 +38,7 @@ export class Link {
   }
 
   #open() {
-    const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/live`);
+    const socket = new WebSocket(LIVE.href.replace(/^http/, "ws"));
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
     this.#heard = performance.now();
@@ -60,8 +64,8 @@ export class Link {
     this.#on.link("lost", (this.#why = why || this.#why));
     await new Promise((done) => setTimeout(done, 1000 * wait_s));
     // A WebSocket that is refused does not say why; the same address asked plainly does.
-    const answer = await fetch("/live").catch(() => null);
-    if (answer?.status === 401) location.assign("/login");
+    const answer = await fetch(LIVE).catch(() => null);
+    if (answer?.status === 401) location.assign("login");
     else if (answer === null || answer.status === 503) {
       if (answer) this.#on.link("full", (await answer.text()).trim());
       this.#lost(answer ? "full" : why);
