@@ -29,7 +29,7 @@ MAX_SAID_BYTES = 4096
 _SAID_PER_S = 200
 """Messages of one viewer; more, and it is sent away."""
 _LENGTH = struct.Struct("<I")
-_ASK_AGAIN_S = 3.0
+_ASK_AGAIN_S = 2.0
 _GOODBYE_S = 0.3
 _log = logging.getLogger("rtfuse.web")
 

@@ -9,7 +9,7 @@ from aiohttp import web
 
 HEARTBEAT_S = 5.0
 """Silence of a WebSocket after which it is asked for a sign of life; it is closed if none comes in half of that."""
-_STUCK_S = 6.0
+_STUCK_S = 5.0
 _SEND_BYTES = 64 << 10
 
 
