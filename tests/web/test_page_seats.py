@@ -92,6 +92,19 @@ def test_viewers_that_stop_reading_make_room_within_ten_seconds(serve):
         assert not server.live.viewers
 
 
+def test_a_picture_that_stands_still_is_sent_again(serve):
+    """Otherwise nobody would notice that its viewer has gone."""
+    server = serve()
+    server.live.write(fused())
+    plain, _ = stream(server)
+    with plain, plain.makefile("rb") as answer:
+        began = time.monotonic()
+        for _ in range(3):
+            while answer.readline() != b"Content-Type: image/jpeg\r\n":
+                pass
+    assert 2 < time.monotonic() - began < 8
+
+
 def test_a_player_that_reads_slowly_stays(serve):
     server = serve(viewers=1)
     with frames(server):
