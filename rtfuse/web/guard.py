@@ -84,6 +84,7 @@ class Guard:
         here = visit.get()
         here.link = self._link(request)
         if not (here.link or _own(request, framed=bool(self._embed))):
+            _tell_foreign(request)
             raise web.HTTPForbidden(text="another site's page may not use this rig\n")
         here.role = role = Role.VIEW if here.link and self.locked else self.knows(request)
         if request.path in OPEN or request.path.startswith("/static/"):
@@ -229,6 +230,13 @@ def _own(request: web.Request, *, framed: bool) -> bool:
     frames = ("document", "iframe", "frame") if framed else ("document",)
     visits = asks.get("Sec-Fetch-Mode") == "navigate" and asks.get("Sec-Fetch-Dest") in frames
     return visits or asks.get("Sec-Fetch-Site", "none") in ("none", "same-origin")
+
+
+def _tell_foreign(request: web.Request) -> None:
+    """Log a refused request of a page: behind a proxy that changes the host, it is this page's own."""
+    if (origin := request.headers.get("Origin")) is not None:
+        what = "a request from another site's page was refused; if it is this one behind a proxy, let that pass Host on"
+        event(_log, logging.WARNING, "web", what, origin=origin[:200], host=request.host[:200])
 
 
 def _authority(origin: str) -> str | None:

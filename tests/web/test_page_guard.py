@@ -32,7 +32,7 @@ def upgrade(server, **headers):
     return ask(server, "/live", Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==", **key, **headers)[0]
 
 
-def test_another_sites_page_gets_nothing(serve):
+def test_another_sites_page_gets_nothing(serve, caplog):
     server = serve(hosts=["mast.example"])
     server.live.write(fused())
     own, port = server.url, server.url.rpartition(":")[2]
@@ -40,6 +40,9 @@ def test_another_sites_page_gets_nothing(serve):
         assert upgrade(server, Origin=origin) == 403, origin
         assert change(server, b'{"mark": true}', Origin=origin)[0] == 403, origin
     assert change(server, b'{"mark": false}', Origin=own)[0] == 200
+    said = caplog.records[-1]
+    assert "let that pass Host on" in said.getMessage()
+    assert said.rtfuse_fields["host"] == own.removeprefix("http://")
     # A name that leads here without being the rig's: DNS rebinding.
     for host in ("evil.example", "evil.example:" + port, "localhost.evil.example", "127.0.0.1.evil.example", "[", ""):
         assert ask(server, "/state", Host=host)[0] in (400, 421), host

@@ -69,7 +69,10 @@ export class Link {
     else if (answer === null || answer.status === 503) {
       if (answer) this.#on.link("full", (await answer.text()).trim());
       this.#lost(answer ? "full" : why);
-    } else this.#open();
+    } else {
+      if (this.#tries > 2) this.#why = "a proxy in between may not pass WebSocket or the host on";
+      this.#open();
+    }
   }
 
   #arrived(buffer) {
