@@ -108,7 +108,8 @@ class Firefox(Browser):
             self._process = subprocess.Popen(asked, stdout=log, stderr=log, env=env)
         end = time.monotonic() + 60
         while not (found := re.search(r"BiDi listening on (ws://\S+)", said.read_text(errors="replace"))):
-            assert time.monotonic() < end and self._process.poll() is None, said.read_text(errors="replace")
+            alive = time.monotonic() < end and self._process.poll() is None
+            assert alive, said.read_text(errors="replace")
             time.sleep(0.1)
         self._socket = websocket.create_connection(f"{found[1]}/session", suppress_origin=True, timeout=60)
         self._asked = 0

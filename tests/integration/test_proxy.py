@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
@@ -84,7 +85,8 @@ def nginx(folder, rig_port, changes):
     try:
         end = time.monotonic() + 20
         while socket.socket().connect_ex(("127.0.0.1", port)):
-            assert process.poll() is None and time.monotonic() < end, (folder / "error.log").read_text()
+            alive = time.monotonic() < end and process.poll() is None
+            assert alive, (folder / "error.log").read_text()
             time.sleep(0.05)
         yield port
     finally:
@@ -209,7 +211,7 @@ def test_a_dashboard_of_a_named_origin_frames_the_page(browser, serve, tmp_path)
 
 
 def test_tools_pass_nginx(behind):
-    server, url = behind
+    server, _ = behind
     port = server.port
     basic = "Basic " + b64encode(f"any:{TOKEN}".encode()).decode()
     assert asked(port, "/rig1/snapshot.jpg", Authorization=basic)[1][:2] == b"\xff\xd8"
@@ -240,14 +242,14 @@ def test_each_client_of_nginx_has_its_own_tries(behind):
 
 @pytest.mark.parametrize(("origin", "passes"), [("http://127.0.0.1:{}", True), ("http://evil.example", False)])
 def test_sockets_of_other_sites_pages_are_refused_behind_nginx(behind, origin, passes):
-    import asyncio
-
     server, url = behind
 
     async def watch():
-        async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as session:
-            async with session.ws_connect(url + "/live", origin=origin.format(server.port)) as page:
-                return "hello" in await page.receive_json(timeout=10)
+        async with (
+            aiohttp.ClientSession(headers={"Authorization": f"Bearer {TOKEN}"}) as session,
+            session.ws_connect(url + "/live", origin=origin.format(server.port)) as page,
+        ):
+            return "hello" in await page.receive_json(timeout=10)
 
     if passes:
         assert asyncio.run(watch())
