@@ -131,7 +131,7 @@ class Firefox(Browser):
         self._ask("browsingContext.navigate", context=self._context, url=url, wait="complete")
 
     def js(self, expression):
-        whole = f"JSON.stringify({{value: {expression}}})"
+        whole = f"JSON.stringify({{value: ({expression})}})"
         answer = self._ask("script.evaluate", expression=whole, target={"context": self._context}, awaitPromise=True)
         if answer["type"] != "success":
             raise RuntimeError(answer["exceptionDetails"]["text"])

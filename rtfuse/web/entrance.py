@@ -71,7 +71,7 @@ class Entrance:
         return any(address in network for network in self._proxies)
 
     def _client(self, peer: Address, headers: Headers) -> Address:
-        """Return the nearest address that is no proxy.
+        """Return the nearest address outside of the proxies'.
 
         A client can send the header that its proxy does not write: where both are there and disagree, neither is
         believed, and the request counts as the proxy's own.

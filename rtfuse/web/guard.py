@@ -190,7 +190,6 @@ def headers_for(embed: Sequence[str]) -> dict[str, str]:
         "Cross-Origin-Resource-Policy": "same-origin",
         "Cross-Origin-Opener-Policy": "same-origin",
         "Cache-Control": "no-store",
-        "Server": "rtfuse",
     }
 
 

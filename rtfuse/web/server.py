@@ -144,6 +144,7 @@ class WebServer:
     async def _headed(self, _: web.Request, response: web.StreamResponse) -> None:
         for name, value in self._guard.headers.items():
             response.headers.setdefault(name, value)
+        response.headers["Server"] = "rtfuse"  # in place of the library's name and version
 
     async def _metrics(self, _: web.Request) -> web.Response:
         text = exposition(self._rig.snapshot(), self._rig.about(), self._rig.audience, len(self.live.viewers))

@@ -98,6 +98,7 @@ def nginx(folder, rig_port, changes):
 def moving(server):
     """Give the page frames all the while."""
     over = threading.Event()
+    server.live.write(fused())
 
     def feed():
         k = 0

@@ -62,6 +62,7 @@ def test_every_answer_carries_the_policy(serve):
         _, headers, _ = ask(server, path)
         assert "default-src 'none'; script-src 'self'" in headers["Content-Security-Policy"], path
         assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Server"] == "rtfuse"
         assert headers["Referrer-Policy"] == "same-origin"
         assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
 
