@@ -22,8 +22,10 @@ from rtfuse.web.visit import Role, visit
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-OPEN = {"/login", "/healthz", "/readyz", "/favicon.ico"}
-"""Paths that are answered without the token, beside `/static/`, which holds nothing of the rig."""
+FREE = {"/healthz", "/favicon.ico"}
+"""Paths that are answered to everybody in the same way, beside `/static/`: they hold nothing of the rig."""
+OPEN = {"/login", "/readyz"}
+"""Paths that are answered without the token too."""
 SHOWN = {"/", "/plain", "/live", "/stream.mjpg", "/snapshot.jpg", "/state"}
 """Further paths that a link token opens."""
 TOOLS = {"/plain", "/stream.mjpg", "/snapshot.jpg", "/state", "/metrics"}
@@ -81,13 +83,15 @@ class Guard:
         """Answer only what passes; `visit` then holds the client's rights and its link token."""
         if not (self._named(request.host) and self._named(request.headers.get("Host", ""))):
             raise web.HTTPMisdirectedRequest(text="this rig does not go by that name; see web.hosts\n")
-        here = visit.get()
-        here.link = self._link(request)
+        here, free = visit.get(), request.path in FREE or request.path.startswith("/static/")
+        here.link = None if free else self._link(request)
         if not (here.link or _own(request, framed=bool(self._embed))):
             _tell_foreign(request)
             raise web.HTTPForbidden(text="another site's page may not use this rig\n")
-        here.role = role = Role.VIEW if here.link and self.locked else self.knows(request)
-        if request.path in OPEN or request.path.startswith("/static/"):
+        if free:
+            return await handler(request)
+        here.role = role = Role.VIEW if here.link and self.locked else self._knows(request)
+        if request.path in OPEN:
             return await handler(request)
         if role is None:
             raise _refusal(request)
@@ -95,7 +99,7 @@ class Guard:
             raise web.HTTPForbidden(text="this token shows the picture and the state; it opens nothing else\n")
         return await handler(request)
 
-    def knows(self, request: web.Request) -> Role | None:
+    def _knows(self, request: web.Request) -> Role | None:
         """Return the rights that a request's session or token gives. Raises HTTPTooManyRequests."""
         if not self.locked:
             return Role.ALL
@@ -104,7 +108,8 @@ class Guard:
         if session is not None and role is not None and now <= until:
             self._sessions[session] = role, now + _SESSION_S
             return role
-        given = _credential(request.headers.get("Authorization", ""))
+        # Browsers send a proxy's own password along: it must not count against somebody who logs in here.
+        given = _credential(request.headers.get("Authorization", "")) if request.path != "/login" else None
         return None if given is None else self._tried(given, request, tuple(Role))
 
     def admits(self, given: str, peer: str, roles: Iterable[Role] = tuple(Role)) -> Role | None:

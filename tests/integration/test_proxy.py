@@ -21,7 +21,7 @@ import pytest
 from browsers import Chromium, Firefox
 from pages import TOKEN, fused, serving
 
-pytestmark = pytest.mark.browser
+pytestmark = pytest.mark.browser  # where it is required, nginx is too
 DOCS = Path(__file__).parents[2] / "docs" / "web.md"
 LINK = "only-to-look-at"
 TRUSTED = {"proxies": ["127.0.0.1"], "hosts": ["rigs.example"]}
@@ -141,6 +141,7 @@ SEEN = """(() => {
     return Math.max(...at.getImageData(0, 0, 16, 12).data.filter((_, k) => k % 4 < 3)); })()"""
 
 
+@pytest.mark.slow
 def test_the_page_is_used_through_nginx(browser, behind):
     server, url = behind
     browser.get("about:blank")
@@ -163,6 +164,7 @@ def test_the_page_is_used_through_nginx(browser, behind):
     assert "session" not in browser.js("document.cookie")
 
 
+@pytest.mark.slow
 def test_a_link_shows_the_page_without_a_session(browser, behind):
     server, url = behind
     browser.get("about:blank")
@@ -176,6 +178,7 @@ def test_a_link_shows_the_page_without_a_session(browser, behind):
     browser.until("document.images[0].naturalWidth > 0")
 
 
+@pytest.mark.slow
 def test_a_dashboard_of_a_named_origin_frames_the_page(browser, serve, tmp_path):
     """Another server's page frames it: the one that is named may, another may not."""
     dashboard = free_port()

@@ -74,6 +74,16 @@ def test_another_scheme_of_a_proxy_does_not_end_a_session(serve):
             assert ask(server, "/state", Cookie=kept, Authorization=other)[0] == 200
 
 
+def test_the_login_works_behind_a_proxy_that_asks_for_a_password_of_its_own(serve):
+    server = serve(token=TOKEN)
+    for _ in range(6):
+        assert ask(server, "/login", Authorization=basic("the proxy's own"))[0] == 200
+        assert ask(server, "/healthz?token=x", Authorization=basic("the proxy's own"))[0] == 200
+        assert ask(server, "/static/main.js", Authorization=basic("the proxy's own"))[0] == 200
+    sent = f"token={TOKEN.replace(' ', '+')}".encode()
+    assert ask(server, "/login", data=sent, Authorization=basic("the proxy's own"))[0] == 303
+
+
 def test_a_link_shows_and_changes_nothing(serve):
     server = serve(token=TOKEN, link_token=LINK)
     server.live.write(fused())

@@ -105,6 +105,7 @@ def test_a_picture_that_stands_still_is_sent_again(serve):
     assert 2 < time.monotonic() - began < 8
 
 
+@pytest.mark.slow
 def test_a_player_that_reads_slowly_stays(serve):
     server = serve(viewers=1)
     with frames(server):

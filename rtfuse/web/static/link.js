@@ -21,6 +21,8 @@ export class Link {
   constructor(on) {
     this.#on = on;
     setInterval(() => this.#socket && performance.now() - this.#heard > QUIET_MS && this.#lost("no answer"), 500);
+    // A browser may keep a page that was left, and its place on the rig with it.
+    addEventListener("pagehide", () => this.#socket?.close());
     this.#open();
   }
 
