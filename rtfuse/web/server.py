@@ -84,7 +84,7 @@ class WebServer:
         self._plain = remote and self._tls is None
         self._token = token or (secrets.token_urlsafe(16) if remote or proxies else None)
         self._entrance = Entrance(prefix_of(prefix), networks_of(proxies))
-        self._guard = Guard(self._token, link_token=link_token, hosts=hosts, embed=origins_of(embed))
+        self._guard = Guard(self._token, link_token=link_token, hosts=[*hosts, host], embed=origins_of(embed))
         boxes = BoxFeed(detections, rig=rig.about().get("rig", "rig")) if detections else None
         self._loop = asyncio.new_event_loop()
         self._page = Page(self._loop, rig, self._guard, viewers=viewers, boxes=boxes)

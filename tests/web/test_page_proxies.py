@@ -274,6 +274,21 @@ def test_no_own_path_is_forgotten(serve):
     assert {route.canonical.split("/")[1] for route in routes} - {""} == OWN_PATHS
 
 
+def test_a_name_that_has_only_an_ipv6_address(serve, monkeypatch):
+    """The name that the page was told to listen on is the rig's own."""
+    known = socket.getaddrinfo
+
+    def found(host, *args, **kwargs):
+        return known("::1" if host == "rig6.example" else host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+    check_web(load_config(overrides=["web.address=rig6.example:0"]).web)
+    server = serve(address="rig6.example:0", allow_remote=True, token=TOKEN)
+    assert server._runner.addresses[0][0] == "::1"
+    assert log_in(server, TOKEN, Origin=server.url)[0] == 303
+    assert ask(server, "/login", Host="rig6.example.evil.example")[0] == 421
+
+
 @pytest.mark.parametrize("bound", ["[::1]:0", "[::]:0"])
 def test_the_page_on_ipv6(serve, bound):
     with socket.socket(socket.AF_INET6) as probe:
