@@ -6,6 +6,7 @@ Headers: `X-Forwarded-For`, `-Proto`, `-Host` and `-Prefix`, and `Forwarded` (RF
 from __future__ import annotations
 
 import ipaddress
+import logging
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 
@@ -13,11 +14,13 @@ from aiohttp import web
 from multidict import CIMultiDictProxy
 from yarl import URL
 
+from rtfuse.observe.logs import event
 from rtfuse.web.addresses import Network, is_prefix
 from rtfuse.web.visit import Visit, visit
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Headers = CIMultiDictProxy[str]
+_log = logging.getLogger("rtfuse.web")
 _SCHEMES = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::\d{1,5})?", re.ASCII)
 _PORT = re.compile(r"(?:\[([^\]]*)\]|([^:]*))(?::\d+)?")
@@ -35,6 +38,7 @@ class Entrance:
 
     def __init__(self, prefix: str = "", proxies: Sequence[Network] = ()) -> None:
         self._prefix, self._proxies = prefix, proxies
+        self._noted = False
 
     @web.middleware
     async def passed(
@@ -51,6 +55,10 @@ class Entrance:
             host = told if _HOST.fullmatch(told) else host
             told = "".join(part.rstrip("/") for part in _listed(headers, "X-Forwarded-Prefix"))
             prefix = told if is_prefix(told) else prefix
+        elif "X-Forwarded-For" in headers and not self._noted:
+            self._noted = True
+            what = "requests come through a proxy that web.proxies does not name: its clients count as one"
+            event(_log, logging.WARNING, "web", what, proxy=remote)
         path = request.rel_url.raw_path
         for taken in filter(None, dict.fromkeys([prefix, self._prefix])):
             if path == taken:

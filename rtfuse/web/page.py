@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
@@ -22,7 +23,7 @@ from rtfuse.web.controls import Controls
 from rtfuse.web.encode import Plane, QualityName
 from rtfuse.web.guard import Guard, TooManyTries
 from rtfuse.web.live import MAX_SAID_BYTES, Live, spots_of
-from rtfuse.web.patience import HEARTBEAT_S, Patient, hold_little
+from rtfuse.web.patience import HEARTBEAT_S, Patient, end_when_gone, hold_little
 from rtfuse.web.rig_view import RigView
 from rtfuse.web.state import Chronicle, plain_causes, state_of
 from rtfuse.web.visit import Role, visit
@@ -155,7 +156,7 @@ class Page:
         body, kind = self._files[name], _KINDS[Path(name).suffix]
         if kind == "text/html":
             base = f'<base href="{prefix}/">' if (prefix := visit.get().prefix) else ""
-            link = f"token={link}&amp;" if (link := visit.get().link) else ""
+            link = f"token={quote(link)}&amp;" if (link := visit.get().link) else ""
             for mark, text in (("<!--said-->", said), ("<!--base-->", base), ("@link@", link)):
                 body = body.replace(mark.encode(), text.encode())
         charset = None if kind.startswith("image/vnd") else "utf-8"
@@ -201,7 +202,7 @@ class Page:
         if not page.can_prepare(request).ok:
             raise web.HTTPBadRequest(text="this is for WebSocket; MJPEG is at /stream.mjpg\n")
         await page.prepare(request)
-        hold_little(request.transport)
+        end_when_gone(request.transport)
         hello = {
             "hello": {
                 "palettes": {name: palette(name).tobytes().hex() for name in PALETTES},
@@ -220,6 +221,7 @@ class Page:
             kind = "multipart/x-mixed-replace; boundary=frame"
             response = web.StreamResponse(headers={"Content-Type": kind} | _shared())
             await response.prepare(request)
+            end_when_gone(request.transport)
             hold_little(request.transport)
             await self.live.stream(Patient(response, request.transport), plane, quality, colours)
         return response

@@ -4,27 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import suppress
 
 from aiohttp import web
 
-HEARTBEAT_S = 5.0
+HEARTBEAT_S = 4.0
 """Silence of a WebSocket after which it is asked for a sign of life; it is closed if none comes in half of that."""
 _STUCK_S = 5.0
 _SEND_BYTES = 64 << 10
 
 
+def end_when_gone(transport: asyncio.Transport | None) -> None:
+    """Let TCP end a connection whose data are not acknowledged for some seconds, where the system can."""
+    if transport is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+        with suppress(OSError):  # it may have ended already
+            tcp = transport.get_extra_info("socket")
+            tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * _STUCK_S))
+
+
 def hold_little(transport: asyncio.Transport | None) -> None:
-    """Let little wait for a slow reader, here and in the system; give up what is not acknowledged, where TCP can.
+    """Let little wait for a slow reader of a stream, here and in the system.
 
     What waits there grows old, and hides that the reader has stopped.
     """
-    if transport is None:
-        return
-    transport.set_write_buffer_limits(high=_SEND_BYTES)
-    tcp = transport.get_extra_info("socket")
-    tcp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * _STUCK_S))
+    if transport is not None:
+        transport.set_write_buffer_limits(high=_SEND_BYTES)
+        with suppress(OSError):
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
 
 
 class Patient:

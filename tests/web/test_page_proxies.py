@@ -76,12 +76,13 @@ def test_addresses_are_read_or_refused():
     assert str(read_address("fe80::1%eth0")) == "fe80::1"
 
 
-def test_who_is_no_proxy_cannot_claim_anything(serve):
+def test_who_is_no_proxy_cannot_claim_anything(serve, caplog):
     server = serve(token=TOKEN, proxies=["192.0.2.1"])
     claims = {"X_Forwarded_Proto": "https", "X_Forwarded_Host": "rig.example", "X_Forwarded_Prefix": "/rig1"}
     for k in range(5):
         assert log_in(server, "wrong", X_Forwarded_For=f"203.0.113.{k}", Forwarded=f"for=203.0.113.{k}")[0] == 401
     assert log_in(server, TOKEN, X_Forwarded_For="203.0.113.9")[0] == 429
+    assert caplog.text.count("web.proxies does not name") == 1
     other = serve(token=TOKEN, proxies=["192.0.2.1"])
     status, headers, _ = log_in(other, TOKEN, **claims)
     assert (status, headers["Location"]) == (303, "./")
