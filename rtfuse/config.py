@@ -138,7 +138,7 @@ def dump_config(config: Config) -> str:
         return redact(value) if isinstance(value, str) else value
 
     tree = shown(msgspec.to_builtins(config))
-    tree["web"]["token"] = None
+    tree["web"] |= {"token": None, "link_token": None}
     return yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, width=100)
 
 

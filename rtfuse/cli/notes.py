@@ -56,6 +56,9 @@ def _unused(config: Config) -> Iterator[str]:
         yield "publish.keys (--keys) has no effect: nothing is published"
     if config.web.detections and config.web.address is None:
         yield "web.detections (--boxes) has no effect without the page: add --web"
+    lonely = [name for name in ("prefix", "proxies", "embed", "link_token") if getattr(config.web, name)]
+    if lonely and config.web.address is None:
+        yield f"web.{lonely[0]} has no effect without the page: add --web"
     if config.web.detections_keys and not config.web.detections:
         yield "web.detections_keys (--boxes-keys) has no effect without a detector: add --boxes"
     sources = [camera.uri for camera in (config.ir, config.rgb) if camera.uri]

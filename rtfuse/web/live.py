@@ -22,13 +22,14 @@ from aiohttp import WSMsgType, web
 from rtfuse.observe.logs import event
 from rtfuse.types import Clock, Fused, PlacedSpot
 from rtfuse.web.encode import Encoded, Encoder, Plane, QualityName, Shot
+from rtfuse.web.patience import Patient
 
 MAX_SAID_BYTES = 4096
 """Of one message of a viewer."""
 _SAID_PER_S = 200
 """Messages of one viewer; more, and it is sent away."""
 _LENGTH = struct.Struct("<I")
-_ASK_AGAIN_S = 20.0
+_AGAIN_S = 2.0
 _GOODBYE_S = 0.3
 _log = logging.getLogger("rtfuse.web")
 
@@ -189,7 +190,7 @@ class Live:
         return b"".join([_LENGTH.pack(len(text)), text, *(p.data for p in planes.values())])
 
     async def stream(
-        self, response: web.StreamResponse, view: Literal["fused", "ir", "rgb"], quality: QualityName, palette: str
+        self, response: Patient, view: Literal["fused", "ir", "rgb"], quality: QualityName, palette: str
     ) -> None:
         """Write frame after frame as `multipart/x-mixed-replace` until the viewer leaves."""
         viewer = Viewer(Want([view], quality))
@@ -197,15 +198,14 @@ class Live:
         self.viewers.add(viewer)
         try:
             while True:
-                try:
-                    await asyncio.wait_for(viewer.stirred.wait(), _ASK_AGAIN_S)
-                except TimeoutError:  # the old picture again: so a viewer that has gone is noticed
-                    viewer.seq = 0
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(viewer.stirred.wait(), _AGAIN_S)
                 viewer.stirred.clear()
-                shot = self.shot
-                if shot is None or shot.seq <= viewer.seq:
+                # After a while the old picture again: so a viewer that has gone is noticed.
+                shot, waited_s = self.shot, (time.monotonic_ns() - viewer.sent_ns) / 1e9
+                if shot is None or (shot.seq <= viewer.seq and waited_s < _AGAIN_S):
                     continue
-                viewer.seq = shot.seq
+                viewer.seq, viewer.sent_ns = shot.seq, time.monotonic_ns()
                 if (made := await self.encoder.plane(shot, view, quality, palette)) is not None:
                     head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(made.data)}\r\n\r\n"
                     await response.write(head.encode() + made.data + b"\r\n")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, get_args
+from urllib.parse import quote
 
 import msgspec
 from aiohttp import web
@@ -23,8 +23,10 @@ from rtfuse.web.controls import Controls
 from rtfuse.web.encode import Plane, QualityName
 from rtfuse.web.guard import Guard, TooManyTries
 from rtfuse.web.live import MAX_SAID_BYTES, Live, spots_of
+from rtfuse.web.patience import HEARTBEAT_S, Patient, end_when_gone, hold_little
 from rtfuse.web.rig_view import RigView
 from rtfuse.web.state import Chronicle, plain_causes, state_of
+from rtfuse.web.visit import Role, visit
 
 _STATIC = Path(__file__).parent / "static"
 _KINDS = {
@@ -33,9 +35,9 @@ _KINDS = {
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
     ".webmanifest": "application/manifest+json",
+    ".ico": "image/vnd.microsoft.icon",
 }
 _TICK_S = 0.25
-_SEND_BYTES = 64 << 10
 _TICKS_PER_SAMPLE = 4
 _VIEWS: dict[str, Plane] = {"fused": "fused", "thermal": "ir", "rgb": "rgb"}
 _log = logging.getLogger("rtfuse.web")
@@ -66,6 +68,7 @@ class Page:
                 web.get("/", self._index),
                 web.get("/plain", self._plain),
                 web.get("/static/{name}", self._static),
+                web.get("/favicon.ico", self._icon),
                 web.get("/login", self._login_page),
                 web.post("/login", self._login),
                 web.get("/live", self._watch),
@@ -141,26 +144,35 @@ class Page:
         return self._file("plain.html")
 
     async def _static(self, request: web.Request) -> web.Response:
-        return self._file(request.match_info["name"])
+        return self._file(request.path.removeprefix("/static/"))
+
+    async def _icon(self, _: web.Request) -> web.Response:
+        return self._file("favicon.ico")
 
     def _file(self, name: str, *, said: str = "", status: int = 200) -> web.Response:
+        """Answer with a file, a page completed: what is said, the prefix of its links, and the link token in them."""
         if name not in self._files:
             raise web.HTTPNotFound(text="this page does not exist\n")
-        body = self._files[name].replace(b"<!--said-->", said.encode())
-        kind = _KINDS[Path(name).suffix]
-        return web.Response(body=body, status=status, content_type=kind, charset="utf-8")
+        body, kind = self._files[name], _KINDS[Path(name).suffix]
+        if kind == "text/html":
+            base = f'<base href="{prefix}/">' if (prefix := visit.get().prefix) else ""
+            link = f"token={quote(link)}&amp;" if (link := visit.get().link) else ""
+            for mark, text in (("<!--said-->", said), ("<!--base-->", base), ("@link@", link)):
+                body = body.replace(mark.encode(), text.encode())
+        charset = None if kind.startswith("image/vnd") else "utf-8"
+        return web.Response(body=body, status=status, content_type=kind, charset=charset)
 
-    async def _login_page(self, request: web.Request) -> web.StreamResponse:
-        if self._guard.knows(request):
-            raise web.HTTPSeeOther("/")
+    async def _login_page(self, _: web.Request) -> web.StreamResponse:
+        if visit.get().role:
+            raise web.HTTPSeeOther(visit.get().address(""))
         return self._file("login.html")
 
     async def _login(self, request: web.Request) -> web.StreamResponse:
         given = (await request.post()).get("token")
         try:
-            if isinstance(given, str) and self._guard.admits(given.strip(), request.remote or ""):
-                response = web.Response(status=303, headers={"Location": "/"})
-                self._guard.begin(response, secure=request.secure)
+            if isinstance(given, str) and (role := self._guard.admits(given.strip(), request.remote or "")):
+                response = web.Response(status=303, headers={"Location": visit.get().address("")})
+                self._guard.begin(response, secure=request.secure, role=role, path=visit.get().prefix or None)
                 return response
         except TooManyTries as e:
             said = f"Too many tries. Wait {e.wait_s:.0f} s."
@@ -186,15 +198,17 @@ class Page:
             return await self._watched(request)
 
     async def _watched(self, request: web.Request) -> web.StreamResponse:
-        page = web.WebSocketResponse(max_msg_size=MAX_SAID_BYTES, heartbeat=10.0, compress=False)
+        page = web.WebSocketResponse(max_msg_size=MAX_SAID_BYTES, heartbeat=HEARTBEAT_S, compress=False)
         if not page.can_prepare(request).ok:
             raise web.HTTPBadRequest(text="this is for WebSocket; MJPEG is at /stream.mjpg\n")
         await page.prepare(request)
+        end_when_gone(request.transport)
         hello = {
             "hello": {
                 "palettes": {name: palette(name).tobytes().hex() for name in PALETTES},
                 "history": list(self._chronicle.samples),
                 "boxes": self._boxes is not None,
+                "view_only": visit.get().role is Role.VIEW,
             },
             "state": self._now(self._rig.snapshot()),
         }
@@ -204,10 +218,12 @@ class Page:
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         plane, quality, colours = _asked(request)
         with self._seat(), suppress(ConnectionError):
-            response = web.StreamResponse(headers={"Content-Type": "multipart/x-mixed-replace; boundary=frame"})
+            kind = "multipart/x-mixed-replace; boundary=frame"
+            response = web.StreamResponse(headers={"Content-Type": kind} | _shared())
             await response.prepare(request)
-            _hold_little(request.transport)
-            await self.live.stream(response, plane, quality, colours)
+            end_when_gone(request.transport)
+            hold_little(request.transport)
+            await self.live.stream(Patient(response, request.transport), plane, quality, colours)
         return response
 
     async def _snapshot(self, request: web.Request) -> web.StreamResponse:
@@ -216,7 +232,7 @@ class Page:
         made = await self.live.encoder.plane(shot, plane, quality, colours) if shot is not None else None
         if made is None:
             raise web.HTTPServiceUnavailable(text="this picture is not available now\n")
-        return web.Response(body=made.data, content_type="image/jpeg")
+        return web.Response(body=made.data, content_type="image/jpeg", headers=_shared())
 
     async def _state(self, _: web.Request) -> web.Response:
         text = msgspec.json.encode(self._now(self._rig.snapshot()))
@@ -235,11 +251,9 @@ class Page:
         return web.Response(body=msgspec.json.encode(self._controls.now()), content_type="application/json")
 
 
-def _hold_little(transport: asyncio.Transport | None) -> None:
-    """Let little wait for a slow reader of a stream, here and in the system: what waits there grows old."""
-    if transport is not None:
-        transport.set_write_buffer_limits(high=_SEND_BYTES)
-        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BYTES)
+def _shared() -> dict[str, str]:
+    """Return the header that lets pages of other origins show a picture whose address carries the link token."""
+    return {"Cross-Origin-Resource-Policy": "cross-origin"} if visit.get().link else {}
 
 
 def _has_counts(fused: Fused) -> bool:

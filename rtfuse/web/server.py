@@ -10,7 +10,7 @@ import socket
 import ssl
 import stat
 import threading
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aiohttp import web
@@ -20,12 +20,14 @@ from rtfuse.errors import ConfigError, EndpointUnavailable
 from rtfuse.observe.health import State
 from rtfuse.observe.logs import event
 from rtfuse.observe.stats import Snapshot
-from rtfuse.web.addresses import address_of
+from rtfuse.web.addresses import address_of, networks_of, origins_of, prefix_of
 from rtfuse.web.boxes import BoxFeed
-from rtfuse.web.guard import HEADERS, Guard
+from rtfuse.web.entrance import Entrance
+from rtfuse.web.guard import Guard, Handler
 from rtfuse.web.metrics import exposition
 from rtfuse.web.page import Page
 from rtfuse.web.rig_view import RigView
+from rtfuse.web.visit import Role, visit
 
 _FRESH_S = 2.0
 """A rig whose newest frame is older is not ready."""
@@ -39,7 +41,11 @@ class WebServer:
 
     address: `ADDR:PORT`, or a port on the loopback device; port 0 takes a free one, and `url` names it.
     allow_remote: serve beyond the loopback device without a certificate.
-    token: token of browsers beyond the loopback device; None: a random one. `login` is the address to log in.
+    token: token of browsers beyond the loopback device, or behind `proxies`; None: a random one. `login` is the address
+      to log in.
+    link_token: token of addresses that only show the picture; None: there are none.
+    prefix: path that the page lies under; proxies: addresses or networks whose forwarding headers are believed.
+    embed: origins of pages that may frame it.
     hosts: further names of the rig.
     viewers: most viewers at once.
     detections: ZeroMQ endpoints of boxes to draw, each with its file of client keys, or None.
@@ -57,6 +63,10 @@ class WebServer:
         *,
         allow_remote: bool = False,
         token: str | None = None,
+        link_token: str | None = None,
+        prefix: str = "",
+        proxies: Sequence[str] = (),
+        embed: Sequence[str] = (),
         hosts: Sequence[str] = (),
         viewers: int = 8,
         detections: Mapping[str, Keys] | None = None,
@@ -71,8 +81,10 @@ class WebServer:
                 "give a certificate (web.cert, web.key), or say that you want it with --insecure"
             )
         self._rig = rig
-        self._token = token or (secrets.token_urlsafe(16) if remote else None)
-        self._guard = Guard(self._token, hosts=hosts)
+        self._plain = remote and self._tls is None
+        self._token = token or (secrets.token_urlsafe(16) if remote or proxies else None)
+        self._entrance = Entrance(prefix_of(prefix), networks_of(proxies))
+        self._guard = Guard(self._token, link_token=link_token, hosts=[*hosts, host], embed=origins_of(embed))
         boxes = BoxFeed(detections, rig=rig.about().get("rig", "rig")) if detections else None
         self._loop = asyncio.new_event_loop()
         self._page = Page(self._loop, rig, self._guard, viewers=viewers, boxes=boxes)
@@ -99,8 +111,8 @@ class WebServer:
 
     @property
     def plain(self) -> bool:
-        """True if pictures and token are sent unencrypted."""
-        return self._tls is None
+        """True if pictures and token leave this machine unencrypted."""
+        return self._plain
 
     def close(self) -> None:
         """Stop listening, and end what is being answered."""
@@ -116,8 +128,9 @@ class WebServer:
         return int(self._runner.addresses[0][1])
 
     def _app(self) -> web.Application:
-        app = web.Application(middlewares=[_logged, self._guard.guarded], client_max_size=_MAX_ASKED_BYTES)
-        app.on_response_prepare.append(_headed)
+        order = [_logged, self._entrance.passed, self._guard.guarded, _placed]
+        app = web.Application(middlewares=order, client_max_size=_MAX_ASKED_BYTES)
+        app.on_response_prepare.append(self._headed)
         app.add_routes(
             [
                 web.get("/metrics", self._metrics),
@@ -128,6 +141,11 @@ class WebServer:
         self._page.add_to(app)
         return app
 
+    async def _headed(self, _: web.Request, response: web.StreamResponse) -> None:
+        for name, value in self._guard.headers.items():
+            response.headers.setdefault(name, value)
+        response.headers["Server"] = "rtfuse"  # in place of the library's name and version
+
     async def _metrics(self, _: web.Request) -> web.Response:
         text = exposition(self._rig.snapshot(), self._rig.about(), self._rig.audience, len(self.live.viewers))
         return web.Response(body=text, headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
@@ -135,9 +153,9 @@ class WebServer:
     async def _healthz(self, _: web.Request) -> web.Response:
         return web.Response(text="the process is alive\n")
 
-    async def _readyz(self, request: web.Request) -> web.Response:
+    async def _readyz(self, _: web.Request) -> web.Response:
         problems = not_ready(self._rig.snapshot())
-        said = problems if self._guard.knows(request) else ["not ready"][: len(problems)]
+        said = problems if visit.get().role is Role.ALL else ["not ready"][: len(problems)]
         return web.Response(text="".join(f"{p}\n" for p in said) or "ready\n", status=503 if problems else 200)
 
 
@@ -199,15 +217,15 @@ def _tls(cert: str | None, key: str | None) -> ssl.SSLContext | None:
     return context
 
 
-async def _headed(_: web.Request, response: web.StreamResponse) -> None:
-    for name, value in HEADERS.items():
-        response.headers.setdefault(name, value)
+@web.middleware
+async def _placed(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Answer by the path that is left without its prefix: `handler` was looked up by the whole path."""
+    del handler
+    return await (await request.app.router.resolve(request)).handler(request)
 
 
 @web.middleware
-async def _logged(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
+async def _logged(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Log what fails, without the path's query: it may hold a token."""
     try:
         return await handler(request)

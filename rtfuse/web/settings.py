@@ -22,7 +22,11 @@ class Web(Section, frozen=True):
     - `address`: `ADDR:PORT`, or a port of this machine alone; null: no page.
     - `token`: needed beyond this machine; null: a random one, printed at the start.
     - `cert`, `key`: PEM files, needed beyond this machine unless `insecure`.
+    - `link_token`: opens the picture and the state alone, as `?token=` in an address; null: no such addresses.
     - `hosts`: further names of the rig.
+    - `prefix`: the path that a reverse proxy puts the page at, as `/rig1`; `proxies`: addresses and networks of proxies
+      whose `X-Forwarded-…` headers are believed; with them, a token is needed.
+    - `embed`: origins of pages that may show this one in a frame.
     - `viewers`: the most that may watch at once; `controls`: they may change the gain control.
     - `detections`: ZeroMQ endpoints of boxes to draw; `detections_keys`: the client's key file for those without one.
     """
@@ -30,9 +34,13 @@ class Web(Section, frozen=True):
     address: str | None = None
     insecure: bool = False
     token: Annotated[str, msgspec.Meta(min_length=12, max_length=200)] | None = None
+    link_token: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9._~-]{12,200}$")] | None = None
     cert: str | None = None
     key: str | None = None
     hosts: tuple[str, ...] = ()
+    prefix: str = ""
+    proxies: tuple[str, ...] = ()
+    embed: tuple[str, ...] = ()
     viewers: Count = 8
     controls: bool = True
     detections: tuple[str | Detector, ...] = ()

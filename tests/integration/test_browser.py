@@ -19,15 +19,13 @@ import cv2
 import numpy as np
 import pytest
 import zmq
+from browsers import CALM
 
 from rtfuse import StatisticsSubscriber
 from rtfuse.wire.detections import Box, Detections, encode_detections
 
 pytestmark = pytest.mark.browser
 STILL = "synthetic:?live=1&noise=0"
-CALM = (
-    "headless disable-gpu disable-quic no-first-run disable-background-networking disable-component-update disable-sync"
-)
 PHONE, DESK = (360, 740), (1000, 700)
 
 

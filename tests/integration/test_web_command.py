@@ -7,8 +7,10 @@ import shlex
 import subprocess
 import urllib.request
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from pages import ask
 from prometheus_client.parser import text_string_to_metric_families
 
 from rtfuse import StatisticsSubscriber
@@ -58,6 +60,27 @@ def test_an_address_in_use_ends_the_run_before_it_begins(start, endpoint):
     assert "'nonsense' is not an address; want for example 127.0.0.1:8080" in nowhere.output
 
 
+def test_the_page_of_the_command_on_ipv6_under_a_path(start):
+    live = "synthetic:?live=1"
+    given = ["web.prefix=/rig1", "web.link_token=only-to-look-at", "web.token=correct-horse-battery"]
+    run = start("run", "--ir", live, "--rgb", live, "--web", "[::1]:0", "--publish", "off", *given)
+    url = re.search(r"http://\[::1\]:\d+", run.wait_for("answering on"))[0]
+    with urllib.request.urlopen(f"{url}/rig1/stream.mjpg?token=only-to-look-at", timeout=20) as stream:
+        assert stream.readline() == b"--frame\r\n"
+    for query, status in {"only-to-look-at": 200, "only-to-guess-at": 401}.items():
+        assert ask(SimpleNamespace(url=url), f"/rig1/state?token={query}")[0] == status
+    run.signal(2)
+    assert run.end(10) == 0
+    assert not [secret for secret in ("only-to", "correct-horse") if secret in run.output]
+
+
+def test_settings_of_a_proxy_that_make_no_sense_end_the_run_before_it_begins(start):
+    run = start("run", "--ir", "synthetic:", "--rgb", "synthetic:", "--web", "0", "web.proxies=[nginx]")
+    assert run.end() == 2
+    assert "web.proxies: 'nginx' is not an address or a network; want for example 127.0.0.1" in run.output
+    assert "Traceback" not in run.output
+
+
 def test_what_is_asked_for_in_vain_is_said(start, tmp_path):
     live = [
         "run",
@@ -72,10 +95,11 @@ def test_what_is_asked_for_in_vain_is_said(start, tmp_path):
         "--publish",
         "off",
     ]
-    run = start(*live, "--keys", str(tmp_path), "--boxes", "tcp://127.0.0.1:5999")
+    run = start(*live, "--keys", str(tmp_path), "--boxes", "tcp://127.0.0.1:5999", "web.prefix=/rig1")
     assert run.end() == 0
     assert "nothing is published" in run.output
     assert "add --web" in run.output
+    assert "web.prefix has no effect" in run.output
 
 
 DOCS = (Path(__file__).parents[2] / "docs" / "web.md").read_text(encoding="utf-8")

@@ -32,7 +32,7 @@ def upgrade(server, **headers):
     return ask(server, "/live", Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ==", **key, **headers)[0]
 
 
-def test_another_sites_page_gets_nothing(serve):
+def test_another_sites_page_gets_nothing(serve, caplog):
     server = serve(hosts=["mast.example"])
     server.live.write(fused())
     own, port = server.url, server.url.rpartition(":")[2]
@@ -40,6 +40,9 @@ def test_another_sites_page_gets_nothing(serve):
         assert upgrade(server, Origin=origin) == 403, origin
         assert change(server, b'{"mark": true}', Origin=origin)[0] == 403, origin
     assert change(server, b'{"mark": false}', Origin=own)[0] == 200
+    said = caplog.records[-1]
+    assert "let that pass Host on" in said.getMessage()
+    assert said.rtfuse_fields["host"] == own.removeprefix("http://")
     # A name that leads here without being the rig's: DNS rebinding.
     for host in ("evil.example", "evil.example:" + port, "localhost.evil.example", "127.0.0.1.evil.example", "[", ""):
         assert ask(server, "/state", Host=host)[0] in (400, 421), host
@@ -59,6 +62,7 @@ def test_every_answer_carries_the_policy(serve):
         _, headers, _ = ask(server, path)
         assert "default-src 'none'; script-src 'self'" in headers["Content-Security-Policy"], path
         assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Server"] == "rtfuse"
         assert headers["Referrer-Policy"] == "same-origin"
         assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
 
@@ -83,7 +87,7 @@ def test_without_the_token_there_is_nothing_to_see(serve):
     server = serve(token=TOKEN)
     assert server.login.endswith("/login#" + TOKEN)
     status, headers, _ = ask(server, "/")
-    assert (status, headers["Location"]) == (303, "/login")
+    assert (status, headers["Location"]) == (303, "./login")
     for path in (
         "/state",
         "/live",
@@ -91,7 +95,6 @@ def test_without_the_token_there_is_nothing_to_see(serve):
         "/snapshot.jpg",
         "/metrics",
         "/plain",
-        "/static/main.js",
         "/nothing",
     ):
         assert ask(server, path)[0] == 401, path
@@ -115,7 +118,7 @@ def test_the_login_gives_a_session_that_is_not_the_token(serve, caplog):
     server = serve(token=TOKEN)
     with caplog.at_level(logging.DEBUG):
         status, headers, _ = log_in(server, TOKEN)
-        assert (status, headers["Location"]) == (303, "/")
+        assert (status, headers["Location"]) == (303, "./")
         name, _, cookie = headers["Set-Cookie"].partition("=")
         assert name == "rtfuse-" + server.url.rpartition(":")[2]
         assert "HttpOnly" in cookie
@@ -124,6 +127,7 @@ def test_the_login_gives_a_session_that_is_not_the_token(serve, caplog):
         kept = f"{name}={cookie.partition(';')[0]}"
         assert ask(server, "/", Cookie=kept)[0] == 200
         assert ask(server, "/login", Cookie=kept)[0] == 303
+        assert "Path" not in headers["Set-Cookie"], "a proxy's path before /login is the cookie's too"
         assert json.loads(ask(server, "/state", Cookie="other=1; " + kept)[2])["about"]["rig"] == "mast"
         assert ask(server, "/state", Cookie=f"{name}=guess")[0] == 401
         assert ask(server, "/state", Cookie="\x01;;=")[0] in (400, 401)

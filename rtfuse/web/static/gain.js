@@ -16,6 +16,7 @@ const SLIDERS = {
 const round = (n) => Math.min(10, Math.max(0.01, Number(n.toPrecision(3))));
 
 export class Gain {
+  viewOnly = false;
   #now = null;
   #held = new Set();
   #timer = 0;
@@ -58,16 +59,17 @@ export class Gain {
     const body = JSON.stringify(this.#waiting);
     this.#waiting = {};
     this.#timer = 0;
-    const answer = await fetch("/controls", { method: "POST", headers: { "Content-Type": "application/json" }, body }).catch(() => null);
+    const answer = await fetch("controls", { method: "POST", headers: { "Content-Type": "application/json" }, body }).catch(() => null);
     if (answer?.ok) this.show(await answer.json());
     else this.#refused(answer ? (await answer.text()).trim() : "The rig does not answer.");
   }
 
   /** Show the rig's settings; `null`: they cannot be changed. `counts`: whether the camera gives more than 8 bits. */
-  show(now, counts = this.counts) {
+  show(settings, counts = this.counts) {
+    const now = this.viewOnly ? null : settings;
     this.counts = counts;
     this.#now = now;
-    const hint = !now ? "Control is switched off on this rig." : counts ? "" : "This thermal camera sends 8 bits, ready to be shown: there is no gain to control.";
+    const hint = this.viewOnly ? "This address only shows the picture." : !now ? "Control is switched off on this rig." : counts ? "" : "This thermal camera sends 8 bits, ready to be shown: there is no gain to control.";
     by("gain-hint").textContent = hint;
     by("gain-hint").hidden = !hint;
     by("gain-form").disabled = by("gain-form").hidden = !now || !counts;

@@ -2,6 +2,10 @@
 
 const QUIET_MS = 3000; // the rig speaks four times a second
 const LENGTH_BYTES = 4;
+// Below a proxy's path too; an address with a link token has it in place of a session.
+const LIVE = new URL("live", document.baseURI);
+const token = new URLSearchParams(location.search).get("token");
+if (token) LIVE.searchParams.set("token", token);
 
 export class Link {
   #on;
@@ -17,6 +21,8 @@ export class Link {
   constructor(on) {
     this.#on = on;
     setInterval(() => this.#socket && performance.now() - this.#heard > QUIET_MS && this.#lost("no answer"), 500);
+    // A browser may keep a page that was left, and its place on the rig with it.
+    addEventListener("pagehide", () => this.#socket?.close());
     this.#open();
   }
 
@@ -34,7 +40,7 @@ export class Link {
   }
 
   #open() {
-    const socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/live`);
+    const socket = new WebSocket(LIVE.href.replace(/^http/, "ws"));
     socket.binaryType = "arraybuffer";
     this.#socket = socket;
     this.#heard = performance.now();
@@ -60,12 +66,15 @@ export class Link {
     this.#on.link("lost", (this.#why = why || this.#why));
     await new Promise((done) => setTimeout(done, 1000 * wait_s));
     // A WebSocket that is refused does not say why; the same address asked plainly does.
-    const answer = await fetch("/live").catch(() => null);
-    if (answer?.status === 401) location.assign("/login");
+    const answer = await fetch(LIVE).catch(() => null);
+    if (answer?.status === 401) location.assign("login");
     else if (answer === null || answer.status === 503) {
       if (answer) this.#on.link("full", (await answer.text()).trim());
       this.#lost(answer ? "full" : why);
-    } else this.#open();
+    } else {
+      if (this.#tries > 2) this.#why = "a proxy in between may not pass WebSocket or the host on";
+      this.#open();
+    }
   }
 
   #arrived(buffer) {

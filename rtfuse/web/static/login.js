@@ -4,7 +4,7 @@ const token = document.getElementById("token");
 function logIn() {
   const given = decodeURIComponent(location.hash.slice(1));
   if (!given) return false;
-  history.replaceState(null, "", "/login");
+  history.replaceState(null, "", "login");
   token.value = given;
   document.getElementById("form").requestSubmit();
   return true;
@@ -13,5 +13,5 @@ function logIn() {
 addEventListener("hashchange", logIn);
 if (!logIn()) {
   // A link from elsewhere comes without the cookie; asked from here, it is there.
-  fetch("/state").then((answer) => answer.ok && location.replace("/"));
+  fetch("live").then((answer) => answer.status !== 401 && location.replace("./"));
 }

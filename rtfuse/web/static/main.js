@@ -13,8 +13,18 @@ const ON_ITS_WAY_MS = 10000; // as slow as a link may be
 
 const chosen = {
   mix: 1, split: false, boxes: true, spots: true, light: false, palette: "white-hot", quality: "medium",
-  ...JSON.parse(localStorage.getItem("rtfuse") ?? "{}"),
+  ...kept(),
 };
+// A browser may refuse a framed page its storage.
+function kept(some) {
+  try {
+    if (some) localStorage.setItem("rtfuse", JSON.stringify(some));
+    else return JSON.parse(localStorage.getItem("rtfuse") ?? "{}");
+  } catch {
+    return {};
+  }
+}
+
 const picture = pictureOn(by("picture"));
 const plots = new Plots();
 const gain = new Gain(say);
@@ -37,6 +47,7 @@ const link = new Link({
       by("palette").replaceChildren(...Object.keys(palettes).map((name) => new Option(name.replace("-", " "), name)));
       if (!(chosen.palette in palettes)) chosen.palette = Object.keys(palettes)[0];
       by("palette").value = chosen.palette;
+      gain.viewOnly = message.hello.view_only;
       by("boxes").hidden = by("behind-row").hidden = !message.hello.boxes;
       plots.restart(message.hello.history);
       arrived = performance.now();
@@ -180,7 +191,7 @@ function say(text) {
 
 function choose(some) {
   Object.assign(chosen, some);
-  localStorage.setItem("rtfuse", JSON.stringify(chosen));
+  kept(chosen);
   show();
 }
 
