@@ -28,6 +28,7 @@ __all__ = [
     "Detector",
     "Endpoint",
     "Fuse",
+    "Load",
     "Playback",
     "Publish",
     "Raw",
@@ -62,6 +63,17 @@ class Degraded(Section, frozen=True):
     mark: bool = False
 
 
+class Load(Section, frozen=True):
+    """What is lowered while a live rig has too little processor: the page, previews, the fuser (docs/live.md).
+
+    - `step`: lower it, and lift it again; false: frames are dropped, and nothing is lowered.
+    - `fuser`: a fuser that was chosen by name may change to a cheaper one, too; `auto` always may.
+    """
+
+    step: bool = True
+    fuser: bool = False
+
+
 class Supervise(Section, frozen=True):
     """A stage that works on one thing for longer than `limit_s` is reported with its stack, and the process ends."""
 
@@ -85,6 +97,7 @@ class Config(Section, frozen=True):
     raw: Raw = Raw()
     playback: Playback = Playback()
     degraded: Degraded = Degraded()
+    load: Load = Load()
     supervise: Supervise = Supervise()
     log: Literal["text", "json"] = "text"
     trace: str | None = None

@@ -28,7 +28,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,8 +65,9 @@ class Phase:
 def started(*command: str, quiet: bool = True) -> Iterator[subprocess.Popen[str]]:
     """Run a process while the block runs; what it prints is thrown away if `quiet`."""
     out = subprocess.DEVNULL if quiet else subprocess.PIPE
+    env = os.environ | {"COLUMNS": "250"}  # each line of the log whole
     process = subprocess.Popen(
-        command, stdout=out, stderr=out if quiet else subprocess.STDOUT, text=True, start_new_session=True
+        command, stdout=out, stderr=out if quiet else subprocess.STDOUT, text=True, start_new_session=True, env=env
     )
     try:
         yield process
@@ -155,7 +156,7 @@ def running(asked: argparse.Namespace, folder: Path, stepping: bool) -> Iterator
     scene = f"synthetic:?live=1&size={asked.size}"
     command = [sys.executable, "-m", "rtfuse", "run", "--ir", scene, "--rgb", scene, "--fuser", asked.fuser]
     command += ["--web", "127.0.0.1:0", "--publish", f"ipc://{folder}/rig", "--trace", str(folder / "trace.json")]
-    command += asked.more + ([])
+    command += [*asked.more, f"load.step={str(stepping).lower()}"]
     with started(*command, quiet=False) as process:
         yield Rig(process, folder / "trace.json", time.monotonic())
 

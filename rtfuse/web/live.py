@@ -21,7 +21,7 @@ from aiohttp import WSMsgType, web
 
 from rtfuse.observe.logs import event
 from rtfuse.types import Clock, Fused, PlacedSpot
-from rtfuse.web.encode import Encoded, Encoder, Plane, QualityName, Shot
+from rtfuse.web.encode import Encoded, Encoder, Plane, QualityName, Shot, at_most
 
 MAX_SAID_BYTES = 4096
 """Of one message of a viewer."""
@@ -30,6 +30,10 @@ _SAID_PER_S = 200
 _LENGTH = struct.Struct("<I")
 _ASK_AGAIN_S = 20.0
 _GOODBYE_S = 0.3
+_DEGREES: tuple[tuple[float, QualityName], ...] = ((0.0, "high"), (15.0, "medium"), (5.0, "low"))
+"""The most pictures a second (0: all) and the best quality for a viewer, by how far the page is lowered."""
+_EARLY = 0.8
+"""A picture that comes after this share of its time is not too early: the next one would be late."""
 _log = logging.getLogger("rtfuse.web")
 
 
@@ -65,8 +69,12 @@ class Live:
     """A sink that keeps the newest frame, and the viewers to whom it is shown.
 
     `write` stores a reference and wakes the viewers, if any; nothing is encoded while nobody watches. `extras` gives
-    what else goes into the header of a frame. All but `write` is for the event loop.
+    what else goes into the header of a frame. All but `write` and `degree` is for the event loop.
+
+    `degree`: how far the page is lowered while the rig has too little processor: 0 to `degrees`.
     """
+
+    degrees = len(_DEGREES) - 1
 
     def __init__(
         self,
@@ -79,6 +87,7 @@ class Live:
         self.shot: Shot | None = None
         self.encoder = Encoder()
         self.viewers: set[Viewer] = set()
+        self.degree = 0
         self.worst_ns = 0
         """The oldest that a frame was when it came here, since somebody set this to 0."""
 
@@ -89,6 +98,21 @@ class Live:
         if self.viewers:
             with suppress(RuntimeError):  # the loop may have ended
                 self._loop.call_soon_threadsafe(self._stir)
+
+    @property
+    def watched(self) -> bool:
+        """True if somebody watches."""
+        return bool(self.viewers)
+
+    def eased(self) -> str:
+        """Return what viewers get at the present degree, in words."""
+        rate_hz, quality = _DEGREES[self.degree]
+        return f"page {rate_hz:.0f} Hz, {quality} quality" if rate_hz else "page as each viewer wants it"
+
+    def _early(self, viewer: Viewer) -> bool:
+        """Return True if a viewer gets no picture yet, as the page is lowered."""
+        rate_hz, _ = _DEGREES[self.degree]
+        return rate_hz > 0 and time.monotonic_ns() - viewer.sent_ns < _EARLY * 1e9 / rate_hz
 
     def close(self) -> None:
         """Encode nothing more."""
@@ -163,6 +187,8 @@ class Live:
         shot = self.shot
         if shot is None or viewer.flying is not None or shot.seq <= viewer.seq or not viewer.want.planes:
             return
+        if self._early(viewer):
+            return
         viewer.seq = viewer.flying = shot.seq
         message = await self._message(shot, viewer)
         viewer.sent_ns = time.monotonic_ns()
@@ -170,8 +196,9 @@ class Live:
 
     async def _message(self, shot: Shot, viewer: Viewer) -> bytes:
         planes: dict[str, Encoded] = {}
+        quality = at_most(viewer.want.quality, _DEGREES[self.degree][1])
         for plane in dict.fromkeys(viewer.want.planes):
-            if (made := await self.encoder.plane(shot, plane, viewer.want.quality)) is not None:
+            if (made := await self.encoder.plane(shot, plane, quality)) is not None:
                 planes[plane] = made
         fused, pair = shot.fused, shot.fused.pair
         header = {
@@ -203,10 +230,11 @@ class Live:
                     viewer.seq = 0
                 viewer.stirred.clear()
                 shot = self.shot
-                if shot is None or shot.seq <= viewer.seq:
+                if shot is None or shot.seq <= viewer.seq or self._early(viewer):
                     continue
-                viewer.seq = shot.seq
-                if (made := await self.encoder.plane(shot, view, quality, palette)) is not None:
+                viewer.seq, viewer.sent_ns = shot.seq, time.monotonic_ns()
+                most = at_most(quality, _DEGREES[self.degree][1])
+                if (made := await self.encoder.plane(shot, view, most, palette)) is not None:
                     head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(made.data)}\r\n\r\n"
                     await response.write(head.encode() + made.data + b"\r\n")
         finally:

@@ -7,7 +7,7 @@ import pytest
 
 from rtfuse.errors import EngineUnavailable
 from rtfuse.fuse import open_fuser
-from rtfuse.fuse.auto import AutoFuser
+from rtfuse.fuse.auto import SteppingFuser
 
 IR, RGB = np.zeros((48, 64), np.uint8), np.zeros((48, 64, 3), np.uint8)
 MS = 1_000_000
@@ -24,10 +24,9 @@ class Machine:
         self.opened.append(name)
         return Timed(self, name)
 
-    def auto(self, rate_hz=30, *, likely=False):
-        fuser = AutoFuser(
-            lambda: self.open("student"), lambda: self.open("ufuser"), likely=likely, clock=lambda: self.now
-        )
+    def auto(self, rate_hz=30, *, likely=False, below=()):
+        openers = [lambda name=name: self.open(name) for name in ("ufuser", "student", *below)]
+        fuser = SteppingFuser(openers, first=1, likely=likely, clock=lambda: self.now)
         fuser.aim(rate_hz)
         fuser.prepare(IR.shape, RGB.shape[:2])
         return fuser
