@@ -67,7 +67,7 @@ def started(*command: str, quiet: bool = True) -> Iterator[subprocess.Popen[str]
     out = subprocess.DEVNULL if quiet else subprocess.PIPE
     env = os.environ | {"COLUMNS": "250"}  # each line of the log whole
     process = subprocess.Popen(
-        command, stdout=out, stderr=out if quiet else subprocess.STDOUT, text=True, start_new_session=True, env=env
+        command, stdout=out, stderr=out if quiet else subprocess.STDOUT, text=True, process_group=0, env=env
     )
     try:
         yield process

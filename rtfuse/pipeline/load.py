@@ -104,7 +104,8 @@ class LoadController:
         self.pressed = False
         """True while frames are late: then only the newest one is worth fusing."""
         self._ages, self._costs = list[int](), list[int]()
-        self._begun_ns: int | None = None
+        self._start_ns: int | None = None
+        self._begun_ns = 0
         self._lost, self._waited_ns = 0, 0
         self._late, self._calm_ns, self._hold_ns = 0, 0.0, _HOLD_NS
         self._lifted_ns: int | None = None
@@ -124,8 +125,8 @@ class LoadController:
         self._costs.append(spent_ns)
 
     def due(self, now_ns: int) -> bool:
-        """Return True if a window has ended, or the first frame has come: then `look` has something to do."""
-        return bool(self._ages) if self._begun_ns is None else now_ns - self._begun_ns >= _WINDOW_NS
+        """Return True if a window has ended; `look` does nothing else."""
+        return now_ns - self._begun_ns >= _WINDOW_NS and (self._start_ns is not None or bool(self._ages))
 
     def look(self, now_ns: int, *, lost: int = 0, waited_ns: int = 0) -> Change | None:
         """Judge the frames of the window that has just ended, if one has; returns the step that was made.
@@ -135,13 +136,12 @@ class LoadController:
         """
         if not self.due(now_ns):
             return None
-        if self._begun_ns is None:
-            self._begin(now_ns + _START_NS - _WINDOW_NS, lost, waited_ns)
-            return None
+        if self._start_ns is None:
+            self._start_ns = now_ns + _START_NS
         length_ns = now_ns - self._begun_ns
         ages, costs, more, waited = self._ages, self._costs, max(lost - self._lost, 0), waited_ns - self._waited_ns
         self._begin(now_ns, lost, waited_ns)
-        if not ages and not more:  # a camera is away: this says nothing about the processor
+        if now_ns < self._start_ns or not (ages or more):  # a camera that is away says nothing about the processor
             return None
         self._youngest.add(now_ns, min(ages, default=_INF))
         if costs:
