@@ -213,5 +213,8 @@ def open_stepping(options: Options) -> Fuser:
         precision=options.precision,
         plan=options.plan,
     )
-    below = {"ufuser": [partial(open_network, "student"), open_pyramid], "student": [open_pyramid]}
+    below: dict[str, list[Callable[[], Fuser]]] = {
+        "ufuser": [partial(open_network, "student"), open_pyramid],
+        "student": [open_pyramid],
+    }
     return SteppingFuser([named, *below[options.name]]) if options.name in below else named()
