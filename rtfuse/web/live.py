@@ -30,10 +30,10 @@ _SAID_PER_S = 200
 _LENGTH = struct.Struct("<I")
 _ASK_AGAIN_S = 20.0
 _GOODBYE_S = 0.3
-_DEGREES: tuple[tuple[float, QualityName], ...] = ((0.0, "high"), (15.0, "medium"), (5.0, "low"))
-"""The most pictures a second (0: all) and the best quality for a viewer, by how far the page is lowered."""
-_EARLY = 0.8
-"""A picture that comes after this share of its time is not too early: the next one would be late."""
+_DEGREES: tuple[tuple[int, QualityName], ...] = ((1, "high"), (2, "medium"), (6, "low"))
+"""Of how many frames a viewer gets one, and the best quality, by how far the page is lowered."""
+_LEAST_NS = 500_000_000
+"""A viewer gets a picture after this time, however far the page is lowered."""
 _log = logging.getLogger("rtfuse.web")
 
 
@@ -106,13 +106,13 @@ class Live:
 
     def eased(self) -> str:
         """Return what viewers get at the present degree, in words."""
-        rate_hz, quality = _DEGREES[self.degree]
-        return f"page {rate_hz:.0f} Hz, {quality} quality" if rate_hz else "page as each viewer wants it"
+        every, quality = _DEGREES[self.degree]
+        return f"page one frame in {every}, {quality} quality" if self.degree else "page as each viewer wants it"
 
-    def _early(self, viewer: Viewer) -> bool:
-        """Return True if a viewer gets no picture yet, as the page is lowered."""
-        rate_hz, _ = _DEGREES[self.degree]
-        return rate_hz > 0 and time.monotonic_ns() - viewer.sent_ns < _EARLY * 1e9 / rate_hz
+    def _passed_over(self, viewer: Viewer, shot: Shot) -> bool:
+        """Return True if the viewer has this frame already, or does not get it, as the page is lowered."""
+        every, since_ns = _DEGREES[self.degree][0], time.monotonic_ns() - viewer.sent_ns
+        return shot.seq <= viewer.seq or (0 < viewer.seq > shot.seq - every and since_ns < _LEAST_NS)
 
     def close(self) -> None:
         """Encode nothing more."""
@@ -185,9 +185,7 @@ class Live:
             text, viewer.text = viewer.text, None
             await socket.send_str(text)
         shot = self.shot
-        if shot is None or viewer.flying is not None or shot.seq <= viewer.seq or not viewer.want.planes:
-            return
-        if self._early(viewer):
+        if shot is None or viewer.flying is not None or not viewer.want.planes or self._passed_over(viewer, shot):
             return
         viewer.seq = viewer.flying = shot.seq
         message = await self._message(shot, viewer)
@@ -230,7 +228,7 @@ class Live:
                     viewer.seq = 0
                 viewer.stirred.clear()
                 shot = self.shot
-                if shot is None or shot.seq <= viewer.seq or self._early(viewer):
+                if shot is None or self._passed_over(viewer, shot):
                     continue
                 viewer.seq, viewer.sent_ns = shot.seq, time.monotonic_ns()
                 most = at_most(quality, _DEGREES[self.degree][1])
