@@ -11,8 +11,8 @@ from statistics import median
 from typing import Protocol
 
 _MS, _INF = 1_000_000, float("inf")
-_WINDOW_NS = 250 * _MS
-"""Frames are judged together in windows of this length."""
+_WINDOW_NS, _LONG_NS, _ENOUGH = 250 * _MS, 1_000 * _MS, 3
+"""Frames are judged together in windows of this length, or until there are enough, but no longer than this."""
 _START_NS = 1_000 * _MS
 """The first frames are not judged: everything is still being started."""
 _SHARE = 0.75
@@ -96,7 +96,7 @@ class LoadController:
     Call `frame` with the age of every frame at the sink, `cost` with the time that it took to be fused, and `look`
     often. A window is late if its frames are older than two periods, and more than a period older than the youngest of
     the last minute (which is what the cameras take), or if a quarter of them is lost for lack of processor. Two late
-    windows in a row make a step; one is enough if frames are older than three periods, or just after a lift.
+    windows in a row make a step; one is enough if frames are older than three periods or come too rarely, or just after a lift.
     """
 
     def __init__(self, steps: Sequence[Step], period_ns: float, *, patient: bool = False) -> None:
@@ -125,8 +125,11 @@ class LoadController:
         self._costs.append(spent_ns)
 
     def due(self, now_ns: int) -> bool:
-        """Return True if a window has ended; `look` does nothing else."""
-        return now_ns - self._begun_ns >= _WINDOW_NS and (self._start_ns is not None or bool(self._ages))
+        """Return True if a window has ended; before, `look` does nothing."""
+        length_ns = now_ns - self._begun_ns
+        if self._start_ns is None:
+            return bool(self._ages)
+        return length_ns >= _LONG_NS or (length_ns >= _WINDOW_NS and len(self._ages) >= _ENOUGH)
 
     def look(self, now_ns: int, *, lost: int = 0, waited_ns: int = 0) -> Change | None:
         """Judge the frames of the window that has just ended, if one has; returns the step that was made.
@@ -138,10 +141,10 @@ class LoadController:
             return None
         if self._start_ns is None:
             self._start_ns = now_ns + _START_NS
-        length_ns = now_ns - self._begun_ns
+        early, length_ns = self._begun_ns < self._start_ns, now_ns - self._begun_ns
         ages, costs, more, waited = self._ages, self._costs, max(lost - self._lost, 0), waited_ns - self._waited_ns
         self._begin(now_ns, lost, waited_ns)
-        if now_ns < self._start_ns or not (ages or more):  # a camera that is away says nothing about the processor
+        if early or not (ages or more):  # a camera that is away says nothing about the processor
             return None
         self._youngest.add(now_ns, min(ages, default=_INF))
         if costs:
@@ -159,7 +162,8 @@ class LoadController:
         lossy = seen.lost > _LOST and own_ns < self._period_ns
         self.pressed = lossy or seen.age_ns > self._limit_ns(_LATE, 1.0)
         if self.pressed:
-            hasty = seen.age_ns > _SEVERE * self._period_ns or since_ns < _FRESH_NS
+            severe = seen.age_ns > _SEVERE * self._period_ns or seen.length_ns >= _LONG_NS
+            hasty = severe or since_ns < _FRESH_NS
             self._late, self._calm_ns = self._late + (2 if hasty else 1), 0.0
             return self._down(seen, since_ns) if self._late >= 2 else None
         self._late = 0

@@ -18,7 +18,7 @@ from rtfuse.types import Fused
 
 _CAUSES = ("busy", "queue", "stale")
 """Causes of lost frames that mean too little processor."""
-_SETTLED_S = 2.0
+_SETTLED_NS = 2_000_000_000
 """Frames of a stream that has just come back are stale for another reason."""
 _log = logging.getLogger("rtfuse.load")
 
@@ -33,7 +33,7 @@ class Lowering:
         self._controller = LoadController(
             steps_of(outlets, fuser), period_ns, patient=not isinstance(fuser, Stepping) or fuser.cheaper is None
         )
-        self._forgiven = 0
+        self._forgiven = self._settled_ns = 0
 
     @property
     def lowered(self) -> tuple[str, ...]:
@@ -59,8 +59,9 @@ class Lowering:
         if not self._controller.due(now_ns := time.monotonic_ns()):
             return
         lost = sum(part.get(("rgb", cause), 0) for part in drops() for cause in _CAUSES)
-        condition = self._rig.health["rgb"].condition()
-        if condition.state is not State.LIVE or condition.for_s < _SETTLED_S:
+        if self._rig.health["rgb"].state() in (State.STARTING, State.LOST):
+            self._settled_ns = now_ns + _SETTLED_NS
+        if now_ns < self._settled_ns:
             self._forgiven = lost
         change = self._controller.look(now_ns, lost=lost - self._forgiven, waited_ns=waited_ns())
         if change is None:

@@ -64,7 +64,7 @@ def test_a_fuser_that_becomes_too_slow_has_the_page_the_window_and_itself_lowere
     caplog.set_level(logging.INFO, "rtfuse.load")
     fuser = SteppingFuser([lambda: Slow("large", 0.09), lambda: Slow("small", 0.001)])
     pipeline = live(fuser, web=Page(), window=Memory())
-    result = pipeline.run(duration_s=5)
+    result = pipeline.run(duration_s=8)
     assert result.lowered == ("page 2", "one frame in 5 for window", "fuser small")
     said = [(r.levelname, r.getMessage().partition("): ")[2]) for r in caplog.records]
     order = ("page 1", "page 2", "one frame in 5 for window", "fuser small")
