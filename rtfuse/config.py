@@ -64,10 +64,10 @@ class Degraded(Section, frozen=True):
 
 
 class Load(Section, frozen=True):
-    """What is lowered while a live rig has too little processor: the page, previews, the fuser (docs/live.md).
+    """Stepping down while a live rig has too little processor: the page, previews, then the fuser (docs/live.md).
 
-    - `step`: lower it, and lift it again; false: frames are dropped, and nothing is lowered.
-    - `fuser`: a fuser that was chosen by name may change to a cheaper one, too; `auto` always may.
+    - `step`: lower and lift these parts; false: nothing is lowered, only frames are dropped.
+    - `fuser`: also change a fuser that was chosen by name to a cheaper one; `auto` always changes.
     """
 
     step: bool = True

@@ -1,7 +1,7 @@
-"""Measure a rig that has too little processor: `rtfuse run` on the drawn street, with more and more beside it.
+"""Measure a rig that has too little processor: `rtfuse run` on the drawn street, with other processes on its cores.
 
-The rig (30 Hz, `--web`) and everything else share two processor cores. The phases: nothing beside it; a browser and a
-detector; more processes that only compute; nothing again. Prints age and rate of each phase, at the publisher, and the
+The rig (30 Hz, `--web`) and everything else share two processor cores. The phases: the rig alone; a browser and a
+detector; more processes that only compute; the rig alone again. Prints age and rate of each phase, at the publisher, and the
 log's lines about load as they come. The browser is Chromium where it is installed, and always a client that reads and
 decodes as one; the detector is `rtfuse detect`.
 
@@ -175,15 +175,15 @@ def measured(asked: argparse.Namespace, stepping: bool) -> list[Phase]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with running(asked, folder, stepping) as rig:
-            time.sleep(3)  # the start of a process is not what is measured
-            phase("nothing beside it")
+            time.sleep(3)  # the start of the rig does not count
+            phase("rig alone")
             with browsing(rig.url, folder), started(*detector(folder)):
                 phase("browser and detector")
                 with ExitStack() as stack:
                     for _ in range(asked.burners):
                         stack.enter_context(started(sys.executable, "-c", "while True: pass"))
                     phase(f"and {asked.burners} processes that compute")
-            phase("nothing again")
+            phase("rig alone again")
         ages = ages_of(folder / "trace.json")
     at = [(begun < ages[:, 0]) & (ages[:, 0] <= ended) for _, begun, ended in phases]
     return [Phase(name, ages[k, 1], e - b) for (name, b, e), k in zip(phases, at, strict=True)]

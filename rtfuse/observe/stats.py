@@ -111,7 +111,7 @@ class Snapshot:
     spots: tuple[PlacedSpot, PlacedSpot] | None = None
     """The hottest and the coldest point of the newest frame of a radiometric camera."""
     lowered: tuple[str, ...] = ()
-    """What is lowered now for lack of processor, in words."""
+    """Parts that are lowered now for lack of processor, in words."""
     quiet_s: float | None = None
     """Seconds since the newest frame was delivered; None before the first."""
 

@@ -16,13 +16,13 @@ _WINDOW_NS, _LONG_NS, _ENOUGH = 250 * _MS, 1_000 * _MS, 3
 _START_NS = 1_000 * _MS
 """The first frames are not judged: everything is still being started."""
 _SHARE = 0.75
-"""This share of a window's frames is younger than the age that it is judged by: one slow frame is no load."""
+"""This share of a window's frames is younger than the age that it is judged by: one slow frame does not count."""
 _LATE, _SEVERE, _CALM = 2.0, 3.0, 1.5
 """Ages in frame periods: too old; so old that one window is enough; young enough."""
 _LOST, _FEW = 0.25, 0.1
 """Shares of the frames that are lost for lack of processor: too many; few enough."""
 _OWN = 1.5
-"""What a fuser that was chosen by name takes, so many times, is not too old."""
+"""Frames may be so many times as old as the cost of a fuser that was chosen by name."""
 _WAITING, _WARY = 0.3, 0.25
 """While tasks wait for a processor in more than this share of the time, calm counts by this factor."""
 _FRESH_NS, _TRIAL_NS, _PROVEN_NS = 3_000 * _MS, 10_000 * _MS, 60_000 * _MS
@@ -38,7 +38,7 @@ class Step(Protocol):
 
     @property
     def lowered(self) -> str | None:
-        """What is lowered now, and how far; None if nothing is."""
+        """The state of the part, in words; None if it is not lowered."""
         ...
 
     @property
@@ -96,7 +96,8 @@ class LoadController:
     Call `frame` with the age of every frame at the sink, `cost` with the time that it took to be fused, and `look`
     often. A window is late if its frames are older than two periods, and more than a period older than the youngest of
     the last minute (which is what the cameras take), or if a quarter of them is lost for lack of processor. Two late
-    windows in a row make a step; one is enough if frames are older than three periods or come too rarely, or just after a lift.
+    windows in a row make a step; one is enough if frames are older than three periods or come too rarely, or just after
+    a lift.
     """
 
     def __init__(self, steps: Sequence[Step], period_ns: float, *, patient: bool = False) -> None:
@@ -113,7 +114,7 @@ class LoadController:
 
     @property
     def lowered(self) -> tuple[str, ...]:
-        """What is lowered now, in words."""
+        """The lowered parts, in words."""
         return tuple(text for step in self.steps if (text := step.lowered) is not None)
 
     def frame(self, age_ns: int) -> None:

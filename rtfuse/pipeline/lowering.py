@@ -1,4 +1,4 @@
-"""Connect the `LoadController` to a running pipeline: what it sees, what it lowers, and the lines in the log."""
+"""Connect the `LoadController` to a running pipeline, and log its steps."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Lowering:
 
     @property
     def lowered(self) -> tuple[str, ...]:
-        """What is lowered now, in words."""
+        """The lowered parts, in words."""
         return self._controller.lowered
 
     @property

@@ -75,7 +75,7 @@ class EasingStep:
 
     @property
     def lowered(self) -> str | None:
-        """How the sink is, if it is lowered."""
+        """The state of the sink, if it is lowered."""
         return self._sink.eased() if self._sink.degree else None
 
     @property
@@ -111,7 +111,7 @@ class PreviewStep:
 
     @property
     def lowered(self) -> str | None:
-        """How many frames they get, if not all."""
+        """The share of frames that they get, if not all."""
         return f"one frame in {_EVERY} for {self._names}" if self.can_lift else None
 
     @property

@@ -138,7 +138,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     `skew_histogram`: the upper edge of each bin in ms (null: no edge) and its count.
     `modes`: frames by mode.
     `drops`: lost frames by `where.cause`.
-    `lowered`: what is lowered for lack of processor, in words.
+    `lowered`: the parts that are lowered for lack of processor, in words.
     """
 
     version: int = VERSION
