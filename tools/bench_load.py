@@ -1,8 +1,8 @@
 """Measure a rig that has too little processor: `rtfuse run` on the drawn street, with other processes on its cores.
 
 The rig (30 Hz, `--web`) and everything else share two processor cores. The phases: the rig alone; a browser and a
-detector; more processes that only compute; the rig alone again. Prints age and rate of each phase, at the publisher, and the
-log's lines about load as they come. The browser is Chromium where it is installed, and always a client that reads and
+detector; more processes that only compute; the rig alone again. Prints age and rate of each phase, at the publisher,
+and the log's lines about load as they come. The browser is Chromium where it is installed, and always a client that reads and
 decodes as one; the detector is `rtfuse detect`.
 
     python tools/bench_load.py
@@ -92,7 +92,9 @@ def browsing(url: str, folder: Path) -> Iterator[None]:
         if program is not None:
             flags = [*CALM.split(), "remote-debugging-port=0", f"user-data-dir={folder / 'chromium'}"]
             flags += ["no-sandbox"] if os.geteuid() == 0 else []
-            stack.enter_context(started(program, *(f"--{flag}" for flag in flags), url))
+            # Chromium of root would give itself a priority that a user's browser cannot have.
+            plain = ["setpriv", "--bounding-set=-sys_nice"] if os.geteuid() == 0 and shutil.which("setpriv") else []
+            stack.enter_context(started(*plain, program, *(f"--{flag}" for flag in flags), url))
         yield
 
 
