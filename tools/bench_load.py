@@ -2,8 +2,8 @@
 
 The rig (30 Hz, `--web`) and everything else share two processor cores. The phases: the rig alone; a browser and a
 detector; more processes that only compute; the rig alone again. Prints age and rate of each phase, at the publisher,
-and the log's lines about load as they come. The browser is Chromium where it is installed, and always a client that reads and
-decodes as one; the detector is `rtfuse detect`.
+and the log's lines about load as they come. The browser is Chromium where it is installed, and always a client that
+reads and decodes as one; the detector is `rtfuse detect`.
 
     python tools/bench_load.py
     python tools/bench_load.py --no-stepping             # the same, and nothing is lowered

@@ -15,10 +15,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from statistics import median
 from typing import Any
 
 from rtfuse.capture.pacing import paced, timeline
@@ -64,7 +66,7 @@ class Pipeline:
         if age_at is not None and age_at not in self.sinks:
             raise ValueError(f"age_at: no sink is called {age_at!r}; want one of {', '.join(self.sinks) or 'none'}")
         self.stats = Stats(rig.clock)
-        self._age_at, self._taps, self._cost_ns = age_at, taps, 0.0
+        self._age_at, self._taps, self._costs_ns = age_at, taps, deque[int](maxlen=5)
         self._inbox = _inbox(rig)
         self._outlets: list[Outlet] = []
         self._lowering: Lowering | None = None
@@ -216,7 +218,7 @@ class Pipeline:
         fused = rig.stages.process(moment, aligned=any(o.wants_aligned() for o in self._outlets))
         ended_ns = time.monotonic_ns()
         if moment.complete:
-            self._cost_ns += 0.2 * (ended_ns - begun_ns - self._cost_ns)
+            self._costs_ns.append(ended_ns - begun_ns)
             self.stats.took("fuse", ended_ns - begun_ns)
             if self._lowering is not None:
                 self._lowering.cost(ended_ns - begun_ns)
@@ -233,9 +235,14 @@ class Pipeline:
         return min(left_s, 0.05) if self.rig.live else left_s
 
     def _newest(self, moments: list[Moment]) -> list[Moment]:
-        """Skip to the newest when frames are late, or take too long to fuse; after a mere hiccup, catch up instead."""
-        rate_hz = self.rig.sources["rgb"].info.rate_hz or 30
-        slow = self._cost_ns >= 1e9 / rate_hz or (self._lowering is not None and self._lowering.pressed)
+        """Skip to the newest when frames are late, or take too long to fuse; after a mere hiccup, catch up instead.
+
+        Where a frame costs more than half a period, catching up takes longer than the hiccup did; at a whole period the
+        queue would stay full.
+        """
+        rate_hz, costs_ns = self.rig.sources["rgb"].info.rate_hz or 30, self._costs_ns
+        slow = len(costs_ns) > 2 and median(costs_ns) >= 0.5e9 / rate_hz
+        slow = slow or (self._lowering is not None and self._lowering.pressed)
         if self.rig.lossless or len(moments) < 2 or not slow:
             return moments
         for moment in moments[:-1]:
