@@ -13,7 +13,7 @@ from typing import Protocol
 _MS, _INF = 1_000_000, float("inf")
 _WINDOW_NS, _LONG_NS, _ENOUGH = 250 * _MS, 1_000 * _MS, 3
 """Frames are judged together in windows of this length, or until there are enough, but no longer than this."""
-_START_NS = 1_000 * _MS
+_START_NS = 3_000 * _MS
 """The first frames are not judged: everything is still being started."""
 _SHARE = 0.75
 """This share of a window's frames is younger than the age that it is judged by: one slow frame does not count."""

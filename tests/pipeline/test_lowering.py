@@ -64,7 +64,7 @@ def test_a_fuser_that_becomes_too_slow_has_the_page_the_window_and_itself_lowere
     caplog.set_level(logging.INFO, "rtfuse.load")
     fuser = SteppingFuser([lambda: Slow("large", 0.09), lambda: Slow("small", 0.001)])
     pipeline = live(fuser, web=Page(), window=Memory())
-    result = pipeline.run(duration_s=8)
+    result = pipeline.run(duration_s=9)
     assert result.lowered == ("page 2", "one frame in 5 for window", "fuser small")
     said = [(r.levelname, r.getMessage().partition("): ")[2]) for r in caplog.records]
     order = ("page 1", "page 2", "one frame in 5 for window", "fuser small")
@@ -76,13 +76,13 @@ def test_a_fuser_that_becomes_too_slow_has_the_page_the_window_and_itself_lowere
 
 def test_what_is_not_to_be_lowered_is_not():
     pipeline = live(Slow("slow", 0.09), lowers=False, web=Page())
-    assert pipeline.run(duration_s=2.5).lowered == ()
+    assert pipeline.run(duration_s=6).lowered == ()
     assert pipeline.sinks["web"].degree == 0
 
 
 def test_a_fuser_that_was_chosen_by_name_may_take_its_time():
     pipeline = live(Slow("slow", 0.4), web=Page())
-    assert pipeline.run(duration_s=4).lowered == ()
+    assert pipeline.run(duration_s=6).lowered == ()
 
 
 def test_a_preview_that_is_lowered_gets_one_frame_in_five_and_the_others_are_counted():
