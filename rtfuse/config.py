@@ -28,6 +28,7 @@ __all__ = [
     "Detector",
     "Endpoint",
     "Fuse",
+    "Load",
     "Playback",
     "Publish",
     "Raw",
@@ -62,6 +63,17 @@ class Degraded(Section, frozen=True):
     mark: bool = False
 
 
+class Load(Section, frozen=True):
+    """Stepping down while a live rig has too little processor: the page, previews, then the fuser (docs/live.md).
+
+    - `step`: lower and lift these parts; false: nothing is lowered, only frames are dropped.
+    - `fuser`: also change a fuser that was chosen by name to a cheaper one; `auto` always changes.
+    """
+
+    step: bool = True
+    fuser: bool = False
+
+
 class Supervise(Section, frozen=True):
     """A stage that works on one thing for longer than `limit_s` is reported with its stack, and the process ends."""
 
@@ -85,6 +97,7 @@ class Config(Section, frozen=True):
     raw: Raw = Raw()
     playback: Playback = Playback()
     degraded: Degraded = Degraded()
+    load: Load = Load()
     supervise: Supervise = Supervise()
     log: Literal["text", "json"] = "text"
     trace: str | None = None

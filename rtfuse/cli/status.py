@@ -29,6 +29,7 @@ CAUSES = {
     "lost": "times that the source was lost",
     "busy": "skipped for a newer one, the fuser is slow",
     "slow": "the output did not keep up",
+    "spared": "left out of a preview, there is too little processor",
     "ended": "came after the recording had ended, the disk is full",
     "encoder": "the encoder was still at one before",
     "corrupt": "could not be decoded",
@@ -97,6 +98,7 @@ def one_line(s: Snapshot) -> str:
     return (
         f"frames={s.frames} rate={s.recent_hz:.1f}Hz age_ms={_triple(s.age_ms)} "
         f"skew_ms={_triple(s.skew_ms)} {streams_line(s)} drops: {drops_line(s)}"
+        + (f" lowered: {', '.join(s.lowered)}" if s.lowered else "")
     )
 
 
@@ -137,6 +139,8 @@ def live_view(s: Snapshot) -> Group:
         for name, c in s.streams.items()
         if c.state not in (State.LIVE, State.ENDED)
     ]
+    if s.lowered:
+        lines.append(Text(f"  too little processor, lowered: {', '.join(s.lowered)}", style="bold yellow"))
     drops = Text(f"  drops: {drops_line(s)}", style="yellow" if s.drops else "green")
     return Group(live_table(s), drops, *lines)
 

@@ -1,10 +1,10 @@
-"""Choose the best network that holds a camera's rate: measured at the start, watched while it runs."""
+"""Choose the best fuser that holds a camera's rate, and change to a cheaper one and back while it runs."""
 
 from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from statistics import median
 
@@ -14,106 +14,147 @@ from rtfuse.errors import EngineUnavailable
 from rtfuse.fuse.engines.machine import torch_gpu
 from rtfuse.fuse.engines.selection import open_network
 from rtfuse.fuse.fuser import Fuser, Options
+from rtfuse.fuse.pyramid import open_pyramid
 from rtfuse.types import Clock, Image, ThermalPicture
 
-_MARGIN, _FULL, _ROOM = 0.7, 0.95, 0.6
-"""Shares of a frame's period: what the network may take at the start; when it is given up; when it is tried again."""
-_PATIENCE = 30
-"""Frames in a row that must be too slow, or have room, before something is changed."""
-_BACKOFF_NS, _LONGEST_NS = 10_000_000_000, 300_000_000_000
+_MARGIN, _ROOM = 0.7, 0.6
+"""Shares of a frame's period: what the network may take at the start; what a better one may take to be tried again."""
+_RECENT = 30
+"""Frames over which the cost of the fuser at work is averaged."""
 _APART = 15.0
 """U-Fuser takes more than this many times as long as the student on any processor: then it is not even opened."""
 _log = logging.getLogger("rtfuse.fuse")
 
 
-class AutoFuser:
-    """U-Fuser where it holds the rate with a margin, else its student; and from one to the other as the speed changes.
+class SteppingFuser:
+    """Several fusers, the best first, one of them at work; `lower` and `lift` change to the next cheaper or better one.
 
-    `small` and `large` open them; `large` only where `likely` or where the student leaves it a chance. `name` is that
-    of the one at work, which every frame carries. `clock` is in nanoseconds. Use it from one thread.
+    - `openers`: open them. One after `first` that is unavailable is left out, with a line in the log.
+    - `first`: the index of the one to begin with. The one before it is opened only where it is `likely` to hold the
+      rate, or where the cost of `first` leaves it a chance; it is taken if it does.
+    - `clock`: nanoseconds.
+
+    `name` is that of the fuser at work, which every frame carries. `rtfuse.pipeline.load` decides when to change. Use
+    it from one thread.
     """
 
     def __init__(
         self,
-        small: Callable[[], Fuser],
-        large: Callable[[], Fuser],
+        openers: Sequence[Callable[[], Fuser]],
         *,
-        likely: bool,
+        first: int = 0,
+        likely: bool = False,
         clock: Clock = time.perf_counter_ns,
     ) -> None:
-        self._open_small, self._open_large, self._likely, self._clock = small, large, likely, clock
+        self._likely, self._clock = likely, clock
+        self._open_better = openers[first - 1] if first else None
+        self._fusers = [openers[first](), *_available(openers[first + 1 :])]
+        self._costs = [0.0] * len(self._fusers)  # ns a frame where nothing disturbs it; 0: not measured
+        self._at, self._failed = 0, False
         self._period_ns = 1e9 / 30
-        self._small = self._now = small()
-        self._large: Fuser | None = None
-        self._failed = False
-        self._costs: tuple[float, float] = (0.0, 0.0)  # of small and large at the start, ns
         self._sizes: tuple[tuple[int, int], tuple[int, int]] | None = None
-        self._mean_ns, self._run, self._frames = 0.0, 0, 0
-        self._wait_ns, self._retry_ns = _BACKOFF_NS, 0
+        self._mean_ns, self._frames = 0.0, 0
 
     @property
     def name(self) -> str:
         """The name of the fuser at work."""
-        return self._now.name
+        return self._fusers[self._at].name
 
     def __str__(self) -> str:
-        ms = [cost / 1e6 for cost in self._costs]
-        there = f"the cameras allow {self._period_ns / 1e6:.0f} ms"
-        if self._now is self._large:
-            return f"{self._now}: {ms[1]:.1f} ms a frame, {there}"
-        why = "ufuser failed" if self._failed else "ufuser would be too slow here"
-        if self._now.name == "pyramid":
-            why = "no network runs here, the log says why"
-        if self._large is not None:
-            why = f"ufuser takes {ms[1]:.0f}"
-        return f"{self._now}: {ms[0]:.1f} ms a frame, {there}; {why}" if ms[0] else str(self._now)
+        now, cost_ns = self._fusers[self._at], self._costs[self._at]
+        if not cost_ns:
+            return str(now)
+        why = ""
+        if self._at:
+            why = f"; {self._fusers[self._at - 1].name} takes {self._costs[self._at - 1] / 1e6:.0f}"
+        elif self._open_better is not None or self._failed:
+            why = "; ufuser failed" if self._failed else "; ufuser would be too slow here"
+            why = "; no network runs here, the log says why" if now.name == "pyramid" else why
+        return f"{now}: {cost_ns / 1e6:.1f} ms a frame, the cameras allow {self._period_ns / 1e6:.0f} ms{why}"
 
     def aim(self, rate_hz: float) -> None:
-        """Say how many frames come in a second."""
+        """Set how many frames come in a second."""
         self._period_ns = 1e9 / rate_hz
 
     def prepare(self, ir_hw: tuple[int, int], rgb_hw: tuple[int, int]) -> None:
         """Get ready for frames of these sizes, and choose by what they cost. Raises EngineUnavailable."""
         if self._sizes == (ir_hw, rgb_hw):
             return
-        self._sizes, self._run = (ir_hw, rgb_hw), 0
-        small_ns, large_ns, room = self._measured(self._small), 0.0, _MARGIN * self._period_ns
-        if self._large is not None or self._likely or small_ns * _APART < room:
+        chosen, self._sizes, self._frames = self._sizes is None, (ir_hw, rgb_hw), 0
+        self._costs = [self._measured(fuser) for fuser in self._fusers]
+        room_ns = _MARGIN * self._period_ns
+        if self._open_better is not None and (self._likely or self._costs[0] * _APART < room_ns):
             try:
-                self._large = self._large or self._open_large()
-                large_ns = self._measured(self._large)
+                better = self._open_better()
+                self._costs.insert(0, self._measured(better))
             except EngineUnavailable as e:
-                self._give_up_large(e)
-        self._costs = small_ns, large_ns
-        self._now = self._large if self._large is not None and large_ns < room else self._small
+                self._give_up(e, self._fusers[self._at].name)
+            else:
+                self._fusers.insert(0, better)
+                self._open_better, self._at = None, self._at + (not chosen or self._costs[0] >= room_ns)
+
+    @property
+    def cheaper(self) -> str | None:
+        """The name of the next cheaper fuser; None if the cheapest is at work."""
+        below = self._fusers[self._at + 1 :]
+        return below[0].name if below and below[0].name != self.name else None
+
+    @property
+    def better(self) -> str | None:
+        """The name of the next better fuser that is open; None if the best one is at work."""
+        return self._fusers[self._at - 1].name if self._at else None
+
+    @property
+    def room(self) -> bool:
+        """True if the next better fuser would now hold the rate, with a margin.
+
+        It is as much slower than where nothing disturbs it as the one at work has become.
+        """
+        slower = self._mean_ns / self._costs[self._at] if self._frames and self._costs[self._at] else 1.0
+        return bool(self._at) and max(slower, 1.0) * self._costs[self._at - 1] < _ROOM * self._period_ns
+
+    def lower(self) -> None:
+        """Change to the next cheaper fuser, between frames. Raises IndexError if there is none."""
+        self._change(self._at + 1)
+
+    def lift(self) -> None:
+        """Change to the next better fuser, between frames. Raises IndexError if there is none."""
+        self._change(self._at - 1)
+
+    def _change(self, to: int) -> None:
+        if not 0 <= to < len(self._fusers):
+            raise IndexError(f"there is no fuser {to} of {len(self._fusers)}")
+        self._at, self._frames = to, 0
 
     def fuse(self, thermal: ThermalPicture, rgb: Image) -> Image:
         """Fuse; see `Fuser`."""
-        return self._timed(thermal.image, rgb, lambda: self._now.fuse(thermal, rgb))
+        return self._timed(thermal.image, rgb, lambda fuser: fuser.fuse(thermal, rgb))
 
     def __call__(self, ir: Image, rgb: Image, valid: Image | None = None) -> Image:
         """Fuse aligned thermal; see `Fuser`."""
-        return self._timed(ir, rgb, lambda: self._now(ir, rgb, valid))
+        return self._timed(ir, rgb, lambda fuser: fuser(ir, rgb, valid))
 
-    def _timed(self, ir: Image, rgb: Image, job: Callable[[], Image]) -> Image:
+    def _timed(self, ir: Image, rgb: Image, job: Callable[[Fuser], Image]) -> Image:
         if self._sizes is None or self._sizes[1] != rgb.shape[:2]:
             self.prepare((ir.shape[0], ir.shape[1]), (rgb.shape[0], rgb.shape[1]))
-        self._step()
         start = self._clock()
         try:
-            fused = job()
+            fused = job(self._fusers[self._at])
         except EngineUnavailable as e:
-            if self._now is not self._large:
+            if self._at + 1 >= len(self._fusers):
                 raise
-            self._give_up_large(e)
-            return job()
-        self._count(self._clock() - start)
+            self._give_up(e, self._fusers[self._at + 1].name)
+            del self._fusers[self._at], self._costs[self._at]
+            return job(self._fusers[self._at])
+        self._frames += 1
+        self._mean_ns += (self._clock() - start - self._mean_ns) / min(self._frames, _RECENT)
+        if self._frames >= _RECENT:
+            self._costs[self._at] = min(self._costs[self._at], self._mean_ns)
         return fused
 
-    def _give_up_large(self, why: EngineUnavailable) -> None:
-        _log.warning("%s; on with %s", why, self._small.name)
-        self._large, self._likely, self._failed = None, False, True
-        self._now, self._run, self._frames = self._small, 0, 0
+    def _give_up(self, why: EngineUnavailable, on_with: str) -> None:
+        _log.warning("%s; on with %s", why, on_with)
+        self._open_better, self._failed, self._frames = None, True, 0
 
     def _measured(self, fuser: Fuser) -> float:
         """Return what a frame costs, in ns: the median of some, after one that is not counted."""
@@ -128,35 +169,16 @@ class AutoFuser:
             spent.append(self._clock() - start)
         return median(spent[1:] or spent)
 
-    def _count(self, spent_ns: float) -> None:
-        self._frames += 1
-        self._mean_ns += (spent_ns - self._mean_ns) / min(self._frames, _PATIENCE)
-        small_ns, large_ns = self._costs
-        if self._now is self._large:
-            wrong = self._mean_ns > _FULL * self._period_ns
-        else:  # what the large one would take now: as much slower or faster as the small one has become
-            slower = self._mean_ns / small_ns if small_ns else 1.0
-            wrong = self._large is not None and slower * large_ns < _ROOM * self._period_ns
-        self._run = self._run + 1 if wrong else 0
 
-    def _step(self) -> None:
-        """Change to the other one, if that has been due for long enough; between frames, never within one."""
-        if self._run < _PATIENCE or self._large is None:
-            return
-        now = self._clock()
-        if self._now is self._large:
-            _log.warning(
-                "%s takes %.0f ms a frame and %.0f are there: on with %s",
-                *(self._large.name, self._mean_ns / 1e6, self._period_ns / 1e6, self._small.name),
-            )
-            self._now, self._retry_ns = self._small, now + self._wait_ns
-            self._wait_ns = min(2 * self._wait_ns, _LONGEST_NS)
-        elif now >= self._retry_ns:
-            _log.info("there is room for %s again", self._large.name)
-            self._now = self._large
-        else:
-            return
-        self._run = self._frames = 0
+def _available(openers: Sequence[Callable[[], Fuser]]) -> list[Fuser]:
+    """Open fusers; leave out, with a line in the log, those that do not work here."""
+    there = list[Fuser]()
+    for opener in openers:
+        try:
+            there.append(opener())
+        except EngineUnavailable as e:
+            _log.warning("a cheaper fuser is not there: %s", e)
+    return there
 
 
 def _noise(rng: np.random.Generator, ir_hw: tuple[int, int], rgb_hw: tuple[int, int]) -> ThermalPicture:
@@ -167,9 +189,32 @@ def _noise(rng: np.random.Generator, ir_hw: tuple[int, int], rgb_hw: tuple[int, 
 
 
 def open_auto(options: Options) -> Fuser:
-    """Return U-Fuser or its student, as the machine allows; U-Fuser alone where weights or a plan are given."""
+    """Return U-Fuser or its student, as the machine allows, and the pyramid below them.
+
+    Where weights or a plan are given it is U-Fuser alone.
+    """
     engine, precision = options.engine, options.precision
     if options.weights is not None or options.plan is not None:
         return open_network("ufuser", options.weights, engine, precision, options.plan)
-    small = partial(open_network, "student", None, engine, precision, resort=engine == "auto")
-    return AutoFuser(small, partial(open_network, "ufuser", None, engine, precision), likely=torch_gpu())
+    student = partial(open_network, "student", None, engine, precision, resort=engine == "auto")
+    ufuser = partial(open_network, "ufuser", None, engine, precision)
+    return SteppingFuser([ufuser, student, open_pyramid], first=1, likely=torch_gpu())
+
+
+def open_stepping(options: Options) -> Fuser:
+    """Return the fuser that the options name, with the cheaper ones below it; the pyramid has none."""
+    from rtfuse.fuse.registry import open_fuser
+
+    named = partial(
+        open_fuser,
+        options.name,
+        weights=options.weights,
+        engine=options.engine,
+        precision=options.precision,
+        plan=options.plan,
+    )
+    below: dict[str, list[Callable[[], Fuser]]] = {
+        "ufuser": [partial(open_network, "student"), open_pyramid],
+        "student": [open_pyramid],
+    }
+    return SteppingFuser([named, *below[options.name]]) if options.name in below else named()

@@ -11,7 +11,7 @@ from rtfuse.errors import UnknownFuser
 from rtfuse.fuse.fuser import DEFAULT_FUSER, Engine, Fuser, Opener, Options, Precision
 
 _REGISTRY = {
-    "auto": ("ufuser where it holds the camera's rate, else student; may change while it runs", "auto:open_auto"),
+    "auto": ("ufuser where it holds the camera's rate, else student; under load a cheaper one", "auto:open_auto"),
     "ufuser": (
         "U-Fuser, the network of EMMA (CVPR 2024), with weights trained here",
         "engines.selection:open_chosen",

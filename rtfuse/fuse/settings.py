@@ -9,8 +9,8 @@ from rtfuse.settings import Section
 class Fuse(Section, frozen=True):
     """The fuser, and the deflicker after it.
 
-    - `fuser`: `auto` is `ufuser` where it holds the camera's rate, else `student`; for recordings that are fused
-      completely it is `ufuser`.
+    - `fuser`: `auto` is `ufuser` where it holds the camera's rate, else `student`, and a cheaper one under load; for
+      recordings that are fused completely it is `ufuser`.
     - `weights`: a file in place of the shipped one, for the networks; `engine`, `precision`: the engine for them.
     - `plan`: a TensorRT engine that `trainer export` wrote for this GPU and these sizes; null builds one where needed.
     - `steady`: hold pixels that change by one level, against flicker (`rtfuse.fuse.deflicker`).

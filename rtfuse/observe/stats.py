@@ -110,6 +110,8 @@ class Snapshot:
     streams: Mapping[str, Condition] = field(default_factory=dict)
     spots: tuple[PlacedSpot, PlacedSpot] | None = None
     """The hottest and the coldest point of the newest frame of a radiometric camera."""
+    lowered: tuple[str, ...] = ()
+    """Parts that are lowered now for lack of processor, in words."""
     quiet_s: float | None = None
     """Seconds since the newest frame was delivered; None before the first."""
 
@@ -123,6 +125,7 @@ class Snapshot:
             "skew_ms": [_known(n) for n in self.skew_ms],
             "skew_histogram": [(_known(edge), n) for edge, n in self.skew.bins],
             "modes": dict(self.modes),
+            "lowered": list(self.lowered),
             "drops": {f"{where}.{cause}": n for (where, cause), n in self.drops.items()},
             "streams": {
                 name: {
@@ -184,8 +187,9 @@ class Stats:
         *others: Mapping[Any, int],
         streams: Mapping[str, Condition] | None = None,
         queues: Mapping[str, int] | None = None,
+        lowered: tuple[str, ...] = (),
     ) -> Snapshot:
-        """Return the present numbers, with the drops `others`, the streams and the queues of the pipeline."""
+        """Return the present numbers, with the drops `others`, streams, queues and lowered parts of the pipeline."""
         now = self._clock()
         with self._lock:
             drops = Counter(self.drops)
@@ -209,5 +213,6 @@ class Stats:
                 queues=queues or {},
                 streams=streams or {},
                 spots=self._spots,
+                lowered=lowered,
                 quiet_s=(now - recent[-1]) / 1e9 if recent else None,
             )

@@ -16,6 +16,8 @@ from rtfuse.capture.pacing import Playback
 from rtfuse.config import Config
 from rtfuse.errors import ConfigError
 from rtfuse.fuse import DEFAULT_FUSER, Fuser, open_fuser
+from rtfuse.fuse.auto import open_stepping
+from rtfuse.fuse.fuser import Options
 from rtfuse.observe.health import Health
 from rtfuse.observe.trace import Trace
 from rtfuse.observe.watchdog import Supervisor, Watchdog
@@ -87,6 +89,7 @@ def open_rig(
             queue=config.sync.queue,
             policy=config.degraded.policy,
             limit_ns=round(max(config.ir.timeout_ms, config.rgb.timeout_ms) * _MS),
+            lowers=config.load.step and order != "lossless" and not (order == "replay" and speed is None),
             mark=config.degraded.mark,
             reopen=lambda stream: placement.apply(stream, opener.open(stream)),
             remark=placement.remark,
@@ -120,6 +123,9 @@ def _open_both(
 def _fuser(config: Config, order: Order) -> Fuser:
     how = config.fuse
     name = DEFAULT_FUSER if how.fuser == "auto" and order == "lossless" else how.fuser
+    options = Options(name, how.weights, how.engine, how.precision, how.plan)
+    if config.load.fuser and order != "lossless":
+        return open_stepping(options)
     return open_fuser(name, weights=how.weights, engine=how.engine, precision=how.precision, plan=how.plan)
 
 

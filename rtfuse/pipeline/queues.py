@@ -253,7 +253,8 @@ class Ticking(Protocol):
 class Outlet:
     """Run one sink in a thread of its own, so that a slow sink delays nothing.
 
-    `written` is called with every frame that the sink has taken, and the nanoseconds that it took.
+    `written` is called with every frame that the sink has taken, and the nanoseconds that it took. The sink gets each
+    frame, or one in `every`; the others count as `spared`.
     """
 
     def __init__(
@@ -266,10 +267,11 @@ class Outlet:
         written: Callable[[Fused, int], None],
         watchdog: Watchdog,
     ) -> None:
-        self.name = name
+        self.name, self.sink = name, sink
         self.dropped = 0
+        self.every, self.spared, self._offered = 1, 0, 0
         self._watchdog = watchdog
-        self._sink, self._lossless, self._inbox, self._written = sink, lossless, inbox, written
+        self._lossless, self._inbox, self._written = lossless, inbox, written
         self._waiting: deque[Fused] = deque()
         self._capacity = 4 if lossless else 2
         self._changed = threading.Condition()
@@ -284,10 +286,14 @@ class Outlet:
 
     def wants_aligned(self) -> bool:
         """Return True if the sink needs the aligned thermal plane of the next frame."""
-        return not isinstance(self._sink, Selective) or self._sink.wants_aligned()
+        return not isinstance(self.sink, Selective) or self.sink.wants_aligned()
 
     def offer(self, fused: Fused) -> None:
         """Hand a frame to the sink; when it lags, wait (lossless) or drop the oldest."""
+        self._offered += 1
+        if self._offered % self.every:
+            self.spared += 1
+            return
         with self._changed:
             if self._lossless:
                 self._changed.wait_for(lambda: len(self._waiting) < self._capacity or self._over)
@@ -313,11 +319,11 @@ class Outlet:
             while True:
                 fused = self._next()
                 with self._watchdog.busy():
-                    if isinstance(self._sink, Ticking):
-                        self._sink.tick()
+                    if isinstance(self.sink, Ticking):
+                        self.sink.tick()
                     if fused is not None:
                         begun_ns = time.monotonic_ns()
-                        self._sink.write(fused)
+                        self.sink.write(fused)
                         self._written(fused, time.monotonic_ns() - begun_ns)
                 if fused is None and self._done:
                     return

@@ -58,6 +58,7 @@ class Rig:
     - `playback`, `order`: the pace and the order in which frames are taken.
     - `queue`: the most moments that wait for the stages.
     - `policy`: the output while a stream is missing; under `stop` the run ends after `limit_ns`.
+    - `lowers`: True lowers parts while there is too little processor (`rtfuse.pipeline.load`).
     - `mark`: True writes on the picture which stream is missing.
     - `health`: the state of each stream.
     - `supervisor`: the watchdog; `watchdogs` are the signs of life of capture threads.
@@ -75,6 +76,7 @@ class Rig:
     queue: int = 8
     policy: Policy = "passthrough"
     limit_ns: int = 5_000_000_000
+    lowers: bool = False
     mark: bool = False
     reopen: Callable[[Stream], Source] | None = None
     health: dict[Stream, Health] = field(default_factory=dict)

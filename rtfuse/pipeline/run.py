@@ -15,10 +15,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
+from statistics import median
 from typing import Any
 
 from rtfuse.capture.pacing import paced, timeline
@@ -26,6 +28,7 @@ from rtfuse.errors import CalibrationError, NoOverlap, SourceLost, StageFailed, 
 from rtfuse.observe.health import Health, State
 from rtfuse.observe.logs import event
 from rtfuse.observe.stats import Snapshot, Stats
+from rtfuse.pipeline.lowering import Lowering
 from rtfuse.pipeline.overlay import marked
 from rtfuse.pipeline.queues import STREAMS, Dropping, Inbox, LiveInbox, OrderedInbox, Outlet
 from rtfuse.pipeline.rig import Rig
@@ -63,9 +66,10 @@ class Pipeline:
         if age_at is not None and age_at not in self.sinks:
             raise ValueError(f"age_at: no sink is called {age_at!r}; want one of {', '.join(self.sinks) or 'none'}")
         self.stats = Stats(rig.clock)
-        self._age_at, self._taps, self._cost_ns = age_at, taps, 0.0
+        self._age_at, self._taps, self._costs_ns = age_at, taps, deque[int](maxlen=5)
         self._inbox = _inbox(rig)
         self._outlets: list[Outlet] = []
+        self._lowering: Lowering | None = None
         self._states: dict[Stream, State] = dict.fromkeys(STREAMS, State.STARTING)
         self._whys: dict[Stream, str | None] = dict.fromkeys(STREAMS)
         self._last: Fused | None = None
@@ -76,7 +80,8 @@ class Pipeline:
         rig = self.rig
         streams = {str(s): rig.health[s].condition(**_clock_of(source)) for s, source in rig.sources.items()}
         queues = {"fuse": self._inbox.waiting} | {outlet.name: outlet.waiting for outlet in self._outlets}
-        return self.stats.snapshot(*self._drops(), streams=streams, queues=queues)
+        lowered = self._lowering.lowered if self._lowering is not None else ()
+        return self.stats.snapshot(*self._drops(), streams=streams, queues=queues, lowered=lowered)
 
     def statistics(self) -> dict[str, Any]:
         """Return the counts so far as the fields of the statistics message."""
@@ -87,8 +92,9 @@ class Pipeline:
         rig = self.rig
         losses = {(str(s), cause): n for s, source in rig.sources.items() for cause, n in source.losses.items()}
         slow = {(o.name, "slow"): o.dropped for o in self._outlets}
+        spared = {(o.name, "spared"): o.spared for o in self._outlets}
         lost = [sink.drops for sink in self.sinks.values() if isinstance(sink, Dropping)]
-        return [rig.pairer.drops, self._inbox.drops, losses, slow, *lost]
+        return [rig.pairer.drops, self._inbox.drops, losses, slow, spared, *lost]
 
     def run(self, *, frames: int | None = None, duration_s: float | None = None) -> Snapshot:
         """Fuse until the end and return the counts. Ends early after `frames` or `duration_s`.
@@ -104,6 +110,7 @@ class Pipeline:
             self._outlets.append(
                 Outlet(name, sink, lossless=self.rig.lossless, inbox=self._inbox, written=written, watchdog=watchdog)
             )
+        self._lowering = Lowering(self.rig, self._outlets) if self.rig.lowers else None
         threads = self._start_sources()
         complete = False
         try:
@@ -182,6 +189,8 @@ class Pipeline:
                 return False
             if rig.live:
                 self._follow()
+            if self._lowering is not None:
+                self._lowering.look(self._drops)
             if rig.trace is not None:
                 rig.trace.trace.drops(self.stats.drops, *self._drops())
             with watchdog.busy():
@@ -209,8 +218,10 @@ class Pipeline:
         fused = rig.stages.process(moment, aligned=any(o.wants_aligned() for o in self._outlets))
         ended_ns = time.monotonic_ns()
         if moment.complete:
-            self._cost_ns += 0.2 * (ended_ns - begun_ns - self._cost_ns)
+            self._costs_ns.append(ended_ns - begun_ns)
             self.stats.took("fuse", ended_ns - begun_ns)
+            if self._lowering is not None:
+                self._lowering.cost(ended_ns - begun_ns)
         if rig.trace is not None:
             rig.trace.write(moment, fused.fuser, begun_ns, ended_ns)
         if not rig.live:
@@ -224,9 +235,15 @@ class Pipeline:
         return min(left_s, 0.05) if self.rig.live else left_s
 
     def _newest(self, moments: list[Moment]) -> list[Moment]:
-        """Skip to the newest when fusing takes longer than a frame; after a mere hiccup, catch up instead."""
-        rate_hz = self.rig.sources["rgb"].info.rate_hz or 30
-        if self.rig.lossless or len(moments) < 2 or self._cost_ns < 1e9 / rate_hz:
+        """Skip to the newest when frames are late, or take too long to fuse; after a mere hiccup, catch up instead.
+
+        Where a frame costs more than half a period, catching up takes longer than the hiccup did; at a whole period the
+        queue would stay full.
+        """
+        rate_hz, costs_ns = self.rig.sources["rgb"].info.rate_hz or 30, self._costs_ns
+        slow = len(costs_ns) > 2 and median(costs_ns) >= 0.5e9 / rate_hz
+        slow = slow or (self._lowering is not None and self._lowering.pressed)
+        if self.rig.lossless or len(moments) < 2 or not slow:
             return moments
         for moment in moments[:-1]:
             self.stats.drops[moment.leader.stream, "busy"] += 1
@@ -238,13 +255,18 @@ class Pipeline:
         if self.rig.trace is not None:
             self.rig.trace.trace.written(name, fused, spent_ns)
         if name == self._age_at:
-            self.stats.delivered(fused)
+            self._delivered(fused)
+
+    def _delivered(self, fused: Fused) -> None:
+        self.stats.delivered(fused)
+        if self._lowering is not None:
+            self._lowering.frame(fused)
 
     def _deliver(self, fused: Fused) -> None:
         for outlet in self._outlets:
             outlet.offer(fused)
         if self._age_at is None:
-            self.stats.delivered(fused)
+            self._delivered(fused)
         self._last, self._last_ns = fused, self.rig.clock()
 
     def _follow(self) -> None:

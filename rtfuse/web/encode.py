@@ -38,6 +38,11 @@ QUALITIES: dict[QualityName, Quality] = {
 }
 
 
+def at_most(quality: QualityName, most: QualityName) -> QualityName:
+    """Return the lower one of two qualities."""
+    return min(quality, most, key=list(QUALITIES).index)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Shot:
     """A frame as the page counts them, from 1."""

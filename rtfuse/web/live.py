@@ -21,7 +21,7 @@ from aiohttp import WSMsgType, web
 
 from rtfuse.observe.logs import event
 from rtfuse.types import Clock, Fused, PlacedSpot
-from rtfuse.web.encode import Encoded, Encoder, Plane, QualityName, Shot
+from rtfuse.web.encode import Encoded, Encoder, Plane, QualityName, Shot, at_most
 from rtfuse.web.patience import Patient
 
 MAX_SAID_BYTES = 4096
@@ -31,6 +31,10 @@ _SAID_PER_S = 200
 _LENGTH = struct.Struct("<I")
 _AGAIN_S = 2.0
 _GOODBYE_S = 0.3
+_DEGREES: tuple[tuple[int, QualityName], ...] = ((1, "high"), (2, "medium"), (6, "low"))
+"""Of how many frames a viewer gets one, and the best quality, by how far the page is lowered."""
+_LEAST_NS = 500_000_000
+"""A viewer gets a picture after this time, however far the page is lowered."""
 _log = logging.getLogger("rtfuse.web")
 
 
@@ -66,8 +70,12 @@ class Live:
     """A sink that keeps the newest frame, and the viewers to whom it is shown.
 
     `write` stores a reference and wakes the viewers, if any; nothing is encoded while nobody watches. `extras` gives
-    what else goes into the header of a frame. All but `write` is for the event loop.
+    what else goes into the header of a frame. All but `write` and `degree` is for the event loop.
+
+    `degree`: how far the page is lowered while the rig has too little processor: 0 to `degrees`.
     """
+
+    degrees = len(_DEGREES) - 1
 
     def __init__(
         self,
@@ -80,6 +88,7 @@ class Live:
         self.shot: Shot | None = None
         self.encoder = Encoder()
         self.viewers: set[Viewer] = set()
+        self.degree = 0
         self.worst_ns = 0
         """The oldest that a frame was when it came here, since somebody set this to 0."""
 
@@ -90,6 +99,21 @@ class Live:
         if self.viewers:
             with suppress(RuntimeError):  # the loop may have ended
                 self._loop.call_soon_threadsafe(self._stir)
+
+    @property
+    def watched(self) -> bool:
+        """True if somebody watches."""
+        return bool(self.viewers)
+
+    def eased(self) -> str:
+        """Return what viewers get at the present degree, in words."""
+        every, quality = _DEGREES[self.degree]
+        return f"page one frame in {every}, {quality} quality" if self.degree else "page as each viewer wants it"
+
+    def _passed_over(self, viewer: Viewer, shot: Shot) -> bool:
+        """Return True if the viewer has this frame already, or does not get it, as the page is lowered."""
+        every, since_ns = _DEGREES[self.degree][0], time.monotonic_ns() - viewer.sent_ns
+        return shot.seq <= viewer.seq or (0 < viewer.seq > shot.seq - every and since_ns < _LEAST_NS)
 
     def close(self) -> None:
         """Encode nothing more."""
@@ -162,7 +186,7 @@ class Live:
             text, viewer.text = viewer.text, None
             await socket.send_str(text)
         shot = self.shot
-        if shot is None or viewer.flying is not None or shot.seq <= viewer.seq or not viewer.want.planes:
+        if shot is None or viewer.flying is not None or not viewer.want.planes or self._passed_over(viewer, shot):
             return
         viewer.seq = viewer.flying = shot.seq
         message = await self._message(shot, viewer)
@@ -171,8 +195,9 @@ class Live:
 
     async def _message(self, shot: Shot, viewer: Viewer) -> bytes:
         planes: dict[str, Encoded] = {}
+        quality = at_most(viewer.want.quality, _DEGREES[self.degree][1])
         for plane in dict.fromkeys(viewer.want.planes):
-            if (made := await self.encoder.plane(shot, plane, viewer.want.quality)) is not None:
+            if (made := await self.encoder.plane(shot, plane, quality)) is not None:
                 planes[plane] = made
         fused, pair = shot.fused, shot.fused.pair
         header = {
@@ -203,10 +228,11 @@ class Live:
                 viewer.stirred.clear()
                 # After a while the old picture again: so a viewer that has gone is noticed.
                 shot, waited_s = self.shot, (time.monotonic_ns() - viewer.sent_ns) / 1e9
-                if shot is None or (shot.seq <= viewer.seq and waited_s < _AGAIN_S):
+                if shot is None or (self._passed_over(viewer, shot) and waited_s < _AGAIN_S):
                     continue
                 viewer.seq, viewer.sent_ns = shot.seq, time.monotonic_ns()
-                if (made := await self.encoder.plane(shot, view, quality, palette)) is not None:
+                most = at_most(quality, _DEGREES[self.degree][1])
+                if (made := await self.encoder.plane(shot, view, most, palette)) is not None:
                     head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(made.data)}\r\n\r\n"
                     await response.write(head.encode() + made.data + b"\r\n")
         finally:

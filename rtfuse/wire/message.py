@@ -138,6 +138,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     `skew_histogram`: the upper edge of each bin in ms (null: no edge) and its count.
     `modes`: frames by mode.
     `drops`: lost frames by `where.cause`.
+    `lowered`: the parts that are lowered for lack of processor, in words.
     """
 
     version: int = VERSION
@@ -155,6 +156,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     modes: dict[str, int]
     drops: dict[str, int]
     streams: dict[str, StreamStatistics]
+    lowered: list[str] = []
 
 
 class _Version(msgspec.Struct, frozen=True):

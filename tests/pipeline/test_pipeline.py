@@ -145,6 +145,19 @@ def test_a_hiccup_is_caught_up_with_not_dropped():
     assert not result.drops
 
 
+def test_a_fuser_that_only_just_holds_the_rate_does_not_keep_the_queue_of_a_hiccup():
+    """Eight frames that wait, each 33 ms after the one before, would be 270 ms for ever."""
+
+    class Tight(Slow):
+        def fuse(self, thermal, rgb):
+            self.seconds, wait = 0.03, self.seconds
+            time.sleep(wait)
+            return rgb
+
+    r = paced(list_source("ir", 90), list_source("rgb", 90), stages=fused_by(Tight(0.4)))
+    assert r.run().age_ms[0] < 150
+
+
 def test_a_stuck_sink_does_not_hold_up_the_others():
     release = threading.Event()
 
@@ -153,7 +166,8 @@ def test_a_stuck_sink_does_not_hold_up_the_others():
             release.wait(10)
             super().write(fused)
 
-    r = paced(list_source("ir", 30), list_source("rgb", 30), sinks={"memory": Memory(), "stuck": Stuck()})
+    sinks = {"memory": Memory(), "stuck": Stuck()}
+    r = paced(list_source("ir", 30), list_source("rgb", 30), stages=fused_by(Slow(0.0)), sinks=sinks)
     with pytest.raises(StageFailed, match="last frames"):
         r.run()
     release.set()

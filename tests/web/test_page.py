@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import threading
+import time
 import urllib.request
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ from scenes import make_frame
 from rtfuse.thermal.agc import Agc
 from rtfuse.thermal.settings import AgcSettings
 from rtfuse.types import Fused, PlacedSpot
+from rtfuse.web.encode import QUALITIES
 
 
 @pytest.fixture
@@ -45,6 +47,66 @@ def test_each_frame_is_encoded_once_however_many_watch_and_never_for_nobody(serv
 
     asyncio.run(watch())
     assert server.live.encoder.made == {"fused": 21}
+
+
+@pytest.mark.parametrize(("degree", "seen", "quality"), [(0, 12, "high"), (1, 6, "medium"), (2, 2, "low")])
+def test_a_page_that_is_lowered_sends_fewer_and_smaller_pictures(serve, monkeypatch, degree, seen, quality):
+    monkeypatch.setattr("rtfuse.web.live._LEAST_NS", 10**12)
+    server = serve()
+    server.live.degree = degree
+
+    async def watch():
+        async with watching(server, 1) as (viewer,):
+            await viewer.want("fused", quality="high")
+            server.live.write(fused(0, size_wh=(1000, 60)))
+            header, _ = await viewer.frame()
+            numbers = [header["seq"]]
+            for k in range(1, 12):
+                server.live.write(fused(k, size_wh=(1000, 60)))
+                with contextlib.suppress(TimeoutError):
+                    numbers.append((await asyncio.wait_for(viewer.frame(), 0.3))[0]["seq"])
+            return header, numbers
+
+    header, numbers = asyncio.run(watch())
+    assert len(numbers) == seen
+    assert set(np.diff(numbers)) == {12 // seen}
+    assert header["planes"][0][2] == (QUALITIES[quality].width or 1000)
+
+
+def test_a_page_that_is_lowered_shows_a_slow_camera_twice_a_second(serve):
+    server = serve()
+    server.live.degree = 2
+
+    async def watch():
+        async with watching(server, 1) as (viewer,):
+            await viewer.want("fused")
+            server.live.write(fused(0))
+            await viewer.frame()
+            await asyncio.sleep(0.6)
+            server.live.write(fused(1))
+            assert (await asyncio.wait_for(viewer.frame(), 5))[0]["seq"] == 2
+
+    asyncio.run(watch())
+
+
+def test_a_stream_for_tools_is_lowered_too(serve, monkeypatch):
+    monkeypatch.setattr("rtfuse.web.live._LEAST_NS", 10**12)
+    server = serve()
+    assert not server.live.watched
+    server.live.degree = server.live.degrees
+    with urllib.request.urlopen(server.url + "/stream.mjpg?quality=high", timeout=10) as stream:
+        for k in range(13):
+            server.live.write(fused(k, size_wh=(1000, 60)))
+            time.sleep(0.05)
+        assert server.live.watched
+        widths = []
+        for _ in range(2):
+            head = b"".join(iter(stream.readline, b"\r\n"))
+            size = int(head.lower().partition(b"content-length:")[2])
+            widths.append(cv2.imdecode(np.frombuffer(stream.read(size), np.uint8), cv2.IMREAD_COLOR).shape[1])
+            stream.readline()
+    assert widths == [480, 480]
+    assert server.live.encoder.made["fused"] in (2, 3)
 
 
 def test_a_viewer_that_does_not_take_its_frame_gets_no_other_and_then_the_newest(serve):

@@ -248,6 +248,7 @@ class SyntheticSource:
     def _lived(self) -> Iterator[Frame]:
         stream, scene, origin_ns = self._info.stream, self.scene, _origin_ns(self.scene, self._clock)
         first = k = int((self._clock() - origin_ns) * scene.rate_hz(stream) / 1e9) + 1
+        period_s = 1 / scene.rate_hz(stream)
         while True:
             truth = scene.frame(stream, k)
             wait_s = (origin_ns + truth.true_ns - self._clock()) / 1e9
@@ -255,7 +256,7 @@ class SyntheticSource:
                 return
             if truth.dropped:
                 self._losses["dropped"] += 1
-            elif wait_s < -0.1:
+            elif wait_s < -period_s:  # the next one is there, and a camera gives the newest
                 self._losses["stale"] += 1
             else:
                 image = self._camera.take(k, truth.shown_ns)

@@ -1,0 +1,176 @@
+"""Name the parts of a rig that may be lowered when it has too little processor, in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol, runtime_checkable
+
+from rtfuse.fuse import Fuser
+from rtfuse.pipeline.load import Step
+from rtfuse.pipeline.queues import Outlet
+
+PREVIEWS = ("window", "drift", "beside")
+"""Sinks that show or watch frames beside the outputs."""
+_EVERY = 5
+
+
+@runtime_checkable
+class Easing(Protocol):
+    """A sink that can do less for those who watch it.
+
+    `degree`: how far it is lowered now, from 0 to `degrees`.
+    `watched`: True if somebody watches.
+    """
+
+    degree: int
+
+    @property
+    def degrees(self) -> int: ...
+
+    @property
+    def watched(self) -> bool: ...
+
+    def eased(self) -> str:
+        """Return how it is at this degree, in words."""
+        ...
+
+
+@runtime_checkable
+class Stepping(Protocol):
+    """A fuser that can change to a cheaper one and back: `rtfuse.fuse.auto.SteppingFuser`."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def cheaper(self) -> str | None: ...
+
+    @property
+    def better(self) -> str | None: ...
+
+    @property
+    def room(self) -> bool: ...
+
+    def lower(self) -> None: ...
+
+    def lift(self) -> None: ...
+
+
+def steps_of(outlets: Sequence[Outlet], fuser: Fuser) -> list[Step]:
+    """Return what may be lowered, in this order: the page, previews, the fuser if it can change."""
+    sinks = [outlet.sink for outlet in outlets]
+    steps: list[Step] = [EasingStep(sink) for sink in sinks if isinstance(sink, Easing)]
+    if previews := [outlet for outlet in outlets if outlet.name in PREVIEWS]:
+        steps.append(PreviewStep(previews))
+    if isinstance(fuser, Stepping):
+        steps.append(FuserStep(fuser))
+    return steps
+
+
+class EasingStep:
+    """Lower a sink that can do less."""
+
+    def __init__(self, sink: Easing) -> None:
+        self._sink = sink
+
+    @property
+    def lowered(self) -> str | None:
+        """The state of the sink, if it is lowered."""
+        return self._sink.eased() if self._sink.degree else None
+
+    @property
+    def can_lower(self) -> bool:
+        """True if somebody watches, and it can do still less."""
+        return self._sink.watched and self._sink.degree < self._sink.degrees
+
+    @property
+    def can_lift(self) -> bool:
+        """True if it is lowered."""
+        return self._sink.degree > 0
+
+    def lower(self) -> str:
+        """Do less."""
+        self._sink.degree += 1
+        return self._sink.eased()
+
+    def lift(self) -> str:
+        """Do more."""
+        self._sink.degree -= 1
+        return self._sink.eased()
+
+
+class PreviewStep:
+    """Give previews one frame in five."""
+
+    def __init__(self, previews: Iterable[Outlet]) -> None:
+        self._previews = list(previews)
+
+    @property
+    def _names(self) -> str:
+        return ", ".join(outlet.name for outlet in self._previews)
+
+    @property
+    def lowered(self) -> str | None:
+        """The share of frames that they get, if not all."""
+        return f"one frame in {_EVERY} for {self._names}" if self.can_lift else None
+
+    @property
+    def can_lower(self) -> bool:
+        """True if they get all frames."""
+        return not self.can_lift
+
+    @property
+    def can_lift(self) -> bool:
+        """True if they do not get all frames."""
+        return self._previews[0].every > 1
+
+    def lower(self) -> str:
+        """Give them few."""
+        return self._give(_EVERY)
+
+    def lift(self) -> str:
+        """Give them all."""
+        return self._give(1)
+
+    def _give(self, every: int) -> str:
+        for outlet in self._previews:
+            outlet.every = every
+        return self.lowered or f"all frames for {self._names}"
+
+
+class FuserStep:
+    """Change to a cheaper fuser."""
+
+    def __init__(self, fuser: Stepping) -> None:
+        self._fuser, self._down = fuser, 0
+
+    @property
+    def lowered(self) -> str | None:
+        """The fuser at work, if it was better."""
+        return self._said if self._down > 0 else None
+
+    @property
+    def can_lower(self) -> bool:
+        """True if there is a cheaper one."""
+        return self._fuser.cheaper is not None
+
+    @property
+    def can_lift(self) -> bool:
+        """True if there is a better one that would hold the rate."""
+        return self._fuser.better is not None and self._fuser.room
+
+    def lower(self) -> str:
+        """Change to the next cheaper one."""
+        self._fuser.lower()
+        self._down += 1
+        return self._said
+
+    def lift(self) -> str:
+        """Change to the next better one."""
+        self._fuser.lift()
+        self._down -= 1
+        return self._said
+
+    @property
+    def _said(self) -> str:
+        return f"fuser {self._fuser.name}"

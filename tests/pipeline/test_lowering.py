@@ -1,0 +1,120 @@
+"""The load controller in a pipeline: what it sees, what it lowers, and what is said of it."""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from live import wait_until
+from scenes import Memory
+
+from rtfuse.align.aligner import Aligner
+from rtfuse.capture.synthetic import SyntheticScene, SyntheticSource
+from rtfuse.config import load_config
+from rtfuse.fuse import open_fuser
+from rtfuse.fuse.auto import SteppingFuser
+from rtfuse.observe.watchdog import Watchdog
+from rtfuse.pipeline.queues import LiveInbox, Outlet
+from rtfuse.pipeline.rig import Rig
+from rtfuse.pipeline.run import Pipeline
+from rtfuse.pipeline.stages import Stages
+from rtfuse.pipeline.steps import steps_of
+from rtfuse.sync.pairer import Pairer
+
+MS = 1_000_000
+SIZE_WH = (64, 48)
+
+
+class Slow:
+    """A fuser that takes its time, without the interpreter."""
+
+    def __init__(self, name, cost_s):
+        self.name, self.cost_s = name, cost_s
+
+    def prepare(self, ir_hw, rgb_hw):
+        pass
+
+    def aim(self, rate_hz):
+        pass
+
+    def fuse(self, thermal, rgb):
+        time.sleep(self.cost_s)
+        return rgb
+
+
+class Page(Memory):
+    """A sink that can do less, and is watched."""
+
+    degree, degrees, watched = 0, 2, True
+
+    def eased(self):
+        return f"page {self.degree}"
+
+
+def live(fuser, *, lowers=True, **sinks):
+    """A pipeline of two live cameras of 30 Hz."""
+    scene = SyntheticScene(size=SIZE_WH, live=True, noise=0)
+    sources = {stream: SyntheticSource(scene, stream) for stream in ("ir", "rgb")}
+    stages = Stages(Aligner(SIZE_WH[::-1], SIZE_WH[::-1]), fuser, load_config(None, ["fuse.steady=false"]))
+    pairer = Pairer(tolerance_ns=17 * MS, max_reuse_ns=150 * MS, wait_ns=20 * MS)
+    return Pipeline(Rig(sources, pairer, stages, lowers=lowers), {"publish": Memory(), **sinks}, age_at="publish")
+
+
+def test_a_fuser_that_becomes_too_slow_has_the_page_the_window_and_itself_lowered_in_this_order(caplog):
+    caplog.set_level(logging.INFO, "rtfuse.load")
+    fuser = SteppingFuser([lambda: Slow("large", 0.09), lambda: Slow("small", 0.001)])
+    pipeline = live(fuser, web=Page(), window=Memory())
+    result = pipeline.run(duration_s=9)
+    assert result.lowered == ("page 2", "one frame in 5 for window", "fuser small")
+    said = [(r.levelname, r.getMessage().partition("): ")[2]) for r in caplog.records]
+    order = ("page 1", "page 2", "one frame in 5 for window", "fuser small")
+    assert said[:4] == [("WARNING", what) for what in order]
+    assert all(r.getMessage().startswith("too little processor (frames are ") for r in caplog.records[:4])
+    assert result.drops["window", "spared"] > 0
+    assert result.fields()["lowered"] == list(result.lowered)
+
+
+def test_what_is_not_to_be_lowered_is_not():
+    pipeline = live(Slow("slow", 0.09), lowers=False, web=Page())
+    assert pipeline.run(duration_s=6).lowered == ()
+    assert pipeline.sinks["web"].degree == 0
+
+
+def test_a_fuser_that_was_chosen_by_name_may_take_its_time():
+    pipeline = live(Slow("slow", 0.4), web=Page())
+    assert pipeline.run(duration_s=6).lowered == ()
+
+
+def test_a_preview_that_is_lowered_gets_one_frame_in_five_and_the_others_are_counted():
+    inbox = LiveInbox(Pairer(tolerance_ns=MS, max_reuse_ns=MS, wait_ns=MS), 2, clock=time.monotonic_ns)
+    sink = Memory()
+    window = Outlet(
+        "window", sink, lossless=False, inbox=inbox, written=lambda *_: None, watchdog=Watchdog("window", 9.0)
+    )
+    (step,) = steps_of([window], open_fuser("pyramid"))
+    assert (step.lowered, step.can_lower, step.can_lift) == (None, True, False)
+    assert step.lower() == step.lowered == "one frame in 5 for window"
+    assert (step.can_lower, step.can_lift) == (False, True)
+    for k in range(1, 12):
+        window.offer(k)
+        wait_until(lambda: not window.waiting)
+    assert step.lift() == "all frames for window"
+    window.offer(12)
+    window.finish()
+    assert window.joined(10)
+    assert sink.fused == [5, 10, 12]
+    assert window.spared == 9
+
+
+def test_a_fuser_whose_better_one_was_too_slow_at_the_start_is_not_called_lowered():
+    """It may still be lifted, once there is room, and is then lowered from there."""
+    fuser = SteppingFuser([lambda: Slow("large", 0.04), lambda: Slow("small", 0.001)], first=1, likely=True)
+    fuser.prepare((48, 64), (48, 64))
+    (step,) = steps_of([], fuser)
+    assert (fuser.name, step.lowered, step.can_lower, step.can_lift) == ("small", None, False, False)
+    fuser.aim(1)
+    assert step.can_lift
+    assert step.lift() == "fuser large"
+    assert step.lowered is None
+    step.lower()
+    assert step.lowered is None
