@@ -23,7 +23,7 @@ from rtfuse.capture.display import Display, is_deep
 from rtfuse.capture.lists import Inpoints
 from rtfuse.capture.origins import is_exact, timecode_ns, utc_ns
 from rtfuse.capture.paths import exists, is_disguised_script, is_pipe, open_file
-from rtfuse.capture.settings import PictureOptions, Uncolour
+from rtfuse.capture.settings import PictureOptions
 from rtfuse.capture.times import Repairs, repaired
 from rtfuse.capture.timing import MediaTimes, Packets, to_ns
 from rtfuse.capture.tracks import choose, described, split_track, video_tracks
@@ -41,7 +41,7 @@ class Decoder:
 
     The first frame is decoded at once, to know size and depth. `losses` counts packets that gave no picture (`corrupt`)
     and, of recordings, pictures with errors (`damaged`).
-    `track`, `again`: see `choose`. `fps`: the rate of a format without times.
+    `track`, `again`: see `choose`. `fps`: the rate of a format without times. `picture`: how its pixels are read.
     """
 
     def __init__(
@@ -53,10 +53,11 @@ class Decoder:
         track: int | None = None,
         again: Callable[[], InputContainer] | None = None,
         fps: float | None = None,
-        uncolour: Uncolour | None = None,
+        picture: PictureOptions | None = None,
     ) -> None:
         self.container, self.stream = container, stream
-        choice = choose(container, stream, track, again)
+        picture = picture or PictureOptions()
+        choice = choose(container, stream, track, again, picture.false_colours)
         assert choice is not None
         self.video = choice.video
         if choice.reason is not None:
@@ -77,7 +78,7 @@ class Decoder:
             self._interruptions = Interruptions(file, float(1 / (Fraction(self.times.rate_hz) * base)))
         self._inpoints = Inpoints() if kind == "concat" else None
         self._undecoded = None if live else Undecoded(self.video.codec_context.name, self.packets.ahead)
-        self._display = Display(stream, self.video, uncolour)
+        self._display = Display(stream, self.video, picture.uncolour)
         self._frames = self._display.progressive(self._decode())
         self.first = next(self._frames, None)
 
@@ -178,7 +179,7 @@ class Recording:
     ) -> None:
         self._clock, self._closed, self._reading, self._lock = clock, False, False, threading.Lock()
         self._path, track = split_track(path)
-        self._decoder = _open_file(self._path, stream, track, fps, picture.uncolour if picture is not None else None)
+        self._decoder = _open_file(self._path, stream, track, fps, picture)
         assert self._decoder.times is not None
         self._times, self._repairs = self._decoder.times, Repairs()
         times = self._times
@@ -260,7 +261,9 @@ _REMEDIES = {
 """Advice for a file that cannot be read, and for a pipe."""
 
 
-def _open_file(path: str, stream: Stream, track: int | None, fps: float | None, uncolour: Uncolour | None) -> Decoder:
+def _open_file(
+    path: str, stream: Stream, track: int | None, fps: float | None, picture: PictureOptions | None
+) -> Decoder:
     name = LABELS[stream]
     file = Path(path)
     if not exists(file):
@@ -280,7 +283,7 @@ def _open_file(path: str, stream: Stream, track: int | None, fps: float | None, 
         ) from e
     nothing = SourceUnreadable(f"{name} recording {path} holds no readable video frame; {_REMEDIES[is_pipe(path)]}")
     again = partial(open_file, path) if file.is_file() else None
-    return first_frame(container, stream, nothing, live=False, track=track, again=again, fps=fps, uncolour=uncolour)
+    return first_frame(container, stream, nothing, live=False, track=track, again=again, fps=fps, picture=picture)
 
 
 def first_frame(
@@ -292,14 +295,14 @@ def first_frame(
     track: int | None = None,
     again: Callable[[], InputContainer] | None = None,
     fps: float | None = None,
-    uncolour: Uncolour | None = None,
+    picture: PictureOptions | None = None,
 ) -> Decoder:
     """Return a decoder that has its first frame. Raises `otherwise`, the container closed, if there is none."""
     if not video_tracks(container):
         container.close()
         raise otherwise
     try:
-        decoder = Decoder(container, stream, live=live, track=track, again=again, fps=fps, uncolour=uncolour)
+        decoder = Decoder(container, stream, live=live, track=track, again=again, fps=fps, picture=picture)
     except RtfuseError:
         container.close()
         raise
