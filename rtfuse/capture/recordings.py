@@ -12,13 +12,15 @@ from fractions import Fraction
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 
-from rtfuse.capture.completeness import Undecoded, is_cut, stop_at_errors
+from rtfuse.capture.completeness import is_cut, stop_at_errors
+from rtfuse.capture.damage import Damage
 from rtfuse.capture.display import Display, is_deep
 from rtfuse.capture.lists import Inpoints
 from rtfuse.capture.origins import is_exact, timecode_ns, utc_ns
@@ -27,7 +29,6 @@ from rtfuse.capture.settings import PictureOptions
 from rtfuse.capture.times import Repairs, repaired
 from rtfuse.capture.timing import MediaTimes, Packets, to_ns
 from rtfuse.capture.tracks import choose, described, split_track, video_tracks
-from rtfuse.capture.transport import Interruptions
 from rtfuse.errors import RtfuseError, SourceNotFound, SourceUnreadable
 from rtfuse.observe.logs import event
 from rtfuse.types import LABELS, Clock, Frame, Image, SourceInfo, Stamp, Stream
@@ -71,13 +72,10 @@ class Decoder:
         self.times = None if live else MediaTimes(container, self.video, self.packets.ahead, fps)
         if not live and self.packets.ahead:
             stop_at_errors(self.video, self.packets.ahead[0])
-        file, kind = Path(container.name.removeprefix("file:")), container.format.name
-        self._interruptions = None
-        if self.times is not None and kind == "mpegts" and file.is_file():
-            base = self.video.time_base or Fraction(1, 90_000)
-            self._interruptions = Interruptions(file, float(1 / (Fraction(self.times.rate_hz) * base)))
-        self._inpoints = Inpoints() if kind == "concat" else None
-        self._undecoded = None if live else Undecoded(self.video.codec_context.name, self.packets.ahead)
+        self.damage = (
+            None if self.times is None else Damage(container, self.video, self.packets.ahead, self.times.rate_hz)
+        )
+        self._inpoints = Inpoints() if not live and container.format.name == "concat" else None
         self._display = Display(stream, self.video, picture.uncolour)
         self._frames = self._display.progressive(self._decode())
         self.first = next(self._frames, None)
@@ -88,31 +86,38 @@ class Decoder:
             yield from self._frames
 
     def _decode(self) -> Iterator[VideoFrame]:
+        for frame in self._sound():
+            if self._inpoints is None or not self._inpoints.leaves_out(frame):
+                yield frame
+        if self.damage is not None:
+            self.losses += self.damage.losses
+
+    def _sound(self) -> Iterator[VideoFrame]:
+        """Decode the packets; yield the pictures that are not known to be wrong."""
         for packet in self.packets:
-            if self.times is not None and self._undecoded is not None and packet is not None:
-                self.times.sent(packet)
-                self._undecoded.sent(packet)
-                if self._inpoints is not None:
-                    self._inpoints.sent(packet)
-                if self._interruptions is not None:
-                    self._interruptions.sent(packet)
-                if self._undecoded.broken(packet):
-                    self.losses["corrupt"] += 1
-                    continue
+            if packet is not None and not self._takes(packet):
+                continue
             try:
                 frames = self.video.decode(packet)
             except av.error.InvalidDataError:
-                self.losses["corrupt"] += 1
+                if self.damage is not None:
+                    self.damage.failed()
+                else:
+                    self.losses["corrupt"] += 1
                 continue
             for frame in frames:
-                if self._undecoded is not None:
-                    self._undecoded.came(frame)
-                if self._inpoints is None or not self._inpoints.leaves_out(frame):
-                    yield frame
-        if self._undecoded is not None:
-            self.losses |= Counter(corrupt=self._undecoded.count, damaged=self._undecoded.damaged)
-        if self._interruptions is not None:
-            self.losses += Counter(corrupt=self._interruptions.lost, damaged=self._interruptions.hit)
+                yield from [frame] if self.damage is None else self.damage.came(frame)
+        if self.damage is not None:
+            yield from self.damage.rest()
+
+    def _takes(self, packet: Packet[Any]) -> bool:
+        """Note a packet of a recording before it is decoded; return False if it must not be."""
+        if self.times is None or self.damage is None:
+            return True
+        self.times.sent(packet)
+        if self._inpoints is not None:
+            self._inpoints.sent(packet)
+        return self.damage.sent(packet)
 
     def image(self, frame: VideoFrame) -> Image:
         """Return (H, W) uint8 or uint16 for thermal, (H, W, 3) uint8 RGB otherwise, as a player shows it."""
@@ -217,6 +222,8 @@ class Recording:
             yield Frame(stream, decoder.image(frame), frame_id, t_ns, Stamp.MEDIA, self._clock())
         else:
             self._count_missing(t_ns + self._times.period_ns, frame_id + 1)
+        for line in decoder.damage.said() if decoder.damage is not None else ():
+            self._warn("damage", line)
         if said := str(self._repairs):
             self._warn("times", f"of {frame_id + 1} frames: {said}; their times were repaired")
 
