@@ -12,6 +12,8 @@ from av.video.frame import VideoFrame
 
 _LONGEST = 16
 """The most pictures that a decoder keeps as references, so the most that wait for an earlier one."""
+_SOON = 2
+"""Packets behind a marked one that tell what the mark means."""
 _KEPT = 64
 """Key frames whose times are kept."""
 
@@ -44,6 +46,7 @@ class References:
         self._each, self._count, self._keys, self._broken = each, 0, 0, False
         self._key_pts, self._bad = dict[int, int | None](), dict[int, int]()
         self._open = dict[int, _Coded]()
+        self._marked = deque[_Coded]()
         self._waiting = deque[tuple[VideoFrame, _Coded | None, bool]]()
 
     def sent(self, packet: Packet[Any]) -> None:
@@ -55,7 +58,17 @@ class References:
         if packet.pts is not None and self._timed and not packet.is_discard:
             self._each &= packet.pts not in self._open
             self._open[packet.pts] = _Coded(self._count, self._keys)
+        self._judge_marks(packet)
         self._count += 1
+
+    def _judge_marks(self, packet: Packet[Any]) -> None:
+        """Believe the container's mark on a packet, unless a key frame follows soon, where another file may begin."""
+        if packet.is_keyframe:
+            self._marked.clear()
+        if self._marked and self._marked[0].index <= self._count - _SOON:
+            self._note(self._marked.popleft())
+        if packet.is_corrupt:
+            self._marked.append(_Coded(self._count, self._keys))
 
     def lost(self) -> None:
         """Note that the oldest packet without a picture is damaged: the decoder has failed."""
@@ -66,12 +79,15 @@ class References:
         self._note(_Coded(self._count - 1, self._keys))
 
     def came(self, frame: VideoFrame, *, damaged: bool) -> Iterator[VideoFrame]:
-        """Take a picture from the decoder, `damaged` if it has errors itself; yield those that are certain now."""
+        """Take a picture from the decoder, and yield those that are certain now.
+
+        `damaged`: it has errors itself, or is marked by the container.
+        """
         self._each &= not frame.interlaced_frame  # two packets may be one picture
         coded = None if frame.pts is None else self._open.pop(frame.pts, None)
         if frame.pts is not None and self._timed:
             self._note_gone(frame.pts, self._count if coded is None else coded.index)
-        if damaged and coded is not None:
+        if frame.is_corrupt and coded is not None:
             self._note(coded)
         self._waiting.append((frame, coded, damaged))
         while self._waiting and (len(self._waiting) > _LONGEST or self._certain(self._waiting[0][1])):
@@ -95,7 +111,9 @@ class References:
             self._bad[coded.key] = min(coded.index, self._bad.get(coded.key, coded.index))
 
     def _certain(self, coded: _Coded | None) -> bool:
-        return coded is None or all(other.index > coded.index for other in self._open.values())
+        if coded is None:
+            return True
+        return coded.index < self._count - _SOON and all(other.index > coded.index for other in self._open.values())
 
     def _decided(self, frame: VideoFrame, coded: _Coded | None, damaged: bool) -> Iterator[VideoFrame]:
         """Yield a picture, unless it depends on what was lost; one without a packet's time goes by key frames alone."""

@@ -17,7 +17,8 @@ class Interruptions:
     """Count the pictures that a transport stream lost where it is interrupted, by the times around each place.
 
     FFmpeg finds the next packet by itself and tells of a loss only where the counter of the packets differs, which has
-    four bits; then it marks a picture nearby. `lost`: the missing pictures; `hit`: places without one, where the picture before is not whole.
+    four bits; then it marks a picture nearby.
+    `lost`: the missing pictures; `hit`: places without one, where the picture before is not whole.
     `period`: the usual step, in units of the packets' times.
     """
 
