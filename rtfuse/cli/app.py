@@ -105,11 +105,11 @@ def _escape(text: str) -> str:
     return " ".join(text.split()).replace("[", r"\[")
 
 
-def close(result: Snapshot, paths: dict[str, str], *, age: bool = True) -> None:
-    """Print the counts of a run that has ended, and the names of its files; without `age`, which files do not have."""
+def close(result: Snapshot, paths: dict[str, str]) -> None:
+    """Print the counts of a run that has ended, and the names of its files."""
     from rtfuse.cli.status import summary
 
-    out.print(summary(result, paths, age=age))
+    out.print(summary(result, paths))
 
 
 def add_version(app: typer.Typer, name: str) -> None:

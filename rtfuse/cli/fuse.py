@@ -49,7 +49,7 @@ def fuse(
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Thermal | RGB | fused.")] = False,
     picture: Annotated[
         Path | None,
-        typer.Option(help="Also write a side-by-side picture of the middle, or the first if the length is unknown."),
+        typer.Option(help="Also write a side-by-side picture of a pair in (or near) the middle."),
     ] = None,
     config: ConfigFile = None,
     calib: Calib = None,
@@ -91,7 +91,7 @@ def fuse(
         ),
         cut_off=f"interrupted; {target} was not written",
     )
-    close(result, {"fused": str(target), **({"picture": str(picture)} if picture else {})}, age=False)
+    close(result, {"fused": str(target), **({"picture": str(picture)} if picture else {})})
     _tell_losses(result, target)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rtfuse.observe.health import Condition
-from rtfuse.types import Clock, Fused, PlacedSpot
+from rtfuse.types import Clock, Fused, PlacedSpot, Stamp
 
 _BIN_NS = 100_000
 _BINS = 200_000
@@ -112,6 +112,8 @@ class Snapshot:
     """The hottest and the coldest point of the newest frame of a radiometric camera."""
     quiet_s: float | None = None
     """Seconds since the newest frame was delivered; None before the first."""
+    recorded: bool = False
+    """True for frames of a recording, whose age says nothing: their times are the recording's, or those of playing."""
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of the statistics message (`rtfuse.wire.message.Statistics`)."""
@@ -152,6 +154,7 @@ class Stats:
         self._recent: deque[int] = deque(maxlen=60)
         self._age, self._skew = Histogram(), Histogram()
         self._frames = self._reused = 0
+        self._recorded = False
         self._modes: Counter[str] = Counter()
         self._stages: dict[str, Histogram] = {}
         self._spots: tuple[PlacedSpot, PlacedSpot] | None = None
@@ -169,6 +172,7 @@ class Stats:
             if fused.mode == "held":
                 return
             self._spots = fused.spots
+            self._recorded = fused.pair.leader.stamp in (Stamp.PLAYBACK, Stamp.MEDIA)
             self._age.add(fused.pair.leader.age_ns(now))
             if fused.pair.skew_ns is not None:
                 self._reused += fused.pair.reused
@@ -210,4 +214,5 @@ class Stats:
                 streams=streams or {},
                 spots=self._spots,
                 quiet_s=(now - recent[-1]) / 1e9 if recent else None,
+                recorded=self._recorded,
             )

@@ -241,25 +241,33 @@ class VideoWriter:
 
 
 class PictureWriter:
-    """Write one side-by-side picture: the frame number `at`, or the last one if fewer came."""
+    """Write one side-by-side picture: the frame number `at`, or the last one if fewer came.
 
-    def __init__(self, path: Path, *, at: int, force: bool) -> None:
+    Without `at`, for an input of unknown length, it is one near the middle: of the frames 0, 1, 2, 4, 8 …
+    """
+
+    def __init__(self, path: Path, *, at: int | None, force: bool) -> None:
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             raise OutputUnwritable(f"picture {path}: want one of {' '.join(sorted(IMAGE_SUFFIXES))}")
         self._image = open_writer(path, side_by_side=True, force=force)
         self._at, self._seen = at, 0
         self._last: Fused | None = None
+        self._before: Fused | None = None
 
     def write(self, fused: Fused) -> None:
         """Keep the frame, up to the wanted one."""
-        if self._seen <= self._at:
+        if self._at is None and self._seen & (self._seen - 1) == 0:
+            self._before, self._last = self._last, fused
+        elif self._at is not None and self._seen <= self._at:
             self._last = fused
         self._seen += 1
 
     def close(self) -> None:
         """Write the picture."""
-        if self._last is not None:
-            self._image.write(self._last)
+        newest = 1 << max(self._seen - 1, 1).bit_length() - 1  # the number of the last frame that was kept
+        wanted = self._before if self._before is not None and 4 * newest > 3 * self._seen else self._last
+        if wanted is not None:
+            self._image.write(wanted)
         self._image.close()
 
     def abort(self) -> None:
