@@ -19,6 +19,7 @@ from av.container import InputContainer
 from av.packet import Packet
 from av.video.frame import VideoFrame
 
+from rtfuse.capture import jpeg
 from rtfuse.capture.completeness import is_cut, stop_at_errors
 from rtfuse.capture.damage import Damage
 from rtfuse.capture.display import Display, is_deep
@@ -77,6 +78,7 @@ class Decoder:
         )
         self._inpoints = Inpoints() if not live and container.format.name == "concat" else None
         self._display = Display(stream, self.video, picture.uncolour)
+        self._display.exif = 0 if self.video.codec_context.name == "mjpeg" else 1
         self._frames = self._display.progressive(self._decode())
         self.first = next(self._frames, None)
 
@@ -97,6 +99,8 @@ class Decoder:
         for packet in self.packets:
             if packet is not None and not self._takes(packet):
                 continue
+            if packet is not None and packet.size and self._display.exif == 0:
+                self._display.exif = jpeg.orientation(bytes(packet))
             try:
                 frames = self.video.decode(packet)
             except av.error.InvalidDataError:

@@ -76,6 +76,7 @@ def fuse(
     settings = settings_of(given, _FUSE, fixed=fixed)
     from rtfuse.cli.commands import fuse_recordings
     from rtfuse.cli.signals import interruptible
+    from rtfuse.record.video import remove_partial
 
     target = output or output_beside(rgb)
     result = interruptible(
@@ -90,6 +91,7 @@ def fuse(
             force=force,
         ),
         cut_off=f"interrupted; {target} was not written",
+        tidy=lambda: [remove_partial(path) for path in (target, picture) if path is not None],
     )
     close(result, {"fused": str(target), **({"picture": str(picture)} if picture else {})})
     _tell_losses(result, target)
@@ -105,9 +107,9 @@ def output_beside(rgb: str) -> Path:
     from rtfuse.capture.stills import is_image, is_stills
     from rtfuse.record.video import VIDEO_CODECS
 
-    if rgb.startswith("synthetic"):
+    if (rgb == "synthetic" or rgb.startswith("synthetic:")) and not Path(rgb).exists():
         return Path("synthetic-fused.mp4")
-    if is_live(rgb) or is_pipe(rgb):  # their names are none for a file
+    if rgb == "-" or is_live(rgb) or is_pipe(rgb):  # their names are none for a file
         return Path("fused.mp4")
     path = Path(rgb)
     if is_image(path) and not is_pattern(rgb):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -85,7 +86,7 @@ def open_writer(
         raise OutputUnwritable(f"output {path} is {'a folder' if suffix else 'a file'}; choose another name")
     if not path.name:
         raise OutputUnwritable(f"output {path} names neither a file nor a folder of pictures")
-    partial = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+    partial = partial_of(path)
     try:
         if suffix in VIDEO_CODECS:
             partial.touch()
@@ -99,6 +100,18 @@ def open_writer(
     except OSError as e:
         raise OutputUnwritable(f"output {path} cannot be written: {e.strerror or e}") from e
     return ImageWriter(path, partial, side_by_side=side_by_side, names=names)
+
+
+def partial_of(path: Path) -> Path:
+    """Return the name that an output of this process has until it is complete."""
+    return path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+
+
+def remove_partial(path: Path) -> None:
+    """Remove what this process has written of an output that is left behind, if anything."""
+    partial = partial_of(path)
+    with suppress(OSError):
+        shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
 
 
 def _open_pipe(
