@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -226,7 +226,7 @@ def _kinds(
     return dict(sorted(found.items()))
 
 
-def _decoded(packet: Packet[VideoStream]) -> list[VideoFrame]:
+def _decoded(packet: Packet[Any]) -> list[VideoFrame]:
     """Return the pictures of a packet; none of a damaged one."""
     try:
         return [frame for frame in packet.decode() if isinstance(frame, VideoFrame)]

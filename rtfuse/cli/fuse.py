@@ -91,7 +91,7 @@ def fuse(
             force=force,
         ),
         cut_off=f"interrupted; {target} was not written",
-        tidy=lambda: [remove_partial(path) for path in (target, picture) if path is not None],
+        tidy=lambda: remove_partial(target, picture),
     )
     close(result, {"fused": str(target), **({"picture": str(picture)} if picture else {})})
     _tell_losses(result, target)

@@ -107,11 +107,11 @@ def partial_of(path: Path) -> Path:
     return path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
 
 
-def remove_partial(path: Path) -> None:
-    """Remove what this process has written of an output that is left behind, if anything."""
-    partial = partial_of(path)
-    with suppress(OSError):
-        shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
+def remove_partial(*paths: Path | None) -> None:
+    """Remove what this process has written of outputs that are left behind, if anything."""
+    for partial in [partial_of(path) for path in paths if path is not None and path.name]:
+        with suppress(OSError):
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
 
 
 def _open_pipe(

@@ -11,13 +11,14 @@ from rtfuse.types import LABELS, Stream
 
 _OF_SCENES = frozenset(["heat", "tv", "photo", "zoom", "wide", "daylight", "optical"])
 """Words of streams that are as common in the names of scenes."""
+_SIDES: tuple[tuple[Stream, Stream], ...] = (("ir", "rgb"), ("rgb", "ir"))
 
 
 def refuse_word_of_scene(rgb_of: Mapping[str, str]) -> None:
     """Raise ConfigError with both readings if one name of a pair is the other and such a word before another word."""
     for ir, rgb in rgb_of.items():
         names: dict[Stream, str] = {"ir": ir, "rgb": rgb}
-        for stream, other in (("ir", "rgb"), ("rgb", "ir")):
+        for stream, other in _SIDES:
             one, rest = _words(names[stream]), _words(names[other])
             at = _ambiguous(one, stream)
             if at is not None and one[:at] + one[at + 1 :] == rest:
