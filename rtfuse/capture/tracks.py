@@ -37,6 +37,8 @@ _LOOKED_AT, _PACKETS = (0, 1, 8, 16, 32), 600
 """Frames of each track that are looked at, as the first may be dark, and the most packets that are read for them."""
 _CHROMA = 3.0
 """Mean distance of a picture's chroma from grey, in levels, from which it has colour."""
+_COLOURED, _MARKS = 12.0, 0.2
+"""The distance that shows a pixel's colour; the share of such pixels up to which a grey picture may have a scale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,14 +163,14 @@ def pair_in(uri: str, false_colours: FalseColours) -> tuple[str, str, str]:
     return f"{path}?track={thermal}", f"{path}?track={colour}", line
 
 
-_COUNTS, _FALSE, _GREY, _PERHAPS, _SCENE = "counts", "false colours", "grey", "few hues", "colour"
+_COUNTS, _FALSE, _GREY, _PERHAPS, _SCENE = "counts", "false colours", "grey", "few colours", "colour"
 """Kinds of pictures, in the order in which they are more likely thermal; `_PERHAPS`: false colours or a scene's."""
 _RANKS = {_COUNTS: 3, _FALSE: 2, _GREY: 1, _PERHAPS: 1, _SCENE: 0}
 _TOLD = {
     _COUNTS: "which are grey of more than 8 bits",
     _FALSE: "which are in false colours",
     _GREY: "which are grey",
-    _PERHAPS: "which have few hues",
+    _PERHAPS: "which have few colours",
     _SCENE: "which have colour",
 }
 
@@ -245,9 +247,11 @@ def _kind(frame: VideoFrame, false_colours: FalseColours | None) -> str:
     if len(frame.format.components) < 3 and not frame.format.has_palette:
         return _COUNTS if frame.format.components[0].bits > 8 else _GREY
     small = frame.reformat(width=64, height=48, format="yuv444p").to_ndarray()[1:].astype(np.float32)
-    coloured = float(np.hypot(*(small - 128)).mean()) > _CHROMA
-    if not coloured:
+    chroma = np.hypot(*(small - 128))
+    if float(chroma.mean()) <= _CHROMA:
         return _GREY
+    if float((chroma > _COLOURED).mean()) < _MARKS and float(np.median(chroma)) <= _CHROMA:
+        return _PERHAPS
     sure = false_colours(frame.to_ndarray(format="rgb24")) if false_colours is not None else False
     return _FALSE if sure else _SCENE if sure is False else _PERHAPS
 

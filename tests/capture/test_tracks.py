@@ -43,6 +43,12 @@ def tinted(k, size_wh=WH):
     return (grey(scene(k, size_wh)) * np.array([1, 0.8, 0.95])).astype(np.uint8)
 
 
+def with_scale(image):
+    image = image.copy()
+    image[10:110, -10:-2] = recorded("opencv-jet")[np.linspace(255, 0, 100).astype(np.uint8)][:, None]
+    return image
+
+
 SHOWS = {
     "jet": lambda k, wh: recorded("opencv-jet")[luma(k, wh)],
     "rainbow": lambda k, wh: recorded("rainbow-white")[luma(k, wh)],
@@ -54,6 +60,7 @@ SHOWS = {
     "night": lambda k, wh: grey(scene(k, wh)),
     "faded": lambda k, wh: cv2.addWeighted(scene(k, wh), 0.3, grey(scene(k, wh)), 0.7, 0),
     "infrared light": tinted,
+    "grey with a scale": lambda k, wh: with_scale(grey(luma(k, wh))),
 }
 
 
@@ -91,6 +98,8 @@ TOLD = [
     ("grey thermal", "infrared light", LARGE, "size"),
     ("grey thermal", "infrared light", WH, "not sure"),
     ("grey thermal", "night", LARGE, "size"),
+    ("grey with a scale", "day", WH, "few colours"),
+    ("grey with a scale", "night", LARGE, "size"),
     ("counts", "night", WH, "more than 8 bits"),
     ("counts", "jet", WH, "more than 8 bits"),
 ]
