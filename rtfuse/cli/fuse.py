@@ -76,7 +76,6 @@ def fuse(
     settings = settings_of(given, _FUSE, fixed=fixed)
     from rtfuse.cli.commands import fuse_recordings
     from rtfuse.cli.signals import interruptible
-    from rtfuse.record.video import remove_partial
 
     target = output or output_beside(rgb)
     result = interruptible(
@@ -91,10 +90,17 @@ def fuse(
             force=force,
         ),
         cut_off=f"interrupted; {target} was not written",
-        tidy=lambda: remove_partial(target, picture),
+        tidy=lambda: _tidy(target, picture),
     )
     close(result, {"fused": str(target), **({"picture": str(picture)} if picture else {})})
     _tell_losses(result, target)
+
+
+def _tidy(*outputs: Path | None) -> None:
+    """Remove what a command that was cut off has written of its outputs."""
+    from rtfuse.record.video import remove_partial
+
+    remove_partial(*outputs)
 
 
 def output_beside(rgb: str) -> Path:
