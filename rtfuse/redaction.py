@@ -25,6 +25,21 @@ _PASSWORD_KEY = re.compile(
     rf"(?<!by)(?<!com)pass(?!ive|thr|es\b|ed\b|age)|pwd|psw|loginpas|^p(?:w|as|in)$|{_FOREIGN}", re.I
 )
 _USER_KEY = re.compile(r"user(?!_?agent)|usr|login|^(?:u|uid|uname|account)$|benutzer|utilisateur|usuario", re.I)
+_KNOWN = """
+action api aspect audio author begin bitrate brightness buffer buffersize bypass cam camera cameraid cameranum ch
+channel channelid channels chn clock cmd codec color colour command compression connecttimeout contrast date device
+direction duration enablesrtp encoding end endtime ffs fifosize flip format fps framerate gop height h id idx image
+index interval input iptos ipttl keepalive lang language latency layer layout limit linger listen live localaddr
+localport loop main maxbw maxfps messageapi mirror mode mss multicast n name nocache num number offset overrunnonfatal
+page payloadsize pbkeylen peerlatency pktsize port preset profile profileid proto protocol quality rate rand random
+rcvlatency real reconnect resolution rnd rotate rotation rwtimeout scale seek size snap snapshot smoother source speed
+squarepixel src start starttime stimeout stream streamid streamprofile streamtype sub subtype substream tcp time
+timeout timestamp tlpktdrop track transport transportmode transtype ttl type udp unicast vcodec version video view w
+width x xamzdate xamzexpires y z zoom
+"""
+_HARMLESS = frozenset(_KNOWN.split())
+_HARMLESS_BEGIN = ("video", "audio", "frame", "image")
+"""Query keys, without marks, whose values say how to stream; those of all others are hidden, as they may be secrets."""
 _BESIDE_PASSWORD = {"u", "id", "uid", "n", "un", "uname", "nm", "name", "mail", "email"}
 """Keys of a user where there is one of a password."""
 _SECRET_KEY = re.compile(
@@ -82,7 +97,8 @@ def redact(text: str) -> str:
     """Return a text, or the URI of a source, with every user name, password and token replaced by `***`.
 
     It hides, in URIs: user and password, also with slashes or `@` in them; values of query keys, of fragments and of
-    paths (`user=admin_password=x_channel=1`) whose key names a secret; random parts of a path. Elsewhere: `password=…`
+    paths (`user=admin_password=x_channel=1`) whose key names a secret; of network addresses, values of all query keys
+    that are not known to be harmless, as `channel` is; random parts of a path. Elsewhere: `password=…`
     and the like, in JSON too, and authorization headers. In doubt it hides more: of a URI with a user all up to the
     last `@`.
     """
@@ -127,6 +143,9 @@ def _uri(uri: str) -> str:
     known = _userinfo_end(rest)
     user, rest = (f"{HIDDEN}@", rest[known:]) if known else ("", rest)
     host, path, query = _split(rest)
+    if query.startswith("?") and re.match(rf"(?:{_NETWORK}):", scheme, re.I):
+        asked, mark, fragment = query.partition("#")
+        query = "".join(map(_known_alone, re.split(r"([?&;](?=[^?&;=]*=))", asked))) + mark + fragment
     return scheme + user + host + _path(path, query, scheme.lower().partition(":")[0])
 
 
@@ -207,6 +226,16 @@ def _fields(query: str) -> str:
     for k in range(0, len(fields), 2):
         fields[k] = _field(fields[k], hidden)
     return "".join(fields)
+
+
+def _known_alone(field: str) -> str:
+    """Hide the value of a query's field unless its key is known to be harmless; without a key, what looks random."""
+    key, equals, value = field.partition("=")
+    if not equals:
+        return "?" + HIDDEN if _is_random(key[1:], sure=False) else field
+    plain = re.sub(r"[^a-z0-9]", "", _decoded(key).lower())
+    kept = not value or plain in _HARMLESS or plain.startswith(_HARMLESS_BEGIN) or _SECRET_KEY.search(_decoded(key))
+    return field if kept else f"{key}={HIDDEN}"
 
 
 def _field(field: str, hidden: Set[str]) -> str:

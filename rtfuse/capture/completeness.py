@@ -16,9 +16,8 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
-_MASTERS = (0x18538067, 0x1F43B675)
-"""Matroska elements without a known size that are read by their content: Segment, Cluster."""
-_UNKNOWN = -1
+from rtfuse.capture.ebml import CLUSTER, SEGMENT, UNKNOWN, number
+
 _TS_PACKET = 188
 _Y4M_BYTES = 1 << 26
 _PACK, _PACK_BYTES = b"\0\0\1\xba", 1 << 17
@@ -64,16 +63,12 @@ def whole_slices(data: bytes) -> bool:
 
 
 class Undecoded:
-    """Count the packets of a track that gave no picture, where every packet is one.
-
-    `damaged` counts the pictures that were decoded with errors.
-    """
+    """Count the packets of a track that gave no picture, where every packet is one (`each`)."""
 
     def __init__(self, codec: str, ahead: Sequence[Packet[Any]]) -> None:
-        self.damaged = 0
         self._summed = codec == "ffv1" and any(whole_slices(bytes(packet)) for packet in ahead[:_LOOKED_AT])
         self._broken = False
-        self._counts = codec in _PICTURE_EACH
+        self._counts = self.each = codec in _PICTURE_EACH
         self._sent: dict[int, bool] = {}
 
     def sent(self, packet: Packet[Any]) -> None:
@@ -88,11 +83,16 @@ class Undecoded:
             self._broken = (self._broken and not packet.is_keyframe) or not whole_slices(bytes(packet))
         return self._broken and bool(packet.size)
 
-    def came(self, frame: VideoFrame) -> None:
-        """Note a picture that the decoder gave."""
+    def came(self, frame: VideoFrame) -> bool:
+        """Note a picture that the decoder gave; return True if it has errors."""
         self._counts &= not frame.interlaced_frame  # two packets may be one picture
         corrupt = False if frame.pts is None else self._sent.pop(frame.pts, False)
-        self.damaged += corrupt or frame.is_corrupt
+        return corrupt or frame.is_corrupt
+
+    @property
+    def summed(self) -> bool:
+        """True if every picture has a check sum of its own."""
+        return self._summed
 
     @property
     def count(self) -> int:
@@ -197,35 +197,17 @@ def _elements(file: BinaryIO, end: int, used: int) -> Iterator[int]:
     at = 0
     while at < used:
         file.seek(at)
-        name, length = _number(file, marked=True)
-        size, more = _number(file)
+        name, length = number(file, marked=True)
+        size, more = number(file)
         if not length or not more:
             yield end + 1
             return
         at += length + more
-        if size != _UNKNOWN:
+        if size != UNKNOWN:
             at += size
             yield at
-        elif name not in _MASTERS:
+        elif name not in (SEGMENT, CLUSTER):
             return
-
-
-def _number(file: BinaryIO, *, marked: bool = False) -> tuple[int, int]:
-    """Return a number of EBML's variable length and its bytes, 0 of them at the end of the file.
-
-    `marked`: with the marker of its length, as in names. A size of ones alone is unknown (-1).
-    """
-    first = file.read(1)
-    if not first or not first[0]:
-        return 0, 0
-    length = 9 - first[0].bit_length()
-    rest = file.read(length - 1)
-    if len(rest) < length - 1:
-        return 0, 0
-    value = int.from_bytes(first + rest)
-    bits = 7 * length
-    plain = value & ((1 << bits) - 1)
-    return (value if marked else _UNKNOWN if plain == (1 << bits) - 1 else plain), length
 
 
 def _tail(file: BinaryIO, end: int, size: int) -> bytes:

@@ -30,6 +30,11 @@ _UNTAGGED = 2
 _HD_WH = (1280, 720)
 """An untagged stream of at least this width or height has BT.709, as players take it; a smaller one BT.601."""
 _FLIPS = {(True, False): 1, (False, True): 0, (True, True): -1}
+_EXIF = {
+    2: (False, True, False), 3: (False, True, True), 4: (False, False, True), 5: (True, False, False),
+    6: (True, True, False), 7: (True, True, True), 8: (True, False, True),
+}  # fmt: skip
+"""EXIF's orientations: whether a picture is transposed, and then mirrored, and put upside down; PyAV tells angles."""
 _log = logging.getLogger("rtfuse.capture")
 Say = Callable[[str], None]
 
@@ -39,18 +44,20 @@ class Display:
 
     `video`: the stream that the frames are of. Without it, nothing is guessed of a stream without tags, and its pixels
     are square: a recording of our own. `uncolour`: turns thermal in false colours back into luma.
+    `exif`: the orientation that the EXIF of a JPEG tells, from 1.
     """
 
     def __init__(self, stream: Stream, video: VideoStream | None = None, uncolour: Uncolour | None = None) -> None:
         self._stream, self._video, self._uncolour = stream, video, uncolour
         self._by_size = video is not None and video.codec_context.name != "mjpeg"  # JPEG has BT.601
         self._reformatter = VideoReformatter()
+        self.exif = 1
         self._said: set[str] = set()
 
     def size_wh(self, frame: VideoFrame) -> tuple[int, int]:
         """Return width and height of the image of a frame, in pixels."""
         w, h = self._square(frame)
-        return (h, w) if _orientation(frame)[0] else (w, h)
+        return (h, w) if self._orientation(frame)[0] else (w, h)
 
     def image(self, frame: VideoFrame) -> Image:
         """Return (H, W) uint8 or uint16 for thermal, (H, W, 3) uint8 RGB otherwise."""
@@ -59,7 +66,7 @@ class Display:
         if (w, h) != (frame.width, frame.height):
             self._say(f"has pixels of {self._aspect}, it is scaled to square ones: {w}x{h}")
             image = cv2.resize(image, (w, h), interpolation=cv2.INTER_LINEAR)
-        return self._upright(image, *_orientation(frame))
+        return self._upright(image, *self._orientation(frame))
 
     def progressive(self, frames: Iterable[VideoFrame]) -> Iterator[VideoFrame]:
         """Yield the frames; those flagged as interlaced are deinterlaced, one frame later."""
@@ -121,8 +128,12 @@ class Display:
         if mirrored or upside_down:
             image = cv2.flip(image, _FLIPS[mirrored, upside_down])
         if transposed or mirrored or upside_down:
-            self._say("is turned or mirrored as its display matrix says")
+            self._say("is turned or mirrored as its display matrix or its EXIF says")
         return image
+
+    def _orientation(self, frame: VideoFrame) -> tuple[bool, bool, bool]:
+        """Return how a frame becomes upright: whether it is transposed, and then mirrored, and put upside down."""
+        return _EXIF.get(self.exif) or _orientation(frame)
 
     def _say(self, what: str) -> None:
         if what not in self._said:

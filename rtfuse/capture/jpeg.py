@@ -7,6 +7,7 @@ from typing import Literal
 
 APP1, APP3 = 0xE1, 0xE3
 START = b"\xff\xd8"
+_EXIF, _ORIENTATION = b"Exif\0\0", 0x0112
 _SCAN, _END, _LEAST = 0xDA, 0xD9, 0xC0
 _ALONE = frozenset([0x01, *range(0xD0, 0xD8)])
 """Markers without a length."""
@@ -49,6 +50,22 @@ def fault(data: bytes) -> tuple[Literal["", "cut", "damaged"], int]:
     begun = data[at : at + 4]
     whole = len(begun) == 4 and not (begun[0] == 0xFF and begun[1] >= _LEAST and int.from_bytes(begun[2:]) >= 2)
     return "damaged" if whole else "cut", at
+
+
+def orientation(data: bytes) -> int:
+    """Return the orientation that EXIF tells, 1 to 8 (tag 0x0112 of its first directory); 1 without one."""
+    for marker, at, end in segments(data):
+        tiff = data[at + len(_EXIF) : end]
+        if marker != APP1 or data[at : at + len(_EXIF)] != _EXIF or len(tiff) < 8:
+            continue
+        order: Literal["little", "big"] = "little" if tiff[:2] == b"II" else "big"
+        first = int.from_bytes(tiff[4:8], order)
+        for k in range(int.from_bytes(tiff[first : first + 2], order)):
+            entry = tiff[first + 2 + 12 * k : first + 14 + 12 * k]
+            if len(entry) == 12 and int.from_bytes(entry[:2], order) == _ORIENTATION:
+                found = int.from_bytes(entry[8:10], order)
+                return found if 1 <= found <= 8 else 1
+    return 1
 
 
 def header(data: bytes) -> tuple[int, int, int]:

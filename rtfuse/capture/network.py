@@ -211,9 +211,8 @@ class _Opening:
 
     def _first(self, container: InputContainer) -> Decoder:
         began_s, nothing = time.monotonic(), DeviceUnavailable(f"{self.name} carries no readable video")
-        uncolour = self.picture.uncolour if self.picture else None
         try:
-            return first_frame(container, self.stream, nothing, live=True, uncolour=uncolour)
+            return first_frame(container, self.stream, nothing, live=True, picture=self.picture)
         except RtfuseError:  # some of them are an OSError, too
             raise
         except (av.error.FFmpegError, OSError) as e:

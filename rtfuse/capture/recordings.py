@@ -12,22 +12,24 @@ from fractions import Fraction
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import av
 from av.container import InputContainer
+from av.packet import Packet
 from av.video.frame import VideoFrame
 
-from rtfuse.capture.completeness import Undecoded, is_cut, stop_at_errors
+from rtfuse.capture import jpeg
+from rtfuse.capture.completeness import is_cut, stop_at_errors
+from rtfuse.capture.damage import Damage
 from rtfuse.capture.display import Display, is_deep
 from rtfuse.capture.lists import Inpoints
 from rtfuse.capture.origins import is_exact, timecode_ns, utc_ns
 from rtfuse.capture.paths import exists, is_disguised_script, is_pipe, open_file
-from rtfuse.capture.settings import PictureOptions, Uncolour
+from rtfuse.capture.settings import PictureOptions
 from rtfuse.capture.times import Repairs, repaired
 from rtfuse.capture.timing import MediaTimes, Packets, to_ns
 from rtfuse.capture.tracks import choose, described, split_track, video_tracks
-from rtfuse.capture.transport import Interruptions
 from rtfuse.errors import RtfuseError, SourceNotFound, SourceUnreadable
 from rtfuse.observe.logs import event
 from rtfuse.types import LABELS, Clock, Frame, Image, SourceInfo, Stamp, Stream
@@ -41,7 +43,7 @@ class Decoder:
 
     The first frame is decoded at once, to know size and depth. `losses` counts packets that gave no picture (`corrupt`)
     and, of recordings, pictures with errors (`damaged`).
-    `track`, `again`: see `choose`. `fps`: the rate of a format without times.
+    `track`, `again`: see `choose`. `fps`: the rate of a format without times. `picture`: how its pixels are read.
     """
 
     def __init__(
@@ -53,10 +55,11 @@ class Decoder:
         track: int | None = None,
         again: Callable[[], InputContainer] | None = None,
         fps: float | None = None,
-        uncolour: Uncolour | None = None,
+        picture: PictureOptions | None = None,
     ) -> None:
         self.container, self.stream = container, stream
-        choice = choose(container, stream, track, again)
+        picture = picture or PictureOptions()
+        choice = choose(container, stream, track, again, picture.false_colours)
         assert choice is not None
         self.video = choice.video
         if choice.reason is not None:
@@ -70,14 +73,12 @@ class Decoder:
         self.times = None if live else MediaTimes(container, self.video, self.packets.ahead, fps)
         if not live and self.packets.ahead:
             stop_at_errors(self.video, self.packets.ahead[0])
-        file, kind = Path(container.name.removeprefix("file:")), container.format.name
-        self._interruptions = None
-        if self.times is not None and kind == "mpegts" and file.is_file():
-            base = self.video.time_base or Fraction(1, 90_000)
-            self._interruptions = Interruptions(file, float(1 / (Fraction(self.times.rate_hz) * base)))
-        self._inpoints = Inpoints() if kind == "concat" else None
-        self._undecoded = None if live else Undecoded(self.video.codec_context.name, self.packets.ahead)
-        self._display = Display(stream, self.video, uncolour)
+        self.damage = (
+            None if self.times is None else Damage(container, self.video, self.packets.ahead, self.times.rate_hz)
+        )
+        self._inpoints = Inpoints() if not live and container.format.name == "concat" else None
+        self._display = Display(stream, self.video, picture.uncolour)
+        self._display.exif = 0 if self.video.codec_context.name == "mjpeg" else 1
         self._frames = self._display.progressive(self._decode())
         self.first = next(self._frames, None)
 
@@ -87,31 +88,40 @@ class Decoder:
             yield from self._frames
 
     def _decode(self) -> Iterator[VideoFrame]:
+        for frame in self._sound():
+            if self._inpoints is None or not self._inpoints.leaves_out(frame):
+                yield frame
+        if self.damage is not None:
+            self.losses += self.damage.losses
+
+    def _sound(self) -> Iterator[VideoFrame]:
+        """Decode the packets; yield the pictures that are not known to be wrong."""
         for packet in self.packets:
-            if self.times is not None and self._undecoded is not None and packet is not None:
-                self.times.sent(packet)
-                self._undecoded.sent(packet)
-                if self._inpoints is not None:
-                    self._inpoints.sent(packet)
-                if self._interruptions is not None:
-                    self._interruptions.sent(packet)
-                if self._undecoded.broken(packet):
-                    self.losses["corrupt"] += 1
-                    continue
+            if packet is not None and not self._takes(packet):
+                continue
+            if packet is not None and packet.size and self._display.exif == 0:
+                self._display.exif = jpeg.orientation(bytes(packet))
             try:
                 frames = self.video.decode(packet)
             except av.error.InvalidDataError:
-                self.losses["corrupt"] += 1
+                if self.damage is not None:
+                    self.damage.failed()
+                else:
+                    self.losses["corrupt"] += 1
                 continue
             for frame in frames:
-                if self._undecoded is not None:
-                    self._undecoded.came(frame)
-                if self._inpoints is None or not self._inpoints.leaves_out(frame):
-                    yield frame
-        if self._undecoded is not None:
-            self.losses |= Counter(corrupt=self._undecoded.count, damaged=self._undecoded.damaged)
-        if self._interruptions is not None:
-            self.losses += Counter(corrupt=self._interruptions.lost, damaged=self._interruptions.hit)
+                yield from [frame] if self.damage is None else self.damage.came(frame)
+        if self.damage is not None:
+            yield from self.damage.rest()
+
+    def _takes(self, packet: Packet[Any]) -> bool:
+        """Note a packet of a recording before it is decoded; return False if it must not be."""
+        if self.times is None or self.damage is None:
+            return True
+        self.times.sent(packet)
+        if self._inpoints is not None:
+            self._inpoints.sent(packet)
+        return self.damage.sent(packet)
 
     def image(self, frame: VideoFrame) -> Image:
         """Return (H, W) uint8 or uint16 for thermal, (H, W, 3) uint8 RGB otherwise, as a player shows it."""
@@ -178,7 +188,7 @@ class Recording:
     ) -> None:
         self._clock, self._closed, self._reading, self._lock = clock, False, False, threading.Lock()
         self._path, track = split_track(path)
-        self._decoder = _open_file(self._path, stream, track, fps, picture.uncolour if picture is not None else None)
+        self._decoder = _open_file(self._path, stream, track, fps, picture)
         assert self._decoder.times is not None
         self._times, self._repairs = self._decoder.times, Repairs()
         times = self._times
@@ -216,6 +226,8 @@ class Recording:
             yield Frame(stream, decoder.image(frame), frame_id, t_ns, Stamp.MEDIA, self._clock())
         else:
             self._count_missing(t_ns + self._times.period_ns, frame_id + 1)
+        for line in decoder.damage.said() if decoder.damage is not None else ():
+            self._warn("damage", line)
         if said := str(self._repairs):
             self._warn("times", f"of {frame_id + 1} frames: {said}; their times were repaired")
 
@@ -260,7 +272,9 @@ _REMEDIES = {
 """Advice for a file that cannot be read, and for a pipe."""
 
 
-def _open_file(path: str, stream: Stream, track: int | None, fps: float | None, uncolour: Uncolour | None) -> Decoder:
+def _open_file(
+    path: str, stream: Stream, track: int | None, fps: float | None, picture: PictureOptions | None
+) -> Decoder:
     name = LABELS[stream]
     file = Path(path)
     if not exists(file):
@@ -280,7 +294,7 @@ def _open_file(path: str, stream: Stream, track: int | None, fps: float | None, 
         ) from e
     nothing = SourceUnreadable(f"{name} recording {path} holds no readable video frame; {_REMEDIES[is_pipe(path)]}")
     again = partial(open_file, path) if file.is_file() else None
-    return first_frame(container, stream, nothing, live=False, track=track, again=again, fps=fps, uncolour=uncolour)
+    return first_frame(container, stream, nothing, live=False, track=track, again=again, fps=fps, picture=picture)
 
 
 def first_frame(
@@ -292,14 +306,14 @@ def first_frame(
     track: int | None = None,
     again: Callable[[], InputContainer] | None = None,
     fps: float | None = None,
-    uncolour: Uncolour | None = None,
+    picture: PictureOptions | None = None,
 ) -> Decoder:
     """Return a decoder that has its first frame. Raises `otherwise`, the container closed, if there is none."""
     if not video_tracks(container):
         container.close()
         raise otherwise
     try:
-        decoder = Decoder(container, stream, live=live, track=track, again=again, fps=fps, uncolour=uncolour)
+        decoder = Decoder(container, stream, live=live, track=track, again=again, fps=fps, picture=picture)
     except RtfuseError:
         container.close()
         raise

@@ -15,6 +15,8 @@ Unit = Literal["counts", "kelvin", "celsius"]
 Uncolour = Callable[[Image], Image | None]
 """Take a thermal picture in colour, (H, W, 3) uint8 RGB; return its luma, (H, W) uint8, None for a picture that is grey
 or has colours of another kind."""
+FalseColours = Callable[[Image], bool | None]
+"""Say of a picture, (H, W, 3) uint8 RGB, whether it is in false colours; None: perhaps."""
 NotBelowZero = Annotated[int, msgspec.Meta(ge=0)]
 
 
@@ -100,10 +102,12 @@ class PictureOptions:
     `unit`: the unit of thermal values in image files; None: by their range.
     `swapped`: True if the bytes of 16-bit image files are in the wrong order.
     `uncolour`: turns thermal in false colours back into luma; None: the picture's own luma is taken.
+    `false_colours`: tells thermal in false colours, to choose among a recording's tracks.
     `alone`: True if each image file is read as if it were the only one; otherwise unit and depth hold for all of them.
     """
 
     unit: Unit | None = None
     swapped: bool = False
     uncolour: Uncolour | None = None
+    false_colours: FalseColours | None = None
     alone: bool = False

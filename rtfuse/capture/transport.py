@@ -17,7 +17,8 @@ class Interruptions:
     """Count the pictures that a transport stream lost where it is interrupted, by the times around each place.
 
     FFmpeg finds the next packet by itself and tells of a loss only where the counter of the packets differs, which has
-    four bits. `lost`: the missing pictures; `hit`: places without one, where the picture before is not whole.
+    four bits; then it marks a picture nearby.
+    `lost`: the missing pictures; `hit`: places without one, where the picture before is not whole.
     `period`: the usual step, in units of the packets' times.
     """
 
@@ -25,18 +26,24 @@ class Interruptions:
         self.lost, self.hit = 0, 0
         self._path, self._period = Path(path), period
         self._before: tuple[int, int | None, bool] | None = None
+        self._corrupt = False
 
-    def sent(self, packet: Packet[Any]) -> None:
-        """Note a picture's packet, in the order of the file."""
+    def sent(self, packet: Packet[Any]) -> bool:
+        """Note a picture's packet, in the order of the file; return True if something is missing before it."""
         if packet.pos is None or packet.pos < 0 or not packet.size:
-            return
+            return False
+        broken = False
         if self._before is not None:
             pos, dts, corrupt = self._before
-            if self._interrupted(pos, packet.pos):
-                steps = 0 if packet.dts is None or dts is None else round((packet.dts - dts) / self._period)
-                self.lost += max(0, steps - 1)
+            steps = 0 if packet.dts is None or dts is None else round((packet.dts - dts) / self._period)
+            if interrupted := self._interrupted(pos, packet.pos):
                 self.hit += steps <= 1 and not corrupt
+            # FFmpeg may mark the packet before the last one; at a key frame, another file may begin.
+            broken = interrupted or ((corrupt or self._corrupt) and steps > 1 and not packet.is_keyframe)
+            self.lost += max(0, steps - 1) if broken else 0
+            self._corrupt = corrupt
         self._before = packet.pos, packet.dts, packet.is_corrupt
+        return broken
 
     def _interrupted(self, begin: int, end: int) -> bool:
         """Return True if the bytes from one packet's begin to another's are not a row of packets."""

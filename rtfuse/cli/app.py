@@ -27,6 +27,8 @@ from rtfuse.web import DEFAULT_ADDRESS
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 _HELP = ["-h", "--help"]
 _SETTING = re.compile(r"\A([\w.-]+=)?((?:ipc://)?~.*)\Z", re.DOTALL)
+_DASHED = re.compile(r"-(?!-)[^=]{2,}|-.*\.")
+"""A name that a file may have, and no option has."""
 _LIBRARIES = ("openvino", "torch", "tensorrt-cu13", "tensorrt-rtx-cu13", "onnxruntime")
 
 
@@ -89,11 +91,12 @@ def _flush() -> None:
 def _completed(arguments: list[str]) -> list[str]:
     """Return arguments that the parser understands as they are meant.
 
-    Its options take a value: `--web` gets the default address if none follows. A file `-ir.mp4` becomes `./-ir.mp4`.
+    Its options take a value: `--web` gets the default address if none follows. A file `-ir.mp4` or `-stills` becomes
+    `./-ir.mp4`.
     `~/x` becomes a path in the home folder, behind `--option=` and `key=` too, where shells leave it.
     """
     arguments = [_SETTING.sub(lambda m: (m[1] or "") + expanded(m[2]), word) for word in arguments]
-    files = [word.startswith("-") and "." in word and Path(word).is_file() for word in arguments]
+    files = [_DASHED.match(word) is not None and Path(word).exists() for word in arguments]
     whole = [f"./{word}" if file else word for word, file in zip(arguments, files, strict=True)]
     for k in (k for k, argument in enumerate(arguments) if argument == "--web"):
         if k + 1 == len(arguments) or arguments[k + 1].startswith("-") or "=" in arguments[k + 1]:
@@ -105,11 +108,11 @@ def _escape(text: str) -> str:
     return " ".join(text.split()).replace("[", r"\[")
 
 
-def close(result: Snapshot, paths: dict[str, str], *, age: bool = True) -> None:
-    """Print the counts of a run that has ended, and the names of its files; without `age`, which files do not have."""
+def close(result: Snapshot, paths: dict[str, str]) -> None:
+    """Print the counts of a run that has ended, and the names of its files."""
     from rtfuse.cli.status import summary
 
-    out.print(summary(result, paths, age=age))
+    out.print(summary(result, paths))
 
 
 def add_version(app: typer.Typer, name: str) -> None:

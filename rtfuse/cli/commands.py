@@ -267,7 +267,7 @@ def fuse_recordings(
         )
         stack.push(partial(_finish, writers["record"]))
         if picture:
-            writers["picture"] = PictureWriter(picture, at=(rgb.frames or 1) // 2, force=force)
+            writers["picture"] = PictureWriter(picture, at=rgb.frames // 2 if rgb.frames else None, force=force)
             stack.push(partial(_finish, writers["picture"]))
         sinks = {**writers, **_beside(settings, rig, console, stack)}
         pipeline = Pipeline(rig, sinks, age_at="record", stop=signals.stop)

@@ -49,7 +49,7 @@ def fuse(
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Thermal | RGB | fused.")] = False,
     picture: Annotated[
         Path | None,
-        typer.Option(help="Also write a side-by-side picture of the middle, or the first if the length is unknown."),
+        typer.Option(help="Also write a side-by-side picture of a pair in (or near) the middle."),
     ] = None,
     config: ConfigFile = None,
     calib: Calib = None,
@@ -90,9 +90,17 @@ def fuse(
             force=force,
         ),
         cut_off=f"interrupted; {target} was not written",
+        tidy=lambda: _tidy(target, picture),
     )
-    close(result, {"fused": str(target), **({"picture": str(picture)} if picture else {})}, age=False)
+    close(result, {"fused": str(target), **({"picture": str(picture)} if picture else {})})
     _tell_losses(result, target)
+
+
+def _tidy(*outputs: Path | None) -> None:
+    """Remove what a command that was cut off has written of its outputs."""
+    from rtfuse.record.video import remove_partial
+
+    remove_partial(*outputs)
 
 
 def output_beside(rgb: str) -> Path:
@@ -105,9 +113,9 @@ def output_beside(rgb: str) -> Path:
     from rtfuse.capture.stills import is_image, is_stills
     from rtfuse.record.video import VIDEO_CODECS
 
-    if rgb.startswith("synthetic"):
+    if (rgb == "synthetic" or rgb.startswith("synthetic:")) and not Path(rgb).exists():
         return Path("synthetic-fused.mp4")
-    if is_live(rgb) or is_pipe(rgb):  # their names are none for a file
+    if rgb == "-" or is_live(rgb) or is_pipe(rgb):  # their names are none for a file
         return Path("fused.mp4")
     path = Path(rgb)
     if is_image(path) and not is_pattern(rgb):

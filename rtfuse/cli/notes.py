@@ -19,6 +19,7 @@ from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Rig
 from rtfuse.pipeline.scenes import stills_of
+from rtfuse.thermal.likeness import in_false_colours
 from rtfuse.types import LABELS, Image, Stream
 
 _GREY = ("GREY", "Y10", "Y12", "Y14", "Y16", "Y16-BE")
@@ -135,14 +136,20 @@ def _doubts(config: Config, rig: Rig) -> Iterator[str]:
             "thermal is a radiometric JPEG of DJI, whose counts only DJI's own library reads: the picture in it is "
             "taken; for temperatures, convert it by DJI's Thermal SDK to TIFF and give that"
         )
-    deep = rig.sources["ir"].info.dtype == "uint16"  # counts have no colour
-    ir = None if deep else _first_picture(config.ir.uri, "ir")
-    ir_colour = ir is not None and has_colour(ir)
-    rgb = _first_picture(config.rgb.uri, "rgb") if ir_colour else None
-    rgb_colour = None if rgb is None else has_colour(rgb)
     grey_camera = rig.sources["rgb"].info.coding in _GREY
-    if (ir_colour and rgb_colour is False) or grey_camera:
-        yield "RGB has no colour" + (" and thermal has" if ir_colour else "") + ": are --ir and --rgb swapped?"
+    if grey_camera or _seem_swapped(config, deep=rig.sources["ir"].info.dtype == "uint16"):
+        yield "RGB looks like thermal, by its colours or without any: are --ir and --rgb swapped?"
+
+
+def _seem_swapped(config: Config, *, deep: bool) -> bool:
+    """Return True if RGB is in false colours, or thermal is the one with a scene's colours; `deep`: it has counts."""
+    rgb = None if deep else _first_picture(config.rgb.uri, "rgb")
+    ir = None if rgb is None else _first_picture(config.ir.uri, "ir")
+    if ir is None or rgb is None:
+        return False
+    if not has_colour(rgb):
+        return has_colour(ir) and not in_false_colours(ir)
+    return in_false_colours(rgb) is True and in_false_colours(ir) is not True
 
 
 def _first_picture(uri: str | None, stream: Stream) -> Image | None:
@@ -154,7 +161,7 @@ def _first_picture(uri: str | None, stream: Stream) -> Image | None:
         return None
     with silence():
         try:
-            source = open_source(uri if is_stills(uri) else numbered(uri, stream), "rgb")
+            source = open_source(uri if is_stills(uri) else numbered(uri, stream, in_false_colours), "rgb")
         except RtfuseError:
             return None
         with closing(source):

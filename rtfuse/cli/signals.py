@@ -53,7 +53,11 @@ class Signals:
 
 
 def interruptible(
-    job: Callable[[Signals], T], idle: Callable[[Signals], object] | None = None, *, cut_off: str | None = None
+    job: Callable[[Signals], T],
+    idle: Callable[[Signals], object] | None = None,
+    *,
+    cut_off: str | None = None,
+    tidy: Callable[[], object] = lambda: None,
 ) -> T:
     """Run `job` in a thread and return its result, or raise its error.
 
@@ -61,6 +65,7 @@ def interruptible(
     do not run, still ends within 2 s of Ctrl-C. It calls `idle` all the while, some 60 times a second: a window, which
     some systems allow in the main thread alone, is drawn there.
     `cut_off`: what is said, with status 130, of a job that had to be left behind; None: it was to run until then.
+    `tidy`: removes what such a job leaves.
     """
     signals, results, errors = Signals(), list[T](), list[BaseException]()
 
@@ -84,6 +89,7 @@ def interruptible(
                 if sys.stdout.isatty():
                     sys.stdout.write("\x1b[?25h")  # the cursor, which a status that is drawn in place hides
                 sys.stdout.flush()
+                tidy()
                 if cut_off is not None:
                     sys.stderr.write(f"error: {cut_off}\n")
                     sys.stderr.flush()

@@ -32,8 +32,8 @@ CAUSES = {
     "spared": "left out of a preview, there is too little processor",
     "ended": "came after the recording had ended, the disk is full",
     "encoder": "the encoder was still at one before",
-    "corrupt": "could not be decoded",
-    "damaged": "decoded with errors, parts of the picture are guessed",
+    "corrupt": "could not be decoded, or were coded from one that is lost",
+    "damaged": "decoded with errors, or from a part with a wrong check sum",
     "truncated": "missing at the end of the file",
     "driver": "lost by the camera driver",
     "stale": "skipped for a newer one, capture is slow",
@@ -95,8 +95,9 @@ def drops_line(s: Snapshot) -> str:
 
 def one_line(s: Snapshot) -> str:
     """Return the state as one log line."""
+    age = "" if s.recorded else f"age_ms={_triple(s.age_ms)} "
     return (
-        f"frames={s.frames} rate={s.recent_hz:.1f}Hz age_ms={_triple(s.age_ms)} "
+        f"frames={s.frames} rate={s.recent_hz:.1f}Hz {age}"
         f"skew_ms={_triple(s.skew_ms)} {streams_line(s)} drops: {drops_line(s)}"
         + (f" lowered: {', '.join(s.lowered)}" if s.lowered else "")
     )
@@ -124,11 +125,12 @@ def _triple(values: tuple[float, ...]) -> str:
 def live_table(s: Snapshot) -> Table:
     """Return the state as a table of one row that fits into 80 columns."""
     table = Table(box=None, padding=(0, 2), header_style="dim")
-    for name in ("frames", "rate", "age p50/95/99", "skew p50/95/99"):
+    age = {} if s.recorded else {"age p50/95/99": f"{_triple(s.age_ms)} ms"}
+    row = {"frames": str(s.frames), "rate": f"[bold]{s.recent_hz:.1f}[/] Hz", **age}
+    row["skew p50/95/99"] = f"{_triple(s.skew_ms)} ms"
+    for name in row:
         table.add_column(name, no_wrap=True)
-    table.add_row(
-        str(s.frames), f"[bold]{s.recent_hz:.1f}[/] Hz", f"{_triple(s.age_ms)} ms", f"{_triple(s.skew_ms)} ms"
-    )
+    table.add_row(*row.values())
     return table
 
 
@@ -145,7 +147,7 @@ def live_view(s: Snapshot) -> Group:
     return Group(live_table(s), drops, *lines)
 
 
-def summary(s: Snapshot, paths: dict[str, str] | None = None, *, age: bool = True) -> Table:
+def summary(s: Snapshot, paths: dict[str, str] | None = None) -> Table:
     """Return the closing table: frames, rate, age (of live frames only), skew, drops by cause, paths of the outputs."""
     table = Table.grid(padding=(0, 2))
     reused = f" ({s.reused} with a thermal frame used before)" if s.reused else ""
@@ -155,7 +157,7 @@ def summary(s: Snapshot, paths: dict[str, str] | None = None, *, age: bool = Tru
         table.add_row("", ", ".join(alone))
     if s.frames > 1:
         table.add_row("rate", f"{s.rate_hz:.1f} frames/s")
-    for name, values in ((("age", s.age_ms),) if age else ()) + (("skew", s.skew_ms),):
+    for name, values in (() if s.recorded else (("age", s.age_ms),)) + (("skew", s.skew_ms),):
         if not any(math.isnan(value) for value in values):  # without a pair there is none
             table.add_row(name, "p50 {:.1f}  p95 {:.1f}  p99 {:.1f} ms".format(*values))
     if not s.drops:

@@ -20,7 +20,7 @@ def source_of(text: str) -> str:
     A file of that name wins.
     """
     if Path(text).exists():
-        return text
+        return f"./{text}" if text.startswith("synthetic:") else text
     if text.isascii() and text.isdigit():
         return f"/dev/video{text}"
     return {"synthetic": "synthetic:", "-": "/dev/stdin"}.get(text, text)

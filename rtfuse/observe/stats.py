@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rtfuse.observe.health import Condition
-from rtfuse.types import Clock, Fused, PlacedSpot
+from rtfuse.types import Clock, Fused, PlacedSpot, Stamp
 
 _BIN_NS = 100_000
 _BINS = 200_000
@@ -114,6 +114,8 @@ class Snapshot:
     """Parts that are lowered now for lack of processor, in words."""
     quiet_s: float | None = None
     """Seconds since the newest frame was delivered; None before the first."""
+    recorded: bool = False
+    """True for frames of a recording, whose age says nothing: their times are the recording's, or those of playing."""
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of the statistics message (`rtfuse.wire.message.Statistics`)."""
@@ -155,6 +157,7 @@ class Stats:
         self._recent: deque[int] = deque(maxlen=60)
         self._age, self._skew = Histogram(), Histogram()
         self._frames = self._reused = 0
+        self._recorded = False
         self._modes: Counter[str] = Counter()
         self._stages: dict[str, Histogram] = {}
         self._spots: tuple[PlacedSpot, PlacedSpot] | None = None
@@ -172,6 +175,7 @@ class Stats:
             if fused.mode == "held":
                 return
             self._spots = fused.spots
+            self._recorded = fused.pair.leader.stamp in (Stamp.PLAYBACK, Stamp.MEDIA)
             self._age.add(fused.pair.leader.age_ns(now))
             if fused.pair.skew_ns is not None:
                 self._reused += fused.pair.reused
@@ -215,4 +219,5 @@ class Stats:
                 spots=self._spots,
                 lowered=lowered,
                 quiet_s=(now - recent[-1]) / 1e9 if recent else None,
+                recorded=self._recorded,
             )

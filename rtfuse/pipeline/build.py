@@ -13,6 +13,7 @@ from rtfuse.align.aligner import Aligner
 from rtfuse.align.calibration import Calibration, load_calibration
 from rtfuse.align.doubts import doubts
 from rtfuse.capture.pacing import Playback
+from rtfuse.capture.tracks import split_track
 from rtfuse.config import Config
 from rtfuse.errors import ConfigError
 from rtfuse.fuse import DEFAULT_FUSER, Fuser, open_fuser
@@ -28,6 +29,7 @@ from rtfuse.pipeline.rig import Order, Rig, StageTrace
 from rtfuse.pipeline.scenes import Scenes, chosen_stills, for_stills, openers, pairer_of
 from rtfuse.pipeline.sources import SourceOpener
 from rtfuse.pipeline.stages import Place, Stages
+from rtfuse.record.replay import recorded_rates
 from rtfuse.sync.pairer import Pairer
 from rtfuse.types import Clock, Source, Stream
 
@@ -188,11 +190,7 @@ def _pairer(
 ) -> Pairer:
     ir_offset_ms = config.ir.offset_ms + ((calibration and calibration.ir_offset_ms) or 0.0)
     live = order == "replay" or any(source.info.live for source in sources.values())
-    tolerance_ms = config.sync.tolerance_ms
-    if tolerance_ms is None:
-        rates = [s.info.rate_hz for s in sources.values()]
-        tolerance_ms = 500 / min(r for r in rates if r) if all(rates) else 20.0
-        tolerance_ms = tolerance_ms if live else min(tolerance_ms, _RECORDED_MS)
+    tolerance_ms = _tolerance_ms(config, sources, live=live)
     passes = live and config.degraded.policy == "passthrough"
     return Pairer(
         policy=config.sync.policy,
@@ -203,6 +201,22 @@ def _pairer(
         alone_after_ns=_quiet_ns(config, sources) if passes else None,
         shutter_ns=round(config.degraded.shutter_ms * _MS) if live else 0,
     )
+
+
+def _tolerance_ms(config: Config, sources: Mapping[Stream, Source], *, live: bool) -> float:
+    """Return the tolerance: that of the settings, or half a period of the slower stream, of recordings at most 50 ms.
+
+    A recording of `rtfuse record` has the tolerance of its cameras, whether it is fused or replayed.
+    """
+    if config.sync.tolerance_ms is not None:
+        return config.sync.tolerance_ms
+    rates = [source.info.rate_hz for source in sources.values()]
+    files = {split_track(config.ir.uri or "")[0], split_track(config.rgb.uri or "")[0]}
+    recorded = recorded_rates(files.pop()) if not live and len(files) == 1 else None
+    if recorded is not None:
+        live, rates = True, list(recorded.values())
+    half_ms = 500 / min(r for r in rates if r) if all(rates) else 20.0
+    return half_ms if live else min(half_ms, _RECORDED_MS)
 
 
 def _replayed(sources: Mapping[Stream, Source], clock: Clock, speed: float) -> Clock:

@@ -24,6 +24,7 @@ from rtfuse.pipeline.queues import STREAMS
 from rtfuse.record.replay import Replay
 from rtfuse.thermal.cameras import camera_named
 from rtfuse.thermal.false_colour import FalseColour
+from rtfuse.thermal.likeness import in_false_colours
 from rtfuse.thermal.preprocessing import FreezeWatch, ThermalFront
 from rtfuse.types import LABELS, Clock, Frame, Source, SourceInfo, Stream
 
@@ -195,7 +196,9 @@ def picture_options(camera: Camera, stream: Stream, *, alone: bool = False) -> P
     """Return how the pixels of a stream are to be read, by its settings; `alone`: each picture for itself."""
     uncolour = FalseColour(camera.palette, alone=alone) if stream == "ir" else None
     swapped = camera.byteorder == "swapped"
-    return PictureOptions(unit=camera.unit, swapped=swapped, uncolour=uncolour, alone=alone)
+    return PictureOptions(
+        unit=camera.unit, swapped=swapped, uncolour=uncolour, false_colours=in_false_colours, alone=alone
+    )
 
 
 def _watched(watch: FreezeWatch) -> Step:

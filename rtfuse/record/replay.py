@@ -17,7 +17,7 @@ from rtfuse.capture.paths import is_pipe, open_file
 from rtfuse.capture.recordings import reason
 from rtfuse.errors import SourceNotFound, SourceUnreadable
 from rtfuse.record.format import IR_PIXEL_FORMATS, VIDEO_TITLES, FrameTimes, consecutive_parts, rate_in
-from rtfuse.types import Clock, Frame, SourceInfo, Stream
+from rtfuse.types import LABELS, Clock, Frame, SourceInfo, Stream
 
 
 class Replay:
@@ -117,6 +117,15 @@ class Replay:
             return
         image = self._display.image(pictures[-1])
         yield Frame(self._stream, image, times.frame_id, times.t_ns, times.stamp, times.arrival_ns, frozen=times.frozen)
+
+
+def recorded_rates(path: str) -> dict[Stream, float | None] | None:
+    """Return the cameras' rates in Hz that a recording of `rtfuse record` names; None for any other file."""
+    try:
+        with open_file(path) as container:
+            return {stream: rate_in(container.metadata, stream) for stream in LABELS}
+    except (av.error.FFmpegError, OSError, KeyError, ValueError, TypeError):
+        return None
 
 
 def _track(container: InputContainer, stream: Stream) -> VideoStream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -85,7 +86,7 @@ def open_writer(
         raise OutputUnwritable(f"output {path} is {'a folder' if suffix else 'a file'}; choose another name")
     if not path.name:
         raise OutputUnwritable(f"output {path} names neither a file nor a folder of pictures")
-    partial = path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+    partial = partial_of(path)
     try:
         if suffix in VIDEO_CODECS:
             partial.touch()
@@ -99,6 +100,18 @@ def open_writer(
     except OSError as e:
         raise OutputUnwritable(f"output {path} cannot be written: {e.strerror or e}") from e
     return ImageWriter(path, partial, side_by_side=side_by_side, names=names)
+
+
+def partial_of(path: Path) -> Path:
+    """Return the name that an output of this process has until it is complete."""
+    return path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
+
+
+def remove_partial(*paths: Path | None) -> None:
+    """Remove what this process has written of outputs that are left behind, if anything."""
+    for partial in [partial_of(path) for path in paths if path is not None and path.name]:
+        with suppress(OSError):
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
 
 
 def _open_pipe(
@@ -241,25 +254,33 @@ class VideoWriter:
 
 
 class PictureWriter:
-    """Write one side-by-side picture: the frame number `at`, or the last one if fewer came."""
+    """Write one side-by-side picture: the frame number `at`, or the last one if fewer came.
 
-    def __init__(self, path: Path, *, at: int, force: bool) -> None:
+    Without `at`, for an input of unknown length, it is one near the middle: of the frames 0, 1, 2, 4, 8 …
+    """
+
+    def __init__(self, path: Path, *, at: int | None, force: bool) -> None:
         if path.suffix.lower() not in IMAGE_SUFFIXES:
             raise OutputUnwritable(f"picture {path}: want one of {' '.join(sorted(IMAGE_SUFFIXES))}")
         self._image = open_writer(path, side_by_side=True, force=force)
         self._at, self._seen = at, 0
         self._last: Fused | None = None
+        self._before: Fused | None = None
 
     def write(self, fused: Fused) -> None:
         """Keep the frame, up to the wanted one."""
-        if self._seen <= self._at:
+        if self._at is None and self._seen & (self._seen - 1) == 0:
+            self._before, self._last = self._last, fused
+        elif self._at is not None and self._seen <= self._at:
             self._last = fused
         self._seen += 1
 
     def close(self) -> None:
         """Write the picture."""
-        if self._last is not None:
-            self._image.write(self._last)
+        newest = 1 << max(self._seen - 1, 1).bit_length() - 1  # the number of the last frame that was kept
+        wanted = self._before if self._before is not None and 4 * newest > 3 * self._seen else self._last
+        if wanted is not None:
+            self._image.write(wanted)
         self._image.close()
 
     def abort(self) -> None:

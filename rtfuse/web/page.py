@@ -231,7 +231,9 @@ class Page:
         shot = self.live.shot
         made = await self.live.encoder.plane(shot, plane, quality, colours) if shot is not None else None
         if made is None:
-            raise web.HTTPServiceUnavailable(text="this picture is not available now\n")
+            missing = f"the newest frame has no {plane} picture: wait until that stream is back, see /state\n"
+            text = missing if shot is not None else "no frame yet: wait for the first one, /readyz tells of it\n"
+            raise web.HTTPServiceUnavailable(text=text, headers={"Retry-After": "1"})
         return web.Response(body=made.data, content_type="image/jpeg", headers=_shared())
 
     async def _state(self, _: web.Request) -> web.Response:

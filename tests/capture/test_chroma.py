@@ -10,6 +10,7 @@ import pytest
 from rtfuse.capture.chroma import coloured
 from rtfuse.capture.pixels import decode
 from rtfuse.capture.recordings import Decoder
+from rtfuse.capture.settings import PictureOptions
 
 W, H = 64, 48
 LUMA = np.add.outer(np.arange(H) * 2, np.arange(W) * 2).astype(np.uint8)
@@ -70,7 +71,7 @@ def test_a_decoder_keeps_the_depth_of_its_stream(tmp_path, pix_fmt, codec, dtype
         container.mux(stream.encode(frame_of(COLOURS, pix_fmt)))
         container.mux(stream.encode(None))
     with av.open(str(tmp_path / "t.mkv")) as container:
-        decoder = Decoder(container, "ir", live=False, uncolour=lambda picture: LUMA)
+        decoder = Decoder(container, "ir", live=False, picture=PictureOptions(uncolour=lambda picture: LUMA))
         image = decoder.image(decoder.first)
         assert image.dtype == decoder.info("t.mkv", live=False).dtype == dtype
         assert np.array_equal(image >> (8 if dtype == "uint16" else 0), LUMA)

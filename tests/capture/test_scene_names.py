@@ -133,6 +133,34 @@ def test_a_name_of_a_scene_is_not_that_of_a_stream(case):
         assert set(pair(first, second).pairs) == pairs
 
 
+OF_SCENE_OR_STREAM = {
+    "all of a side": (["heat_pump_1", "heat_pump_2", "heat_pump_3"], ["pump_1", "pump_2", "pump_3"], "heat pump"),
+    "also on the other side": (["heat_pump_1", "heat_pump_2"], ["heat_pump_3", "pump_1", "pump_2"], "heat pump"),
+    "a folder": (["heat_pump/1", "heat_pump/2"], ["pump/1", "pump/2"], "heat pump"),
+    "the other stream's": (["visible_light_1", "visible_light_2"], ["light_1", "light_2"], "visible light"),
+    "of RGB": (["tower_1", "tower_2"], ["tv_tower_1", "tv_tower_2"], "tv tower"),
+}
+
+
+@pytest.mark.parametrize("case", OF_SCENE_OR_STREAM)
+def test_a_word_of_scene_or_stream_is_refused_with_both_readings(case):
+    ir, rgb, scene = OF_SCENE_OR_STREAM[case]
+    with pytest.raises(ConfigError, match=rf"{ir[0]} may be the same scene|{rgb[0]} may be the same scene") as refused:
+        pair(ir, rgb)
+    assert f"'{scene}'" in str(refused.value)
+    assert "--pair name" in str(refused.value)
+    assert len(pair(ir, rgb, "name").pairs) >= 2
+
+
+@pytest.mark.parametrize(
+    ("ir", "rgb"),
+    [("ir_pump_{}", "pump_{}"), ("thermal_pump_{}", "pump_{}"), ("light_{}", "visible_light_{}"), ("heat_{}", "{}"),
+     ("heat_pump_{}", "heat_pump_{}"), ("heat_pump_{}_T", "heat_pump_{}_V"), ("heat/hall_{}", "rgb/hall_{}")],
+)  # fmt: skip
+def test_a_word_of_the_stream_alone_is_no_doubt(ir, rgb):
+    assert len(pair(named(ir + ".png"), named(rgb + ".png")).pairs) == 8
+
+
 ONE_FOLDER = {
     "words in the scenes": (["heat_pump_{k}_T", "roof_{k}_T"], ["heat_pump_{k}_V", "roof_{k}_V"]),
     "words of both streams in the scenes": (["heat_{k}_T", "tv_{k}_T"], ["heat_{k}_V", "tv_{k}_V"]),

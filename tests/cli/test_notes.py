@@ -39,6 +39,13 @@ def grey(tmp_path):
 
 @pytest.fixture
 def colour(tmp_path):
+    rng = np.random.default_rng(2)
+    cv2.imwrite(str(tmp_path / "day.png"), cv2.resize(rng.integers(0, 255, (5, 7, 3), np.uint8), (64, 48)))
+    return tmp_path / "day.png"
+
+
+@pytest.fixture
+def false(tmp_path):
     return still(tmp_path / "colour.png", colour=True)
 
 
@@ -64,11 +71,13 @@ def test_settings_that_a_source_ignores_are_said(grey, colour, tmp_path):
     assert len(said(STREET, STREET, "web.detections_keys=x", "publish.endpoint=null", "publish.keys=x")) == 2
 
 
-def test_swapped_sources_and_false_colours_are_noticed(grey, colour, tmp_path, caplog):
-    (line,) = said(colour, grey)
-    assert "swapped" in line
+def test_swapped_sources_and_false_colours_are_noticed(grey, colour, false, tmp_path, caplog):
+    for ir, rgb in ((colour, grey), (grey, false), (colour, false)):
+        (line,) = said(ir, rgb)
+        assert "swapped" in line
     caplog.clear()
-    assert said(colour, still(tmp_path / "other.png", colour=True)) == []
+    for rgb in (colour, grey, still(tmp_path / "other.png", colour=True)):
+        assert said(false, rgb) == []
     assert "thermal is in false colours" in caplog.records[0].getMessage()
 
 

@@ -8,6 +8,7 @@ import pytest
 from live import free_port
 
 from rtfuse.cli.addresses import check_web, next_free
+from rtfuse.cli.app import _completed
 from rtfuse.cli.fuse import output_beside
 from rtfuse.cli.words import override, settings_of, size_of, source_of
 from rtfuse.config import Web
@@ -19,8 +20,17 @@ def test_a_number_is_a_camera_and_synthetic_needs_no_colon(tmp_path, monkeypatch
     assert [source_of(text) for text in ("0", "12", "synthetic", "synthetic:?seed=2", "a.mp4", "-")] == [
         "/dev/video0", "/dev/video12", "synthetic:", "synthetic:?seed=2", "a.mp4", "/dev/stdin"
     ]  # fmt: skip
-    (tmp_path / "7").mkdir()
-    assert source_of("7") == "7"
+    for name in ("7", "synthetic:", "synthetic"):
+        (tmp_path / name).mkdir()
+    assert [source_of(name) for name in ("7", "synthetic:", "synthetic")] == ["7", "./synthetic:", "synthetic"]
+
+
+def test_a_file_that_begins_with_a_dash_is_no_option(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("-x.mp4", "-noext", "--", "-o", "--force", "--a.mp4"):
+        (tmp_path / name).touch()
+    given = ["fuse", "-x.mp4", "-noext", "-absent", "-o", "out.mp4", "--force", "--a.mp4", "--", "-x.mp4"]
+    assert _completed(given) == ["fuse", "./-x.mp4", "./-noext", *given[3:7], "./--a.mp4", "--", "./-x.mp4"]
 
 
 def settings(*overrides, **given):
@@ -75,5 +85,6 @@ def test_an_output_is_named_beside_the_rgb_input(tmp_path):
         ("one.jpg", "one-fused.png"),
         ("frames", "frames-fused"),
         ("frames/*.png", "frames-fused"),
+        ("synthetic_rgb.mp4", "synthetic_rgb-fused.mp4"),
     ):
         assert output_beside(f"{tmp_path}/{rgb}") == tmp_path / output

@@ -358,3 +358,19 @@ def test_a_line_of_times_is_documented_byte_by_byte():
     for wrong in (b"", b"ir 1 2", b"uv 17 1 1 18 end-of-frame 0", b"ir 17 1 1 18 never 0"):
         with pytest.raises(ValueError, match=r"."):
             FrameTimes.decode(wrong)
+
+
+@pytest.mark.parametrize(("ir_hz", "tolerance_ms"), [(30.0, 500 / 30), (9.0, 500 / 9), (2.0, 250.0), (None, 20.0)])
+def test_a_recording_is_fused_and_replayed_within_the_same_tolerance(tmp_path, ir_hz, tolerance_ms):
+    """Pauses make the times of a recording tell another rate than the camera's."""
+    made = [frame for k, frame in enumerate(frames(40)) if frame.stream == "rgb" or k % 8 in (0, 2)]
+    given = infos() | {"ir": replace(infos()["ir"], rate_hz=ir_hz)}
+    path = str(tmp_path / "gaps.mkv")
+    write(tmp_path / "gaps.mkv", made, given=given)
+    tracks = Config(
+        ir=Camera(uri=f"{path}?track=1"), rgb=Camera(uri=f"{path}?track=2"), fuse=Fuse(fuser="pyramid"),
+        playback=Playback(speed="max"),
+    )  # fmt: skip
+    for settings, replay in ((tracks, None), (Config(fuse=Fuse(fuser="pyramid")), path)):
+        with open_rig(settings, replay=replay) as rig:
+            assert rig.pairer.tolerance_ns / MS == pytest.approx(tolerance_ms, abs=1e-3)

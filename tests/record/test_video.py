@@ -85,6 +85,17 @@ def test_the_picture_is_the_frame_asked_for_or_the_last(tmp_path):
         assert np.array_equal(cv2.imread(str(tmp_path / "p.png"))[:, 128:, ::-1], picture(want))
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 17, 33, 100])
+def test_the_picture_of_an_unknown_length_is_one_near_the_middle(tmp_path, count):
+    writer, items = PictureWriter(tmp_path / "p.png", at=None, force=True), [fused(k) for k in range(count)]
+    for item in items:
+        writer.write(item)
+    writer.close()
+    found = cv2.imread(str(tmp_path / "p.png"))[:, 128:, ::-1]
+    (at,) = (k for k, item in enumerate(items) if np.array_equal(item.image, found))
+    assert 0.3 * count <= at + 0.5 <= 0.84 * count
+
+
 @pytest.mark.parametrize("name", ["o.mp4", "o.png", "folder"])
 def test_nothing_is_left_after_abort_or_without_frames(tmp_path, name):
     writer = open_writer(tmp_path / name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from rtfuse.capture.scenes.doubts import refuse_word_of_scene
 from rtfuse.capture.scenes.matching import match, refuse_shift
 from rtfuse.capture.scenes.names import in_order, stream_of
 from rtfuse.capture.scenes.times import NameTimes, nearest, times_of
@@ -35,7 +36,8 @@ class Pairing:
 def pair(ir: Sequence[str], rgb: Sequence[str], by: PairBy | None = None, tolerance_ns: int | None = None) -> Pairing:
     """Pair two lists of names, each without doubles.
 
-    by: None pairs by name, and refuses numbers that are shifted against each other; `name` takes them as they are.
+    by: None pairs by name, and refuses numbers that are shifted against each other, and words that may name a stream or
+    a scene; `name` takes them as they are.
     tolerance_ns: the greatest difference of two times; None: half of the shorter median step.
 
     Raises ConfigError, with the readings and the way out, if names are in doubt or nothing can be paired.
@@ -47,6 +49,8 @@ def pair(ir: Sequence[str], rgb: Sequence[str], by: PairBy | None = None, tolera
     if by == "order":
         return _made(by, ir, rgb, dict(zip(in_order(ir), in_order(rgb), strict=False)))
     found = match(ir, rgb)
+    if by is None:
+        refuse_word_of_scene(found.rgb_of)
     if not found.rgb_of and len(ir) == len(rgb) == 1:
         guess = f"the only two pictures are paired, though their names differ: {ir[0]} with {rgb[0]}"
         return _made("name", ir, rgb, {ir[0]: rgb[0]}, [guess])
