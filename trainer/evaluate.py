@@ -20,6 +20,7 @@ from torch import nn
 
 from rtfuse.capture import open_source
 from rtfuse.capture.stills import is_stills
+from rtfuse.cli.plain import plain
 from rtfuse.errors import ConfigError
 from rtfuse.fuse.deflicker import Deflicker
 from rtfuse.fuse.engines.eager import EagerEngine
@@ -27,7 +28,6 @@ from rtfuse.fuse.luma import luma
 from rtfuse.fuse.program_fuser import ProgramFuser
 from rtfuse.types import Frame, Image
 from trainer.metrics import SMALLEST_PX, Flicker, Scores, measure, stretched
-from trainer.outputs import printable
 from trainer.pairs import Pairs, Registered, Survey, by_name
 from trainer.published import COLUMNS, published
 
@@ -211,7 +211,7 @@ def _fused(
 
 def table(result: Result, dataset: str | None = None) -> Table:
     """Return mean ± 95 % half-width of every method and measure, the best mean bold, then published rows."""
-    grid, sign = Table(header_style="bold", box=box.SIMPLE_HEAD), printable("±")
+    grid, sign = Table(header_style="bold", box=box.SIMPLE_HEAD), plain("±")
     grid.add_column("method", no_wrap=True)
     for name in ["pairs", *MEASURES, *(["flicker", "shown"] if result.flicker else [])]:
         grid.add_column(name, justify="right", no_wrap=True)

@@ -12,7 +12,6 @@ from trainer.data import Patches, prepare
 from trainer.distill import DistillTask, distill_stage, taught
 from trainer.export import export, manifest_of, trained
 from trainer.fusion import fusion_stage
-from trainer.outputs import printable
 from trainer.recipe import Recipe
 from trainer.run import Run, make_fabric
 from trainer.sensing import SensingTask, sensing_stage
@@ -31,7 +30,7 @@ def train(recipe: Recipe, folder: Path, stage: StageName = "both") -> Path | Non
     fabric.barrier()
     patches = Patches(folder / "data", seed=recipe.seed)
     if fabric.is_global_zero:
-        print(printable("\n".join(patches.index.lines())), flush=True)
+        print("\n".join(patches.index.lines()), flush=True)
     run = Run(folder, recipe, fabric)
     first = sensing_stage(recipe, patches)
     # A recipe that is all warm-up does not use the sensing nets.
@@ -61,7 +60,7 @@ def distill(recipe: Recipe, folder: Path) -> Path | None:
     fabric.barrier()
     pictures = Pictures(folder / "data", seed=recipe.seed)
     if fabric.is_global_zero:
-        print(printable("\n".join(pictures.index.lines())), flush=True)
+        print("\n".join(pictures.index.lines()), flush=True)
     stage = distill_stage(recipe, pictures)
     task = Run(folder, recipe, fabric).train(stage)
     if not fabric.is_global_zero:
