@@ -39,7 +39,7 @@ def test_signs_are_written_as_the_encoding_allows(environment, shown):
 
 @pytest.mark.parametrize("program", ["rtfuse", "trainer", "calib"])
 def test_the_help_of_every_command_is_ascii_where_the_locale_is(program):
-    done = subprocess.run([sys.executable, "-m", program, "--help"], env={"LC_ALL": "C", "PYTHONPATH": ":".join(sys.path)},
-                          capture_output=True, timeout=100, check=True)  # fmt: skip
+    environment = {"LC_ALL": "C", "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run([sys.executable, "-m", program, "--help"], env=environment, capture_output=True, check=True)
     assert done.stdout.isascii()
     assert b"+-" in done.stdout
