@@ -129,7 +129,7 @@ def _parameters(tree: Tree) -> dict[str, Any]:
 
 
 def _of_parameters(tree: Tree, own: Tree, said: list[str], lens: Lens, size_wh: tuple[int, int] | None) -> Camera:
-    """Read a camera whose every number has its own key. Raises ValueError for a lens model that OpenCV does not have."""
+    """Read a camera whose every number has its own key. Raises ValueError for a lens model that is not OpenCV's."""
     if any(re.match(r"camera2\W*fx", str(key).lower()) for key in tree):
         said.append("its second camera is left out: convert each by itself, and find the pose with calib stereo")
     stated = str(own.get("type", own.get("modeltype", tree.get("cameramodel", "")))).lower()

@@ -26,7 +26,7 @@ Tree = dict[str, Any]
 _MATLAB = (b"MATLAB 5.0", b"MATLAB 7.", b"\x89HDF")
 _BINARY = {
     b"\x93NUMPY": "holds one array of NumPy: save matrix and coefficients together, np.savez(path, mtx=mtx, dist=dist)",
-    b"\x80": "is a pickle of Python, which is not loaded: it could run code; save it with np.savez(path, mtx=…, dist=…)",
+    b"\x80": "is a pickle of Python, which is not loaded: save it with np.savez(path, mtx=mtx, dist=dist)",
     b"\xff\xd8\xff": "is a picture; give a calibration file of another tool",
     b"\x89PNG": "is a picture; give a calibration file of another tool",
 }

@@ -72,6 +72,19 @@ def test_a_ros_file_comes_back_as_it_was(tmp_path, camera):
     assert read([tmp_path / "ros.yaml"], Wanted()).value == camera
     tree = yaml.safe_load((tmp_path / "ros.yaml").read_text())
     assert tree["projection_matrix"]["data"][:4] == [560.0, 0.0, 322.0, 0.0]
+    # And by a reader of YAML that is not ours: OpenCV's, which wants its first line.
+    text = "%YAML:1.0\n---\n" + (tmp_path / "ros.yaml").read_text()
+    store = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
+
+    def data(key):
+        node = store.getNode(key).getNode("data")
+        return [node.at(k).real() for k in range(node.size())]
+
+    assert data("camera_matrix") == [*camera.matrix.ravel()]
+    assert data("distortion_coefficients") == [*camera.dist]
+    assert (store.getNode("image_width").real(), store.getNode("image_height").real()) == camera.size_wh
+    models = {(5, "pinhole"): "plumb_bob", (8, "pinhole"): "rational_polynomial", (4, "fisheye"): "equidistant"}
+    assert store.getNode("distortion_model").string() == models[len(camera.dist), camera.model]
 
 
 @pytest.mark.parametrize(
@@ -232,6 +245,7 @@ def test_kalibrs_poses_by_way_of_the_imu_are_read_and_compared(tmp_path):
         (KALIBR.replace("radtan", "fov"), {}, "distortion_model is fov"),
         (KALIBR.replace("-0.06", "-60.0"), {}, "millimetres"),
         (KALIBR.replace("[0, 0, 0, 1.0]", "[0, 0, 0, 0]"), {}, "last row of 0 0 0 1"),
+        (KALIBR.replace(", [0, 0, 0, 1.0]", ""), {}, "T_cn_cnm1 has 12 numbers; want 4x4"),
         (KALIBR.replace("T_cn_cnm1", "T"), {}, "the pose between cam1 and cam0"),
         (KALIBR.replace("cam1:", "imu0:"), {}, "it has cam0 alone"),
         (KALIBR.replace("[1.0, 0, 0, -0.06]", "[0.5, 0, 0, -0.06]"), {}, "not a rotation"),
