@@ -191,7 +191,8 @@ def export(
     net, manifest = (load_network(weights), manifest_beside(weights)) if weights else _weights_of_run(config, run)
     manifest = msgspec.structs.replace(manifest, metrics=manifest.metrics | read_metrics(metrics or []))
     manifest = write(net, output, manifest, build, target)
-    out.print(f"{output}: {manifest.steps} steps, weights {manifest.weights_sha256[:12]}…", soft_wrap=True)
+    steps = f"{manifest.steps} steps" if manifest.recipe else "origin unknown"
+    out.print(f"{output}: {steps}, weights {manifest.weights_sha256[:12]}…", soft_wrap=True)
 
 
 def _weights_of_run(config: Path | None, run: Path | None) -> tuple[nn.Module, Manifest]:
@@ -246,6 +247,7 @@ def bench(
     _print_whole(table(report))
     if json:
         write_output("--json", json, msgspec.json.format(msgspec.json.encode(report)))
+        _print_lines([f"{json} written"])
 
 
 @app.command(name="eval")
@@ -308,6 +310,7 @@ def evaluate(
         write_output("--csv", csv, to_csv(result).encode())
     if sheet:
         write_output("--sheet", sheet, encoded(contact_sheet(result, ir, rgb, folders, fusers, calib=calib), sheet))
+    _print_lines(f"{output} written" for output in (csv, sheet) if output)
 
 
 def _of_one_kind(

@@ -28,7 +28,7 @@ from rtfuse.fuse.luma import luma
 from rtfuse.fuse.program_fuser import ProgramFuser
 from rtfuse.types import Frame, Image
 from trainer.metrics import SMALLEST_PX, Flicker, Scores, measure, stretched
-from trainer.pairs import Pairs, Registered, Survey, by_name
+from trainer.pairs import SAME, Pairs, Registered, Survey, by_name
 from trainer.published import COLUMNS, published
 
 FuseLuma = Callable[[Image, Image], Image]
@@ -121,11 +121,15 @@ def evaluate(
                 reason = "two sizes, and no --calib" if pair.stretched else f"smaller than {SMALLEST_PX} px"
                 pairs.survey.note(reason, pair.name)
                 continue
-            taken[""] += 1
             i, v = _sources(pair)
+            if np.array_equal(i, v):
+                pairs.survey.note(SAME, pair.name)
+                continue
+            taken[""] += 1
             for method, image in _fused(pair, stored, fusers):
                 if image is None or image.shape != v.shape:
-                    pairs.survey.note("no fused image of this name and size", f"{method}: {pair.name}")
+                    lacks = "of this name" if image is None else "of the pair's size"
+                    pairs.survey.note(f"no fused image {lacks}", f"{method}: {pair.name}")
                     continue
                 waiting.append((method, pair.name, pool.submit(measure, stretched(image) if paper else image, i, v)))
             while len(waiting) > 4 * workers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from torch import nn
@@ -30,7 +30,7 @@ def train(recipe: Recipe, folder: Path, stage: StageName = "both") -> Path | Non
     fabric.barrier()
     patches = Patches(folder / "data", seed=recipe.seed)
     if fabric.is_global_zero:
-        print("\n".join(patches.index.lines()), flush=True)
+        print("\n".join([*patches.index.lines(), *_small(recipe, len(patches))]), flush=True)
     run = Run(folder, recipe, fabric)
     first = sensing_stage(recipe, patches)
     # A recipe that is all warm-up does not use the sensing nets.
@@ -47,6 +47,13 @@ def train(recipe: Recipe, folder: Path, stage: StageName = "both") -> Path | Non
         return None
     net, steps = trained(folder)
     return _write(net, folder / "ufuser.safetensors", recipe, steps, patches.counts)
+
+
+def _small(recipe: Recipe, count: int) -> Iterator[str]:
+    """Yield a line for each stage whose batch is larger than the number of patches."""
+    for name, batch in (("sensing", recipe.sensing.batch), ("fusion", recipe.fusion.batch)):
+        if batch > count:
+            yield f"note: {name}.batch is {batch}, more than the {count} patches: each step takes all of them"
 
 
 def distill(recipe: Recipe, folder: Path) -> Path | None:

@@ -57,7 +57,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             f"weights {path} is a folder: name the file in it, for example {path / 'ufuser.safetensors'}"
         )
     if not path.is_file():
-        raise WeightsMissing(f"weights not found: {path}; give a .safetensors file with fuse.weights=FILE")
+        raise WeightsMissing(f"weights not found: {path}; give a .safetensors file, or a checkpoint of torch")
     tensors = {name: _dense(x, f"weights {path}: {name}") for name, x in _read(path).items()}
     refuse_infinite(tensors, f"weights {path}")
     if not any(bool(x.any()) for x in tensors.values()):
