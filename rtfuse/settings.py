@@ -149,7 +149,10 @@ def to_struct(tree: Mapping[str, Any], kind: type[S], where: str) -> S:
 
 def _choices(kind: Any, path: str) -> str:
     """Say what a key that takes words takes, from its type."""
-    for name in path.split("."):
+    for name in re.split(r"\.|(?=\[)", path):
+        if name.startswith("["):  # of a list, whose type names that of its items first
+            kind = next(iter(get_args(kind)), str)
+            continue
         fields = msgspec.structs.fields(kind) if hasattr(kind, "__struct_fields__") else ()
         kind = next((f.type for f in fields if f.name == name), str)
     words = [w for part in (kind, *get_args(kind)) for w in get_args(part) if isinstance(w, str)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 
 import cv2
@@ -132,7 +133,43 @@ def caltech(camera):
     )
 
 
+def archive(camera):
+    """Return NumPy's archive as OpenCV's tutorial in Python saves it, with an object that only a pickle holds."""
+    made = io.BytesIO()
+    objects = np.array([{"a": 1}, None])
+    np.savez(made, mtx=camera.matrix, dist=np.array([camera.dist]), imgsize=camera.size_wh, rvecs=objects)
+    return made.getvalue()
+
+
+def by_parameter(camera, form):
+    """Return a file with a key for each number; `form` has the places of one number's key and value."""
+    (w, h), M = camera.size_wh, camera.matrix
+    names = ("k1", "k2", "p1", "p2", "k3") if camera.model == "pinhole" else ("k1", "k2", "k3", "k4")
+    values = {"fx": M[0, 0], "fy": M[1, 1], "cx": M[0, 2], "cy": M[1, 2], "width": w, "height": h}
+    return "".join(form.format(k=k, v=v) for k, v in (values | dict(zip(names, camera.dist, strict=True))).items())
+
+
+def vins(camera):
+    own, parts = by_parameter(camera, "{k}: {v}\n").splitlines(), {"projection": "fxfycxcy", "distortion": "k1k2p1p2k3"}
+    text = "%YAML:1.0\n---\nmodel_type: PINHOLE\nimage_width: 640\nimage_height: 512\n"
+    for part, names in parts.items():
+        text += f"{part}_parameters:\n" + "".join(f"   {line}\n" for line in own if line[:2] in names)
+    return text
+
+
 TEXTS = {
+    "OpenCV's tutorial": (
+        f"camera_matrix: {[[*row] for row in K]}\ndist_coeff: [{[*DIST]}]\nresolution: [640, 512]\n",
+        PINHOLE,
+    ),
+    "OpenCV's tutorial, NumPy": (archive(PINHOLE), PINHOLE),
+    "one key a number": (by_parameter(PINHOLE, "{k}: {v}\n"), PINHOLE),
+    "ORB-SLAM": ("%YAML:1.0\n\nCamera.type: PinHole\n" + by_parameter(PINHOLE, "Camera.{k}: {v}\n"), PINHOLE),
+    "ORB-SLAM, fisheye": (
+        "%YAML:1.0\nCamera.type: KannalaBrandt\n" + by_parameter(FISHEYE, "Camera.{k}: {v}\n"),
+        FISHEYE,
+    ),
+    "VINS": (vins(PINHOLE), PINHOLE),
     "rostopic echo": (ros1_message(PINHOLE), PINHOLE),
     "rostopic echo, twice": (ros1_message(PINHOLE) * 2, PINHOLE),
     "ros2 topic echo": (ros2_message(PINHOLE), PINHOLE),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import re
 import sys
 import tempfile
 from collections.abc import Iterable
@@ -17,7 +15,7 @@ from rich.table import Table
 from rtfuse.cli.app import add_version, run_app
 from rtfuse.errors import ConfigError
 from rtfuse.hints import need
-from trainer.outputs import check_output, printable, write_output
+from trainer.outputs import check_output, write_output
 from trainer.recipe import Recipe, load_recipe
 from trainer.run_folder import claim
 
@@ -45,14 +43,7 @@ _TRAIN = ("torch", "lightning_fabric", "tensorboard")
 
 def main() -> None:
     """Run the command line; each error is one line with its exit status."""
-    sys.argv[1:] = [_at_home(word) for word in sys.argv[1:]]
     run_app(app)
-
-
-def _at_home(word: str) -> str:
-    """Return an argument with the home folder in place of `~`, also behind `--option=`, where no shell expands it."""
-    option, value = found.groups() if (found := re.fullmatch(r"(--[\w-]+=)?(~.*)", word, re.DOTALL)) else (None, None)
-    return word if value is None else f"{option or ''}{os.path.expanduser(value)}"
 
 
 def _claim(folder: Path, recipe: Recipe) -> None:
@@ -62,7 +53,7 @@ def _claim(folder: Path, recipe: Recipe) -> None:
 
 def _print_lines(lines: Iterable[str]) -> None:
     for line in lines:
-        out.print(printable(line), soft_wrap=True, markup=False)
+        out.print(line, soft_wrap=True, markup=False)
 
 
 def _print_whole(grid: Table) -> None:
@@ -200,7 +191,8 @@ def export(
     net, manifest = (load_network(weights), manifest_beside(weights)) if weights else _weights_of_run(config, run)
     manifest = msgspec.structs.replace(manifest, metrics=manifest.metrics | read_metrics(metrics or []))
     manifest = write(net, output, manifest, build, target)
-    out.print(f"{output}: {manifest.steps} steps, weights {manifest.weights_sha256[:12]}…", soft_wrap=True)
+    steps = f"{manifest.steps} steps" if manifest.recipe else "origin unknown"
+    out.print(f"{output}: {steps}, weights {manifest.weights_sha256[:12]}…", soft_wrap=True)
 
 
 def _weights_of_run(config: Path | None, run: Path | None) -> tuple[nn.Module, Manifest]:
@@ -255,6 +247,7 @@ def bench(
     _print_whole(table(report))
     if json:
         write_output("--json", json, msgspec.json.format(msgspec.json.encode(report)))
+        _print_lines([f"{json} written"])
 
 
 @app.command(name="eval")
@@ -317,6 +310,7 @@ def evaluate(
         write_output("--csv", csv, to_csv(result).encode())
     if sheet:
         write_output("--sheet", sheet, encoded(contact_sheet(result, ir, rgb, folders, fusers, calib=calib), sheet))
+    _print_lines(f"{output} written" for output in (csv, sheet) if output)
 
 
 def _of_one_kind(

@@ -20,6 +20,7 @@ from torch import nn
 
 from rtfuse.capture import open_source
 from rtfuse.capture.stills import is_stills
+from rtfuse.cli.plain import plain
 from rtfuse.errors import ConfigError
 from rtfuse.fuse.deflicker import Deflicker
 from rtfuse.fuse.engines.eager import EagerEngine
@@ -27,8 +28,7 @@ from rtfuse.fuse.luma import luma
 from rtfuse.fuse.program_fuser import ProgramFuser
 from rtfuse.types import Frame, Image
 from trainer.metrics import SMALLEST_PX, Flicker, Scores, measure, stretched
-from trainer.outputs import printable
-from trainer.pairs import Pairs, Registered, Survey, by_name
+from trainer.pairs import SAME, Pairs, Registered, Survey, by_name
 from trainer.published import COLUMNS, published
 
 FuseLuma = Callable[[Image, Image], Image]
@@ -121,11 +121,15 @@ def evaluate(
                 reason = "two sizes, and no --calib" if pair.stretched else f"smaller than {SMALLEST_PX} px"
                 pairs.survey.note(reason, pair.name)
                 continue
-            taken[""] += 1
             i, v = _sources(pair)
+            if np.array_equal(i, v):
+                pairs.survey.note(SAME, pair.name)
+                continue
+            taken[""] += 1
             for method, image in _fused(pair, stored, fusers):
                 if image is None or image.shape != v.shape:
-                    pairs.survey.note("no fused image of this name and size", f"{method}: {pair.name}")
+                    lacks = "of this name" if image is None else "of the pair's size"
+                    pairs.survey.note(f"no fused image {lacks}", f"{method}: {pair.name}")
                     continue
                 waiting.append((method, pair.name, pool.submit(measure, stretched(image) if paper else image, i, v)))
             while len(waiting) > 4 * workers:
@@ -211,7 +215,7 @@ def _fused(
 
 def table(result: Result, dataset: str | None = None) -> Table:
     """Return mean ± 95 % half-width of every method and measure, the best mean bold, then published rows."""
-    grid, sign = Table(header_style="bold", box=box.SIMPLE_HEAD), printable("±")
+    grid, sign = Table(header_style="bold", box=box.SIMPLE_HEAD), plain("±")
     grid.add_column("method", no_wrap=True)
     for name in ["pairs", *MEASURES, *(["flicker", "shown"] if result.flicker else [])]:
         grid.add_column(name, justify="right", no_wrap=True)

@@ -28,7 +28,7 @@ import rtfuse
 from rtfuse.errors import ConfigError, OutputUnwritable, SourceNotFound, SourceUnreadable
 from rtfuse.fuse.engines.onnx import OPSET, OUTPUT, check_installed, quiet
 from rtfuse.fuse.inputs import MULTIPLE
-from rtfuse.fuse.networks.checkpoints import refuse_infinite
+from rtfuse.fuse.networks.checkpoints import fault_of, refuse_infinite
 from rtfuse.fuse.networks.ufuser import UFuser
 from rtfuse.outputs import replace_file
 from trainer.ablation import fusion_net
@@ -107,8 +107,7 @@ def trained(run: Path) -> tuple[UFuser, int]:
         net.load_state_dict({k.removeprefix("fusion."): v for k, v in state["task"].items() if k.startswith("fusion.")})
         steps = int(state["step"])
     except (RuntimeError, KeyError, TypeError, OSError, EOFError, UnpicklingError) as e:
-        why = " ".join(str(e).split())[:200]
-        raise SourceUnreadable(f"{path} does not fit this folder's fusion stage: {why}") from e
+        raise SourceUnreadable(f"{path} does not fit this folder's fusion stage: {fault_of(e)}") from e
     refuse_infinite(net.state_dict(), f"weights in {path}")
     return net.eval(), steps
 

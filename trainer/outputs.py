@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from rtfuse.errors import OutputUnwritable
 from rtfuse.outputs import is_special, replace_file, try_in
-
-_ASCII = str.maketrans({"×": "x", "±": "+-", "…": "...", "–": "-"})
-
-
-def printable(text: str) -> str:
-    """Return a text for standard output; in an encoding that lacks some of its signs, with others in their place."""
-    try:
-        text.encode(getattr(sys.stdout, "encoding", None) or "utf-8")
-    except UnicodeEncodeError:
-        return text.translate(_ASCII)
-    return text
 
 
 def check_output(option: str, path: Path, suffixes: Sequence[str] = ()) -> None:

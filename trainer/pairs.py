@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 
 from rtfuse.capture import open_source
+from rtfuse.capture.paths import is_pattern
 from rtfuse.capture.scenes.listing import list_pictures
 from rtfuse.capture.scenes.matching import match
 from rtfuse.capture.scenes.names import stream_of
@@ -25,6 +26,7 @@ from rtfuse.pipeline.scenes import Scenes, stills_of
 from rtfuse.types import LABELS, Image, Pair
 
 NO_PARTNER, UNREADABLE = "no partner of this name", "unreadable"
+SAME = "thermal is the RGB picture itself"
 OTHER_SIZE = "a size that the calibration is not for"
 _SUFFIX = re.compile(r"\.[^./#]+(#\d+)?$")
 _OTHERS = (
@@ -116,6 +118,8 @@ class Pairs:
         self.survey, self._prefix = Survey() if survey is None else survey, prefix
         for path in (ir, rgb, *([calib] if calib else [])):
             _check_path(path)
+        if Path(ir).is_file() and not is_image(Path(ir)) and Path(rgb).is_file() and Path(ir).samefile(rgb):
+            raise ConfigError(f"thermal and RGB are the same recording, {ir}: name two")
         deeper = [_deeper(uri, self.survey.said) for uri in (ir, rgb)]
         config = Config(
             ir=Camera(uri=ir),
@@ -217,15 +221,27 @@ def stem(name: str) -> str:
 def by_name(folder: Path, names: Sequence[str]) -> dict[str, Path]:
     """Return the pictures of a folder, such as fused ones, by the names of the pairs that they belong to.
 
-    The same names without suffix, or else those that `rtfuse fuse` would pair with RGB's. Raises SourceNotFound for a
-    folder that is not there, ConfigError for names in doubt.
+    The same names without suffix, or else those that `rtfuse fuse` would pair with RGB's; one picture fits one pair.
+    A pattern or a single picture will do, and pictures one folder deeper are found. Raises SourceNotFound for a folder
+    that is not there, ConfigError for names in doubt.
     """
-    if not folder.is_dir():
+    uri = str(folder)
+    if not folder.exists() and not is_pattern(uri):
         raise SourceNotFound(f"folder {folder} does not exist")
-    files = {stem(path.name): path for path in sorted(folder.iterdir()) if is_image(path)}
-    if files.keys() & set(names) or not files:
+    if folder.is_dir() and not any(is_image(path) for path in folder.rglob("*")):
+        return {}
+    listed = list_pictures(uri, "rgb", recursive=_deeper(uri, []))
+    files = {stem(name): Path(listed.path(name)) for name in sorted(listed.names)}
+    if files.keys() & set(names):
         return files
-    return {name: files[file] for file, name in match(list(files), list(names)).rgb_of.items()}
+    if len(files) == len(names) == 1:
+        return dict(zip(names, files.values(), strict=True))
+    try:
+        return {name: files[file] for file, name in match(list(files), list(names)).rgb_of.items()}
+    except ConfigError as e:
+        raise ConfigError(
+            f"the pictures of {folder} fit the pairs in more than one way: name the folder of one method"
+        ) from e
 
 
 def _check_path(path: str) -> None:

@@ -30,7 +30,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import Tensor, nn
 
 from rtfuse.errors import OutputUnwritable, RtfuseError, SourceUnreadable, WeightsMissing
-from rtfuse.fuse.networks.checkpoints import refuse_infinite
+from rtfuse.fuse.networks.checkpoints import fault_of, refuse_infinite
 from rtfuse.outputs import replace_file
 from trainer.recipe import Recipe
 from trainer.stage import Stage
@@ -189,8 +189,7 @@ class Run:
             stage.task.load_state_dict(state["task"])
             optimizer.load_state_dict(state["optimizer"])
         except (RuntimeError, KeyError, ValueError, OSError, EOFError, UnpicklingError) as e:
-            why = " ".join(str(e).split())[:200]
-            raise SourceUnreadable(f"checkpoint {path} does not fit this recipe, or is damaged: {why}") from e
+            raise SourceUnreadable(f"checkpoint {path} does not fit this recipe, or is damaged: {fault_of(e)}") from e
         refuse_infinite(stage.task.state_dict(), f"weights in checkpoint {path}")
         return int(state["step"])
 

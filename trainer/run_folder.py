@@ -36,6 +36,8 @@ def claim(folder: Path, recipe: Recipe) -> list[str]:
     checkpoint depends on a key that differs, OutputUnwritable.
     """
     kept = folder / "recipe.yaml"
+    if folder.exists() and not folder.is_dir():
+        raise OutputUnwritable(f"run folder {folder} is a file; name a folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         changed = _changed(load_recipe(kept), recipe) if kept.exists() else []

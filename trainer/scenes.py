@@ -12,12 +12,11 @@ from rtfuse.capture.stills import read_image
 from rtfuse.errors import ConfigError, SourceNotFound
 from rtfuse.fuse.luma import luma
 from rtfuse.types import Image
-from trainer.pairs import Pairs, Survey, by_name
+from trainer.pairs import SAME, Pairs, Survey, by_name
 from trainer.recipe import Data, Root
 
 TWO_SIZES = "two sizes in one pair: name a calibration (calib), or resize: true if both show the same view"
 NO_PSEUDO = "pseudo ground truth missing or of another size"
-SAME = "thermal is the RGB picture itself"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,6 +105,13 @@ def split_lines(path: Path) -> set[str]:
 
 
 def split_names(path: Path, root: str) -> set[str]:
-    """Return the names that a split file lists under a root; of every root where `root` is empty."""
-    parts = (line.split("/", 1) for line in split_lines(path))
-    return {name for owner, *rest in parts for name in rest if root in ("", owner)}
+    """Return the names that a split file lists under a root; of every root where `root` is empty.
+
+    Raises ConfigError if it lists none, and what `split_lines` raises.
+    """
+    parts = [line.split("/", 1) for line in split_lines(path)]
+    found = {name for owner, *rest in parts for name in rest if root in ("", owner)}
+    if not found:
+        roots = ", ".join(sorted({owner for owner, *rest in parts if rest})) or "none"
+        raise ConfigError(f"split file {path} has no line {root or 'ROOT'}/NAME; its roots are {roots}")
+    return found

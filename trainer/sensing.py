@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rtfuse.errors import SourceUnreadable
-from rtfuse.fuse.networks.checkpoints import refuse_infinite
+from rtfuse.fuse.networks.checkpoints import fault_of, refuse_infinite
 from trainer.data import Patches
 from trainer.pictures import sheet
 from trainer.recipe import Recipe, Sensing, load_recipe
@@ -70,6 +70,6 @@ def sensing_net_of(run: Path) -> SensingTask:
         task = SensingTask(recipe.sensing, half=in_half(recipe))
         task.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["task"])
     except (RuntimeError, KeyError, OSError, EOFError, UnpicklingError) as e:
-        raise SourceUnreadable(f"no sensing nets in {path}: {' '.join(str(e).split())[:200]}") from e
+        raise SourceUnreadable(f"no sensing nets in {path}: {fault_of(e)}") from e
     refuse_infinite(task.state_dict(), f"weights in {path}")
     return task

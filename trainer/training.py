@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from torch import nn
@@ -12,7 +12,6 @@ from trainer.data import Patches, prepare
 from trainer.distill import DistillTask, distill_stage, taught
 from trainer.export import export, manifest_of, trained
 from trainer.fusion import fusion_stage
-from trainer.outputs import printable
 from trainer.recipe import Recipe
 from trainer.run import Run, make_fabric
 from trainer.sensing import SensingTask, sensing_stage
@@ -31,7 +30,7 @@ def train(recipe: Recipe, folder: Path, stage: StageName = "both") -> Path | Non
     fabric.barrier()
     patches = Patches(folder / "data", seed=recipe.seed)
     if fabric.is_global_zero:
-        print(printable("\n".join(patches.index.lines())), flush=True)
+        print("\n".join([*patches.index.lines(), *_small(recipe, len(patches))]), flush=True)
     run = Run(folder, recipe, fabric)
     first = sensing_stage(recipe, patches)
     # A recipe that is all warm-up does not use the sensing nets.
@@ -50,6 +49,13 @@ def train(recipe: Recipe, folder: Path, stage: StageName = "both") -> Path | Non
     return _write(net, folder / "ufuser.safetensors", recipe, steps, patches.counts)
 
 
+def _small(recipe: Recipe, count: int) -> Iterator[str]:
+    """Yield a line for each stage whose batch is larger than the number of patches."""
+    for name, batch in (("sensing", recipe.sensing.batch), ("fusion", recipe.fusion.batch)):
+        if batch > count:
+            yield f"note: {name}.batch is {batch}, more than the {count} patches: each step takes all of them"
+
+
 def distill(recipe: Recipe, folder: Path) -> Path | None:
     """Train the student, resuming from the checkpoint in `folder`; run the teacher if its pictures are not there.
 
@@ -61,7 +67,7 @@ def distill(recipe: Recipe, folder: Path) -> Path | None:
     fabric.barrier()
     pictures = Pictures(folder / "data", seed=recipe.seed)
     if fabric.is_global_zero:
-        print(printable("\n".join(pictures.index.lines())), flush=True)
+        print("\n".join(pictures.index.lines()), flush=True)
     stage = distill_stage(recipe, pictures)
     task = Run(folder, recipe, fabric).train(stage)
     if not fabric.is_global_zero:

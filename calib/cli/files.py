@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from calib.cli.app import Force, Ir, Output, Plane, Rgb, print_doubts, read_calibration, say
+from calib.cli.app import Force, Ir, Output, Rgb, print_doubts, read_calibration, say
 from calib.session import NAMES, load_camera, save_camera
 from rtfuse.align.calibration import Calibration, Camera, save_calibration
 from rtfuse.errors import CalibrationError, ConfigError
@@ -36,20 +36,26 @@ def report(
     from calib.report import write_report
 
     output = check_output(output, force=force)
+    if (ir is None) != (rgb is None):
+        raise ConfigError("calib report draws pictures of both cameras: give --ir and --rgb, or neither")
     verdict = write_report(
         read_calibration(calibration), output, name=calibration.name, session=session, ir=ir, rgb=rgb
     )
-    say(f"{output}: {verdict}")
+    say(f"{output}: {'no verdict, the calibration tells no error' if verdict == 'unknown' else verdict}")
 
 
 def convert(
     sources: Annotated[list[Path], typer.Argument(help="File of a camera or rig, or thermal's and RGB's files.")],
     output: Output,
     to: Annotated[Format, typer.Option(help="Format to write.")],
-    camera: Annotated[Literal["ir", "rgb"], typer.Option(help="ROS, OpenCV: camera of the calibration.")] = "rgb",
+    camera: Annotated[
+        Literal["ir", "rgb"] | None, typer.Option(help="ROS, OpenCV: camera of the calibration, rgb by default.")
+    ] = None,
     ir: Annotated[str | None, typer.Option(help="Thermal camera's name in the file: cam1, 2 …")] = None,
     rgb: Annotated[str | None, typer.Option(help="RGB camera's name in the file: cam0, 1 …")] = None,
-    plane: Plane = 10.0,
+    plane: Annotated[
+        float | None, typer.Option(min=0.1, help="Distance of exact registration in metres, or 10.")
+    ] = None,
     unit: Annotated[Literal["m", "cm", "mm"] | None, typer.Option(help="Unit of the file's translation.")] = None,
     ir_size: Annotated[str | None, typer.Option(help="Thermal image size if the file has none: 640x512.")] = None,
     rgb_size: Annotated[str | None, typer.Option(help="RGB image size if the file has none: 1920x1080.")] = None,
@@ -66,11 +72,29 @@ def convert(
 
     output = check_output(output, force=force)
     sizes = {"ir_wh": _size("--ir-size", ir_size), "rgb_wh": _size("--rgb-size", rgb_size)}
-    found = _read(sources, Wanted(plane_m=plane, ir=ir, rgb=rgb, unit=unit, lens=lens, **sizes))
-    if isinstance(found, Calibration):
+    wanted = Wanted(plane_m=10.0 if plane is None else plane, ir=ir, rgb=rgb, unit=unit, lens=lens, **sizes)
+    found, own = _read(sources, wanted)
+    rig, plane_m = isinstance(found, Calibration), None if plane is None else f"{plane:g}"
+    _refuse_idle(
+        {"--ir": ir, "--rgb": rgb, "--unit": unit, "--plane": plane_m} if own or not rig else {},
+        {"--ir-size": ir_size, "--rgb-size": rgb_size, "--lens": None if lens == "auto" else lens} if own else {},
+        {"--camera": camera} if not rig or to in ("rtfuse", "kalibr") else {},
+        f"{sources[0]} is {'a rig' if rig else 'one camera'}{' in the form of rtfuse' if own else ''}",
+    )
+    if isinstance(found, Calibration) and not own:
         print_doubts(found, sources[0])
-    _write(found, output, to, camera, str(sources[0]))
-    say(f"{output} written")
+    _write(found, output, to, camera or "rgb", str(sources[0]))
+    lost = f": the {NAMES[camera or 'rgb']} camera alone, without the pose" if rig and to in ("ros", "opencv") else ""
+    say(f"{output} written{lost}")
+
+
+def _refuse_idle(*given: dict[str, str | None] | str) -> None:
+    """Raise ConfigError for an option that has no effect; the last argument says on what."""
+    *options, what = given
+    for name, value in (item for part in options if isinstance(part, dict) for item in part.items()):
+        if value is not None:
+            other = "; calib homography FILE --plane makes one for another distance" if name == "--plane" else ""
+            raise ConfigError(f"{name} {value} has no effect here: {what}{other}")
 
 
 def _size(option: str, text: str | None) -> tuple[int, int] | None:
@@ -82,18 +106,18 @@ def _size(option: str, text: str | None) -> tuple[int, int] | None:
     return int(parts[1]), int(parts[2])
 
 
-def _read(sources: list[Path], wanted: Wanted) -> Camera | Calibration:
-    """Read a camera or a calibration, in our format or that of another tool; print each guess."""
+def _read(sources: list[Path], wanted: Wanted) -> tuple[Camera | Calibration, bool]:
+    """Read a camera or a calibration, and tell whether it is in our format; print each guess of another's."""
     from calib.interchange.rigs import read
     from calib.interchange.texts import parsed
 
     own = parsed(sources[0])[0].keys() & {"size_wh", "R_rgb_from_ir", "H_rgb_from_ir"} if len(sources) == 1 else set()
     if own:
-        return load_camera(sources[0]) if "size_wh" in own else read_calibration(sources[0])
+        return load_camera(sources[0]) if "size_wh" in own else read_calibration(sources[0]), True
     found = read(sources, wanted)
     for line in found.said:
         say(line)
-    return found.value
+    return found.value, False
 
 
 def _write(found: Camera | Calibration, output: Path, to: Format, camera: Stream, name: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from calib.interchange.lenses import numbers, whole
+from calib.interchange.lenses import numbers, shaped, whole
 from rtfuse.align.calibration import Calibration, Camera, matrix3, vector3
 from rtfuse.errors import CalibrationError
 from rtfuse.outputs import write_yaml
@@ -27,10 +27,12 @@ def is_kalibr(tree: Tree) -> bool:
     return bool(_names(tree))
 
 
-def of_kalibr(tree: Tree, ir: str | None, rgb: str | None, plane_m: float, said: list[str]) -> Calibration:
+def of_kalibr(
+    tree: Tree, ir: str | None, rgb: str | None, plane_m: float, said: list[str], unit_m: float = 1.0
+) -> Calibration:
     """Return the rig of two cameras of a chain; append a line to `said` for each guess.
 
-    `ir`, `rgb`: names of the cameras, such as `cam0`; None takes cam1 and cam0.
+    `ir`, `rgb`: names of the cameras, such as `cam0`; None takes cam1 and cam0. `unit_m`: unit of its translations.
 
     `T_cn_cnm1` takes the previous camera's system to the camera's own, `T_cam_imu` the IMU's to the camera's; an IMU's
     time is a camera's time plus its `timeshift_cam_imu` (Kalibr's page of its YAML formats). Raises ValueError,
@@ -59,7 +61,7 @@ def of_kalibr(tree: Tree, ir: str | None, rgb: str | None, plane_m: float, said:
         ir=_camera(ir, tree[ir]),
         rgb=_camera(rgb, tree[rgb]),
         R_rgb_from_ir=matrix3(rgb_from_ir[:3, :3]),
-        t_rgb_from_ir_m=vector3(rgb_from_ir[:3, 3]),
+        t_rgb_from_ir_m=vector3(rgb_from_ir[:3, 3] * unit_m),
         plane_m=plane_m,
         ir_offset_ms=offset_ms,
     )
@@ -91,7 +93,7 @@ def _pose(tree: Tree, names: list[str], ir: str, rgb: str) -> Image:
 
 
 def _transform(value: Any, name: str) -> Image:
-    T = np.reshape(numbers(value), (4, 4))
+    T = shaped(name, value, 4, 4)
     if not np.allclose(T[3], (0, 0, 0, 1)):
         raise ValueError(f"{name} wants a last row of 0 0 0 1")
     return T

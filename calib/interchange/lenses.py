@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -11,12 +12,18 @@ import numpy as np
 from calib.interchange.texts import Tree
 from rtfuse.align.calibration import Camera, Mode, matrix3
 from rtfuse.errors import CalibrationError
+from rtfuse.types import Image
 
 Lens = Literal["auto", "pinhole", "fisheye"]
 _PINHOLE = {"", "none", "plumbbob", "rationalpolynomial", "radtan", "radialtangential", "brownconrady", "pinhole"}
 _FISHEYE = {"equidistant", "fisheye", "kannalabrandt", "kannalabrandt4", "opencvfisheye"}
 MATRIX = ("cameramatrix", "k", "m", "intrinsicmatrix", "mtx")
 DIST = ("distortioncoefficients", "distcoeffs", "d", "dist", "distortion")
+_ANY_DIST = re.compile(r"dist(ortion)?(co?ef\w*|param\w*|s|vector|)")
+"""Further names of distortion coefficients, such as `dist_coeff` of OpenCV's tutorials in Python."""
+_PARAMETER = re.compile(r"(?:cam(?:era)?1?|projectionparameters|distortionparameters|intrinsics)?"
+                        r"(fx|fy|cx|cy|k[1-6]|p1|p2|width|height|type|modeltype)")  # fmt: skip
+"""A number with its own key, as ORB-SLAM (`Camera.fx`), VINS (`projection_parameters`) and many scripts write it."""
 
 
 def numbers(value: Any) -> list[float]:
@@ -46,9 +53,23 @@ def whole(value: Any) -> int:
     return int(x)
 
 
+def shaped(name: str, value: Any, rows: int, columns: int) -> Image:
+    """Return a matrix. Raises ValueError that names it if it has another number of values."""
+    found = numbers(value)
+    if len(found) != rows * columns:
+        raise ValueError(f"{name} has {len(found)} numbers; want {rows}x{columns}")
+    return np.reshape(found, (rows, columns))
+
+
 def first(tree: Tree, names: Sequence[str]) -> Any:
-    """Return the value of the first of these keys that the tree has. Raises KeyError that names the usual key."""
-    return next(tree[name] for name in names if name in tree) if set(names) & tree.keys() else tree[names[0]]
+    """Return the value of the first of these keys that the tree has. Raises ValueError that names what there is."""
+    for name in names:
+        if name in tree:
+            return tree[name]
+    raise ValueError(
+        f"it has no {names[0]} (nor {', '.join(names[1:])}; in any case, with or without separators); its keys are "
+        f"{', '.join(map(str, [*tree][:8]))}"
+    )
 
 
 def camera_of(
@@ -69,14 +90,16 @@ def camera_of(
         return _of_matlab(tree)
     if f"fc{index}" in tree:
         return _of_caltech(tree, index, size_wh)
-    K = np.reshape(numbers(first(tree, [f"{name}{index}" for name in MATRIX])), (3, 3))
+    if not index and {"fx", "fy", "cx", "cy"} <= (own := _parameters(tree)).keys():
+        return _of_parameters(tree, own, said, lens, size_wh)
+    K = shaped("the camera matrix", first(tree, [f"{name}{index}" for name in MATRIX]), 3, 3)
     size_wh = _size(tree, size_wh)
     if not K[:2].any():
         raise CalibrationError(
             "it is of a camera that was never calibrated: K is zero; calibrate it with calib boards and calib "
             "intrinsics, or with the other tool"
         )
-    dist = numbers(next((tree[f"{name}{index}"] for name in DIST if f"{name}{index}" in tree), []))
+    dist = _dist(tree, said, index)
     fisheye = _is_fisheye(tree, dist, said) if lens == "auto" else lens == "fisheye"
     return Camera(
         size_wh=size_wh,
@@ -87,6 +110,50 @@ def camera_of(
     )
 
 
+def _dist(tree: Tree, said: list[str], index: str) -> list[float]:
+    """Return the distortion coefficients; say so if there are none."""
+    known = [f"{name}{index}" for name in DIST]
+    others = [key for key in tree if _ANY_DIST.fullmatch(key.removesuffix(index)) and key.endswith(index)]
+    key = next((key for key in (*known, *others) if key in tree and tree[key] is not None), None)
+    if key is None:
+        said.append("it has no distortion coefficients: the lens is taken as free of distortion")
+        return []
+    return numbers(tree[key])
+
+
+def _parameters(tree: Tree) -> dict[str, Any]:
+    """Return the values that have a key of their own, by that key, such as `fx`; those of parts too."""
+    flat = {**tree, **{f"{part}{key}": v for part, x in tree.items() if isinstance(x, dict) for key, v in x.items()}}
+    found = ((_PARAMETER.fullmatch(re.sub(r"[^a-z0-9]", "", str(key).lower())), value) for key, value in flat.items())
+    return {name[1]: value for name, value in found if name}
+
+
+def _of_parameters(tree: Tree, own: Tree, said: list[str], lens: Lens, size_wh: tuple[int, int] | None) -> Camera:
+    """Read a camera whose every number has its own key. Raises ValueError for a lens model that is not OpenCV's."""
+    if any(re.match(r"camera2\W*fx", str(key).lower()) for key in tree):
+        said.append("its second camera is left out: convert each by itself, and find the pose with calib stereo")
+    stated = str(own.get("type", own.get("modeltype", tree.get("cameramodel", "")))).lower()
+    name = re.sub(r"[^a-z]", "", stated)
+    if name not in _PINHOLE | _FISHEYE | {"perspective"}:
+        raise ValueError(f"its lens model is {stated}; want pinhole or kannala_brandt")
+    fisheye = name in _FISHEYE if lens == "auto" else lens == "fisheye"
+    if not fisheye and "k4" in own and "p1" not in own and lens == "auto":
+        raise ValueError("it has k1 to k4 without p1 and p2, as a fisheye lens: say which with --lens")
+    order = ("k1", "k2", "k3", "k4") if fisheye else ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
+    values = [numbers(own.get(key, 0.0))[0] for key in order]
+    given = own.keys() & set(order)
+    if not given:
+        said.append("it has no distortion coefficients: the lens is taken as free of distortion")
+    long = 4 if fisheye or not given & set(order[4:]) else 5 if not given & set(order[5:]) else 8
+    fx, fy, cx, cy = (numbers(own[key])[0] for key in ("fx", "fy", "cx", "cy"))
+    return Camera(
+        size_wh=_size({**tree, **{key: own[key] for key in ("width", "height") if key in own}}, size_wh),
+        K=((fx, 0.0, cx), (0.0, fy, cy), (0.0, 0.0, 1.0)),
+        dist=tuple(values[:long]) if given else (),
+        model="fisheye" if fisheye else "pinhole",
+    )
+
+
 def _size(tree: Tree, given: tuple[int, int] | None) -> tuple[int, int]:
     for w, h in (("imagewidth", "imageheight"), ("width", "height"), ("nx", "ny")):
         if w in tree:
@@ -94,9 +161,10 @@ def _size(tree: Tree, given: tuple[int, int] | None) -> tuple[int, int]:
             if 0 in found:
                 raise ValueError("the image size is zero: the camera was not calibrated")
             return found
-    if "imagesize" in tree:
-        across, below = numbers(tree["imagesize"])
-        return whole(across), whole(below)
+    for key in ("imagesize", "resolution", "imgsize", "size"):
+        if key in tree:
+            across, below = numbers(tree[key])
+            return whole(across), whole(below)
     if given is None:
         raise ValueError("it has no image size; give --ir-size and --rgb-size, such as 640x512")
     return given
@@ -175,7 +243,7 @@ def _of_agisoft(tree: Tree) -> Camera:
 
 def _of_matlab(tree: Tree) -> Camera:
     """Read a struct of MATLAB's cameraParameters or cameraIntrinsics, whose first pixel is (1, 1)."""
-    K = np.reshape(numbers(tree["k"] if "k" in tree else tree["intrinsicmatrix"]), (3, 3))
+    K = shaped("the camera matrix", tree["k"] if "k" in tree else tree["intrinsicmatrix"], 3, 3)
     if "k" not in tree:
         K = K.T
     K = K - np.array([[0, 0, 1], [0, 0, 1], [0, 0, 0]])

@@ -83,7 +83,7 @@ def _of_trees(trees: Sequence[Tree], wanted: Wanted, said: list[str]) -> Camera 
         raise ValueError(f"found {len(trees)} different cameras or messages; want one, or thermal's and RGB's")
     (tree,) = trees
     if is_kalibr(tree):
-        return of_kalibr(tree, wanted.ir, wanted.rgb, wanted.plane_m, said)
+        return of_kalibr(tree, wanted.ir, wanted.rgb, wanted.plane_m, said, UNITS[wanted.unit or "m"])
     pose = _pose_of(tree)
     if pose is None:
         return camera_of(tree, said, lens=wanted.lens, size_wh=wanted.ir_wh or wanted.rgb_wh)
@@ -168,7 +168,8 @@ def _of_stereo_infos(ir: Tree, rgb: Tree, wanted: Wanted, said: list[str]) -> Ca
         places.append(np.array([P[0, 3] / P[0, 0], P[1, 3] / P[1, 1], 0.0]))
     if np.allclose(places[0], places[1]):
         raise ValueError(
-            "the last column of P has no baseline: these are two cameras, but not a calibrated stereo pair"
+            "the last column of P has no baseline: these are two cameras, but not a calibrated stereo pair; convert "
+            "each by itself, and find the pose with calib stereo --ir-camera … --rgb-camera …"
         )
     t = turns[1].T @ (places[1] - places[0])
     return calibration(cameras[0], cameras[1], turns[1].T @ turns[0], t, wanted.plane_m)

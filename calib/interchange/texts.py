@@ -1,18 +1,22 @@
 """Parse the calibration files of other tools into plain values.
 
 YAML and JSON, also of OpenCV's FileStorage and of printed ROS messages; OpenCV's and Agisoft's XML; `ost.txt` of ROS's
-camera_calibration; assignments in MATLAB's language.
+camera_calibration; assignments in MATLAB's language; NumPy's archives.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
+from zipfile import BadZipFile
 
+import numpy as np
 import yaml
 
 from rtfuse.errors import CalibrationError
@@ -20,6 +24,12 @@ from rtfuse.settings import parse_yaml
 
 Tree = dict[str, Any]
 _MATLAB = (b"MATLAB 5.0", b"MATLAB 7.", b"\x89HDF")
+_BINARY = {
+    b"\x93NUMPY": "holds one array of NumPy: save matrix and coefficients together, np.savez(path, mtx=mtx, dist=dist)",
+    b"\x80": "is a pickle of Python, which is not loaded: save it with np.savez(path, mtx=mtx, dist=dist)",
+    b"\xff\xd8\xff": "is a picture; give a calibration file of another tool",
+    b"\x89PNG": "is a picture; give a calibration file of another tool",
+}
 _NOT_PRINTED = re.compile(r"(?m)^(?:A message was lost.*|\t.*|WARNING: .*)$")
 """Lines that `ros2 topic echo` and `rostopic echo` print between messages."""
 _ASSIGNMENT = re.compile(r"(?m)^[ \t]*(\w+)[ \t]*=[ \t]*(\[[^\]]*\]|[-+.0-9eE]+)[ \t]*;?[ \t]*$")
@@ -30,10 +40,11 @@ def parsed(path: Path) -> list[Tree]:
 
     Raises CalibrationError that names the file and the fault.
     """
-    text = _text(path)
+    data = _bytes(path)
+    text = "" if data.startswith(b"PK") else _text(path, data)
     try:
-        found = _documents(text)
-    except (yaml.YAMLError, ElementTree.ParseError, ValueError, RecursionError) as e:
+        found = _documents(text) if text else [_arrays(data)] if data else []
+    except (BadZipFile, yaml.YAMLError, ElementTree.ParseError, ValueError, RecursionError) as e:
         raise CalibrationError(f"{path} cannot be read: {' '.join(str(e).split()) or type(e).__name__}") from e
     if not found or not all(isinstance(tree, dict) and tree for tree in found):
         raise CalibrationError(f"{path} holds no keys and values; give a calibration file of another tool")
@@ -51,11 +62,30 @@ def plain(tree: Tree) -> Tree:
     return made
 
 
-def _text(path: Path) -> str:
+def _bytes(path: Path) -> bytes:
     try:
-        data = path.expanduser().read_bytes()
+        return path.expanduser().read_bytes()
     except (OSError, RuntimeError) as e:
         raise CalibrationError(f"{path}: {getattr(e, 'strerror', None) or e}") from e
+
+
+def _arrays(data: bytes) -> Tree:
+    """Return the arrays of numbers in NumPy's archive, `np.savez(path, mtx=…, dist=…)`, as OpenCV's tutorial writes it.
+
+    Objects in it are left out: to read them could run code.
+    """
+    found: Tree = {}
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        for name in archive.files:
+            with suppress(ValueError):
+                found[name] = archive[name].tolist()
+    return found
+
+
+def _text(path: Path, data: bytes) -> str:
+    for start, words in _BINARY.items():
+        if data.startswith(start):
+            raise CalibrationError(f"{path} {words}")
     if data.startswith(_MATLAB):
         raise CalibrationError(
             f"{path} is in MATLAB's binary format; in MATLAB write it as text with "

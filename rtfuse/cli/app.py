@@ -26,7 +26,8 @@ from rtfuse.web import DEFAULT_ADDRESS
 
 out, err = Console(highlight=False), Console(stderr=True, highlight=False)
 _HELP = ["-h", "--help"]
-_SETTING = re.compile(r"\A([\w.-]+=)?((?:ipc://)?~.*)\Z", re.DOTALL)
+_SETTING = re.compile(r"\A([\w.-]+=|-[a-z])?((?:ipc://)?~.*)\Z", re.DOTALL)
+_SHORT = re.compile(r"\A(-[a-z])=")
 _DASHED = re.compile(r"-(?!-)[^=]{2,}|-.*\.")
 """A name that a file may have, and no option has."""
 _LIBRARIES = ("openvino", "torch", "tensorrt-cu13", "tensorrt-rtx-cu13", "onnxruntime")
@@ -92,9 +93,10 @@ def _completed(arguments: list[str]) -> list[str]:
     """Return arguments that the parser understands as they are meant.
 
     Its options take a value: `--web` gets the default address if none follows. A file `-ir.mp4` or `-stills` becomes
-    `./-ir.mp4`.
-    `~/x` becomes a path in the home folder, behind `--option=` and `key=` too, where shells leave it.
+    `./-ir.mp4`. `~/x` becomes a path in the home folder, behind `--option=` and `key=` too, where shells leave it.
+    `-o=x` is `-o x`.
     """
+    arguments = [_SHORT.sub(r"\1", word) for word in arguments]
     arguments = [_SETTING.sub(lambda m: (m[1] or "") + expanded(m[2]), word) for word in arguments]
     files = [_DASHED.match(word) is not None and Path(word).exists() for word in arguments]
     whole = [f"./{word}" if file else word for word, file in zip(arguments, files, strict=True)]

@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any
 
 import rtfuse
+from rtfuse.cli.plain import fit_streams
 from rtfuse.errors import RtfuseError, StageFailed, redact
 from rtfuse.hints import install_hint, missing_packages
 from rtfuse.observe.logs import event
@@ -38,6 +39,8 @@ _REMEDIES = {
     errno.ENOMEM: "smaller pictures need less memory",
 }
 _NO_MEMORY = ("not enough memory", "insufficient memory", "bad_alloc", "out of memory", "cannot allocate memory")
+_LONGEST = 500
+"""Characters of a foreign message that are shown; torch's can be ten thousand."""
 _log = logging.getLogger("rtfuse")
 _written: dict[tuple[str, str, int], str] = {}
 """The file of every traceback so far, by the exception's type and place: a repeated exception writes no second one."""
@@ -107,9 +110,7 @@ def watch() -> None:
 
     It changes the whole process: for command lines only.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    fit_streams()
     if shown():
         sys.excepthook = _traceback
         return
@@ -170,4 +171,5 @@ class _Foreign(logging.Handler):
 
 
 def _one_line(e: BaseException) -> str:
-    return redact(" ".join(str(e).split()))
+    text = redact(" ".join(str(e).split()))
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"

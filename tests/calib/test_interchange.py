@@ -72,6 +72,19 @@ def test_a_ros_file_comes_back_as_it_was(tmp_path, camera):
     assert read([tmp_path / "ros.yaml"], Wanted()).value == camera
     tree = yaml.safe_load((tmp_path / "ros.yaml").read_text())
     assert tree["projection_matrix"]["data"][:4] == [560.0, 0.0, 322.0, 0.0]
+    # And by a reader of YAML that is not ours: OpenCV's, which wants its first line.
+    text = "%YAML:1.0\n---\n" + (tmp_path / "ros.yaml").read_text()
+    store = cv2.FileStorage(text, cv2.FILE_STORAGE_READ | cv2.FILE_STORAGE_MEMORY)
+
+    def data(key):
+        node = store.getNode(key).getNode("data")
+        return [node.at(k).real() for k in range(node.size())]
+
+    assert data("camera_matrix") == [*camera.matrix.ravel()]
+    assert data("distortion_coefficients") == [*camera.dist]
+    assert (store.getNode("image_width").real(), store.getNode("image_height").real()) == camera.size_wh
+    models = {(5, "pinhole"): "plumb_bob", (8, "pinhole"): "rational_polynomial", (4, "fisheye"): "equidistant"}
+    assert store.getNode("distortion_model").string() == models[len(camera.dist), camera.model]
 
 
 @pytest.mark.parametrize(
@@ -80,6 +93,8 @@ def test_a_ros_file_comes_back_as_it_was(tmp_path, camera):
         ("rational as plumb_bob", "read as rational_polynomial"),
         ("ost.txt of a fisheye lens", "those of a fisheye lens"),
         ("ost.txt", "read as k1 k2 p1 p2"),
+        ("OpenCV's tutorial", "read as k1 k2 p1 p2"),
+        ("ORB-SLAM", None),
         ("ros2 topic echo", None),
     ],
 )
@@ -87,6 +102,16 @@ def test_a_guess_is_said(tmp_path, name, said):
     found = read_text(tmp_path, TEXTS[name][0])
     assert len(found.said) == (said is not None)
     assert said is None or said in found.said[0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [f"camera_matrix: {[[*row] for row in K]}\nresolution: [640, 512]\n", "fx: 560\nfy: 561\ncx: 322\ncy: 250\n"],
+)
+def test_a_lens_without_coefficients_is_said(tmp_path, text):
+    found = read_text(tmp_path, text, ir_wh=(640, 512))
+    assert found.value.dist == ()
+    assert "taken as free of distortion" in " ".join(found.said)
 
 
 def test_the_part_of_the_image_that_is_sent_becomes_a_mode(tmp_path):
@@ -208,13 +233,19 @@ def test_kalibrs_poses_by_way_of_the_imu_are_read_and_compared(tmp_path):
         ("<a><b></a>", {}, "cannot be read"),
         ('<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', {}, "document type"),
         ('{"K": [1], "K": [2]}', {}, "stands twice"),
-        ("image_width: 3\n", {}, "cameramatrix is missing"),
+        ("image_width: 3\n", {}, "it has no cameramatrix .*its keys are imagewidth"),
+        (ros1_message(PINHOLE).replace("K: [560.0, ", "K: ["), {}, "camera matrix has 8 numbers; want 3x3"),
+        (b"\x80\x04\x95", {}, "pickle of Python, which is not loaded"),
+        (b"\x93NUMPY\x01", {}, "np.savez"),
+        (b"PK\x03\x04 and no more", {}, "cannot be read"),
+        ("fx: 1\nfy: 1\ncx: 1\ncy: 1\nmodel_type: MEI\n", {}, "its lens model is mei"),
         (KALIBR, {"ir": "cam7", "rgb": "cam0"}, "has no cam7"),
         (KALIBR, {"ir": "cam0", "rgb": "cam0"}, "are both cam0"),
         (KALIBR.replace("pinhole, intrinsics: [560", "omni, intrinsics: [560"), {}, "cam1.camera_model is omni"),
         (KALIBR.replace("radtan", "fov"), {}, "distortion_model is fov"),
         (KALIBR.replace("-0.06", "-60.0"), {}, "millimetres"),
         (KALIBR.replace("[0, 0, 0, 1.0]", "[0, 0, 0, 0]"), {}, "last row of 0 0 0 1"),
+        (KALIBR.replace(", [0, 0, 0, 1.0]", ""), {}, "T_cn_cnm1 has 12 numbers; want 4x4"),
         (KALIBR.replace("T_cn_cnm1", "T"), {}, "the pose between cam1 and cam0"),
         (KALIBR.replace("cam1:", "imu0:"), {}, "it has cam0 alone"),
         (KALIBR.replace("[1.0, 0, 0, -0.06]", "[0.5, 0, 0, -0.06]"), {}, "not a rotation"),

@@ -29,6 +29,9 @@ def home(tmp_path, monkeypatch):
         ("--calib=~/c.yaml", "--calib={home}/c.yaml"),
         ("ir.uri=~/x/%04d.png", "ir.uri={home}/x/%04d.png"),
         ("truck-1=~/t.key", "truck-1={home}/t.key"),
+        ("-o=~/x.mp4", "-o{home}/x.mp4"),
+        ("-o~/x.mp4", "-o{home}/x.mp4"),
+        ("-o=x.mp4", "-ox.mp4"),  # and not a file `=x.mp4`
         ("ipc://~/rig", "ipc://{home}/rig"),
         ("~nobody-of-this-name/x", "~nobody-of-this-name/x"),
         ("align.calib=~", "align.calib=~"),

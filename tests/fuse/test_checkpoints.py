@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from warnings import catch_warnings, simplefilter
 
 import numpy as np
 import pytest
@@ -127,3 +128,55 @@ def test_a_whole_model_a_program_and_a_folder_are_told(net, tmp_path):
         load_network(tmp_path / "script.pt")
     with pytest.raises(WeightsMissing, match="is a folder"):
         load_network(tmp_path)
+
+
+UNUSABLE = {
+    "sparse": (lambda s: {k: x.to_sparse() for k, x in s.items()}, "is a tensor sparse"),
+    "complex": (lambda s: {k: x.to(torch.complex64) for k, x in s.items()}, "is a tensor complex"),
+    "meta": (lambda s: {k: x.to("meta") for k, x in s.items()}, "is a tensor without values"),
+    "quantized": (
+        lambda s: {k: torch.quantize_per_tensor(x, 0.1, 0, torch.qint8) for k, x in s.items()},
+        "is a tensor quantized",
+    ),
+    "integers": (lambda s: {k: (x * 100).to(torch.int8) for k, x in s.items()}, "of whole numbers"),
+    "zeros": (lambda s: {k: x * 0 for k, x in s.items()}, "are all zero"),
+    "two": (lambda s: {"netA": s, "netB": {k: x * 2 for k, x in s.items()}}, r"twice, as netA\.… and as netB\.…"),
+}
+
+
+@pytest.mark.parametrize("form", UNUSABLE)
+def test_tensors_that_no_engine_computes_with_are_refused(net, tmp_path, form):
+    change, fault = UNUSABLE[form]
+    with catch_warnings():
+        simplefilter("ignore")
+        torch.save(change(net.state_dict()), tmp_path / "w.pth")
+        with pytest.raises(WeightsMissing, match=fault):
+            load_network(tmp_path / "w.pth")
+
+
+def test_a_network_that_stands_twice_and_equal_is_loaded(net, tmp_path):
+    torch.save({"a": net.state_dict(), "b": net.state_dict()}, tmp_path / "w.pth")
+    assert torch.equal(load_weights(tmp_path / "w.pth").head.bias, net.head.bias)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "fault"),
+    [
+        ("w.pth", b"", "are empty"),
+        ("w.pth", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "pointer of Git LFS"),
+        ("w.pth", b"<!doctype html><p>404", "are a web page"),
+        ("w.h5", b"\x89HDF\r\n\x1a\n" + bytes(64), "are HDF5"),
+        ("w.onnx", b"\x08\x07\x12\x07pytorch" * 9, "program for another engine"),
+        ("w.pth", b"PK\x03\x04" + bytes(99), "damaged or cut short"),
+        ("w.safetensors", b"\x10\x27\0\0\0\0\0\0{}", "damaged or cut short"),
+        ("w.npz", None, "an archive that torch has not written"),
+    ],
+)
+def test_files_that_are_no_weights_are_told_in_words(tmp_path, name, data, fault):
+    path = tmp_path / name
+    if data is None:
+        np.savez(path, a=np.ones(3))
+    else:
+        path.write_bytes(data)
+    with pytest.raises(WeightsMissing, match=fault):
+        read_tensors(path)

@@ -114,7 +114,7 @@ def test_mistakes_are_named(pairs):
     for args, words in [
         ({}, "nothing to measure"),
         ({"fused": [pairs / "absent"]}, "does not exist"),
-        ({"fused": [pairs]}, "nothing to evaluate"),
+        ({"fused": [pairs]}, "name the folder of one method"),
         ({"pyramid": True, "frames": 3}, "--frames is for recordings"),
         ({"pyramid": True, "sheet": pairs / "sheet"}, r"the name must end in \.png or"),
         ({"pyramid": True, "sheet": pairs / "s.png", "csv": pairs}, "is a folder"),
@@ -150,3 +150,40 @@ def test_folders_are_paired_by_name_and_fused_images_have_rgbs(tmp_path):
         ("b_rgb", "b_ir.png", "b_rgb.jpg"),
     ]
     assert pairs.survey.examples == {"no partner of this name": "c_rgb"}
+
+
+def measured(pairs, *args, ir="ir", rgb="rgb"):
+    cli.evaluate(str(pairs / ir), str(pairs / rgb), fused=[str(pairs / a) for a in args])
+
+
+@pytest.mark.parametrize("where", ["deep/x", "deep/*.png", "method"])
+def test_fused_images_may_lie_deeper_or_match_a_pattern(pairs, capsys, where):
+    (pairs / "deep").mkdir()
+    (pairs / "method").rename(pairs / where.replace("*.png", "y").replace("deep/y", "z"))
+    if where == "deep/*.png":
+        where = "z/*.png"
+    measured(pairs, where.partition("/x")[0])
+    assert "3 × no fused image" not in capsys.readouterr().out
+
+
+def test_one_picture_each_needs_no_common_name(pairs, capsys):
+    measured(pairs, "method/3.png", ir="ir/alone.png", rgb="rgb/3.png")
+    assert "data: 1 pairs taken; left out: none" in capsys.readouterr().out
+
+
+def test_what_was_written_is_said(pairs, capsys):
+    for table, sheet in ((pairs / "a.csv", pairs / "a.png"), (None, None)):
+        cli.evaluate(str(pairs / "ir"), str(pairs / "rgb"), fused=[str(pairs / "method")], csv=table, sheet=sheet)
+        said = capsys.readouterr().out.replace("\n", "")
+        assert [name in said for name in ("a.csv written", "a.png written")] == [table is not None] * 2
+
+
+def test_a_side_that_is_the_other_is_not_measured(pairs):
+    with pytest.raises(ConfigError, match=r"nothing to evaluate.*5 × thermal is the RGB picture itself"):
+        measured(pairs, "method", rgb="ir")
+
+
+def test_a_root_that_the_split_file_does_not_have_is_told(pairs):
+    (pairs / "list.txt").write_text("# of two\nmsrs/1\nroadscene/2\n")
+    with pytest.raises(ConfigError, match=r"list\.txt has no line road/NAME; its roots are msrs, roadscene"):
+        cli.evaluate(str(pairs / "ir"), str(pairs / "rgb"), pyramid=True, only=pairs / "list.txt", root="road")

@@ -55,6 +55,11 @@ def test_every_ablation_is_tested_and_every_recipe_survives_being_written(tmp_pa
             assert load_recipe(tmp_path / "kept.yaml") == load_recipe(path)
 
 
+def test_a_wrong_word_in_a_list_is_answered_by_the_right_ones():
+    with pytest.raises(ConfigError, match=r"data\.classical\[1\]: invalid.*; want pyramid, guided, wavelet, additive$"):
+        load_recipe(CONFIGS / "train_quick.yaml", ["data.classical=[pyramid, median]"])
+
+
 def test_a_base_that_leads_back_or_nowhere_is_refused(tmp_path):
     (tmp_path / "a.yaml").write_text("base: b.yaml\n")
     (tmp_path / "b.yaml").write_text("base: a.yaml\n")

@@ -197,13 +197,6 @@ def test_home_is_expanded_wherever_a_path_is_read(recipe, tmp_path, monkeypatch)
     root = found.data.roots[0]
     assert [root.ir, root.rgb, *root.pseudo] == [f"{tmp_path}/{name}" for name in ("ir", "rgb", "p")]
     assert (found.fusion.start, found.data.validation) == (f"{tmp_path}/w.safetensors", f"{tmp_path}/v.txt")
-    assert cli._at_home("--csv=~/a.csv") == f"--csv={tmp_path}/a.csv"
-    assert [cli._at_home(word) for word in ("~/a", "a~b", "--x=a~", "seed=~")] == [
-        f"{tmp_path}/a",
-        "a~b",
-        "--x=a~",
-        "seed=~",
-    ]
 
 
 def test_weights_with_a_nan_are_refused(recipe, tmp_path):
@@ -283,7 +276,7 @@ def test_a_missing_folder_is_made_and_every_output_is_whole(pairs, monkeypatch):
     ("shell", "status", "out", "error"),
     [
         ("LC_ALL=C PYTHONUTF8=0 PYTHONCOERCECLOCALE=0 {}", 0, "+-", ""),
-        ("LC_ALL=C {}", 0, "Qabf_mirror", ""),
+        ("LC_ALL=C {}", 0, "+-", ""),
         ("{} > /dev/full", 2, "", "No space left on device"),
         ("{} >&-", 0, "", ""),
         ("{} 2>&-", 0, "pyramid", ""),

@@ -34,6 +34,14 @@ _KNOWN = (
     ("V_en_1.embed.weight", "U-Fuser (EMMA)"),
 )
 """Parts of the names of tensors that tell a network, and its name."""
+_OTHERS = (
+    (b"version https://git-lfs", "are a pointer of Git LFS: fetch the file itself with git lfs pull"),
+    (b"<", "are a web page, not a file of weights: download it again"),
+    (b"\x89HDF", "are HDF5, which other libraries write: save the network's state_dict with torch"),
+    (b"\x93NUMPY", "are an array of NumPy: save the network's state_dict with torch"),
+)
+"""Beginnings of files of other kinds, and the words for each."""
+_PROGRAMS = (".onnx", ".plan", ".engine", ".xml", ".tflite", ".pb")
 _SAFE = (Namespace, np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32)), type(np.dtype(np.int64)))
 """Types in checkpoints beside tensors, such as options and the best score; making them does nothing else."""
 
@@ -49,10 +57,21 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             f"weights {path} is a folder: name the file in it, for example {path / 'ufuser.safetensors'}"
         )
     if not path.is_file():
-        raise WeightsMissing(f"weights not found: {path}; give a .safetensors file with fuse.weights=FILE")
-    tensors = {name: x.float() if x.is_floating_point() else x for name, x in _read(path).items()}
+        raise WeightsMissing(f"weights not found: {path}; give a .safetensors file, or a checkpoint of torch")
+    tensors = {name: _dense(x, f"weights {path}: {name}") for name, x in _read(path).items()}
     refuse_infinite(tensors, f"weights {path}")
+    if not any(bool(x.any()) for x in tensors.values()):
+        raise WeightsMissing(f"weights {path} are all zero: were they saved before the training?")
     return tensors
+
+
+def _dense(x: Tensor, name: str) -> Tensor:
+    """Return a tensor as it is computed with, floating ones in float32. Raises WeightsMissing for other kinds."""
+    kinds = (x.is_meta, "without values"), (x.is_quantized, "quantized"), (x.is_complex(), "complex")
+    kind = next((words for wrong, words in kinds if wrong), None if x.layout == torch.strided else "sparse")
+    if kind:
+        raise WeightsMissing(f"{name} is a tensor {kind}; save the trained network's state_dict, dense and in floats")
+    return x.float() if x.is_floating_point() else x
 
 
 def refuse_infinite(tensors: Mapping[str, Tensor], what: str) -> None:
@@ -69,8 +88,9 @@ def _read(path: Path) -> Mapping[str, Tensor]:
 
     try:
         with path.open("rb") as file:
-            start = file.read(9)
-        if start[8:] == b"{" or not start.startswith((b"PK", b"\x80")):  # the two of torch: an archive, or a pickle
+            start = file.read(32)
+        _refuse_other(path, start)
+        if start[8:9] == b"{" or not start.startswith((b"PK", b"\x80")):  # the two of torch: an archive, or a pickle
             return load_file(path)
         # As an open file: of a path, torch goes by the suffix.
         with path.open("rb") as file, torch.serialization.safe_globals([*_SAFE, *_scalars()]), catch_warnings():
@@ -81,16 +101,32 @@ def _read(path: Path) -> Mapping[str, Tensor]:
             f"weights {path} hold objects of another program, which are not loaded: save the network's state_dict alone"
         ) from e
     except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError) as e:
-        hint = ": a TorchScript program: save the network's state_dict" if "TorchScript" in str(e) else ""
-        raise WeightsMissing(f"weights {path} cannot be read{hint or f': {_line(e)}'}") from e
+        raise WeightsMissing(f"weights {path} cannot be read: {fault_of(e)}") from e
     table = _table(thing)
     if table is None:
         raise WeightsMissing(f"weights {path} hold no table of named tensors: save the network's state_dict alone")
     return table
 
 
-def _line(e: Exception) -> str:
-    return " ".join(str(e).split())[:200]
+def _refuse_other(path: Path, start: bytes) -> None:
+    """Raise WeightsMissing for a file of another kind, by its beginning or its suffix."""
+    words = next((words for begins, words in _OTHERS if start.startswith(begins)), None if start else "are empty")
+    if words is None and path.suffix.lower() in _PROGRAMS:
+        words = "are a program for another engine: give the weights that it was made of"
+    if words:
+        raise WeightsMissing(f"weights {path} {words}")
+
+
+def fault_of(e: Exception) -> str:
+    """Say in a few words why torch or safetensors could not read a file."""
+    text = " ".join(str(e).split())
+    if "TorchScript" in text:
+        return "a TorchScript program: save the network's state_dict"
+    if "not in a subdirectory" in text:
+        return "an archive that torch has not written (of NumPy?): save the network's state_dict with torch"
+    if any(words in text for words in ("central directory", "deserializing header", "ran out of input")):
+        return "it is damaged or cut short, or no file of weights: get or write it again"
+    return text[:200]
 
 
 def _scalars() -> list[tuple[Any, str]]:
@@ -118,14 +154,21 @@ def _table(thing: Any, depth: int = _DEPTH) -> dict[str, Tensor] | None:
 def part_of(tensors: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor] | None:
     """Return the tensors of these names without their common beginning, such as `module.`; None if some are missing.
 
-    If they have none, the table may hold no other tensors.
+    If they have none, the table may hold no other tensors. Raises WeightsMissing if the table holds two that differ.
     """
     names = list(wanted)
+    parts: dict[str, dict[str, Tensor]] = {}
     for before in _beginnings(tensors, names[0]):
         found = {name: tensors[before + name] for name in names if before + name in tensors}
         if len(found) == len(names) and (before or len(tensors) == len(names)):
-            return found
-    return None
+            parts[before] = found
+    if not parts:
+        return None
+    (one, part), *others = parts.items()
+    for other, found in others:
+        if not all(torch.equal(part[name], x) for name, x in found.items()):
+            raise WeightsMissing(f"the weights hold the network twice, as {one}… and as {other}…: save one of them")
+    return part
 
 
 def _beginnings(tensors: Mapping[str, Tensor], name: str) -> Iterator[str]:

@@ -240,9 +240,15 @@ def _check_fit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: 
     missing = [k for k in wanted if k not in state]
     foreign = [k for k in state if k not in wanted]
     wrong = [k for k in wanted if k in state and state[k].shape != wanted[k].shape]
+    whole = [k for k in wanted if k in state and not state[k].is_floating_point()]
     faults = [
         f"{len(ks)} {what} ({', '.join(ks[:3])}{', …' if len(ks) > 3 else ''})"
-        for what, ks in (("tensors missing", missing), ("unknown", foreign), ("of another shape", wrong))
+        for what, ks in (
+            ("tensors missing", missing),
+            ("unknown", foreign),
+            ("of another shape", wrong),
+            ("of whole numbers", whole),
+        )
         if ks
     ]
     if faults:
