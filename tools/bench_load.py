@@ -215,6 +215,7 @@ def main() -> None:
     if asked.read:
         asyncio.run(read(asked.read))
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started ends, too
     worst_ms = 0.0
     for stepping in [True, False] * asked.interleave if asked.interleave else [not asked.no_stepping]:
         print(f"stepping {'on' if stepping else 'off'}, load {os.getloadavg()[0]:.1f} before it", flush=True)
