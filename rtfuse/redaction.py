@@ -234,6 +234,8 @@ def _known_alone(field: str) -> str:
     if not equals:
         return "?" + HIDDEN if _is_random(key[1:], sure=False) else field
     plain = re.sub(r"[^a-z0-9]", "", _decoded(key).lower())
+    if re.search(r"[?&;][^?&;=]*=", _decoded(value)):
+        return f"{key}={HIDDEN}"
     kept = not value or plain in _HARMLESS or plain.startswith(_HARMLESS_BEGIN) or _SECRET_KEY.search(_decoded(key))
     return field if kept else f"{key}={HIDDEN}"
 

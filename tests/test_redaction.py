@@ -97,6 +97,7 @@ HIDDEN = [
     ("rtsp://cam:554/live?t=12345", "rtsp://cam:554/live?t=***"),
     ("see https://cam/x?c=hush, it failed", "see https://cam/x?c=***, it failed"),
     ("http://cam/x?p=hu;sh&hu&fps=5", "http://cam/x?p=***&fps=5"),
+    ("http://cam/x?camera=1%26p%3Dhush&fps=2", "http://cam/x?camera=***&fps=2"),
     ("http://cam/x?4fG7hJ2kL9mN3pQ", "http://cam/x?***"),
     ("srt://h:1?mode=caller&x1=hush;latency=20", "srt://h:1?mode=caller&x1=***;latency=20"),
     ("password = hush", "password = ***"),

@@ -12,7 +12,6 @@ from rtfuse.capture.scenes.streams import divided
 from rtfuse.capture.stills import is_stills
 from rtfuse.capture.tracks import pair_in
 from rtfuse.cli.radiometric import require_photo
-from rtfuse.thermal.likeness import in_false_colours
 
 _OVERRIDE = re.compile(r"[a-z_]+(\.[a-z_]+)*=")
 
@@ -34,6 +33,8 @@ def one_input(given: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
 def both_in(uri: str, *, recursive: bool = False) -> tuple[str, str, str | None]:
     """Return the addresses of thermal and RGB in one, and a line about them. Raises as `one_input`."""
     if not is_stills(uri):
+        from rtfuse.thermal.likeness import in_false_colours
+
         return pair_in(uri, in_false_colours)
     if divided(list_pictures(uri, "ir", recursive=recursive).names) is None:
         require_photo(uri)

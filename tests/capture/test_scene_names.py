@@ -138,6 +138,8 @@ OF_SCENE_OR_STREAM = {
     "also on the other side": (["heat_pump_1", "heat_pump_2"], ["heat_pump_3", "pump_1", "pump_2"], "heat pump"),
     "a folder": (["heat_pump/1", "heat_pump/2"], ["pump/1", "pump/2"], "heat pump"),
     "the other stream's": (["visible_light_1", "visible_light_2"], ["light_1", "light_2"], "visible light"),
+    "beside words of streams": (["heat_pump_1_T", "heat_pump_2_T"], ["pump_1_V", "pump_2_V"], "heat pump"),
+    "capitals": (["HeatPump1", "HeatPump2"], ["Pump1", "Pump2"], "heat pump"),
     "of RGB": (["tower_1", "tower_2"], ["tv_tower_1", "tv_tower_2"], "tv tower"),
 }
 
@@ -155,7 +157,8 @@ def test_a_word_of_scene_or_stream_is_refused_with_both_readings(case):
 @pytest.mark.parametrize(
     ("ir", "rgb"),
     [("ir_pump_{}", "pump_{}"), ("thermal_pump_{}", "pump_{}"), ("light_{}", "visible_light_{}"), ("heat_{}", "{}"),
-     ("heat_pump_{}", "heat_pump_{}"), ("heat_pump_{}_T", "heat_pump_{}_V"), ("heat/hall_{}", "rgb/hall_{}")],
+     ("heat_pump_{}", "heat_pump_{}"), ("heat_pump_{}_T", "heat_pump_{}_V"), ("heat/hall_{}", "rgb/hall_{}"),
+     ("heat_hall_{}", "rgb_hall_{}"), ("ThermalHall{}", "RgbHall{}")],
 )  # fmt: skip
 def test_a_word_of_the_stream_alone_is_no_doubt(ir, rgb):
     assert len(pair(named(ir + ".png"), named(rgb + ".png")).pairs) == 8

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import pairwise
 
-from rtfuse.capture.scenes.names import STREAM_WORDS, is_number, is_separator, parts_of, plain, stream_of_word
+from rtfuse.capture.scenes.names import (
+    STREAM_WORDS,
+    capitalised,
+    is_number,
+    is_separator,
+    parts_of,
+    plain,
+    stream_of_word,
+)
 from rtfuse.errors import ConfigError
 from rtfuse.types import LABELS, Stream
 
@@ -21,7 +29,7 @@ def refuse_word_of_scene(rgb_of: Mapping[str, str]) -> None:
         for stream, other in _SIDES:
             one, rest = _words(names[stream]), _words(names[other])
             at = _ambiguous(one, stream)
-            if at is not None and one[:at] + one[at + 1 :] == rest:
+            if at is not None and one[at] not in rest and _alike(one[:at] + one[at + 1 :], rest):
                 raise ConfigError(
                     f"{LABELS[stream]} {names[stream]} may be the same scene as {LABELS[other]} {names[other]}, if "
                     f"'{one[at]}' names the stream, or another one, '{one[at]} {one[at + 1]}'; say which: --pair name "
@@ -29,10 +37,17 @@ def refuse_word_of_scene(rgb_of: Mapping[str, str]) -> None:
                 )
 
 
+def _alike(one: list[str], other: list[str]) -> bool:
+    """Return True if two names have the same words, except for as many words of streams."""
+    plain_one, plain_other = ([w for w in words if w not in STREAM_WORDS] for words in (one, other))
+    return plain_one == plain_other and len(one) == len(other)
+
+
 def _words(name: str) -> list[str]:
     """Return the words and numbers of a name, with `/` between the parts of its path."""
     parts = parts_of(name)
-    return [plain(t) for k, part in enumerate(parts) for t in (["/"] * (k > 0) + part) if not is_separator(t)]
+    split = [["/"] * (k > 0) + [t for t in part if not is_separator(t)] for k, part in enumerate(parts)]
+    return [plain(word) for part in split for token in part for word in capitalised(token)]
 
 
 def _ambiguous(words: list[str], stream: Stream) -> int | None:

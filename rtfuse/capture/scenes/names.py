@@ -169,6 +169,11 @@ def is_separator(token: str) -> bool:
     return _SEPARATOR.fullmatch(token) is not None
 
 
+def capitalised(word: str) -> list[str]:
+    """Split a word where capital letters begin another (`heatPump`)."""
+    return _CAMEL.split(word)
+
+
 def without_words(word: str, words: frozenset[str]) -> str:
     """Return a word without the words of streams: those that it is, or that capital letters mark (`thermalImage`)."""
     if word.casefold() in words:
