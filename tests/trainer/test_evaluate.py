@@ -172,10 +172,10 @@ def test_one_picture_each_needs_no_common_name(pairs, capsys):
 
 
 def test_what_was_written_is_said(pairs, capsys):
-    for csv, sheet in ((pairs / "a.csv", pairs / "a.png"), (None, None)):
-        cli.evaluate(str(pairs / "ir"), str(pairs / "rgb"), fused=[str(pairs / "method")], csv=csv, sheet=sheet)
+    for table, sheet in ((pairs / "a.csv", pairs / "a.png"), (None, None)):
+        cli.evaluate(str(pairs / "ir"), str(pairs / "rgb"), fused=[str(pairs / "method")], csv=table, sheet=sheet)
         said = capsys.readouterr().out.replace("\n", "")
-        assert [name in said for name in ("a.csv written", "a.png written")] == [csv is not None] * 2
+        assert [name in said for name in ("a.csv written", "a.png written")] == [table is not None] * 2
 
 
 def test_a_side_that_is_the_other_is_not_measured(pairs):
