@@ -63,7 +63,8 @@ def clicked(ir: Image, rgb: Image) -> tuple[Image, Image]:
     pair was clicked.
     """
     clicks = Clicks(ir, rgb)
-    window = Window("click a point in thermal, then in RGB; Backspace removes it, Return ends")
+    title = "click a point in thermal, then in RGB; Backspace removes it, Return ends"
+    window = Window(title, instead="write the points into a file for --points")
     try:
         while _handled(window, clicks):
             window.draw(clicks.picture())

@@ -93,6 +93,7 @@ def write_pattern(board: Board, path: Path, *, paper: str = "A4") -> None:
 
     Raises ConfigError if the board does not fit the paper, or paper or suffix are unknown, or OutputUnwritable.
     """
+    paper = next((name for name in PAPERS_MM if name.lower() == paper.lower()), paper)
     if paper not in PAPERS_MM:
         raise ConfigError(f"paper {paper} is unknown; choose from {', '.join(PAPERS_MM)}")
     drawn, size = shapes(board)

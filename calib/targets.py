@@ -56,13 +56,13 @@ class Board(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
                 f"a {self.kind} board of {self.cols}x{self.rows} is too small; want {least}x{least} or more"
             )
         if self.kind == "charuco" and (self.marker_m is None or self.marker_m >= self.spacing_m):
-            raise ConfigError(f"a charuco board needs a marker side below the side of its squares; {_WANT}")
+            raise ConfigError("a charuco board needs a marker side below the side of its squares")
         if self.kind == "charuco" and self.cols * self.rows // 2 > _MARKERS:
             raise ConfigError(
                 f"a charuco board of {self.cols}x{self.rows} needs more than {_MARKERS} different markers"
             )
         if self.diameter_m is not None and self.diameter_m >= 1.4 * self.spacing_m:
-            raise ConfigError(f"discs of {1000 * self.diameter_m:g} mm would touch each other; {_WANT}")
+            raise ConfigError(f"discs of {1000 * self.diameter_m:g} mm would touch each other")
 
     @property
     def discs(self) -> bool:
@@ -97,12 +97,15 @@ def parse_board(text: str) -> Board:
     lengths = [_metres(t) for t in rest[1:]]
     if not found or not lengths or None in lengths or len(lengths) > 2 or (kind == "checkerboard" and len(lengths) > 1):
         raise ConfigError(f"board {text!r}: {_WANT}")
+    if kind not in _LEAST:
+        raise ConfigError(f"board {text!r}: there is no {kind}, only {', '.join(_LEAST)}; {_WANT}")
     more = {"charuco": "marker_m", "circles": "diameter_m", "acircles": "diameter_m"}.get(kind, "")
     given = {"kind": kind, "cols": int(found[1]), "rows": int(found[2]), "spacing_m": lengths[0]}
     try:
         return msgspec.convert(given | ({more: lengths[1]} if len(lengths) > 1 else {}), Board)
     except msgspec.ValidationError as e:
-        raise ConfigError(f"board {text!r}: {e}; {_WANT}") from e
+        fault = re.sub(r"Expected `\w+` (.*) - at `\$\.(\w+)`", r"\2: want \1", str(e))
+        raise ConfigError(f"board {text!r}: {fault}; {_WANT}") from e
 
 
 def describe(board: Board) -> str:

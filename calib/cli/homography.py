@@ -46,6 +46,9 @@ def homography(
     """
     from calib.homography import at_plane
 
+    ways = {"a calibration": calibration, "--session": session, "--points or --click": points or click or None}
+    if len(given := [name for name, value in ways.items() if value is not None]) > 1:
+        raise ConfigError(f"homography has one origin, but found {' and '.join(given)}; leave one out")
     output = check_output(output, force=force)
     if click and points is not None:
         points = check_output(points, force=force)
@@ -62,7 +65,7 @@ def homography(
         )
     print_quality(made)
     write_calibration(made, output, force)
-    say(f"{output} written")
+    say(f"{output} written" + (f", exact at {made.plane_m:g} m" if made.plane_m else ""))
 
 
 def _through_boards(folder: Path, plane: float | None) -> Calibration:

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import PurePosixPath
 from typing import Literal
+from urllib.parse import urlsplit
 
 import av
 from av.container import InputContainer
@@ -76,7 +78,7 @@ class NetworkStream:
         opening = _Opening(self._name, uri, stream, transport, (open_timeout_s, read_timeout_s), picture)
         self._decoder = opening(form)
         formats = self._decoder.container.format.name.split(",")
-        self.form = "mjpeg" if formats == ["mjpeg"] else None
+        self.form = formats[0] if formats == ["mjpeg"] or formats[0].endswith("_pipe") else None
         timed = not set(formats) & set(_NO_TIMES) and not formats[0].endswith("_pipe")
         self._arrivals, self._frames = _Arrivals(clock, timed=timed), iter(self._decoder)
         self._over: VideoFrame | None = None
@@ -201,6 +203,10 @@ class _Opening:
             container = av.open(self.uri, options=self._options(), timeout=self.limits_s, format=form)
         except (av.error.FFmpegError, OSError, ValueError) as e:
             raise self._error("cannot be opened", e, began_s, self.limits_s[0]) from e
+        if container.format.name == "image2":  # by the suffix of the address: a file whose size is known, at 25 Hz
+            container.close()
+            suffix = PurePosixPath(urlsplit(self.uri).path).suffix.lower()
+            return self(f"{suffix[1:]}_pipe" if suffix in (".png", ".bmp", ".webp") else "mjpeg")
         multipart = container.format.name == "mpjpeg"
         try:
             return self._first(container)

@@ -1,15 +1,17 @@
-"""`calib convert` and `calib report`: an option without effect is an error, and what a format cannot hold is said."""
+"""The commands of `calib`: an option without effect is an error, and what is lost, guessed or unknown is said."""
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import typer
 from foreign_calibrations import KALIBR, PINHOLE, RIG, ros1_message
 
 from calib.cli.main import app
+from calib.targets import parse_board
 from rtfuse.align.calibration import load_calibration, save_calibration
-from rtfuse.errors import ConfigError
+from rtfuse.errors import ConfigError, NoDisplay
 
 
 @pytest.fixture
@@ -68,3 +70,40 @@ def test_a_report_wants_both_sources_and_says_that_there_is_no_verdict(files, ca
         calib("report", "rig.yaml", "--ir", "a.mkv", "-o", "r.html")
     calib("report", "rig.yaml", "-o", "r.html")
     assert "no verdict, the calibration tells no error" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("board", "fault"),
+    [
+        ("chessboard:7x5:25mm", "there is no chessboard, only checkerboard, charuco, circles, acircles"),
+        ("checkerboard:7x500:25mm", "rows: want <= 100"),
+        ("checkerboard:7x5:0mm", "spacing_m: want > 0.0"),
+        ("charuco:7x5:30mm", "marker side below the side of its squares"),
+    ],
+)
+def test_a_wrong_board_is_answered_in_words_and_once(board, fault):
+    with pytest.raises(ConfigError, match=fault) as e:
+        parse_board(board)
+    assert str(e.value).count("expected KIND:COLSxROWS:SPACING") == 1
+    assert "$." not in str(e.value)
+
+
+def test_paper_is_named_in_any_case(tmp_path):
+    calib("pattern", "checkerboard:7x5:25mm", "-o", str(tmp_path / "a.svg"), "--paper", "a4")
+    assert "210" in (tmp_path / "a.svg").read_text()
+
+
+def test_a_homography_has_one_origin_and_says_its_distance(files, capsys):
+    calib("homography", "rig.yaml", "-o", "flat.yaml")
+    assert "flat.yaml written, exact at 10 m" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="a calibration and --points or --click; leave one out"):
+        calib("homography", "rig.yaml", "--points", "p.csv", "-o", "other.yaml")
+
+
+def test_clicking_without_a_display_is_answered_by_the_file_of_points(files, monkeypatch):
+    for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("ir.png", "rgb.png"):
+        cv2.imwrite(name, np.zeros((48, 64, 3), np.uint8))
+    with pytest.raises(NoDisplay, match="--points"):
+        calib("homography", "--click", "--ir", "ir.png", "--rgb", "rgb.png", "-o", "out.yaml")

@@ -46,6 +46,7 @@ class Dialect:
     suffix: str = ".jpg"
     password: str | None = None
     end: str = "close"
+    place: str = "/picture"
 
 
 class Camera(BaseHTTPRequestHandler):
@@ -114,7 +115,7 @@ def serve():
     def start(how, port=0):
         server = ThreadingHTTPServer(("127.0.0.1", port), Camera)
         server.how, server.asked, server.numbers, server.over = how, [], count(), threading.Event()
-        server.uri = f"http://127.0.0.1:{server.server_port}/picture"
+        server.uri = f"http://127.0.0.1:{server.server_port}{how.place}"
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         running.append(server)
         return server
@@ -135,6 +136,7 @@ STREAMS = {
     "another-boundary": Dialect(boundary="frame", parts="\r\n--other\r\n"),
 }
 
+STREAMS["parts-under-a-pictures-name"] = Dialect(place="/live.jpg")
 STREAMS["no-first-line"] = Dialect(boundary="frame", parts="--frame\r\n", length=False)
 
 
@@ -156,6 +158,9 @@ def test_mjpeg_of_every_dialect_is_read_at_its_own_rate(serve, how):
 SINGLE = {
     "snapshot": Dialect(boundary=None),
     "snapshot-png": Dialect(boundary=None, suffix=".png"),
+    "snapshot.jpg": Dialect(boundary=None, place="/snap.jpg"),  # by its suffix FFmpeg reads it in another way
+    "snapshot.png": Dialect(boundary=None, place="/snap.png", suffix=".png"),
+    "snapshot-no-length.jpg": Dialect(boundary=None, place="/snap.jpg", length=False),
     "snapshot-no-length": Dialect(boundary=None, length=False),
     "closes-after-each": Dialect(pictures=1),
     "closes-after-each-chunkless": Dialect(pictures=1, length=False),
