@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from rtfuse import StatisticsSubscriber
 from rtfuse.config import load_config
+from rtfuse.web.addresses import networks_of
 
 
 def metrics(url):
@@ -137,8 +138,11 @@ def test_the_configuration_of_the_documentation_is_one(tmp_path):
     for block in re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL):
         (tmp_path / "c.yaml").write_text(block)
         read.append(load_config(tmp_path / "c.yaml").web)
-    assert [web.cert for web in read] == [None, "/etc/rtfuse/cert.pem"]
-    assert [detector.keys for detector in read[0].detections] == ["front.key", "back.key"]
+    detectors, encrypted, behind, linked = read
+    assert [detector.keys for detector in detectors.detections] == ["front.key", "back.key"]
+    assert encrypted.cert == "/etc/rtfuse/cert.pem"
+    assert [str(network) for network in networks_of(behind.proxies)] == ["127.0.0.1/32"]
+    assert linked.link_token == "only-to-look-at"
 
 
 def test_the_token_is_in_no_line_that_is_printed(start):
