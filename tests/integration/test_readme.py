@@ -56,7 +56,7 @@ def test_the_pages_have_an_example_of_every_subcommand_that_needs_no_other():
 def test_commands_work_one_after_the_other(rtfuse, here, name):
     for command in BLOCKS[name]:
         if command.startswith("rtfuse bench"):
-            command = re.sub(r"--frames \d+", "--frames 10 --size 320x240", command)
+            command = re.sub(r"--frames \d+", "--frames 30 --size 160x120", command)
         done = rtfuse(*shlex.split(command)[1:], cwd=here, literally=True, timeout_s=280)
         assert done.returncode == 0, done.stderr
 

@@ -244,7 +244,7 @@ def test_run_without_a_display_says_so_before_anything_is_opened():
 
 
 def test_bench_prints_every_stage_and_writes_json(rtfuse, tmp_path):
-    done = rtfuse("bench", "--frames", "10", "--size", "160x120", "--json", tmp_path / "b.json")
+    done = rtfuse("bench", "--frames", "30", "--size", "160x120", "--json", tmp_path / "b.json")
     assert done.returncode == 0, done.stderr
     stages = json.loads((tmp_path / "b.json").read_text())["stages_ms"]
     for stage in ("read ir", "read rgb", "pair", "warp", "fuse", "publish", "all but the network"):
