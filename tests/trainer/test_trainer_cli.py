@@ -246,8 +246,8 @@ UNWRITABLE = [
     ("bench", "--json", "file/x.json", "cannot be written: "),
     ("export", "-o", "ir", "want one of .onnx"),
     ("export", "-o", "file/w.safetensors", "cannot be written: "),
-    ("train", "--run", "file", "cannot be written: "),
-    ("prepare", "--run", "file", "cannot be written: "),
+    ("train", "--run", "file", "is a file; name a folder"),
+    ("prepare", "--run", "file", "is a file; name a folder"),
 ]
 
 
