@@ -36,6 +36,27 @@ def missing(what, packages):
     pytest.skip(f"needs {what} (Debian: {packages})")
 
 
+def chromium(folder, **preferences):
+    """Return selenium's driver of a headless Chromium with an empty profile in `folder`."""
+    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if program is None or driver is None:
+        missing("Chromium with chromedriver", "chromium chromium-driver")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = program
+    for flag in CALM.split() + (["no-sandbox"] if os.geteuid() == 0 else []):
+        options.add_argument(f"--{flag}")
+    options.add_argument("--disable-dev-shm-usage")
+    options.add_argument(f"--user-data-dir={folder / 'chromium'}")
+    options.add_experimental_option("prefs", preferences)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
+    opened.set_page_load_timeout(60)
+    return opened
+
+
 class Browser:
     """A tab. `get` opens an address, `js` evaluates an expression of plain values, `png` is what is seen."""
 
@@ -54,20 +75,7 @@ class Chromium(Browser):
     """Chromium by chromedriver."""
 
     def __init__(self, folder):
-        from selenium import webdriver
-
-        program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-        driver = shutil.which("chromedriver")
-        if program is None or driver is None:
-            missing("Chromium with chromedriver", "chromium chromium-driver")
-        options = webdriver.ChromeOptions()
-        options.binary_location = program
-        for flag in CALM.split() + (["no-sandbox"] if os.geteuid() == 0 else []):
-            options.add_argument(f"--{flag}")
-        options.add_argument("--disable-dev-shm-usage")
-        options.add_argument(f"--user-data-dir={folder / 'chromium'}")
-        self._driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-        self._driver.set_page_load_timeout(60)
+        self._driver = chromium(folder)
         self._driver.set_window_size(1000, 700)
 
     def get(self, url):

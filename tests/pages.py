@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import struct
+import threading
 import time
 import urllib.error
 import urllib.request
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from types import SimpleNamespace
 
 import aiohttp
@@ -35,6 +36,26 @@ def fused(k=0, *, alone=None, spots=None, size_wh=SIZE):
         return Fused(rgb.image, nothing, Moment.alone(rgb), nothing, "none", mode="rgb")
     grey = np.repeat(ir.image[..., None], 3, 2)
     return Fused(grey, ir.image, Pair(ir, rgb, skew_ns=-2_000_000), None, "pyramid", spots=spots)
+
+
+@contextmanager
+def moving(server, rate_hz):
+    """Give the page of a server frames all the while; they repeat after four."""
+    over, made = threading.Event(), [fused(k) for k in range(4)]
+    server.live.write(made[0])
+
+    def feed():
+        k = 0
+        while not over.wait(1 / rate_hz):
+            server.live.write(made[k := (k + 1) % len(made)])
+
+    feeding = threading.Thread(target=feed)
+    feeding.start()
+    try:
+        yield
+    finally:
+        over.set()
+        feeding.join()
 
 
 def serving():

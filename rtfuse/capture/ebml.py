@@ -14,6 +14,7 @@ UNKNOWN = -1
 """The size of an element that ends where its content does."""
 _SUM, _SUM_BYTES = b"\xbf\x84", 6
 """The head of an element with a CRC-32 of four bytes, and its whole size; it is the first of its parent."""
+_BLOCK_BYTES = 1 << 20
 
 
 def number(file: BinaryIO, *, marked: bool = False) -> tuple[int, int]:
@@ -73,12 +74,23 @@ class Clusters:
                 if size == UNKNOWN:
                     return
                 if name == CLUSTER:
-                    data = file.read(size)
-                    summed = data[: len(_SUM)] == _SUM and len(data) == size
-                    right = int.from_bytes(data[len(_SUM) : _SUM_BYTES], "little")
-                    yield at + size, not summed or zlib.crc32(memoryview(data)[_SUM_BYTES:]) == right
+                    yield at + size, _is_sound(file, size)
                 at += size
 
     def holds(self, index: int) -> bool:
         """Return True if a packet, by its place in the order of the file from 0, lies in a cluster with a wrong sum."""
         return any(first <= index <= last for first, last in reversed(self._wrong))
+
+
+def _is_sound(file: BinaryIO, size: int) -> bool:
+    """Return False if the check sum of an element of this size, whose content is next, is wrong.
+
+    Without a sum nothing more is read, and of an element that the file does not hold whole, none is judged.
+    """
+    head = file.read(min(size, _SUM_BYTES))
+    if len(head) < _SUM_BYTES or not head.startswith(_SUM):
+        return True
+    left, found = size - _SUM_BYTES, 0
+    while left and (block := file.read(min(left, _BLOCK_BYTES))):
+        left, found = left - len(block), zlib.crc32(block, found)
+    return bool(left) or found == int.from_bytes(head[len(_SUM) :], "little")

@@ -123,7 +123,7 @@ class SteppingFuser:
 
     def _change(self, to: int) -> None:
         if not 0 <= to < len(self._fusers):
-            raise IndexError(f"there is no fuser {to} of {len(self._fusers)}")
+            raise IndexError(f"fuser {to} of {len(self._fusers)}, counted from 0")
         self._at, self._frames = to, 0
 
     def fuse(self, thermal: ThermalPicture, rgb: Image) -> Image:
@@ -201,20 +201,10 @@ def open_auto(options: Options) -> Fuser:
     return SteppingFuser([ufuser, student, open_pyramid], first=1, likely=torch_gpu())
 
 
-def open_stepping(options: Options) -> Fuser:
-    """Return the fuser that the options name, with the cheaper ones below it; the pyramid has none."""
-    from rtfuse.fuse.registry import open_fuser
-
-    named = partial(
-        open_fuser,
-        options.name,
-        weights=options.weights,
-        engine=options.engine,
-        precision=options.precision,
-        plan=options.plan,
-    )
+def open_stepping(name: str, named: Callable[[], Fuser]) -> Fuser:
+    """Return the fuser of this name, which `named` opens, with the cheaper ones below it; the pyramid has none."""
     below: dict[str, list[Callable[[], Fuser]]] = {
         "ufuser": [partial(open_network, "student"), open_pyramid],
         "student": [open_pyramid],
     }
-    return SteppingFuser([named, *below[options.name]]) if options.name in below else named()
+    return SteppingFuser([named, *below[name]]) if name in below else named()

@@ -18,7 +18,6 @@ from rtfuse.config import Config
 from rtfuse.errors import ConfigError
 from rtfuse.fuse import DEFAULT_FUSER, Fuser, open_fuser
 from rtfuse.fuse.auto import open_stepping
-from rtfuse.fuse.fuser import Options
 from rtfuse.observe.health import Health
 from rtfuse.observe.trace import Trace
 from rtfuse.observe.watchdog import Supervisor, Watchdog
@@ -64,15 +63,12 @@ def open_rig(
         config, sources = for_stills(config), openers(chosen, config, clock, scenes)
     opener = SourceOpener(config, clock, dict(sources or {}), replay)
     opener.check()
-    order: Order = "replay" if replay else "lossless" if config.playback.speed == "max" else "live"
-    speed = None if config.playback.speed == "max" else config.playback.speed
+    order, speed = _pace(config, replay)
     traced = StageTrace(trace) if trace is not None else None
     with ExitStack() as stack:
         fuser, bare = _open_both(config, order, opener, stack)
         placement = placed({s: bare[s].info for s in STREAMS}, config.sync.starts) if not replay else Placement()
         opened = {s: placement.apply(s, source) for s, source in bare.items()}
-        if order == "lossless" and any(s.info.live for s in opened.values()):
-            raise ConfigError("playback.speed: 'max' is for recordings; a camera gives its frames at its own pace")
         place = own_calibrations(config, scenes.refine if scenes is not None else None)
         alone = scenes is not None and chosen is not None and not config.stills.sequence
         stages = _stages(config, opened, calibration, fuser, traced, scenes=alone, place=place)
@@ -91,7 +87,7 @@ def open_rig(
             queue=config.sync.queue,
             policy=config.degraded.policy,
             limit_ns=round(max(config.ir.timeout_ms, config.rgb.timeout_ms) * _MS),
-            lowers=config.load.step and order != "lossless" and not (order == "replay" and speed is None),
+            lowers=config.load.step and speed is not None,
             mark=config.degraded.mark,
             reopen=lambda stream: placement.apply(stream, opener.open(stream)),
             remark=placement.remark,
@@ -104,6 +100,12 @@ def open_rig(
         )
         stack.pop_all()
     return rig
+
+
+def _pace(config: Config, replay: str | None) -> tuple[Order, float | None]:
+    """Return the order in which frames are taken, and how many times as fast as they came; None: as fast as can be."""
+    speed = None if config.playback.speed == "max" else config.playback.speed
+    return "replay" if replay else "lossless" if speed is None else "live", speed
 
 
 def _open_both(
@@ -119,16 +121,16 @@ def _open_both(
             bare = {s: stack.enter_context(closing(opener.open_or_wait(s))) for s in STREAMS}
         finally:
             fuser.result()
+    if order == "lossless" and any(source.info.live for source in bare.values()):
+        raise ConfigError("playback.speed: 'max' is for recordings; a camera gives its frames at its own pace")
     return fuser.result(), bare
 
 
 def _fuser(config: Config, order: Order) -> Fuser:
     how = config.fuse
     name = DEFAULT_FUSER if how.fuser == "auto" and order == "lossless" else how.fuser
-    options = Options(name, how.weights, how.engine, how.precision, how.plan)
-    if config.load.fuser and order != "lossless":
-        return open_stepping(options)
-    return open_fuser(name, weights=how.weights, engine=how.engine, precision=how.precision, plan=how.plan)
+    named = partial(open_fuser, name, weights=how.weights, engine=how.engine, precision=how.precision, plan=how.plan)
+    return open_stepping(name, named) if config.load.fuser and order != "lossless" else named()
 
 
 def _stages(

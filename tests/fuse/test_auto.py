@@ -8,7 +8,6 @@ import pytest
 from rtfuse.errors import EngineUnavailable
 from rtfuse.fuse import open_fuser
 from rtfuse.fuse.auto import SteppingFuser, open_stepping
-from rtfuse.fuse.fuser import Options
 
 IR, RGB = np.zeros((48, 64), np.uint8), np.zeros((48, 64, 3), np.uint8)
 MS = 1_000_000
@@ -146,7 +145,7 @@ def test_a_cheaper_one_that_is_not_available_is_left_out(caplog):
 
 @pytest.mark.parametrize(("name", "cheaper"), [("auto", "pyramid"), ("student", "pyramid"), ("pyramid", None)])
 def test_the_real_ones_have_cheaper_ones_below_them(name, cheaper):
-    fuser = open_stepping(Options(name)) if name != "auto" else open_fuser("auto")
+    fuser = open_stepping(name, lambda: open_fuser(name)) if name != "auto" else open_fuser("auto")
     assert getattr(fuser, "cheaper", None) == cheaper
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import signal
 import threading
 import time
@@ -15,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 
+import browsers
 import cv2
 import numpy as np
 import pytest
 import zmq
-from browsers import CALM
 
 from rtfuse import StatisticsSubscriber
 from rtfuse.wire.detections import Box, Detections, encode_detections
@@ -32,25 +30,8 @@ PHONE, DESK = (360, 740), (1000, 700)
 @pytest.fixture(scope="module")
 def chromium(tmp_path_factory):
     """A headless Chromium with an empty profile; skips where there is none, fails if RTFUSE_REQUIRE_BROWSER is set."""
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if program is None or driver is None:
-        if os.environ.get("RTFUSE_REQUIRE_BROWSER"):
-            pytest.fail("RTFUSE_REQUIRE_BROWSER is set, but there is no Chromium with chromedriver")
-        pytest.skip("needs Chromium and chromedriver (Debian: chromium chromium-driver)")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for flag in CALM.split() + (["no-sandbox"] if os.geteuid() == 0 else []):
-        options.add_argument(f"--{flag}")
-    options.add_argument("--disable-dev-shm-usage")
-    options.add_argument(f"--user-data-dir={tmp_path_factory.mktemp('chromium')}")
     folder = tmp_path_factory.mktemp("downloads")
-    options.add_experimental_option("prefs", {"download.default_directory": str(folder)})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    opened.set_page_load_timeout(60)
+    opened = browsers.chromium(tmp_path_factory.mktemp("profile"), **{"download.default_directory": str(folder)})
     opened.downloads = folder
     yield opened
     opened.quit()

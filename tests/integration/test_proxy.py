@@ -10,7 +10,6 @@ import re
 import shutil
 import socket
 import subprocess
-import threading
 import time
 from base64 import b64encode
 from contextlib import contextmanager, suppress
@@ -19,7 +18,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from browsers import Chromium, Firefox
-from pages import TOKEN, fused, serving
+from pages import TOKEN, moving, serving
 
 pytestmark = pytest.mark.browser  # where it is required, nginx is too
 DOCS = Path(__file__).parents[2] / "docs" / "web.md"
@@ -94,32 +93,12 @@ def nginx(folder, rig_port, changes):
         process.wait(10)
 
 
-@contextmanager
-def moving(server):
-    """Give the page frames all the while."""
-    over = threading.Event()
-    server.live.write(fused())
-
-    def feed():
-        k = 0
-        while not over.wait(1 / 15):
-            server.live.write(fused(k := k + 1))
-
-    feeding = threading.Thread(target=feed)
-    feeding.start()
-    try:
-        yield
-    finally:
-        over.set()
-        feeding.join()
-
-
 @pytest.fixture(params=WAYS)
 def behind(request, serve, tmp_path):
     """A rig with a token behind nginx, and the address of its page there."""
     options, changes = WAYS[request.param]
     server = serve(token=TOKEN, link_token=LINK, **options)
-    with nginx(tmp_path, server.url.rpartition(":")[2], changes) as port, moving(server):
+    with nginx(tmp_path, server.url.rpartition(":")[2], changes) as port, moving(server, 15):
         server.way, server.port = request.param, port
         yield server, f"http://127.0.0.1:{port}/rig1"
 
@@ -191,7 +170,7 @@ def test_a_dashboard_of_a_named_origin_frames_the_page(browser, serve, tmp_path)
         stderr=subprocess.DEVNULL,
     )
     try:
-        with moving(server):
+        with moving(server, 15):
             for _ in range(200):
                 if not socket.socket().connect_ex(("127.0.0.1", dashboard)):
                     break

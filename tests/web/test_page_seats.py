@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 import time
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 
 import pytest
-from pages import ask, fused, serving
+from pages import ask, fused, moving, serving
 
 FEW = 30.0
 """Frames per second."""
@@ -19,26 +18,6 @@ FEW = 30.0
 def serve():
     """Start a page; all are closed at the end."""
     yield from serving()
-
-
-@contextmanager
-def frames(server):
-    """Give the page frames all the while."""
-    over = threading.Event()
-    made = [fused(k) for k in range(4)]
-
-    def feed():
-        k = 0
-        while not over.wait(1 / FEW):
-            server.live.write(made[k := (k + 1) % len(made)])
-
-    feeding = threading.Thread(target=feed)
-    feeding.start()
-    try:
-        yield
-    finally:
-        over.set()
-        feeding.join()
 
 
 def opened(server, asked):
@@ -79,7 +58,7 @@ def stream(server):
 
 def test_viewers_that_stop_reading_make_room_within_ten_seconds(serve):
     server = serve(viewers=6)
-    with frames(server), ExitStack() as stack:
+    with moving(server, FEW), ExitStack() as stack:
         for kind in (silent, greedy, stream) * 2:
             plain, status = kind(server)
             stack.enter_context(plain)
@@ -108,7 +87,7 @@ def test_a_picture_that_stands_still_is_sent_again(serve):
 @pytest.mark.slow
 def test_a_player_that_reads_slowly_stays(serve):
     server = serve(viewers=1)
-    with frames(server):
+    with moving(server, FEW):
         plain, _ = stream(server)
         with plain:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
