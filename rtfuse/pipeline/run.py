@@ -190,7 +190,7 @@ class Pipeline:
             if rig.live:
                 self._follow()
             if self._lowering is not None:
-                self._lowering.look(self._drops)
+                self._lowering.look(lambda: (self.stats.drops, *self._drops()))
             if rig.trace is not None:
                 rig.trace.trace.drops(self.stats.drops, *self._drops())
             with watchdog.busy():
