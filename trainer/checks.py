@@ -13,6 +13,7 @@ from rtfuse.fuse.networks.loading import load_network
 from rtfuse.fuse.networks.student import Student
 from rtfuse.fuse.networks.ufuser import load_weights
 from trainer.recipe import Data, Recipe
+from trainer.refine import start_of
 from trainer.scenes import methods_of, validation_names
 from trainer.sensing import sensing_net_of
 
@@ -67,3 +68,9 @@ def check_distill(recipe: Recipe) -> None:
         raise ConfigError(f"distill.start: {options.start} is not a student")
     if options.emma and options.sensing_run:
         sensing_net_of(Path(options.sensing_run))
+
+
+def check_refine(recipe: Recipe) -> None:
+    """Raise an RtfuseError for a recipe that `trainer refine` cannot follow to its end."""
+    check_data(recipe.data)
+    load_network(start_of(recipe.refine))

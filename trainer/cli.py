@@ -1,4 +1,4 @@
-"""The command line: `trainer prepare | train | distill | export | bench | eval`."""
+"""The command line: `trainer prepare | train | distill | refine | export | bench | eval`."""
 
 from __future__ import annotations
 
@@ -139,6 +139,24 @@ def distill(config: RecipeFile = None, run: RunFolder = None, overrides: Overrid
     check_distill(recipe)
     _claim(folder, recipe)
     if weights := train_student(recipe, folder):
+        _print_weights(weights)
+
+
+@app.command()
+def refine(config: RecipeFile = None, run: RunFolder = None, overrides: Overrides = None) -> None:
+    """Refine a network by what its pictures keep of both sources, resuming from the checkpoint; write its weights.
+
+    Example: trainer refine --config configs/refine_student.yaml
+    """
+    recipe = _recipe("refine", config, overrides)
+    need("trainer refine", _TRAIN, "train")
+    from trainer.checks import check_refine
+    from trainer.training import refine as refine_network
+
+    folder = _folder(recipe, run)
+    check_refine(recipe)
+    _claim(folder, recipe)
+    if weights := refine_network(recipe, folder):
         _print_weights(weights)
 
 

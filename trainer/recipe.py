@@ -166,6 +166,40 @@ class Distill(_Part, frozen=True):
             raise ValueError("`emma` needs `sensing_run`, a run folder with trained sensing nets")
 
 
+class Refine(_Part, frozen=True):
+    """Refining a network by what its pictures keep of both sources (`trainer.fidelity`), without a teacher.
+
+    `start`: `student` or `ufuser`, the shipped weights, or a weights file of either network.
+    `base_on`: the classical fusion that the local means follow, over windows of `base_px` pixels.
+    `variants`: how many more times each pair is seen, at other exposures.
+    `crop`: width and height in px of the part of each picture that a step sees; smaller pictures are left out.
+    `gradient`, `base`, `structure`, `fidelity`, `edges`, `range`: weights of the signed gradients' l1, of the local
+    means' l1, of 2 - SSIM with both sources, of -VIF, of -Qabf, and of values outside [0, 1].
+    `flat`: gradients of both sources below so many grey levels a pixel count as noise; 0: none does.
+    """
+
+    start: str = "student"
+    base_on: Classical = "additive"
+    base_px: Count = 9
+    variants: Annotated[int, msgspec.Meta(ge=0)] = 2
+    crop: tuple[Multiple16, Multiple16] = (144, 144)
+    batch: Count = 4
+    epochs: Count = 20
+    learning_rate: Positive = 5e-4
+    halve_every: Count = 5
+    gradient: NotNegative = 12.0
+    base: NotNegative = 0.4
+    structure: NotNegative = 0.0
+    fidelity: NotNegative = 1.0
+    edges: NotNegative = 0.5
+    range: NotNegative = 1.0
+    flat: NotNegative = 2.0
+
+    def __post_init__(self) -> None:
+        if self.base_px > min(self.crop):
+            raise ValueError(f"`base_px` {self.base_px} does not fit into a crop of {self.crop[0]}x{self.crop[1]}")
+
+
 class Recipe(_Part, frozen=True):
     """All settings of a run.
 
@@ -180,6 +214,7 @@ class Recipe(_Part, frozen=True):
     sensing: Sensing = Sensing()
     fusion: Fusion = Fusion()
     distill: Distill = Distill()
+    refine: Refine = Refine()
     seed: int = 0
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     checkpoint_every_s: Positive = 120.0

@@ -12,19 +12,29 @@ from rtfuse.errors import ConfigError, OutputUnwritable
 from rtfuse.outputs import replace_file
 from trainer.recipe import Recipe, dump_recipe, load_recipe
 
-_CHECKPOINTS = ("sensing.ckpt", "fusion.ckpt", "distill.ckpt")
-_FREE = ("name", "precision", "checkpoint_every_s", "fusion.epochs", "distill.epochs", "data.min_patches")
+_CHECKPOINTS = ("sensing.ckpt", "fusion.ckpt", "distill.ckpt", "refine.ckpt")
+_FREE = (
+    "name",
+    "precision",
+    "checkpoint_every_s",
+    "fusion.epochs",
+    "distill.epochs",
+    "refine.epochs",
+    "data.min_patches",
+)
 """Keys that may change at any time: the steps taken until now stay right."""
 _DEPEND = {
     "sensing.epochs": ("fusion.ckpt",),
     "sensing": ("sensing.ckpt", "fusion.ckpt"),
     "fusion": ("fusion.ckpt", "distill.ckpt"),
     "distill": ("distill.ckpt",),
+    "refine": ("refine.ckpt",),
 }
 """The checkpoints that depend on a key, or on all keys of a part; on any other key, all do."""
 _MADE_OF = {
-    "index.json": ("data",),
-    "pictures.json": ("data", "distill.teacher", "distill.variants", "distill.crop"),
+    "data/index.json": ("data",),
+    "data/pictures.json": ("data", "distill.teacher", "distill.variants", "distill.crop"),
+    "bases/pictures.json": ("data", "refine.base_on", "refine.variants", "refine.crop"),
 }
 """The indexes of prepared data, and the keys or parts that they are made of."""
 
@@ -49,7 +59,7 @@ def claim(folder: Path, recipe: Recipe) -> list[str]:
                 )
         for index, sources in _MADE_OF.items():
             if any(_is_part(key, source) and key not in _FREE for key in changed for source in sources):
-                (folder / "data" / index).unlink(missing_ok=True)
+                (folder / index).unlink(missing_ok=True)
         if changed or not kept.exists():
             replace_file(kept, dump_recipe(recipe).encode())
     except OSError as e:

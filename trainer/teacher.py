@@ -18,7 +18,7 @@ from torch import Tensor
 from rtfuse.errors import ConfigError, OutputUnwritable, SourceUnreadable
 from rtfuse.types import Image
 from trainer.pairs import Survey
-from trainer.recipe import Data, Distill
+from trainer.recipe import Data, Distill, Refine
 from trainer.scenes import scenes
 
 FuseLuma = Callable[[Image, Image], Image]
@@ -44,10 +44,12 @@ class PictureIndex(msgspec.Struct, frozen=True):
     def lines(self) -> list[str]:
         """Return what was prepared, for the first lines of a command."""
         scenes = len({place.scene for place in self.pictures})
-        return [*self.survey.lines(), f"{len(self.pictures)} pictures of the teacher from {scenes} scenes"]
+        return [*self.survey.lines(), f"{len(self.pictures)} pictures from {scenes} scenes"]
 
 
-def imitate(data: Data, options: Distill, teacher: FuseLuma, about: dict[str, str | int], out: Path) -> PictureIndex:
+def imitate(
+    data: Data, options: Distill | Refine, teacher: FuseLuma, about: dict[str, str | int], out: Path
+) -> PictureIndex:
     """Fuse every pair of all roots, and its variants, with the teacher into the folder `out`; return their index.
 
     `teacher` takes thermal and luma, (H, W) uint8 each. `about` identifies it, for resumed runs. Raises ConfigError if
@@ -74,7 +76,7 @@ def imitate(data: Data, options: Distill, teacher: FuseLuma, about: dict[str, st
     return index
 
 
-def _pictures(data: Data, options: Distill, survey: Survey) -> Iterator[tuple[str, float, Image, Image]]:
+def _pictures(data: Data, options: Distill | Refine, survey: Survey) -> Iterator[tuple[str, float, Image, Image]]:
     w, h = options.crop
     for root, scene in scenes(data, survey):
         if scene.ir.shape[0] < h or scene.ir.shape[1] < w:

@@ -13,6 +13,7 @@ from trainer.distill import DistillTask, distill_stage, taught
 from trainer.export import export, manifest_of, trained
 from trainer.fusion import fusion_stage
 from trainer.recipe import Recipe
+from trainer.refine import RefineTask, name_of, prepare_pictures, refine_stage
 from trainer.run import Run, make_fabric
 from trainer.sensing import SensingTask, sensing_stage
 from trainer.teacher import Pictures
@@ -74,6 +75,27 @@ def distill(recipe: Recipe, folder: Path) -> Path | None:
         return None
     assert isinstance(task, DistillTask)
     return _write(task.student, folder / "student.safetensors", recipe, stage.steps, pictures.counts)
+
+
+def refine(recipe: Recipe, folder: Path) -> Path | None:
+    """Refine a network, resuming from the checkpoint in `folder`; make the base pictures if they are not there.
+
+    Returns the weights file; None in every process but the first.
+    """
+    fabric = make_fabric()
+    if fabric.is_global_zero and not (folder / "bases" / "pictures.json").exists():
+        prepare_pictures(recipe, folder / "bases")
+    fabric.barrier()
+    pictures = Pictures(folder / "bases", seed=recipe.seed)
+    if fabric.is_global_zero:
+        print("\n".join(pictures.index.lines()), flush=True)
+    stage = refine_stage(recipe, pictures)
+    task = Run(folder, recipe, fabric).train(stage)
+    if not fabric.is_global_zero:
+        return None
+    assert isinstance(task, RefineTask)
+    weights = folder / f"{name_of(task.network)}.safetensors"
+    return _write(task.network, weights, recipe, stage.steps, pictures.counts)
 
 
 def _write(net: nn.Module, weights: Path, recipe: Recipe, steps: int, counts: Mapping[str, int]) -> Path:

@@ -39,7 +39,7 @@ def process(*args, **kwargs):
 def test_a_bare_call_prints_the_help():
     done = process()
     assert (done.returncode, done.stderr) == (2, "")
-    for command in ("prepare", "train", "distill", "export", "bench", "eval"):
+    for command in ("prepare", "train", "distill", "refine", "export", "bench", "eval"):
         assert command in done.stdout
 
 
@@ -69,7 +69,7 @@ def test_a_mistake_is_one_line_and_costs_no_run_folder(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("command", ["prepare", "train", "distill", "bench"])
+@pytest.mark.parametrize("command", ["prepare", "train", "distill", "refine", "bench"])
 def test_a_command_without_a_recipe_says_what_to_give(command):
     with pytest.raises(ConfigError, match=rf"trainer {command} needs a recipe: .*--config .*train_quick\.yaml"):
         trainer(command)

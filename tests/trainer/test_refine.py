@@ -1,0 +1,70 @@
+"""Refinement: the command ends in weights of either network, resumes, and lowers its loss."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from rtfuse.errors import ConfigError, WeightsMissing
+from rtfuse.fuse.networks.loading import load_network
+from rtfuse.fuse.networks.student import Student
+from rtfuse.fuse.networks.ufuser import UFuser
+from trainer import cli
+from trainer.recipe import load_recipe
+
+SCENE = "synthetic:?seed=5&size=160x112&duration_s=1"
+
+
+@pytest.fixture
+def config(tmp_path):
+    tree = {
+        "name": "tiny",
+        "data": {"roots": [{"name": "street", "ir": SCENE, "rgb": SCENE, "every": 10}]},
+        "refine": {"variants": 1, "crop": [96, 96], "batch": 2, "epochs": 6, "learning_rate": 2e-4},
+        "checkpoint_every_s": 0.01,
+    }
+    path = tmp_path / "r.yaml"
+    path.write_text(yaml.safe_dump(tree))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("start", "kind", "epochs"), [("student", Student, 8), ("ufuser", UFuser, 1)])
+def test_the_command_ends_in_weights_and_resumes_along_the_same_curve(config, tmp_path, start, kind, epochs):
+    run, change = tmp_path / "run", [f"refine.start={start}", f"refine.epochs={epochs}"]
+    args = [sys.executable, "-m", "trainer", "refine", "--config", str(config), "--run", str(run), *change]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    subprocess.run(args, check=True, timeout=200, env=env, capture_output=True)
+    curve = (run / "log.csv").read_text()
+    lines = [line.split(",") for line in curve.splitlines() if ",loss," in line]
+    assert float(lines[-1][-1]) <= float(lines[0][-1])
+    assert isinstance(load_network(run / f"{start}.safetensors"), kind)
+    manifest = json.loads((run / f"{start}.json").read_text())
+    assert (manifest["network"], manifest["data"]["scenes"]) == (start, 3)
+    assert manifest["recipe"]["refine"]["epochs"] == epochs
+    assert str(tmp_path) not in json.dumps(manifest)
+    cli.refine(config=config, run=run, overrides=change)  # it is complete: no step is taken twice
+    assert (run / "log.csv").read_text() == curve
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ("refine.start=gone.safetensors", WeightsMissing, "gone.safetensors"),
+        ("refine.base_px=200", ConfigError, "does not fit into a crop"),
+        ("refine.base_on=magic", ConfigError, "base_on"),
+    ],
+)
+def test_a_mistake_is_found_before_the_first_step(config, tmp_path, change, error, words):
+    with pytest.raises(error, match=words):
+        cli.refine(config=config, run=tmp_path / "run", overrides=[change])
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_shipped_recipes_are_valid():
+    assert load_recipe("configs/refine_student.yaml").refine.start == "student"

@@ -1,0 +1,94 @@
+"""Refine a network without a teacher: it learns from what its own pictures keep of both sources."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rtfuse.fuse import STUDENT_WEIGHTS, UFUSER_WEIGHTS
+from rtfuse.fuse.networks.loading import load_network
+from rtfuse.fuse.networks.student import Student
+from trainer.classical import CLASSICAL
+from trainer.distill import ssim
+from trainer.fidelity import edges_kept, gradients, means_differ, outside, vif, wanted_gradients
+from trainer.pictures import sheet
+from trainer.recipe import Recipe, Refine
+from trainer.stage import Stage
+from trainer.teacher import PictureIndex, Pictures, imitate
+
+
+class RefineTask(nn.Module):
+    """A network, and the loss of its pictures."""
+
+    def __init__(self, network: nn.Module, options: Refine) -> None:
+        super().__init__()
+        self.network, self.options = network, options
+
+    def forward(self, planes: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and its terms; `planes` are thermal, luma and the base picture, (N, 3, H, W) uint8."""
+        options, planes = self.options, planes.float() / 255
+        sources, base = planes[:, :2], planes[:, 2:]
+        fused = self.network(sources[:, :1], sources[:, 1:])
+        parts = {
+            "gradient": (gradients(fused) - wanted_gradients(sources, options.flat / 255)).abs().mean(),
+            "base": means_differ(fused, base, options.base_px),
+            "range": outside(fused),
+        }
+        if options.structure:
+            parts["structure"] = 2 - ssim(fused, sources[:, :1]) - ssim(fused, sources[:, 1:])
+        if options.fidelity:
+            parts["fidelity"] = -vif(sources, fused)
+        if options.edges:
+            parts["edges"] = -edges_kept(sources, fused)
+        loss: Tensor = sum((getattr(options, name) * part for name, part in parts.items()), fused.new_zeros(()))
+        return loss, parts
+
+
+def start_of(options: Refine) -> Path:
+    """Return the weights from which a refinement begins."""
+    return {"student": STUDENT_WEIGHTS, "ufuser": UFUSER_WEIGHTS}.get(options.start, Path(options.start))
+
+
+def prepare_pictures(recipe: Recipe, folder: Path) -> PictureIndex:
+    """Fuse the recipe's pairs by the classical method `refine.base_on`, as training data."""
+    options = recipe.refine
+    return imitate(recipe.data, options, CLASSICAL[options.base_on], {"base_on": options.base_on}, folder)
+
+
+def refine_stage(recipe: Recipe, pictures: Pictures) -> Stage:
+    """Return the refinement as a stage. Raises WeightsMissing."""
+    options = recipe.refine
+    torch.manual_seed(recipe.seed)
+
+    def batch(step: int) -> tuple[Any, ...]:
+        rows = pictures.rows(step, options.batch)
+        return (pictures.crops(rows, options.crop, pictures.rng(step)),)
+
+    @torch.no_grad()
+    def sample(task: nn.Module) -> Any:
+        assert isinstance(task, RefineTask)
+        planes = pictures.crops([k * len(pictures) // 6 for k in range(6)], options.crop, pictures.rng(0))
+        ir, luma, base = (planes.float() / 255).chunk(3, 1)
+        device = next(task.parameters()).device
+        fused = task.network(ir.to(device), luma.to(device)).clamp(0, 1)
+        return sheet([ir, luma, base, fused], ["thermal", "luma", options.base_on, "fused"])
+
+    return Stage(
+        name="refine",
+        task=RefineTask(load_network(start_of(options)), options),
+        steps_per_epoch=max(1, len(pictures) // options.batch),
+        epochs=options.epochs,
+        learning_rate=options.learning_rate,
+        halve_every=options.halve_every,
+        batch=batch,
+        names=lambda step: [pictures.index.pictures[row].scene for row in pictures.rows(step, options.batch)],
+        sample=sample,
+    )
+
+
+def name_of(network: nn.Module) -> str:
+    """Return the name under which a network's weights are written."""
+    return "student" if isinstance(network, Student) else "ufuser"
