@@ -77,6 +77,8 @@ def noise_gain(fused: Image, ir: Image, luma: Image) -> float:
     smoothing counts as noise. NaN if less than 1 % of the picture is flat.
     """
     flat = np.maximum(*(_gradient(cv2.GaussianBlur(x.astype(np.float32), (0, 0), 2)) for x in (ir, luma))) < _FLAT
+    for edge in (flat[:REACH_PX], flat[-REACH_PX:], flat[:, :REACH_PX], flat[:, -REACH_PX:]):
+        edge[:] = False  # reflected there, so that each gradient looks flat
     if flat.mean() < _FLAT_SHARE:
         return float("nan")
     own, *sources = (_deviation(x) for x in (fused, ir, luma))

@@ -100,6 +100,16 @@ class Segmentation:
         return {method: _overlap([each[n] for n in names], weights) for method, each in self._counts.items()}
 
 
+def read_masks(folder: Path, names: Sequence[str]) -> dict[str, Path]:
+    """Return the masks `NAME.png` of a folder by name. Raises ConfigError if none is there or one has no picture."""
+    found = {path.stem: path for path in sorted(folder.glob("*.png"))}
+    alone = sorted(found.keys() - set(names))
+    if not found or alone:
+        what = f"{found[alone[0]].name} has no pair of its name" if alone else "holds no .png file"
+        raise ConfigError(f"--masks {folder}: {what}; want NAME.png for the picture NAME")
+    return found
+
+
 def _read_mask(path: Path, shape: tuple[int, ...], classes: int | None) -> Image:
     mask = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if mask is None or mask.dtype != np.uint8 or mask.shape != shape:
