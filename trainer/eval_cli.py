@@ -186,5 +186,6 @@ def _print_families(
         print_whole(detection_table(found))
     if segmentation is not None:
         overlaps = segmentation.result()
+        print_lines(f"note: {line}" for line in segmentation.lines())
         print_whole(segmentation_table(overlaps))
     return found, overlaps

@@ -126,6 +126,7 @@ def test_who_sees_the_person_is_told_for_each_source_and_method():
     assert "8 boxes of classes [7]" in said
     assert "boat" in said
     assert "D or N" in said
+    assert "leaves out 1 pairs without a label file" in said
 
 
 def test_labels_are_checked(tmp_path):

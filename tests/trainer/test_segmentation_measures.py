@@ -54,6 +54,7 @@ def test_iou_is_counted_for_each_source_and_method(tmp_path, size, indices):
     assert result["rgb"].mean.value == pytest.approx(0.5)
     assert result["rgb"].mean.low == result["rgb"].mean.high == pytest.approx(0.5)  # both pictures are the same
     assert result["rgb"].pictures == 2
+    assert meter.lines() == ["segmentation leaves out 1 pairs without a mask"]
 
 
 def test_what_does_not_fit_is_refused(tmp_path):

@@ -134,6 +134,11 @@ def estimate(value: float, drawn: Floats) -> Estimate:
 
 
 def shares(drawn: Mapping[str, Floats], sources: Sequence[str]) -> dict[str, float]:
-    """Return, for each method, the share of draws in which it is at or above the better of the sources."""
+    """Return, for each method, the share of draws in which it is at or above the better of the sources.
+
+    Draws without a value, because no labelled box was drawn, are left out; NaN if all are.
+    """
     best = np.fmax.reduce([drawn[name] for name in sources])
-    return {name: float((values >= best).mean()) for name, values in drawn.items() if name not in sources}
+    there = np.isfinite(best)
+    methods = [name for name in drawn if name not in sources]
+    return {m: float((drawn[m] >= best)[there].mean()) if there.any() else float("nan") for m in methods}

@@ -51,6 +51,7 @@ class Detection:
         self._found: dict[str, dict[str, Floats]] = {}
         self._lumas: dict[str, float] = {}
         self.ignored: dict[str, int] = {}
+        self._unlabelled = 0
 
     def add(self, name: str, ir: Image, rgb: Image, fused: Mapping[str, Image]) -> None:
         """Take one pair: thermal (H, W), RGB (H, W, 3), and the fused luma (H, W) of each method, uint8.
@@ -59,6 +60,7 @@ class Detection:
         left out.
         """
         if name not in self._labels:
+            self._unlabelled += 1
             return
         h, w = ir.shape
         label, x, y, width, height = self._labels[name].T
@@ -83,6 +85,8 @@ class Detection:
         named = set(self._classes.names)
         left = [int(c) for rows in self._labels.values() for c in rows[:, 0] if int(c) not in named]
         said = [split_by_time(self._lumas)[1]]
+        if self._unlabelled:
+            said.append(f"detection leaves out {self._unlabelled} pairs without a label file")
         if left:
             said.append(
                 f"labels left out: {len(left)} boxes of classes {sorted(set(left))}, which --classes does not name"

@@ -75,6 +75,7 @@ class Segmentation:
     def __init__(self, segmenter: Segmenter, masks: Mapping[str, Path]) -> None:
         self._segmenter, self._masks = segmenter, masks
         self._counts: dict[str, dict[str, npt.NDArray[np.int64]]] = {}
+        self._unmasked = 0
 
     def add(self, name: str, ir: Image, rgb: Image, fused: Mapping[str, Image]) -> None:
         """Take one pair: thermal (H, W), RGB (H, W, 3), fused luma (H, W) of each method, uint8.
@@ -83,6 +84,7 @@ class Segmentation:
         has a class that the network does not.
         """
         if name not in self._masks:
+            self._unmasked += 1
             return
         mask = _read_mask(self._masks[name], ir.shape, self._segmenter.classes)
         visible = luma(rgb)
@@ -90,6 +92,10 @@ class Segmentation:
         pictures |= {method: with_luma(rgb, visible, image) for method, image in fused.items()}
         for method, picture in pictures.items():
             self._counts.setdefault(method, {})[name] = _confusion(mask, self._segmenter.run(picture))
+
+    def lines(self) -> list[str]:
+        """Return a line about pairs without a mask, if there are any."""
+        return [f"segmentation leaves out {self._unmasked} pairs without a mask"] if self._unmasked else []
 
     def result(self) -> dict[str, Overlap]:
         """Return IoU by method, over the pictures that every method has. Raises ConfigError if there is none."""
