@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 LOCKS = ROOT / "requirements"
 DEMO = ("view", "web")
-DEV = (*DEMO, "train", "export", "rtx", "test", "lint")
+DEV = (*DEMO, "train", "eval", "export", "rtx", "test", "lint")
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 PLATFORMS = ("x86_64-manylinux_2_28", "aarch64-manylinux_2_35")
 SOURCES = ("tensorrt-rtx-cu13",)  # a source package: a few lines of Python that install two wheels

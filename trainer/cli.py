@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from rtfuse.cli.app import add_version, run_app
 from rtfuse.errors import ConfigError
 from rtfuse.hints import need
+from trainer.eval_cli import evaluate
 from trainer.outputs import check_output, write_output
+from trainer.printing import out, print_lines, print_whole
 from trainer.recipe import Recipe, load_recipe
 from trainer.run_folder import claim
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from trainer.evaluate import FuseLuma
     from trainer.export import Manifest
 
 app = typer.Typer(
@@ -33,7 +31,6 @@ app = typer.Typer(
     help="Train the fusion network on your own footage: EMMA's two stages.",
 )
 add_version(app, "trainer")
-out = Console(highlight=False)
 
 RecipeFile = Annotated[Path | None, typer.Option("--config", help="Recipe (YAML).")]
 RunFolder = Annotated[Path | None, typer.Option("--run", help="Run folder; runs/NAME by default.")]
@@ -49,17 +46,6 @@ def main() -> None:
 def _claim(folder: Path, recipe: Recipe) -> None:
     if changed := claim(folder, recipe):
         out.print(f"the recipe of {folder} has changed, which it allows: {', '.join(changed)}", soft_wrap=True)
-
-
-def _print_lines(lines: Iterable[str]) -> None:
-    for line in lines:
-        out.print(line, soft_wrap=True, markup=False)
-
-
-def _print_whole(grid: Table) -> None:
-    """Print a table in its own width: a narrow terminal may wrap its lines, but no text is cut."""
-    width = Console(width=1000).measure(grid).maximum
-    Console(highlight=False, width=max(out.width, width)).print(grid)
 
 
 def _recipe(command: str, config: Path | None, overrides: list[str] | None) -> Recipe:
@@ -98,7 +84,7 @@ def prepare(config: RecipeFile = None, run: RunFolder = None, overrides: Overrid
     folder = _folder(recipe, run)
     _claim(folder, recipe)
     index = cut(recipe.data, folder / "data")
-    _print_lines([*index.lines(), f"prepared in {folder / 'data'}"])
+    print_lines([*index.lines(), f"prepared in {folder / 'data'}"])
 
 
 @app.command()
@@ -262,95 +248,10 @@ def bench(
         report = measure_steps(recipe, patches, Run(Path(scratch), recipe, fabric), steps)
     if not fabric.is_global_zero:
         return
-    _print_whole(table(report))
+    print_whole(table(report))
     if json:
         write_output("--json", json, msgspec.json.format(msgspec.json.encode(report)))
-        _print_lines([f"{json} written"])
+        print_lines([f"{json} written"])
 
 
-@app.command(name="eval")
-def evaluate(
-    ir: Annotated[str, typer.Option(help="Folder of thermal images, or a recording.")],
-    rgb: Annotated[str, typer.Option(help="Folder of RGB images of the same names, or a recording.")],
-    fused: Annotated[list[str] | None, typer.Option(help="Fused images to measure: a folder or a recording.")] = None,
-    weights: Annotated[list[Path] | None, typer.Option(help="Weights of U-Fuser to run and measure.")] = None,
-    run: Annotated[list[Path] | None, typer.Option(help="Run folder whose fusion checkpoint to measure.")] = None,
-    against: Annotated[list[str] | None, typer.Option(help="As --fused: another method.")] = None,
-    pyramid: Annotated[bool, typer.Option("--pyramid", help="Measure the pyramid fuser too.")] = False,
-    only: Annotated[Path | None, typer.Option(help="Split file of root/stem lines: measure only these pairs.")] = None,
-    root: Annotated[str, typer.Option(help="Use only the lines of this root in the split file.")] = "",
-    dataset: Annotated[str | None, typer.Option(help="Add published rows: msrs, roadscene, m3fd, harvard.")] = None,
-    protocol: Annotated[Literal["plain", "paper"], typer.Option(help="paper: stretch every fused image.")] = "plain",
-    calib: Annotated[str | None, typer.Option(help="Calibration that aligns thermal.")] = None,
-    frames: Annotated[int | None, typer.Option(min=1, help="Of recordings, measure only the first pairs.")] = None,
-    csv: Annotated[Path | None, typer.Option(help="Write every number to this file.")] = None,
-    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG, JPEG); for folders only.")] = None,
-) -> None:
-    """Measure fused images as papers do: EN, SD, SF, AG, SCD, VIF, Qabf, MI, SSIM, with 95 % intervals.
-
-    Qabf_mirror and SSIM_gauss are Qabf and SSIM without the flaws that the papers' evaluator has: for your own
-    comparisons. Of recordings, flicker is measured too.
-
-    Example: trainer eval --ir pairs/ir --rgb pairs/rgb --weights ufuser.safetensors --pyramid --sheet sheet.png
-    """
-    need("trainer eval", ("torch",), "train")
-    from trainer.evaluate import are_pictures, contact_sheet, evaluate_recordings, method_name, table, to_csv
-    from trainer.evaluate import evaluate as evaluate_folders
-    from trainer.pictures import encoded
-    from trainer.published import published
-    from trainer.scenes import split_names
-
-    if dataset:
-        published(dataset)  # an unknown one is an error before anything is measured
-    pictures = are_pictures(ir)
-    for option, given in _of_one_kind(pictures, only, root, sheet, frames, protocol):
-        if given:
-            raise ConfigError(f"{option} is for {'recordings' if pictures else 'folders of pictures'}: {ir} is not")
-    names = split_names(only, root) if only else None
-    fusers = _fusers(weights or [], run or [], pyramid)
-    stored: dict[str, str] = {}
-    for path in [*(fused or []), *(against or [])]:
-        name = method_name(Path(path))
-        stored[name if name not in stored else path] = path
-    if not fusers and not stored:
-        raise ConfigError("nothing to measure: give --fused PATH, --weights FILE, --run DIR or --pyramid")
-    for option, output, suffixes in (("--csv", csv, ()), ("--sheet", sheet, (".png", ".jpg", ".jpeg"))):
-        if output:
-            check_output(option, output, suffixes)
-    folders = {method: Path(f) for method, f in stored.items()}
-    if pictures:
-        result = evaluate_folders(ir, rgb, folders, fusers, calib=calib, only=names, paper=protocol == "paper")
-    else:
-        result = evaluate_recordings(ir, rgb, stored, fusers, calib=calib, frames=frames)
-    _print_lines(result.survey.lines())
-    _print_whole(table(result, dataset))
-    if csv:
-        write_output("--csv", csv, to_csv(result).encode())
-    if sheet:
-        write_output("--sheet", sheet, encoded(contact_sheet(result, ir, rgb, folders, fusers, calib=calib), sheet))
-    _print_lines(f"{output} written" for output in (csv, sheet) if output)
-
-
-def _of_one_kind(
-    pictures: bool, only: Path | None, root: str, sheet: Path | None, frames: int | None, protocol: str
-) -> list[tuple[str, object]]:
-    """Return the options of `trainer eval` that have no meaning for pictures, or else for recordings."""
-    if pictures:
-        return [("--frames", frames)]
-    return [("--only", only), ("--root", root), ("--sheet", sheet), ("--protocol paper", protocol == "paper")]
-
-
-def _fusers(weights: list[Path], runs: list[Path], pyramid: bool) -> dict[str, FuseLuma]:
-    """Return the fusers to measure, by name."""
-    from rtfuse.fuse.pyramid import fuse_pyramid
-    from trainer.evaluate import by_network
-    from trainer.export import trained
-
-    fusers: dict[str, FuseLuma] = {}
-    for path in weights:
-        fusers[path.stem if path.stem not in fusers else str(path)] = by_network(path)
-    for path in runs:
-        fusers[path.resolve().name] = by_network(trained(path)[0])
-    if pyramid:
-        fusers["pyramid"] = fuse_pyramid
-    return fusers
+app.command(name="eval")(evaluate)

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import msgspec
 import numpy as np
-from rich import box
-from rich.table import Table
 from torch import nn
 
 from rtfuse.capture import open_source
 from rtfuse.capture.stills import is_stills
-from rtfuse.cli.plain import plain
 from rtfuse.errors import ConfigError
 from rtfuse.fuse.deflicker import Deflicker
 from rtfuse.fuse.engines.eager import EagerEngine
-from rtfuse.fuse.luma import luma
+from rtfuse.fuse.luma import luma, with_luma
 from rtfuse.fuse.program_fuser import ProgramFuser
 from rtfuse.types import Frame, Image
+from trainer.measures.artefacts import Artefacts, look
+from trainer.measures.video import Steadiness, VideoMeter
 from trainer.metrics import SMALLEST_PX, Flicker, Scores, measure, stretched
 from trainer.pairs import SAME, Pairs, Registered, Survey, by_name
-from trainer.published import COLUMNS, published
 
 FuseLuma = Callable[[Image, Image], Image]
 
@@ -50,21 +47,38 @@ MEASURES = [f.name for f in msgspec.structs.fields(Scores)]
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """Scores by method and pair name, and the survey of the pairs.
+    """Scores and artefacts by method and pair name, and the survey of the pairs.
 
-    For recordings also the flicker by method: of the fused images, and `shown` after `rtfuse.fuse.deflicker`.
+    For recordings also, by method, the flicker of the fused images, and `shown` after `rtfuse.fuse.deflicker`;
+    `steadiness` by stream: `rgb`, `thermal`, each method, and `METHOD steady` after that stage.
     """
 
     scores: dict[str, dict[str, Scores]]
     survey: Survey
     flicker: dict[str, float] = field(default_factory=dict)
     shown: dict[str, float] = field(default_factory=dict)
+    artefacts: dict[str, dict[str, Artefacts]] = field(default_factory=dict)
+    steadiness: dict[str, Steadiness] = field(default_factory=dict)
 
     def mean(self, method: str, name: str) -> tuple[float, float]:
         """Return the mean of a measure and the half-width of its 95 % interval (1.96 standard errors)."""
         values = [getattr(s, name) for s in self.scores[method].values()]
         half = 1.96 * float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else float("nan")
         return float(np.mean(values)), half
+
+    def artefact(self, method: str, name: str) -> float:
+        """Return the mean of an artefact over the pairs that have it; NaN if none has."""
+        values = np.array([getattr(a, name) for a in self.artefacts[method].values()])
+        return float(values[np.isfinite(values)].mean()) if np.isfinite(values).any() else float("nan")
+
+
+class Watcher(Protocol):
+    """Looks at each pair with its fused images, such as `trainer.measures.detection.Detection`."""
+
+    def add(self, name: str, ir: Image, rgb: Image, fused: Mapping[str, Image], /) -> None: ...
+
+
+_WORKERS = 2
 
 
 def method_name(folder: Path) -> str:
@@ -101,21 +115,23 @@ def evaluate(
     calib: str | None = None,
     only: set[str] | None = None,
     paper: bool = False,
-    workers: int = 2,
+    watchers: Sequence[Watcher] = (),
 ) -> Result:
     """Measure stored images (`folders`) and running fusers on the pairs of two folders.
 
-    `only` limits the pairs to these names. `paper` stretches every fused image to its own minimum and maximum first,
-    as the published tables did. Raises ConfigError if no pair is left, and what `Pairs` raises.
+    `only` limits the pairs to these names. `watchers` see each pair as well. `paper` stretches every fused image to
+    its own minimum and maximum first, as the published tables did. Raises ConfigError if no pair is left, and what
+    `Pairs` raises.
     """
     pairs = Pairs(ir, rgb, calib, only=None if only is None else only.__contains__)
     stored = {method: by_name(folder, pairs.names) for method, folder in folders.items()}
     scores: dict[str, dict[str, Scores]] = {m: {} for m in (*fusers, *folders)}
+    artefacts: dict[str, dict[str, Artefacts]] = {m: {} for m in scores}
     for name in sorted((only or set()) - set(pairs.names)):
         pairs.survey.note("listed name without a pair", name)
-    waiting, taken = deque[tuple[str, str, Future[Scores]]](), pairs.survey.taken
+    waiting, taken = deque[Waiting](), pairs.survey.taken
     taken[""] = 0
-    with ProcessPoolExecutor(workers) as pool:
+    with ProcessPoolExecutor(_WORKERS) as pool:
         for pair in pairs:
             if pair.stretched or min(pair.rgb.shape[:2]) < SMALLEST_PX:
                 reason = "two sizes, and no --calib" if pair.stretched else f"smaller than {SMALLEST_PX} px"
@@ -126,25 +142,54 @@ def evaluate(
                 pairs.survey.note(SAME, pair.name)
                 continue
             taken[""] += 1
+            whole: dict[str, Image] = {}
             for method, image in _fused(pair, stored, fusers):
                 if image is None or image.shape != v.shape:
                     lacks = "of this name" if image is None else "of the pair's size"
                     pairs.survey.note(f"no fused image {lacks}", f"{method}: {pair.name}")
                     continue
-                waiting.append((method, pair.name, pool.submit(measure, stretched(image) if paper else image, i, v)))
-            while len(waiting) > 4 * workers:
-                _take(waiting, scores)
+                whole[method] = image
+                colours = _colours(pair, image, stored.get(method, {}).get(pair.name))
+                shown = stretched(image) if paper else image
+                waiting.append((method, pair.name, pool.submit(_measured, shown, i, v, colours)))
+            for watcher in watchers:
+                watcher.add(pair.name, i, pair.rgb, whole)
+            while len(waiting) > 4 * _WORKERS:
+                _take(waiting, scores, artefacts)
         while waiting:
-            _take(waiting, scores)
+            _take(waiting, scores, artefacts)
     scores = {m: s for m, s in scores.items() if s}
     if not scores:
         raise ConfigError(f"nothing to evaluate: no pair of {ir} and {rgb} has a fused image; {pairs.survey.summary()}")
-    return Result(scores, pairs.survey)
+    return Result(scores, pairs.survey, artefacts={m: artefacts[m] for m in scores})
 
 
-def _take(waiting: deque[tuple[str, str, Future[Scores]]], scores: dict[str, dict[str, Scores]]) -> None:
+Waiting = tuple[str, str, "Future[tuple[Scores, Artefacts]]"]
+"""Method, pair and measures to come."""
+
+
+def _take(
+    waiting: deque[Waiting], scores: dict[str, dict[str, Scores]], artefacts: dict[str, dict[str, Artefacts]]
+) -> None:
     method, name, future = waiting.popleft()
-    scores[method][name] = future.result()
+    scores[method][name], artefacts[method][name] = future.result()
+
+
+def _measured(fused: Image, ir: Image, visible: Image, colours: tuple[Image, Image] | None) -> tuple[Scores, Artefacts]:
+    return measure(fused, ir, visible), look(fused, ir, visible, colours)
+
+
+def _colours(pair: Registered, fused: Image, path: Path | None) -> tuple[Image, Image] | None:
+    """Return the fused picture in colour and RGB, (H, W, 3) uint8 RGB each; None for a stored picture in grey.
+
+    Fused luma gets RGB's chroma, as rtfuse does; a stored picture has its own.
+    """
+    if path is None:
+        return with_luma(pair.rgb, luma(pair.rgb), fused), pair.rgb
+    bgr = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)
+    if bgr is None or ((bgr[..., 0] == bgr[..., 1]).all() and (bgr[..., 1] == bgr[..., 2]).all()):
+        return None
+    return cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), pair.rgb
 
 
 def _sources(pair: Registered) -> tuple[Image, Image]:
@@ -166,7 +211,7 @@ def evaluate_recordings(
     every: int = 10,
     frames: int | None = None,
 ) -> Result:
-    """Measure flicker over all pairs of two recordings (or the first `frames`), the other measures every n-th pair.
+    """Measure two recordings: flicker and steadiness over all pairs or the first `frames`, the rest every n-th pair.
 
     `recordings` are outputs of `rtfuse fuse` for the two: a frame for each pair, in order. Raises ConfigError if one
     has fewer frames or another size, or if there are no pairs.
@@ -176,21 +221,25 @@ def evaluate_recordings(
     scores: dict[str, dict[str, Scores]] = {m: {} for m in (*fusers, *recordings)}
     meters, shown = ({method: Flicker() for method in scores} for _ in range(2))
     steadies = {method: Deflicker() for method in scores}
+    artefacts: dict[str, dict[str, Artefacts]] = {m: {} for m in scores}
+    motion, single = VideoMeter(), {f"{m} steady": m for m in scores}
     for k, pair in enumerate(islice(pairs, frames)):
         pairs.survey.taken[""] = k + 1
         v = luma(pair.rgb)
         images = {method: fuse(pair.ir, v) for method, fuse in fusers.items()}
         images |= {method: _next_luma(source, v.shape, recordings[method], k) for method, source in stored.items()}
+        steadied = {method: steadies[method](image, k) for method, image in images.items()}
+        motion.add(pair.ir, v, {**images, **{f"{m} steady": x for m, x in steadied.items()}}, single)
         for method, image in images.items():
             meters[method].add(image, pair.ir, v)
-            shown[method].add(steadies[method](image, k), pair.ir, v)
+            shown[method].add(steadied[method], pair.ir, v)
             if k % every == 0:
-                scores[method][f"{pair.frame_id:06d}"] = measure(image, pair.ir, v)
+                name = f"{pair.frame_id:06d}"
+                scores[method][name], artefacts[method][name] = _measured(image, pair.ir, v, None)
     if not all(scores.values()):
         raise ConfigError(f"nothing to evaluate: {ir} and {rgb} have no pair of frames")
-    return Result(
-        scores, pairs.survey, *({method: meter.value for method, meter in each.items()} for each in (meters, shown))
-    )
+    flicker, held = ({method: meter.value for method, meter in each.items()} for each in (meters, shown))
+    return Result(scores, pairs.survey, flicker, held, artefacts, motion.result())
 
 
 def _next_luma(source: Iterator[Frame], shape: tuple[int, ...], name: str, k: int) -> Image:
@@ -211,45 +260,6 @@ def _fused(
         yield method, fuse(pair.ir, v)
     for method, files in stored.items():
         yield method, read_grey(files[pair.name]) if pair.name in files else None
-
-
-def table(result: Result, dataset: str | None = None) -> Table:
-    """Return mean ± 95 % half-width of every method and measure, the best mean bold, then published rows."""
-    grid, sign = Table(header_style="bold", box=box.SIMPLE_HEAD), plain("±")
-    grid.add_column("method", no_wrap=True)
-    for name in ["pairs", *MEASURES, *(["flicker", "shown"] if result.flicker else [])]:
-        grid.add_column(name, justify="right", no_wrap=True)
-    best = {n: max(result.mean(m, n)[0] for m in result.scores) for n in MEASURES}
-    for method, scores in result.scores.items():
-        cells = []
-        for name in MEASURES:
-            mean, half = result.mean(method, name)
-            cells.append(
-                (f"[bold]{mean:.2f}[/]" if mean == best[name] else f"{mean:.2f}")
-                + (f"\n[dim]{sign}{half:.2f}[/]" if np.isfinite(half) else "\n")
-            )
-        if result.flicker:
-            cells += [f"{result.flicker[method]:.2f}", f"{result.shown[method]:.2f}"]
-        grid.add_row(method, str(len(scores)), *cells)
-    if dataset:
-        grid.add_section()
-        for method, row in published(dataset).items():
-            grid.add_row(
-                f"{method} (published)", "", *(f"{row[n]:.2f}" if n in COLUMNS else "" for n in MEASURES), style="dim"
-            )
-    return grid
-
-
-def to_csv(result: Result) -> str:
-    """Return a table with one row for each method and pair, and one of means for each method."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(["method", "pair", *MEASURES])
-    for method, scores in result.scores.items():
-        for name, row in scores.items():
-            writer.writerow([method, name, *(f"{getattr(row, m):.6f}" for m in MEASURES)])
-        writer.writerow([method, "MEAN", *(f"{result.mean(method, m)[0]:.6f}" for m in MEASURES)])
-    return text.getvalue()
 
 
 def contact_sheet(

@@ -23,7 +23,7 @@ SMALLEST_PX = 17
 
 
 class Scores(msgspec.Struct, frozen=True):
-    """All measures of one fused image; higher is better. Compare all but the last two with papers."""
+    """All measures of one fused image; higher is better. Compare all up to SSIM with papers, and CC."""
 
     EN: float
     SD: float
@@ -36,6 +36,8 @@ class Scores(msgspec.Struct, frozen=True):
     SSIM: float
     Qabf_mirror: float
     SSIM_gauss: float
+    CC: float
+    MS_SSIM: float
 
 
 def measure(fused: Image, ir: Image, luma: Image) -> Scores:
@@ -57,6 +59,9 @@ def measure(fused: Image, ir: Image, luma: Image) -> Scores:
         SSIM=ssim(ir, fused) + ssim(luma, fused),
         Qabf_mirror=qabf(fused, ir, luma, mirror=True),
         SSIM_gauss=ssim_gauss(ir, fused) + ssim_gauss(luma, fused),
+        CC=(_correlation(ir.astype(float), fused.astype(float)) + _correlation(luma.astype(float), fused.astype(float)))
+        / 2,
+        MS_SSIM=ms_ssim(ir, fused) + ms_ssim(luma, fused),
     )
 
 
@@ -183,11 +188,45 @@ def _boxed(x: Image, side: int = 7) -> Image:
 
 def ssim_gauss(reference: Image, x: Image) -> float:
     """Return SSIM: 11×11 Gaussian window, σ = 1.5, K = (0.01, 0.03), L = 255 (Wang et al., IEEE TIP 13(4), 2004)."""
-    a, b = reference.astype(float), x.astype(float)
+    return _similarity(*_moments(reference.astype(float), x.astype(float)), 255)
+
+
+def ms_ssim(reference: Image, x: Image) -> float:
+    """Return MS-SSIM (Wang, Simoncelli and Bovik, Asilomar 2003, eq. 7), `ssim_gauss` at 5 scales; 0 to 1.
+
+    Each scale is the 2×2 mean of the one before. A picture too small for all five uses the first ones, with their
+    weights scaled to a sum of 1. A negative mean counts as 0.
+    """
+    a, b, value = reference.astype(float), x.astype(float), 1.0
+    scales = [k for k in range(len(_SCALES)) if min(a.shape) >> k >= 11]
+    for k in scales:
+        moments = _moments(a, b)
+        share = _similarity(*moments, 255) if k == scales[-1] else _structure(*moments[2:], 255)
+        value *= max(share, 0.0) ** (_SCALES[k] / sum(_SCALES[: len(scales)]))
+        a, b = (_halved(z) for z in (a, b))
+    return value
+
+
+_SCALES = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""The published weights of the scales, finest first."""
+
+
+def _halved(x: Image) -> Image:
+    even = x[: x.shape[0] // 2 * 2, : x.shape[1] // 2 * 2]
+    return (even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]) / 4
+
+
+def _moments(a: Image, b: Image) -> tuple[Image, Image, Image, Image, Image]:
+    """Return means, variances and covariance of two float images under the 11×11 Gaussian window."""
     mean_a, mean_b = _smooth(a, 11, 1.5), _smooth(b, 11, 1.5)
     var_a, var_b = _smooth(a * a, 11, 1.5) - mean_a**2, _smooth(b * b, 11, 1.5) - mean_b**2
-    cov = _smooth(a * b, 11, 1.5) - mean_a * mean_b
-    return _similarity(mean_a, mean_b, var_a, var_b, cov, 255)
+    return mean_a, mean_b, var_a, var_b, _smooth(a * b, 11, 1.5) - mean_a * mean_b
+
+
+def _structure(var_a: Image, var_b: Image, cov: Image, span: float) -> float:
+    """Return the mean of contrast times structure, the second factor of SSIM."""
+    c2 = (0.03 * span) ** 2
+    return float(((2 * cov + c2) / (var_a + var_b + c2)).mean())
 
 
 def _similarity(mean_a: Image, mean_b: Image, var_a: Image, var_b: Image, cov: Image, span: float) -> float:

@@ -1,0 +1,191 @@
+"""`trainer eval`: the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from rtfuse.errors import ConfigError
+from rtfuse.hints import need
+from trainer.outputs import check_output, write_output
+from trainer.printing import print_lines, print_whole
+
+if TYPE_CHECKING:
+    from trainer.evaluate import FuseLuma, Result
+    from trainer.measures.detection import Detection
+    from trainer.measures.segmentation import Overlap, Segmentation
+    from trainer.tables import Detected
+
+
+def evaluate(
+    ir: Annotated[str, typer.Option(help="Folder of thermal images, or a recording.")],
+    rgb: Annotated[str, typer.Option(help="Folder of RGB images of the same names, or a recording.")],
+    fused: Annotated[list[str] | None, typer.Option(help="Fused images to measure: a folder or a recording.")] = None,
+    weights: Annotated[list[Path] | None, typer.Option(help="Weights of U-Fuser to run and measure.")] = None,
+    run: Annotated[list[Path] | None, typer.Option(help="Run folder whose fusion checkpoint to measure.")] = None,
+    against: Annotated[list[str] | None, typer.Option(help="As --fused: another method.")] = None,
+    pyramid: Annotated[bool, typer.Option("--pyramid", help="Measure the pyramid fuser too.")] = False,
+    only: Annotated[Path | None, typer.Option(help="Split file of root/stem lines: measure only these pairs.")] = None,
+    root: Annotated[str, typer.Option(help="Use only the lines of this root in the split file.")] = "",
+    dataset: Annotated[str | None, typer.Option(help="Add published rows: msrs, roadscene, m3fd, harvard.")] = None,
+    protocol: Annotated[Literal["plain", "paper"], typer.Option(help="paper: stretch every fused image.")] = "plain",
+    calib: Annotated[str | None, typer.Option(help="Calibration that aligns thermal.")] = None,
+    frames: Annotated[int | None, typer.Option(min=1, help="Of recordings, measure only the first pairs.")] = None,
+    detector: Annotated[Path | None, typer.Option(help="ONNX detector of the YOLO family: measure AP.")] = None,
+    labels: Annotated[Path | None, typer.Option(help="Folder of its labels: NAME.txt with YOLO's boxes.")] = None,
+    classes: Annotated[
+        str | None, typer.Option(help="Names of label classes: 0=person,2=car+truck; or a file.")
+    ] = None,
+    segmenter: Annotated[Path | None, typer.Option(help="ONNX segmentation network: measure IoU.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Folder of its masks: NAME.png with class numbers.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write every number of all tables to this file.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write fidelity and artefacts of every pair to this file.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write a contact sheet (PNG, JPEG); for folders only.")] = None,
+) -> None:
+    """Measure fused images as papers do: EN, SD, SF, AG, SCD, VIF, Qabf, MI, SSIM, with 95 % intervals.
+
+    Qabf_mirror and SSIM_gauss are Qabf and SSIM without the flaws that the papers' evaluator has: for your own
+    comparisons. A second table has artefacts. Of recordings, flicker and steadiness in motion are measured too.
+    With --detector and --labels, AP; with --segmenter and --masks, IoU: for each method, RGB alone and thermal alone.
+
+    Example: trainer eval --ir pairs/ir --rgb pairs/rgb --weights ufuser.safetensors --pyramid --sheet sheet.png
+    """
+    need("trainer eval", ("torch",), "train")
+    from trainer.evaluate import are_pictures, contact_sheet, evaluate_recordings, method_name
+    from trainer.evaluate import evaluate as evaluate_folders
+    from trainer.pictures import encoded
+    from trainer.published import published
+    from trainer.scenes import split_names
+    from trainer.tables import table, to_csv, to_json
+
+    if dataset:
+        published(dataset)  # an unknown one is an error before anything is measured
+    pictures = are_pictures(ir)
+    for option, given in _of_one_kind(pictures, only, root, sheet, frames, protocol):
+        if given:
+            raise ConfigError(f"{option} is for {'recordings' if pictures else 'folders of pictures'}: {ir} is not")
+    if not pictures and (detector or segmenter):
+        raise ConfigError("--detector and --segmenter are for folders of pictures: fuse some frames into a folder")
+    names = split_names(only, root) if only else None
+    fusers = _fusers(weights or [], run or [], pyramid)
+    stored: dict[str, str] = {}
+    for path in [*(fused or []), *(against or [])]:
+        name = method_name(Path(path))
+        stored[name if name not in stored else path] = path
+    if not fusers and not stored:
+        raise ConfigError("nothing to measure: give --fused PATH, --weights FILE, --run DIR or --pyramid")
+    for option, output, suffixes in (
+        ("--csv", csv, ()),
+        ("--json", json, ()),
+        ("--sheet", sheet, (".png", ".jpg", ".jpeg")),
+    ):
+        if output:
+            check_output(option, output, suffixes)
+    folders = {method: Path(f) for method, f in stored.items()}
+    detection, segmentation = _watchers(rgb, detector, labels, classes, segmenter, masks)
+    if pictures:
+        watchers = [watcher for watcher in (detection, segmentation) if watcher is not None]
+        paper = protocol == "paper"
+        result = evaluate_folders(ir, rgb, folders, fusers, calib=calib, only=names, paper=paper, watchers=watchers)
+    else:
+        result = evaluate_recordings(ir, rgb, stored, fusers, calib=calib, frames=frames)
+    print_lines(result.survey.lines())
+    print_whole(table(result, dataset))
+    found, overlaps = _print_families(result, detection, segmentation)
+    if json:
+        write_output("--json", json, to_json(result, found, overlaps))
+    if csv:
+        write_output("--csv", csv, to_csv(result).encode())
+    if sheet:
+        write_output("--sheet", sheet, encoded(contact_sheet(result, ir, rgb, folders, fusers, calib=calib), sheet))
+    print_lines(f"{output} written" for output in (csv, json, sheet) if output)
+
+
+def _of_one_kind(
+    pictures: bool, only: Path | None, root: str, sheet: Path | None, frames: int | None, protocol: str
+) -> list[tuple[str, object]]:
+    """Return the options of `trainer eval` that have no meaning for pictures, or else for recordings."""
+    if pictures:
+        return [("--frames", frames)]
+    return [("--only", only), ("--root", root), ("--sheet", sheet), ("--protocol paper", protocol == "paper")]
+
+
+def _fusers(weights: list[Path], runs: list[Path], pyramid: bool) -> dict[str, FuseLuma]:
+    """Return the fusers to measure, by name."""
+    from rtfuse.fuse.pyramid import fuse_pyramid
+    from trainer.evaluate import by_network
+    from trainer.export import trained
+
+    fusers: dict[str, FuseLuma] = {}
+    for path in weights:
+        fusers[path.stem if path.stem not in fusers else str(path)] = by_network(path)
+    for path in runs:
+        fusers[path.resolve().name] = by_network(trained(path)[0])
+    if pyramid:
+        fusers["pyramid"] = fuse_pyramid
+    return fusers
+
+
+def _watchers(
+    rgb: str,
+    detector: Path | None,
+    labels: Path | None,
+    classes: str | None,
+    segmenter: Path | None,
+    masks: Path | None,
+) -> tuple[Detection | None, Segmentation | None]:
+    """Open the detector and the segmenter with their labels. Raises ConfigError if one lacks the other."""
+    for (a, one), (b, other) in (
+        (("--detector", detector), ("--labels", labels)),
+        (("--segmenter", segmenter), ("--masks", masks)),
+        (("--labels", labels), ("--classes", classes)),
+    ):
+        if other is not None and one is None:
+            raise ConfigError(f"{b} needs {a}")
+        if one is not None and other is None and b != "--classes":
+            raise ConfigError(f"{a} needs {b} FOLDER")
+    detection = segmentation = None
+    if detector is not None and labels is not None:
+        need("trainer eval --detector", ("pycocotools",), "eval")
+        from rtfuse.detect.yolo import Yolo
+        from trainer.measures.detection import CONFIDENCE, IOU, Detection
+        from trainer.measures.labels import read_classes, read_labels
+
+        truth = read_labels(labels, _names(rgb))
+        detection = Detection(Yolo(detector, confidence=CONFIDENCE, iou=IOU), truth, read_classes(classes, labels))
+    if segmenter is not None and masks is not None:
+        from trainer.measures.segmentation import Segmentation, open_segmenter, read_masks
+
+        segmentation = Segmentation(open_segmenter(segmenter), read_masks(masks, _names(rgb)))
+    return detection, segmentation
+
+
+def _names(rgb: str) -> list[str]:
+    """Return the names of the pictures of a folder, as pairs have them."""
+    from rtfuse.capture.scenes.listing import list_pictures
+    from trainer.pairs import stem
+
+    return [stem(name) for name in list_pictures(rgb, "rgb", recursive=True).names]
+
+
+def _print_families(
+    result: Result, detection: Detection | None, segmentation: Segmentation | None
+) -> tuple[Detected | None, dict[str, Overlap] | None]:
+    """Print a table for each family of measures beside fidelity; return AP and IoU."""
+    from trainer.tables import artefact_table, detection_table, segmentation_table, video_table
+
+    print_whole(artefact_table(result))
+    if result.steadiness:
+        print_whole(video_table(result.steadiness))
+    found = overlaps = None
+    if detection is not None:
+        found = detection.result()
+        print_lines(f"note: {line}" for line in detection.lines())
+        print_whole(detection_table(found))
+    if segmentation is not None:
+        overlaps = segmentation.result()
+        print_lines(f"note: {line}" for line in segmentation.lines())
+        print_whole(segmentation_table(overlaps))
+    return found, overlaps
