@@ -159,11 +159,11 @@ class Encoder:
         header, payload = self._coded(header, content, job)
         for one in job.to:
             if one.topic not in made:
-                whole: Any = (
-                    encode(one.topic, header, _pixels(content))
-                    if payload is None
-                    else message(one.topic, header, payload)
-                )
+                whole: Any
+                if payload is None:
+                    whole = encode(one.topic, header, _pixels(content))
+                else:
+                    whole = message(one.topic, header, payload)
                 made[one.topic] = zmq.Frame(whole, copy=False)
             one.endpoint.send(made[one.topic])
 
