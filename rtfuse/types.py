@@ -6,14 +6,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from fractions import Fraction
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from rtfuse.picture import Image as Image
+from rtfuse.picture import Picture as Picture
 from rtfuse.redaction import redact
 
-Image = npt.NDArray[Any]
 Stream = Literal["ir", "rgb"]
 LABELS: Mapping[Stream, str] = {"ir": "thermal", "rgb": "RGB"}
 """The name of each stream in prose."""
@@ -93,29 +93,34 @@ class Thermal:
 class Frame:
     """One image of one stream.
 
-    - `image`: for `ir` (H, W) uint8 or uint16 counts, for `rgb` (H, W, 3) uint8 in R, G, B order.
+    - `content`: for `ir` (H, W) uint8 or uint16 counts; for `rgb` a `Picture`, which an (H, W, 3) uint8 array in R, G,
+      B order becomes.
     - `frame_id`: number of the frame in its stream from 0, including frames that the source itself had to skip.
     - `t_ns`: capture time in integer nanoseconds; `stamp` gives its meaning.
     - `arrival_ns`: local monotonic time at which the decoded image was ready.
     - `frozen`: True for an older picture, repeated bit for bit or while the camera's shutter is closed.
     - `thermal`: further data of a thermal frame.
-    - `raw`: the picture as the camera sent it, where `image` differs.
+    - `raw`: the content as the camera sent it, where it differs.
 
-    Raises ValueError if the image's shape or dtype does not fit the stream.
+    Raises ValueError if the content's shape or dtype does not fit the stream.
     """
 
     stream: Stream
-    image: Image
+    content: Image | Picture
     frame_id: int
     t_ns: int
     stamp: Stamp
     arrival_ns: int
     frozen: bool = False
     thermal: Thermal | None = None
-    raw: Image | None = None
+    raw: Image | Picture | None = None
 
     def __post_init__(self) -> None:
-        shape, dtype = self.image.shape, self.image.dtype
+        if isinstance(self.content, Picture):
+            if self.stream == "ir":
+                raise ValueError("ir frame must be (H, W) uint8 or uint16, got a picture with colours")
+            return
+        shape, dtype = self.content.shape, self.content.dtype
         if self.stream == "ir":
             fits = len(shape) == 2 and dtype in (np.uint8, np.uint16)
         else:
@@ -123,16 +128,37 @@ class Frame:
         if not fits:
             want = "(H, W) uint8 or uint16" if self.stream == "ir" else "(H, W, 3) uint8"
             raise ValueError(f"{self.stream} frame must be {want}, got {shape} {dtype}")
+        if self.stream == "rgb":
+            object.__setattr__(self, "content", Picture.of_rgb(self.content))
+
+    @property
+    def image(self) -> Image:
+        """For `ir` (H, W) uint8 or uint16 counts; for `rgb` (H, W, 3) uint8 in R, G, B order, computed once."""
+        return self.content.rgb if isinstance(self.content, Picture) else self.content
+
+    @property
+    def picture(self) -> Picture:
+        """The colour picture of an `rgb` frame. Raises TypeError for `ir`."""
+        if not isinstance(self.content, Picture):
+            raise TypeError("a thermal frame has counts, no colour picture; see `image`")
+        return self.content
 
     @property
     def shape_hw(self) -> tuple[int, int]:
         """Height and width in pixels."""
-        return self.image.shape[0], self.image.shape[1]
+        if isinstance(self.content, Picture):
+            return self.content.shape_hw
+        return self.content.shape[0], self.content.shape[1]
+
+    @property
+    def dtype(self) -> str:
+        """The type of a pixel's values: `uint8` or `uint16`."""
+        return "uint8" if isinstance(self.content, Picture) else str(self.content.dtype)
 
     @property
     def sent(self) -> Frame:
         """The frame as the camera sent it."""
-        return self if self.raw is None else replace(self, image=self.raw, raw=None)
+        return self if self.raw is None else replace(self, content=self.raw, raw=None)
 
     def age_ns(self, now_ns: int) -> int:
         """Nanoseconds from capture to `now_ns` (local monotonic).
@@ -239,7 +265,7 @@ class PlacedSpot:
 class Fused:
     """One fused picture and the moment that it shows.
 
-    - `image`: (H, W, 3) uint8 RGB on the RGB camera's grid.
+    - `picture`: on the RGB camera's grid; an (H, W, 3) uint8 RGB array becomes a `Picture`.
     - `aligned`: thermal on the same grid, (H, W) uint8; None where neither the fuser nor a sink needed it.
     - `pair`: the frames that were fused.
     - `valid`: (H, W) uint8, 255 where thermal reaches, 0 where the output is RGB alone, between them on the seam; None
@@ -247,10 +273,11 @@ class Fused:
     - `fuser`: the method's name.
     - `mode`: the streams that the picture shows.
     - `states`: the state of each stream (see `rtfuse.observe.health`).
-    - `spots`: the hottest and coldest pixel of a radiometric thermal frame, in pixels of `image`, possibly outside it.
+    - `spots`: the hottest and coldest pixel of a radiometric thermal frame, in pixels of the picture, possibly
+      outside it.
     """
 
-    image: Image
+    picture: Picture
     aligned: Image | None
     pair: Moment
     valid: Image | None
@@ -258,6 +285,21 @@ class Fused:
     mode: Mode = "fused"
     states: Mapping[Stream, str] = field(default_factory=dict)
     spots: tuple[PlacedSpot, PlacedSpot] | None = None
+
+    def __post_init__(self) -> None:
+        given: Picture | Image = self.picture
+        if not isinstance(given, Picture):
+            object.__setattr__(self, "picture", Picture.of_rgb(given))
+
+    @property
+    def image(self) -> Image:
+        """The picture as (H, W, 3) uint8 in R, G, B order, computed once for all sinks."""
+        return self.picture.rgb
+
+    @property
+    def shape_hw(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return self.picture.shape_hw
 
     @property
     def ir(self) -> Image:
@@ -274,13 +316,13 @@ class Work:
     - `moment`: the frames.
     - `aligned_wanted`: True if the result must have the aligned thermal plane.
     - `thermal`: the thermal picture for display; None without a thermal frame.
-    - `image`: the fused picture, (H, W, 3) uint8 RGB.
+    - `luma`: the fused luma, (H, W) uint8 of full range; None where RGB is shown alone, as it came.
     """
 
     moment: Moment
     aligned_wanted: bool = True
     thermal: ThermalPicture | None = None
-    image: Image | None = None
+    luma: Image | None = None
 
 
 Stage = Callable[[Work], None]

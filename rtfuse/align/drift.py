@@ -61,7 +61,7 @@ class DriftMonitor:
             return
         self._recent.append(np.array([dx, dy]))
         if len(self._recent) == self._recent.maxlen:
-            self._judge(fused.image.shape[1])
+            self._judge(fused.shape_hw[1])
 
     def close(self) -> None:
         """Do nothing."""

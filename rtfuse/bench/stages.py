@@ -27,17 +27,16 @@ from rtfuse.capture import open_source
 from rtfuse.capture.paths import ffmpeg_name
 from rtfuse.config import Config, Fuse
 from rtfuse.fuse import open_fuser
-from rtfuse.fuse.luma import Blend, luma, with_luma
 from rtfuse.pipeline.stages import Stages
 from rtfuse.publish.publisher import Publisher
 from rtfuse.sync.pairer import Pairer
-from rtfuse.types import Frame, Image, Pair, Stream
+from rtfuse.types import Frame, Stream
 
 WARM_UP = 20
 RECEIVE = "receive, another process"
 NETWORK = "fuse"
 ENCODE = "encode raw (part of publish)"
-COLOUR = "colour (part of fuse)"
+COLOUR = "RGB, for raw subscribers"
 TOTAL = "all but the network"
 _ROWS = {"align": "warp", "fuse": NETWORK}
 """The row that ends with each of the `Stages`: `warp` is gain control and warp."""
@@ -108,7 +107,6 @@ def bench_stages(ir: str, rgb: str, *, fuser_name: str, weights: str | None = No
             watch.lap(_ROWS[stage])
 
     stages = Stages(aligner, open_fuser(fuser_name, weights=weights), Config(fuse=Fuse(steady=False)), done=done)
-    blend = Blend(aligner.valid) if aligner.valid is not None else None
     pairer = Pairer(tolerance_ns=20_000_000)
     with Publisher("tcp://127.0.0.1:*") as publisher:
         receiver = _start_receiver(publisher.endpoint)
@@ -127,7 +125,7 @@ def bench_stages(ir: str, rgb: str, *, fuser_name: str, weights: str | None = No
                 watch.begin()
                 fused = stages.process(pair)
                 with watch.stage(COLOUR):
-                    _colour(pair, fused.ir, blend)
+                    _ = fused.image
                 header = publisher.header(fused)
                 with watch.stage(ENCODE):
                     wire.encode("bench", header, fused.image)
@@ -135,14 +133,6 @@ def bench_stages(ir: str, rgb: str, *, fuser_name: str, weights: str | None = No
                     publisher.write(fused)
     watch.cpu[RECEIVE] = _receiver_times(receiver)
     return watch
-
-
-def _colour(pair: Pair, thermal: Image, blend: Blend | None) -> None:
-    """Do once more what a luma fuser does beside fusing luma."""
-    y = luma(pair.rgb.image)
-    if blend is not None:
-        blend(blend(thermal, y), y)
-    with_luma(pair.rgb.image, y, thermal)
 
 
 def _fitting(first: list[Frame], size_wh: tuple[int, int]) -> Calibration | None:
@@ -196,7 +186,7 @@ def rows(watch: Stopwatch) -> dict[str, dict[str, list[float]]]:
         name: {"wall": _percentiles(watch.wall.get(name, [])), "processor": _percentiles(cpu)}
         for name, cpu in watch.cpu.items()
     }
-    # `colour` is measured alone but is part of `fuse`; `encode raw` is part of `publish` and counted there.
+    # RGB is computed once for all who take it, here before `publish`; `encode raw` is counted in `publish`.
     stages = [n for n in watch.cpu if n not in (NETWORK, ENCODE, RECEIVE)]
     count = min(len(watch.cpu[n]) for n in [*stages, RECEIVE])
     sums = {

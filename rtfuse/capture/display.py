@@ -22,11 +22,22 @@ from rtfuse.capture.chroma import coloured
 from rtfuse.capture.hdr import HDR, to_sdr
 from rtfuse.capture.settings import Uncolour
 from rtfuse.observe.logs import event
+from rtfuse.picture import Coding, Layout, Matrix, Picture, plane_views
 from rtfuse.types import LABELS, Image, Stream
 
+_UNTAGGED = 2
+_PLANAR: dict[str, tuple[Layout, bool]] = {
+    "yuv420p": ("yuv420p", False), "yuv422p": ("yuv422p", False), "yuv444p": ("yuv444p", False),
+    "yuvj420p": ("yuv420p", True), "yuvj422p": ("yuv422p", True), "yuvj444p": ("yuv444p", True),
+    "nv12": ("nv12", False),
+}  # fmt: skip
+"""Pixel formats of 8 bits whose planes are kept: the layout, and True if the name says that the range is full."""
+_MATRICES: dict[int, Matrix] = {_UNTAGGED: "bt601", 1: "bt709", 5: "bt601", 6: "bt601", 9: "bt2020", 10: "bt2020"}
+"""Colour matrices by their number in ITU-T H.273."""
+_GUESSED: dict[Colorspace, Matrix] = {Colorspace.ITU709: "bt709", Colorspace.BT2020: "bt2020"}
+_FULL = 2
 _COUNTS = ("gray10le", "gray12le", "gray14le", "gray16le")
 """Pixel formats of counts, which stay as recorded."""
-_UNTAGGED = 2
 _HD_WH = (1280, 720)
 """An untagged stream of at least this width or height has BT.709, as players take it; a smaller one BT.601."""
 _FLIPS = {(True, False): 1, (False, True): 0, (True, True): -1}
@@ -58,6 +69,24 @@ class Display:
         """Return width and height of the image of a frame, in pixels."""
         w, h = self._square(frame)
         return (h, w) if self._orientation(frame)[0] else (w, h)
+
+    def content(self, frame: VideoFrame) -> Image | Picture:
+        """Return (H, W) uint8 or uint16 for thermal; for RGB a picture, with the decoder's planes where it can be."""
+        if self._stream == "ir":
+            return self.image(frame)
+        kept = self._kept(frame)
+        return Picture.of_rgb(self.image(frame)) if kept is None else kept
+
+    def _kept(self, frame: VideoFrame) -> Picture | None:
+        """Return the frame's own planes, not copied; None where they are not as a player shows them."""
+        known = _PLANAR.get(frame.format.name)
+        if known is None or frame.color_trc in HDR or self._square(frame) != (frame.width, frame.height):
+            return None
+        guessed = self._matrix(frame)
+        matrix = _MATRICES.get(frame.colorspace) if guessed is None else _GUESSED[guessed]
+        if matrix is None or any(self._orientation(frame)):
+            return None
+        return Picture(known[0], plane_views(frame), Coding(matrix, known[1] or frame.color_range == _FULL))
 
     def image(self, frame: VideoFrame) -> Image:
         """Return (H, W) uint8 or uint16 for thermal, (H, W, 3) uint8 RGB otherwise."""

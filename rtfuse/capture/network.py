@@ -163,8 +163,8 @@ class NetworkStream:
         """Return the frame that was read last."""
         t_ns, arrival_ns, _ = self._place
         stamp = Stamp.STREAM if t_ns is not None else Stamp.ARRIVAL
-        image, stream = self._decoder.image(video), self._info.stream
-        return Frame(stream, image, self._count - 1, arrival_ns if t_ns is None else t_ns, stamp, self._clock())
+        content, stream = self._decoder.content(video), self._info.stream
+        return Frame(stream, content, self._count - 1, arrival_ns if t_ns is None else t_ns, stamp, self._clock())
 
     @contextmanager
     def _reading(self) -> Iterator[None]:

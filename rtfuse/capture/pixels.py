@@ -13,10 +13,12 @@ import cv2
 import numpy as np
 
 from rtfuse.capture.settings import Uncolour
+from rtfuse.picture import Layout, Picture
 from rtfuse.types import Image, Stream
 
 _COUNTS = {"Y16": "<u2", "Y16-BE": ">u2", "Y14": "<u2", "Y12": "<u2", "Y10": "<u2", "GREY": "u1"}
 _LUMA_BYTE = {"YUYV": 0, "UYVY": 1}  # of every two bytes
+_LAYOUTS: dict[str, Layout] = {"YUYV": "yuyv422", "UYVY": "uyvy422"}
 _PACKED_TO_RGB = {
     "YUYV": (2, cv2.COLOR_YUV2RGB_YUYV),
     "UYVY": (2, cv2.COLOR_YUV2RGB_UYVY),
@@ -217,6 +219,21 @@ def decode(
     if stream == "ir":
         return _counts(buffer, fourcc, size_wh, stride, packed_counts)
     return _rgb(buffer, fourcc, size_wh, stride)
+
+
+def decode_picture(buffer: bytes | memoryview, fourcc: str, size_wh: tuple[int, int], stride: int) -> Picture:
+    """Decode one frame of `rgb`, whose planes are a copy: YUYV, UYVY and NV12 as they came; see `decode`.
+
+    Raises what `decode` raises.
+    """
+    w, h = size_wh
+    if fourcc in _LUMA_BYTE:
+        return Picture(_LAYOUTS[fourcc], (_rows(buffer, h, 2 * w, stride).copy(),))
+    if fourcc == "NV12":
+        whole = _rows(buffer, h * 3 // 2, w, stride).copy()
+        return Picture("nv12", (whole[:h], whole[h:]))
+    image = decode(buffer, fourcc, size_wh, stride, "rgb")
+    return Picture.of_rgb(image)
 
 
 def dtype_of(fourcc: str, stream: Stream, *, packed_counts: bool = False) -> str:

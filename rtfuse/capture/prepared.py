@@ -51,7 +51,7 @@ class Prepared:
                 made = replace(frame, t_ns=t_ns)
             for step in self._steps:
                 made = step(made)
-            yield made if made.image is frame.image else replace(made, raw=frame.image)
+            yield made if made.content is frame.content else replace(made, raw=frame.content)
         self._ended()
 
     def close(self) -> None:

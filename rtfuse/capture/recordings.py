@@ -32,7 +32,7 @@ from rtfuse.capture.timing import MediaTimes, Packets, to_ns
 from rtfuse.capture.tracks import choose, described, split_track, video_tracks
 from rtfuse.errors import RtfuseError, SourceNotFound, SourceUnreadable
 from rtfuse.observe.logs import event
-from rtfuse.types import LABELS, Clock, Frame, Image, SourceInfo, Stamp, Stream
+from rtfuse.types import LABELS, Clock, Frame, Image, Picture, SourceInfo, Stamp, Stream
 
 _log = logging.getLogger("rtfuse.capture")
 T = TypeVar("T")
@@ -123,9 +123,9 @@ class Decoder:
             self._inpoints.sent(packet)
         return self.damage.sent(packet)
 
-    def image(self, frame: VideoFrame) -> Image:
-        """Return (H, W) uint8 or uint16 for thermal, (H, W, 3) uint8 RGB otherwise, as a player shows it."""
-        return self._display.image(frame)
+    def content(self, frame: VideoFrame) -> Image | Picture:
+        """Return (H, W) uint8 or uint16 for thermal, a picture otherwise, as a player shows it."""
+        return self._display.content(frame)
 
     def info(self, uri: str, *, live: bool) -> SourceInfo:
         """Describe the stream; needs `first`."""
@@ -223,7 +223,7 @@ class Recording:
                 break
             if frame_id == 1 and self._times.assumed:
                 self._warn("untimed", f"has no times: {rate_hz:g} Hz is assumed; {stream}.fps= sets another")
-            yield Frame(stream, decoder.image(frame), frame_id, t_ns, Stamp.MEDIA, self._clock())
+            yield Frame(stream, decoder.content(frame), frame_id, t_ns, Stamp.MEDIA, self._clock())
         else:
             self._count_missing(t_ns + self._times.period_ns, frame_id + 1)
         for line in decoder.damage.said() if decoder.damage is not None else ():

@@ -15,10 +15,19 @@ from pathlib import Path
 
 from rtfuse.capture import videodev2 as api
 from rtfuse.capture.node import Control, Identity, Node
-from rtfuse.capture.pixels import DECODABLE, CameraFormat, choose, decode, dtype_of, is_counts, packs_counts
+from rtfuse.capture.pixels import (
+    DECODABLE,
+    CameraFormat,
+    choose,
+    decode,
+    decode_picture,
+    dtype_of,
+    is_counts,
+    packs_counts,
+)
 from rtfuse.capture.settings import CameraOptions, PictureOptions
 from rtfuse.errors import DeviceUnavailable, RtfuseError, SourceLost
-from rtfuse.types import LABELS, Clock, Frame, SourceInfo, Stamp, Stream
+from rtfuse.types import LABELS, Clock, Frame, Image, Picture, SourceInfo, Stamp, Stream
 
 _SLICE_MS = 100  # close() takes effect within this
 
@@ -243,21 +252,28 @@ class V4l2Source:
             stamp = Stamp.EXPOSURE if at_start else Stamp.END
         try:
             data = self._node.bytes_of(buffer)
-            image = decode(
-                data,
-                self.pixel_format,
-                info.size_wh,
-                self._stride,
-                info.stream,
-                packed_counts=self._packed_counts,
-                uncolour=self._picture.uncolour,
-            )
+            content = self._content(data)
         except ValueError:
             self._losses["corrupt"] += 1
             return None
         finally:
             self._node.give(buffer)
-        return Frame(info.stream, image, frame_id, t_ns, stamp, self._clock())
+        return Frame(info.stream, content, frame_id, t_ns, stamp, self._clock())
+
+    def _content(self, data: memoryview) -> Image | Picture:
+        """Decode the bytes of a frame. Raises ValueError."""
+        info = self._info
+        if info.stream == "rgb":
+            return decode_picture(data, self.pixel_format, info.size_wh, self._stride)
+        return decode(
+            data,
+            self.pixel_format,
+            info.size_wh,
+            self._stride,
+            info.stream,
+            packed_counts=self._packed_counts,
+            uncolour=self._picture.uncolour,
+        )
 
     def close(self) -> None:
         """Release the camera; an iteration in progress in another thread ends within a fraction of a second."""

@@ -126,17 +126,17 @@ class SteppingFuser:
             raise IndexError(f"fuser {to} of {len(self._fusers)}, counted from 0")
         self._at, self._frames = to, 0
 
-    def fuse(self, thermal: ThermalPicture, rgb: Image) -> Image:
+    def fuse(self, thermal: ThermalPicture, luma: Image) -> Image:
         """Fuse; see `Fuser`."""
-        return self._timed(thermal.image, rgb, lambda fuser: fuser.fuse(thermal, rgb))
+        return self._timed(thermal.image, luma, lambda fuser: fuser.fuse(thermal, luma))
 
     def __call__(self, ir: Image, rgb: Image, valid: Image | None = None) -> Image:
         """Fuse aligned thermal; see `Fuser`."""
         return self._timed(ir, rgb, lambda fuser: fuser(ir, rgb, valid))
 
-    def _timed(self, ir: Image, rgb: Image, job: Callable[[Fuser], Image]) -> Image:
-        if self._sizes is None or self._sizes[1] != rgb.shape[:2]:
-            self.prepare((ir.shape[0], ir.shape[1]), (rgb.shape[0], rgb.shape[1]))
+    def _timed(self, ir: Image, visible: Image, job: Callable[[Fuser], Image]) -> Image:
+        if self._sizes is None or self._sizes[1] != visible.shape[:2]:
+            self.prepare((ir.shape[0], ir.shape[1]), (visible.shape[0], visible.shape[1]))
         start = self._clock()
         try:
             fused = job(self._fusers[self._at])
@@ -162,10 +162,10 @@ class SteppingFuser:
         ir_hw, rgb_hw = self._sizes
         fuser.prepare(ir_hw, rgb_hw)
         rng, spent = np.random.default_rng(0), list[float]()
-        thermal, rgb = _noise(rng, ir_hw, rgb_hw), rng.integers(0, 255, (*rgb_hw, 3), np.uint8)
+        thermal, luma = _noise(rng, ir_hw, rgb_hw), rng.integers(0, 255, rgb_hw, np.uint8)
         while len(spent) < 6 and sum(spent) < 10 * self._period_ns:
             start = self._clock()
-            fuser.fuse(thermal, rgb)
+            fuser.fuse(thermal, luma)
             spent.append(self._clock() - start)
         return median(spent[1:] or spent)
 

@@ -52,9 +52,9 @@ class FallbackFuser:
         self._sizes = ir_hw, rgb_hw
         self._by_one_that_works(lambda: self._now.prepare(ir_hw, rgb_hw))
 
-    def fuse(self, thermal: ThermalPicture, rgb: Image) -> Image:
+    def fuse(self, thermal: ThermalPicture, luma: Image) -> Image:
         """Fuse; see `Fuser`."""
-        return self._by_one_that_works(lambda: self._now.fuse(thermal, rgb))
+        return self._by_one_that_works(lambda: self._now.fuse(thermal, luma))
 
     def __call__(self, ir: Image, rgb: Image, valid: Image | None = None) -> Image:
         """Fuse aligned thermal; see `Fuser`. Raises ValueError if the arrays do not fit each other."""

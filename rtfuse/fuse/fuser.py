@@ -1,4 +1,4 @@
-"""Define the interface of a fuser: thermal and RGB on one pixel grid in, one RGB image out."""
+"""Define the interface of a fuser: thermal and visible luma in, fused luma out; chroma never passes through it."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ class Fuser(Protocol):
         """Get ready for frames of these sizes, so that the first of them does not wait. Raises EngineUnavailable."""
         ...
 
-    def fuse(self, thermal: ThermalPicture, rgb: Image) -> Image:
-        """Fuse a thermal picture with RGB (H, W, 3) uint8 into (H, W, 3) uint8."""
+    def fuse(self, thermal: ThermalPicture, luma: Image) -> Image:
+        """Fuse a thermal picture with visible luma (H, W) uint8, full range, into luma of the same kind."""
         ...
 
     def __call__(self, ir: Image, rgb: Image, valid: Image | None = None) -> Image:
-        """Fuse thermal (H, W) uint8, on the RGB grid, with RGB (H, W, 3) uint8 into (H, W, 3) uint8.
+        """Fuse thermal (H, W) uint8, on the RGB grid, with RGB (H, W, 3) uint8 into (H, W, 3) uint8, with RGB's chroma.
 
         `valid` is (H, W) uint8, 255 where thermal reaches; None means everywhere.
         """

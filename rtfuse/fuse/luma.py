@@ -1,12 +1,14 @@
-"""Share the work of all fusers: luma out of RGB, chroma back, and RGB alone where thermal does not reach."""
+"""Share the work of all fusers that take luma: visible luma alone where thermal does not reach, and RGB arrays."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 import cv2
 import numpy as np
 
+from rtfuse.picture import luma_of, relit
 from rtfuse.types import Image, ThermalPicture
 
 FuseLuma = Callable[[Image, Image], Image]
@@ -15,20 +17,12 @@ FuseLuma = Callable[[Image, Image], Image]
 
 def luma(rgb: Image) -> Image:
     """Return the luma Y (BT.601, full range) of (H, W, 3) uint8 RGB as (H, W) uint8."""
-    return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    return luma_of(rgb)
 
 
 def with_luma(rgb: Image, old: Image, new: Image) -> Image:
-    """Return `rgb` with its luma `old` exchanged for `new` and its chroma kept; (H, W, 3) uint8.
-
-    In BT.601, R = Y + 1.402 Cr, B = Y + 1.772 Cb and G is the same sum with other factors: with chroma kept, a
-    change of Y is the same change of R, G and B. Adding the difference therefore equals the way through YCbCr,
-    without its rounding: where the luma is unchanged the pixel is unchanged, bit for bit.
-    """
-    brighter = cv2.cvtColor(cv2.subtract(new, old), cv2.COLOR_GRAY2RGB)
-    darker = cv2.cvtColor(cv2.subtract(old, new), cv2.COLOR_GRAY2RGB)
-    cv2.add(rgb, brighter, dst=brighter)
-    return cv2.subtract(brighter, darker, dst=darker)
+    """Return `rgb` with its luma `old` exchanged for `new` and its chroma kept; see `rtfuse.picture.relit`."""
+    return relit(rgb, old, new)
 
 
 class Blend:
@@ -45,7 +39,7 @@ class Blend:
 
 
 class LumaFuser:
-    """A fuser that fuses luma and restores chroma.
+    """A fuser that fuses luma by a function of two pictures on one grid.
 
     `fuse_luma` sees a thermal image in which the parts that thermal does not reach are filled with visible luma,
     so that no artificial edge enters it; its result counts only where thermal is valid. `engine` names the engine.
@@ -75,19 +69,29 @@ class LumaFuser:
         if self._prepare is not None:
             self._prepare(rgb_hw)
 
-    def fuse(self, thermal: ThermalPicture, rgb: Image) -> Image:
-        """Fuse a thermal picture, brought onto the RGB grid."""
-        return self(thermal(), rgb, thermal.valid)
-
-    def __call__(self, ir: Image, rgb: Image, valid: Image | None = None) -> Image:
-        """Fuse thermal (H, W) uint8, on the RGB grid, with RGB (H, W, 3) uint8 into (H, W, 3) uint8.
-
-        `valid` is (H, W) uint8, 255 where thermal reaches; None means everywhere.
-        """
-        y = luma(rgb)
+    def fuse(self, thermal: ThermalPicture, luma: Image) -> Image:
+        """Fuse a thermal picture, brought onto the RGB grid, with luma (H, W) uint8; see `Fuser`."""
+        ir, valid = thermal(), thermal.valid
         if valid is None:
-            return with_luma(rgb, y, self._fuse_luma(ir, y))
+            return self._fuse_luma(ir, luma)
         if self._blend is None or self._blend.valid is not valid:
             self._blend = Blend(valid)
-        fused = self._fuse_luma(self._blend(ir, y), y)
-        return with_luma(rgb, y, self._blend(fused, y))
+        return self._blend(self._fuse_luma(self._blend(ir, luma), luma), luma)
+
+    def __call__(self, ir: Image, rgb: Image, valid: Image | None = None) -> Image:
+        """Fuse aligned thermal with RGB; see `Fuser`."""
+        return fuse_rgb(self, ir, rgb, valid)
+
+
+class _FusesLuma(Protocol):
+    def fuse(self, thermal: ThermalPicture, luma: Image) -> Image: ...
+
+
+def fuse_rgb(fuser: _FusesLuma, ir: Image, rgb: Image, valid: Image | None = None) -> Image:
+    """Fuse thermal (H, W) uint8, on the RGB grid, with RGB (H, W, 3) uint8 into (H, W, 3) uint8, whose chroma is RGB's.
+
+    `valid` is (H, W) uint8, 255 where thermal reaches; None means everywhere.
+    """
+    y = luma(rgb)
+    thermal = ThermalPicture(ir, table=None, grid=None, valid=valid, warp=lambda: ir)
+    return with_luma(rgb, y, fuser.fuse(thermal, y))

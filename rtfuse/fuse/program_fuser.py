@@ -70,11 +70,14 @@ class ProgramFuser:
         """Fuse aligned thermal; see `Fuser`."""
         return self._raw(ir, rgb, None, None, valid)
 
-    def fuse(self, thermal: ThermalPicture, rgb: Image) -> Image:
-        """Fuse a thermal picture as it came: the program maps and warps it."""
-        if thermal.grid is None and thermal.image.shape != rgb.shape[:2]:  # stretched, which the program cannot do
-            return self._raw(thermal(), rgb, None, None, thermal.valid)
-        return self._raw(thermal.image, rgb, thermal.table, thermal.grid, thermal.valid)
+    def fuse(self, thermal: ThermalPicture, luma: Image) -> Image:
+        """Fuse a thermal picture as it came: the program maps and warps it, and takes luma as a grey RGB picture."""
+        grey = cv2.cvtColor(luma, cv2.COLOR_GRAY2RGB)
+        if thermal.grid is None and thermal.image.shape != luma.shape:  # stretched, which the program cannot do
+            fused = self._raw(thermal(), grey, None, None, thermal.valid)
+        else:
+            fused = self._raw(thermal.image, grey, thermal.table, thermal.grid, thermal.valid)
+        return cv2.extractChannel(fused, 0)  # the three are equal
 
     def _raw(self, ir: Image, rgb: Image, table: Image | None, grid: Image | None, valid: Image | None) -> Image:
         h, w = rgb.shape[:2]

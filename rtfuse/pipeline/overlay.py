@@ -8,7 +8,7 @@ from dataclasses import replace
 import cv2
 
 from rtfuse.observe.health import Health, State
-from rtfuse.types import LABELS, Fused, Stream
+from rtfuse.types import LABELS, Fused, Picture, Stream
 
 _SAID = {
     State.STARTING: "no {} yet",
@@ -37,4 +37,4 @@ def marked(fused: Fused, health: Mapping[Stream, Health]) -> Fused:
     for k, line in enumerate(lines):
         at = (round(14 * scale), step * (k + 1))
         cv2.putText(image, line, at, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 208, 64), thick, cv2.LINE_AA)
-    return replace(fused, image=image)
+    return replace(fused, picture=Picture.of_rgb(image))

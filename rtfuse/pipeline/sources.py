@@ -203,13 +203,13 @@ def picture_options(camera: Camera, stream: Stream, *, alone: bool = False) -> P
 
 def _watched(watch: FreezeWatch) -> Step:
     def step(frame: Frame) -> Frame:
-        return replace(frame, frozen=True) if watch(frame.image) else frame
+        return replace(frame, frozen=True) if watch(frame.picture.planes[0]) else frame
 
     return step
 
 
 def _oriented(orient: Orientation, frame: Frame) -> Frame:
-    return replace(frame, image=orient(frame.image))
+    return replace(frame, content=orient(frame.image))
 
 
 def open_lasting(config: Config, stream: Stream, *, clock: Clock = time.monotonic_ns) -> Source:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 
 from rtfuse.align.aligner import Aligner
@@ -19,7 +18,7 @@ from rtfuse.fuse import Fuser
 from rtfuse.fuse.deflicker import Deflicker
 from rtfuse.observe.logs import event
 from rtfuse.thermal.agc import Agc, displayed
-from rtfuse.types import Frame, Fused, Image, Mode, Moment, PlacedSpot, Spot, Stage, ThermalPicture, Work
+from rtfuse.types import Frame, Fused, Image, Mode, Moment, Picture, PlacedSpot, Spot, Stage, ThermalPicture, Work
 
 _log = logging.getLogger("rtfuse.pipeline")
 Size = tuple[int, int]
@@ -146,27 +145,23 @@ class Stages:
 
     def _fuse(self, work: Work) -> None:
         rgb = work.moment.rgb
-        if rgb is None:
-            assert work.thermal is not None
-            work.image = cv2.cvtColor(work.thermal(), cv2.COLOR_GRAY2RGB)
-        else:
-            work.image = rgb.image if work.thermal is None else self.fuser.fuse(work.thermal, rgb.image)
+        if work.thermal is not None:
+            work.luma = work.thermal() if rgb is None else self.fuser.fuse(work.thermal, rgb.picture.luma)
 
     def _hold(self, work: Work) -> None:
-        if self._deflicker is not None and work.image is not None and work.moment.complete:
-            work.image = self._deflicker(work.image, work.moment.leader.t_ns)
+        if self._deflicker is not None and work.luma is not None and work.moment.complete:
+            work.luma = self._deflicker(work.luma, work.moment.leader.t_ns)
 
     def _fused(self, work: Work) -> Fused:
         """Return the result of all stages."""
-        moment, thermal, image = work.moment, work.thermal, work.image
-        assert image is not None
+        moment, thermal, picture = work.moment, work.thermal, _picture(work)
         if moment.ir is None or thermal is None:
             if self._unreached is None:
                 self._unreached = np.zeros(self.aligner.rgb_hw, np.uint8)
-            return Fused(image, self._unreached, moment, self._unreached, "none", mode="rgb")
+            return Fused(picture, self._unreached, moment, self._unreached, "none", mode="rgb")
         fuser, mode = (self.fuser.name, _FUSED) if moment.rgb is not None else ("none", _IR)
         spots = self._placed(moment.ir)
-        return Fused(image, thermal.aligned, moment, self.aligner.valid, fuser, mode=mode, spots=spots)
+        return Fused(picture, thermal.aligned, moment, self.aligner.valid, fuser, mode=mode, spots=spots)
 
     def _placed(self, ir: Frame) -> tuple[PlacedSpot, PlacedSpot] | None:
         """Return the hottest and the coldest pixel of a radiometric frame on the RGB grid."""
@@ -178,6 +173,15 @@ class Stages:
             return PlacedSpot(*self.aligner.place((spot.x, spot.y)), spot.k)
 
         return place(thermal.hot), place(thermal.cold)
+
+
+def _picture(work: Work) -> Picture:
+    """Return the fused luma with the chroma of RGB, or the one that is there."""
+    rgb, luma = work.moment.rgb, work.luma
+    if luma is None:
+        assert rgb is not None
+        return rgb.picture
+    return Picture.of_luma(luma) if rgb is None else rgb.picture.with_luma(luma)
 
 
 _FUSED: Mode = "fused"

@@ -14,11 +14,11 @@ import zmq
 
 from rtfuse.publish.endpoint import Endpoint
 from rtfuse.publish.planes import Offer
-from rtfuse.types import Fused, Image
+from rtfuse.types import Fused, Image, Picture
 from rtfuse.wire.images import compress
-from rtfuse.wire.message import Header, check_image, encode, message
+from rtfuse.wire.message import Header, check_image, check_size, encode, message
 from rtfuse.wire.names import Encoding, Plane
-from rtfuse.wire.planes import LASTING, PIXEL_FORMATS, plane_of
+from rtfuse.wire.planes import LASTING, PIXEL_FORMATS, content_of
 
 if TYPE_CHECKING:
     from rtfuse.wire.h264 import H264Encoder
@@ -143,45 +143,55 @@ class Encoder:
 
     def _send(self, job: _Job) -> None:
         """Encode and send, one message for all endpoints with the same topic."""
-        kind, image = self.kind, plane_of(job.fused, self.kind.plane)
-        if image is None:
+        kind, content = self.kind, content_of(job.fused, self.kind.plane)
+        if content is None:
             return
+        h, w = content.shape_hw if isinstance(content, Picture) else content.shape
         header: Header = msgspec.structs.replace(
             job.header,
             plane=kind.plane,
             pixel_format=PIXEL_FORMATS[kind.plane],
             encoding=kind.encoding,
-            width=image.shape[1],
-            height=image.shape[0],
+            width=w,
+            height=h,
         )
         made: dict[str, zmq.Frame] = {}
-        header, payload = self._coded(header, image, job)
+        header, payload = self._coded(header, content, job)
         for one in job.to:
             if one.topic not in made:
-                whole: Any = (
-                    encode(one.topic, header, image) if payload is None else message(one.topic, header, payload)
-                )
+                whole: Any
+                if payload is None:
+                    whole = encode(one.topic, header, _pixels(content))
+                else:
+                    whole = message(one.topic, header, payload)
                 made[one.topic] = zmq.Frame(whole, copy=False)
             one.endpoint.send(made[one.topic])
 
-    def _coded(self, header: Header, image: Image, job: _Job) -> tuple[Header, Image | None]:
+    def _coded(self, header: Header, content: Picture | Image, job: _Job) -> tuple[Header, Image | None]:
         """Return the final header and the payload, None for raw pixels, which are copied into the message only."""
         kind = self.kind
         if kind.encoding == "raw":
             return job.finish(header), None
-        check_image(header, image)
+        check_size(header)
         if kind.encoding == "h264":
             if self._h264 is None:
                 from rtfuse.wire.h264 import H264Encoder
 
                 self._h264 = H264Encoder(kind.setting)
-            data, key = self._h264(image, header.published_ns / 1e9)
+            data, key = self._h264(content, header.published_ns / 1e9)
             header = msgspec.structs.replace(job.finish(header), key_frame=key, unit=self._unit)
             self._unit += 1
             return header, np.frombuffer(data, np.uint8)
+        image = _pixels(content)
+        check_image(header, image)
         lasting = kind.plane in LASTING
         if lasting and self._last is not None and self._last[0] is image:
             return job.finish(header), self._last[1]
         payload = compress(image, kind.encoding, kind.setting or 0)
         self._last = (image, payload) if lasting else None
         return job.finish(header), payload
+
+
+def _pixels(content: Picture | Image) -> Image:
+    """Return the array of a plane; RGB is computed once for all encoders."""
+    return content.rgb if isinstance(content, Picture) else content

@@ -281,8 +281,8 @@ class Publisher:
             age_ns=pair.leader.age_ns(now),
             published_ns=now,
             published_unix_ms=time.time_ns() // 1_000_000,
-            width=fused.image.shape[1],
-            height=fused.image.shape[0],
+            width=fused.shape_hw[1],
+            height=fused.shape_hw[0],
             encoding=self._offers[0].encoding,
         )
 

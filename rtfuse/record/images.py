@@ -25,7 +25,7 @@ def compose(fused: Fused, side_by_side: bool) -> Image:
     if not side_by_side:
         return fused.image
     rgb = fused.pair.rgb
-    colour = np.zeros_like(fused.image) if rgb is None else rgb.image
+    colour = np.zeros((*fused.shape_hw, 3), np.uint8) if rgb is None else rgb.image
     return np.hstack([cv2.cvtColor(fused.ir, cv2.COLOR_GRAY2RGB), colour, fused.image])
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from rtfuse.capture.paths import ffmpeg_name, is_pipe
 from rtfuse.errors import OutputExists, OutputUnwritable
 from rtfuse.observe.logs import event
+from rtfuse.picture import video_frame
 from rtfuse.record.format import (
     CONTAINER,
     IR_PIXEL_FORMATS,
@@ -150,7 +151,7 @@ class RawRecorder:
         self._finish_part()
 
     def _take(self, frame: Frame) -> None:
-        part, shape = self._part, (frame.image.shape, str(frame.image.dtype))
+        part, shape = self._part, (_shape_of(frame), frame.dtype)
         if part is not None and (shape != self._shapes[frame.stream] or self._is_full(part, frame)):
             self._finish_part()
         self._shapes[frame.stream] = shape
@@ -239,8 +240,7 @@ class _Part:
         times_ms = max(at_ms, self._last_ms[TIMES_TITLE])  # no track may go back in time
         self._counts[stream], self._last_ms[stream], self._last_ms[TIMES_TITLE] = number + 1, at_ms, times_ms
         self._mux(av.Packet(FrameTimes.of(frame, number).encode()), self._times, times_ms)
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.image), format=given)
-        picture = picture if given == coded else picture.reformat(format=coded)
+        picture = _video_frame(frame, given, coded)
         picture.pts, picture.time_base = number, _BASE
         for packet in self._videos[stream].encode(picture):
             self._mux(packet, self._videos[stream], at_ms)
@@ -252,6 +252,19 @@ class _Part:
 
     def close(self) -> None:
         self._container.close()
+
+
+def _video_frame(frame: Frame, given: str, coded: str) -> av.VideoFrame:
+    """Return FFmpeg's frame in the pixel format `coded`: the planes of the camera, or converted from `given`."""
+    planes = frame.picture.i420() if coded == "yuv420p" else None
+    if planes is not None:
+        return video_frame("yuv420p", planes)
+    picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame.image), format=given)
+    return picture if given == coded else picture.reformat(format=coded)
+
+
+def _shape_of(frame: Frame) -> tuple[int, ...]:
+    return frame.shape_hw if frame.stream == "ir" else (*frame.shape_hw, 3)
 
 
 def _shape(info: SourceInfo) -> tuple[int, ...]:

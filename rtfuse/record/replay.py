@@ -115,8 +115,8 @@ class Replay:
         if not pictures:
             self._losses["corrupt"] += 1
             return
-        image = self._display.image(pictures[-1])
-        yield Frame(self._stream, image, times.frame_id, times.t_ns, times.stamp, times.arrival_ns, frozen=times.frozen)
+        content, t = self._display.content(pictures[-1]), times
+        yield Frame(self._stream, content, t.frame_id, t.t_ns, t.stamp, t.arrival_ns, frozen=t.frozen)
 
 
 def recorded_rates(path: str) -> dict[Stream, float | None] | None:

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 import av
 import cv2
+import numpy as np
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import ColorRange, Colorspace
@@ -20,13 +21,19 @@ from av.video.reformatter import ColorRange, Colorspace
 from rtfuse.capture.paths import ffmpeg_name, is_pipe
 from rtfuse.errors import OutputExists, OutputUnwritable
 from rtfuse.folders import expanded
+from rtfuse.picture import MATRIX_TAGS, Coding, Matrix, video_frame
 from rtfuse.record.disk import ReservedFile
 from rtfuse.record.images import ImageWriter, compose
-from rtfuse.types import Fused, Image
+from rtfuse.types import Fused, Image, Picture
 
 # Not .avi: it has no times, only a rate.
 VIDEO_CODECS = {".mp4": "libx264", ".mkv": "libx264", ".mov": "libx264", ".webm": "libvpx-vp9"}
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"})
+_SWSCALE: dict[Matrix, Colorspace] = {
+    "bt601": Colorspace.ITU601,
+    "bt709": Colorspace.ITU709,
+    "bt2020": Colorspace.BT2020,
+}
 _CODEC_OPTIONS = {
     "libx264": {"preset": "veryfast", "crf": "18"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "24", "b": "0"},
@@ -135,7 +142,8 @@ class VideoWriter:
     """Write H.264 (VP9 in WebM), each frame at its RGB frame's capture time, which counts from the first frame.
 
     The metadata keep the absolute time of the first frame: `rtfuse_start_s` in seconds of the RGB recording, and
-    `creation_time` in UTC, where they are known. 4:2:0 where both sides are even, else 4:4:4 (8 bit, BT.601).
+    `creation_time` in UTC, where they are known. 4:2:0 where both sides are even, else 4:4:4 (8 bit). YUV keeps
+    the matrix, the range and the chroma of its source; RGB becomes BT.601 of limited range.
     `partial` gets the name `path` when it is complete; a pipe has the one name. When the disk becomes full, `write`
     raises OutputUnwritable and `close` still completes the file: room for its end is kept. Frames that wait in the
     encoder then may not fit: at most a second or two.
@@ -164,34 +172,31 @@ class VideoWriter:
         except (OSError, av.error.FFmpegError) as e:
             raise OutputUnwritable(f"output {path} cannot be opened: {e.strerror or e}") from e
         self._stream: av.VideoStream | None = None
+        self._coding = Coding()
         self._start_ns = 0
         self._last_pts = -1
 
     def write(self, fused: Fused) -> None:
         """Encode one frame. Raises OutputUnwritable if the disk does not take it."""
         leader = fused.pair.leader
-        self.add(compose(fused, self._side_by_side), leader.t_ns, media=leader.stamp.value == "media")
+        content = compose(fused, side_by_side=True) if self._side_by_side else fused.picture
+        self.add(content, leader.t_ns, media=leader.stamp.value == "media")
 
-    def add(self, image: Image, t_ns: int, *, media: bool = False) -> None:
-        """Encode a picture of this capture time, (H, W, 3) uint8 RGB. Raises OutputUnwritable as `write` does."""
-        if self._stream is not None and image.shape[:2] != (self._stream.height, self._stream.width):
-            size_wh = (
-                self._stream.width,
-                self._stream.height,
-            )  # the camera came back with another size; the file has one
-            image = cv2.resize(image, size_wh, interpolation=cv2.INTER_AREA)
+    def add(self, content: Picture | Image, t_ns: int, *, media: bool = False) -> None:
+        """Encode a picture of this capture time; an array is (H, W, 3) uint8 RGB. Raises what `write` raises."""
+        picture = content if isinstance(content, Picture) else Picture.of_rgb(content)
+        if self._stream is not None and picture.shape_hw != (self._stream.height, self._stream.width):
+            # the camera came back with another size; the file has one
+            size_wh = self._stream.width, self._stream.height
+            picture = Picture.of_rgb(cv2.resize(picture.rgb, size_wh, interpolation=cv2.INTER_AREA))
         try:
             if self._disk is not None:
                 self._disk.check()
             if self._stream is None:
-                self._stream, self._start_ns = self._open_stream(image), t_ns
+                self._stream, self._start_ns = self._open_stream(picture), t_ns
                 if media:
                     self._note_start(t_ns)
-            frame = VideoFrame.from_ndarray(image, format="rgb24").reformat(
-                format=self._stream.pix_fmt,
-                dst_colorspace=Colorspace.ITU601,
-                dst_color_range=ColorRange.MPEG,
-            )
+            frame = self._frame(picture, self._stream.pix_fmt)
             ticks = Fraction(t_ns - self._start_ns, 1_000_000_000) / self._base
             frame.pts = self._last_pts = max(round(ticks), self._last_pts + 1)
             frame.time_base = self._base
@@ -199,6 +204,17 @@ class VideoWriter:
             self._mux(self._stream.encode(frame))
         except (OSError, av.error.FFmpegError) as e:
             raise OutputUnwritable(f"output {self._path} cannot be written: {e.strerror or e}") from e
+
+    def _frame(self, picture: Picture, layout: str | None) -> VideoFrame:
+        """Return FFmpeg's frame of a picture: its own planes where it has the coding of the file, else by RGB."""
+        planes = picture.i420(self._coding) if layout == "yuv420p" else None
+        if planes is not None:
+            return video_frame("yuv420p", planes, self._coding)
+        return VideoFrame.from_ndarray(np.ascontiguousarray(picture.rgb), format="rgb24").reformat(
+            format=layout,
+            dst_colorspace=_SWSCALE[self._coding.matrix],
+            dst_color_range=ColorRange.JPEG if self._coding.full else ColorRange.MPEG,
+        )
 
     def _mux(self, packets: Iterable[Packet[Any]]) -> None:
         """Write packets, as far as a disk that is full has room for them."""
@@ -214,15 +230,17 @@ class VideoWriter:
             began = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=(self._utc_ns + t_ns) // 1000)
             self._container.metadata["creation_time"] = began.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
-    def _open_stream(self, image: Image) -> av.VideoStream:
+    def _open_stream(self, picture: Picture) -> av.VideoStream:
         codec = VIDEO_CODECS[self._suffix]
         stream = self._container.add_stream(codec, rate=self._rate, options=dict(_CODEC_OPTIONS[codec]))
         assert isinstance(stream, av.VideoStream)
-        stream.height, stream.width = image.shape[:2]
+        stream.height, stream.width = picture.shape_hw
         stream.pix_fmt = "yuv420p" if stream.height % 2 == 0 and stream.width % 2 == 0 else "yuv444p"
         stream.time_base = stream.codec_context.time_base = self._base
-        stream.codec_context.colorspace = 6  # SMPTE 170M: the matrix of BT.601
-        stream.codec_context.color_range = ColorRange.MPEG
+        if picture.layout not in ("rgb24", "gray"):
+            self._coding = picture.coding
+        stream.codec_context.colorspace = MATRIX_TAGS[self._coding.matrix]
+        stream.codec_context.color_range = ColorRange.JPEG if self._coding.full else ColorRange.MPEG
         stream.codec_context.thread_type = "AUTO"
         return stream
 

@@ -168,7 +168,7 @@ class ThermalFront:
             image = cv2.bitwise_not(image)
         if image is frame.image and not frozen and said is frame.thermal:
             return frame
-        return replace(frame, image=image, frozen=frame.frozen or frozen, thermal=said)
+        return replace(frame, content=image, frozen=frame.frozen or frozen, thermal=said)
 
     def _curve(self, how: Radiometry) -> Callable[[float], float]:
         """Return the function from counts to kelvin of a radiometric camera, kept until its constants change."""

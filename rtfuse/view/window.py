@@ -96,11 +96,11 @@ class FusedWindow:
 
     def __init__(self, title: str) -> None:
         self._window = Window(title, instead="run without --show")
-        self._newest: Image | None = None
+        self._newest: Fused | None = None
 
     def write(self, fused: Fused) -> None:
         """Keep a picture until it is drawn, or until the next one."""
-        self._newest = fused.image
+        self._newest = fused
 
     def close(self) -> None:
         """Keep nothing."""
@@ -111,6 +111,6 @@ class FusedWindow:
         if self._window.closed():
             stop()
             return
-        image, self._newest = self._newest, None
-        if image is not None:
-            self._window.draw(image)
+        newest, self._newest = self._newest, None
+        if newest is not None:
+            self._window.draw(newest.image)

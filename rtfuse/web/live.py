@@ -206,7 +206,7 @@ class Live:
             "trip_ms": viewer.trip_ms and round(viewer.trip_ms, 1),
             "skew_ms": round(pair.skew_ns / 1e6, 2) if pair.skew_ns is not None else None,
             "mode": fused.mode,
-            "size": [fused.image.shape[1], fused.image.shape[0]],
+            "size": list(fused.shape_hw[::-1]),
             "planes": [[name, len(p.data), p.width, p.height] for name, p in planes.items()],
             "spots": spots_of(fused.spots),
             **(self._extras(fused) if self._extras else {}),

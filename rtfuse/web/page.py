@@ -121,10 +121,9 @@ class Page:
 
     def _now(self, s: Snapshot) -> dict[str, Any]:
         shot, state = self.live.shot, state_of(s)
-        image = shot.fused.image if shot is not None else None
         return state | {
             "about": dict(self._rig.about()),
-            "size": None if image is None else [image.shape[1], image.shape[0]],
+            "size": None if shot is None else list(shot.fused.shape_hw[::-1]),
             "counts": shot is not None and _has_counts(shot.fused),
             "recorded": shot is not None and shot.fused.pair.leader.stamp in (Stamp.PLAYBACK, Stamp.MEDIA),
             "viewers": len(self.live.viewers),

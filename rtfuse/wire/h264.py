@@ -21,7 +21,8 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
 
 from rtfuse.errors import ConfigError, WireError
-from rtfuse.types import Image
+from rtfuse.picture import video_frame
+from rtfuse.types import Image, Picture
 from rtfuse.wire.message import MAX_H264_PX, Header
 
 _KEY_S = 1.0
@@ -34,7 +35,9 @@ _MAX_NALS = 1000
 
 
 class H264Encoder:
-    """Encode the pictures of one plane, (H, W, 3) uint8 RGB or (H, W) uint8; each call returns one access unit.
+    """Encode the pictures of one plane; each call returns one access unit.
+
+    They are colour pictures, (H, W, 3) uint8 RGB arrays, or (H, W) uint8.
 
     `kbps` bounds the rate over a fifth of a second; None keeps the quality constant instead (CRF 23).
     """
@@ -50,16 +53,17 @@ class H264Encoder:
         """Ask for a key frame, for a new subscriber; from any thread."""
         self._asked = True
 
-    def __call__(self, image: Image, now_s: float) -> tuple[bytes, bool]:
-        """Return the access unit (Annex B), and True if it is a key frame.
+    def __call__(self, content: Picture | Image, now_s: float) -> tuple[bytes, bool]:
+        """Return the access unit (Annex B), and True if it is a key frame. YUV of BT.601 is not converted.
 
         Raises ConfigError for a picture that is too large.
         """
-        if image.shape != self._shape:
-            self._open(image.shape)
+        shape = (*content.shape_hw, 3) if isinstance(content, Picture) else content.shape
+        if shape != self._shape:
+            self._open(shape)
         since_s = now_s - self._key_s
         key = not 0 <= since_s < _KEY_S or (self._asked and since_s >= _KEY_PAUSE_S)
-        frame = VideoFrame.from_ndarray(_yuv(image), format="yuv420p")
+        frame = _frame(content)
         frame.pict_type = PictureType.I if key else PictureType.NONE
         frame.pts = self._pts = max(self._pts + 1, round(now_s * 1_000_000))
         frame.time_base = _MICROS
@@ -124,6 +128,14 @@ class H264Decoder:
         context.options = {"max_pixels": str(largest), "flags": "low_delay"}
         context.thread_count = 1
         self._context = context
+
+
+def _frame(content: Picture | Image) -> VideoFrame:
+    """Return the picture as FFmpeg's frame, of even size."""
+    planes = content.i420() if isinstance(content, Picture) else None
+    if planes is not None:
+        return video_frame("yuv420p", planes)
+    return VideoFrame.from_ndarray(_yuv(content.rgb if isinstance(content, Picture) else content), format="yuv420p")
 
 
 def _yuv(image: Image) -> Image:

@@ -200,7 +200,12 @@ def check_image(header: Header, image: Image) -> None:
         raise ValueError(
             f"header says {header.width}x{header.height} {header.pixel_format}, image is {image.shape} {image.dtype}"
         )
-    if max(image.shape) > MAX_SIDE_PX or MAX_HEADER_BYTES + header.image_bytes > MAX_MESSAGE_BYTES:
+    check_size(header)
+
+
+def check_size(header: Header) -> None:
+    """Raise ConfigError for an image that is too large to be sent."""
+    if max(header.width, header.height) > MAX_SIDE_PX or MAX_HEADER_BYTES + header.image_bytes > MAX_MESSAGE_BYTES:
         raise ConfigError(
             f"an image of {header.width}x{header.height} cannot be published; at most {MAX_SIDE_PX} px a side and "
             f"{MAX_MESSAGE_BYTES >> 20} MiB are allowed"

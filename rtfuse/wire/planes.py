@@ -6,7 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from rtfuse.types import Fused, Image
+from rtfuse.types import Fused, Image, Picture
 from rtfuse.wire.names import PixelFormat, Plane
 
 PIXEL_FORMATS: dict[Plane, PixelFormat] = {
@@ -27,18 +27,24 @@ def plane_of(fused: Fused, plane: Plane) -> Image | None:
 
     `ir` is also None where no fuser and no sink needed thermal on RGB's grid.
     """
+    found = content_of(fused, plane)
+    return found.rgb if isinstance(found, Picture) else found
+
+
+def content_of(fused: Fused, plane: Plane) -> Picture | Image | None:
+    """Return a plane as `plane_of` does, but a `Picture` for those with colours: no RGB is computed."""
     ir, rgb = fused.pair.ir, fused.pair.rgb
     match plane:
         case "fused":
-            return fused.image
+            return fused.picture
         case "ir":
             return None if ir is None else fused.aligned
         case "rgb":
-            return None if rgb is None else rgb.image
+            return None if rgb is None else rgb.picture
         case "counts":
             return None if ir is None or ir.image.dtype != np.uint16 else ir.image
         case "mask":
-            return _everywhere(*fused.image.shape[:2]) if fused.valid is None else fused.valid
+            return _everywhere(*fused.shape_hw) if fused.valid is None else fused.valid
 
 
 @lru_cache(maxsize=4)

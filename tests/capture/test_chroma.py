@@ -72,6 +72,6 @@ def test_a_decoder_keeps_the_depth_of_its_stream(tmp_path, pix_fmt, codec, dtype
         container.mux(stream.encode(None))
     with av.open(str(tmp_path / "t.mkv")) as container:
         decoder = Decoder(container, "ir", live=False, picture=PictureOptions(uncolour=lambda picture: LUMA))
-        image = decoder.image(decoder.first)
+        image = decoder.content(decoder.first)
         assert image.dtype == decoder.info("t.mkv", live=False).dtype == dtype
         assert np.array_equal(image >> (8 if dtype == "uint16" else 0), LUMA)

@@ -83,16 +83,16 @@ def test_the_hook_hears_of_each_stage_in_order():
 
 
 def test_the_settings_of_each_stage_are_those_of_the_configuration():
-    counts = replace(IR, image=(IR.image.astype(np.uint16) * 20 + 9000))
+    counts = replace(IR, content=(IR.image.astype(np.uint16) * 20 + 9000))
     steady = load_config(None, ["thermal.agc.method=linear", "thermal.agc.tau_ms=5", "fuse.steady=true"])
     stages = Stages(Aligner(HW, HW), Raw(), steady)
     assert stages.agc.settings == steady.thermal.agc
-    first = stages.process(Pair(counts, RGB)).image
-    noisy = replace(RGB, image=RGB.image + (RGB.image < 255), t_ns=RGB.t_ns + 33_000_000)
-    assert np.array_equal(stages.process(Pair(counts, noisy)).image, first)
+    first = stages.process(Pair(counts, RGB)).picture.luma
+    noisy = replace(RGB, content=RGB.image + (RGB.image < 255), t_ns=RGB.t_ns + 33_000_000)
+    assert np.array_equal(stages.process(Pair(counts, noisy)).picture.luma, first)
     bare = Stages(Aligner(HW, HW), Raw(), load_config(None, ["fuse.steady=false"]))
     bare.process(Pair(counts, RGB))
-    assert bare.process(Pair(counts, noisy)).image is noisy.image
+    assert bare.process(Pair(counts, noisy)).picture.luma is noisy.picture.luma
 
 
 def test_new_sizes_are_fitted_and_told_once_and_refused_ones_once_too(caplog):

@@ -29,7 +29,7 @@ CAMERA = CameraAbout(uri="/dev/video1", width=64, height=48, dtype="uint16", liv
 def fused(k=0, size_wh=(64, 48), **changes):
     ir, rgb = make_frame("ir", k, size_wh=(40, 30)), make_frame("rgb", k, size_wh=size_wh)
     counts = np.random.default_rng(k).integers(0, 65_536, (30, 40), np.uint16)
-    ir = replace(ir, image=counts)
+    ir = replace(ir, content=counts)
     aligned = picture(k + 50, size_wh)[..., 0].copy()
     valid = picture(k + 90, size_wh)[..., 1].copy()
     return replace(Fused(picture(k, size_wh), aligned, Pair(ir, rgb), valid, "test"), **changes)
@@ -130,7 +130,7 @@ def test_a_thermal_picture_that_is_repeated_is_compressed_once(open_, ipc, monke
 
 def test_a_slow_encoder_delays_nobody_and_what_it_misses_is_counted(open_, ipc):
     noise = np.random.default_rng(0).integers(0, 256, (1200, 1600, 3), np.uint8)
-    shown = fused(image=noise, valid=None)
+    shown = fused(picture=noise, valid=None)
     publisher = open_(Publisher, [Offer(ipc[0]), Offer(ipc[1], "png")])
     raw, png = (open_(Subscriber, e, latest=False) for e in ipc[:2])
     joined(publisher, ((ipc[0], "fused"), 1), ((ipc[1], "fused"), 1))
@@ -147,7 +147,7 @@ def test_what_an_encoder_fails_with_reaches_the_writer(open_, ipc):
     publisher = open_(Publisher, [Offer(ipc[0], "h264", ("fused",))])
     open_(Subscriber, ipc[0])
     joined(publisher, ((ipc[0], "fused"), 1))
-    tiny = fused(image=np.zeros((1, 64, 3), np.uint8))
+    tiny = fused(picture=np.zeros((1, 64, 3), np.uint8))
     with pytest.raises(ConfigError, match="64x1 cannot be sent as h264"):
         until(lambda: False, lambda: (publisher.write(tiny), time.sleep(0.01)))
 

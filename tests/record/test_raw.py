@@ -125,7 +125,7 @@ def test_splits_by_size(tmp_path):
 
 def test_a_camera_that_comes_back_with_another_size_begins_a_new_part(tmp_path):
     first, second = frames(10), [replace(f, t_ns=f.t_ns + 10**9) for f in frames(10, shape=(24, 32))]
-    second = [f if f.stream == "ir" else replace(f, image=first[1].image) for f in second]  # only thermal has changed
+    second = [f if f.stream == "ir" else replace(f, content=first[1].image) for f in second]  # only thermal has changed
     recorder = write(tmp_path / "a.mkv", first + second)
     assert len(recorder.parts) == 2
     assert [f.image.shape for f in Replay(str(tmp_path / "a.mkv"), "ir")] == [(48, 64)] * 10 + [(24, 32)] * 10

@@ -15,7 +15,7 @@ from rtfuse.cli.app import _completed
 from rtfuse.errors import ConfigError, EndpointUnavailable
 from rtfuse.observe.health import Condition, State
 from rtfuse.observe.stats import Histogram, Stats
-from rtfuse.types import Fused, Moment, Pair, PlacedSpot
+from rtfuse.types import Fused, Moment, Pair, Picture, PlacedSpot
 from rtfuse.web import address_of
 from rtfuse.web.metrics import exposition
 from rtfuse.web.rig_view import RigView
@@ -110,7 +110,7 @@ def test_temperatures_are_those_of_the_newest_frame():
     assert not any("temperature" in key[0] for key in parsed(exposition(stats.snapshot(), ABOUT)))
     ir = at("ir", clock.ms)
     spots = PlacedSpot(0, 0, 400.0), PlacedSpot(0, 0, 200.0)
-    stats.delivered(Fused(ir.image, None, Moment.alone(ir), None, "none", mode="ir", spots=spots))
+    stats.delivered(Fused(Picture.of_luma(ir.image), None, Moment.alone(ir), None, "none", mode="ir", spots=spots))
     assert parsed(exposition(stats.snapshot(), ABOUT))[("rtfuse_temperature_kelvin", ("spot", "hot"))] == 400
 
 
