@@ -33,7 +33,7 @@ from rtfuse.fuse.engines.openvino import PROGRAMS, OpenVinoEngine, program_of
 from rtfuse.fuse.engines.selection import open_network
 from rtfuse.fuse.fallback import FallbackFuser
 from rtfuse.fuse.inputs import Inputs, sample
-from rtfuse.fuse.luma import LumaFuser
+from rtfuse.fuse.luma import LumaFuser, luma, with_luma
 from rtfuse.fuse.networks.loading import load_network
 from rtfuse.fuse.networks.student import Student
 from rtfuse.fuse.networks.ufuser import UFuser, crop, pad_to_multiple
@@ -345,7 +345,7 @@ def test_raw_counts_warped_inside_are_the_aligned_picture(weights):
     aligner, frame = Aligner((60, 80), (96, 128), calibration), Frame("ir", counts, 0, 0, Stamp.END, 0)
     table = Agc().table(frame)
     fuser = ProgramFuser("ufuser", EagerEngine(weights, "cpu"))
-    inside = fuser.fuse(Raw(counts, table, aligner), rgb)
+    inside = with_luma(rgb, luma(rgb), fuser.fuse(Raw(counts, table, aligner), luma(rgb)))
     before = fuser(aligner(displayed(counts, table)), rgb, aligner.valid)
     error = np.abs(inside.astype(int) - before)
     assert error.mean() < 1
