@@ -189,11 +189,11 @@ class Refine(_Part, frozen=True):
     halve_every: Count = 5
     gradient: NotNegative = 12.0
     base: NotNegative = 0.4
-    structure: NotNegative = 0.0
-    fidelity: NotNegative = 1.0
+    structure: NotNegative = 0.05
+    fidelity: NotNegative = 0.3
     edges: NotNegative = 0.5
     range: NotNegative = 1.0
-    flat: NotNegative = 2.0
+    flat: NotNegative = 0.0
 
     def __post_init__(self) -> None:
         if self.base_px > min(self.crop):
