@@ -10,7 +10,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 
-BASE = {"types", "picture", "errors", "redaction"}
+BASE = {"types", "picture", "thermal_data", "errors", "redaction"}
 SERVICES = {"folders", "hints", "libraries", "observe", "outputs", "settings"}
 """Common to all packages; they import `BASE` and nothing else of ours."""
 STAGES = {"capture", "sync", "thermal", "align", "fuse", "publish"}
@@ -18,7 +18,7 @@ STAGES = {"capture", "sync", "thermal", "align", "fuse", "publish"}
 MAY_IMPORT = {
     **dict.fromkeys(BASE, frozenset()),
     "errors": {"redaction"},
-    "types": {"picture", "redaction"},
+    "types": {"picture", "thermal_data", "redaction"},
     **dict.fromkeys(SERVICES, BASE),
     "settings": BASE | {"folders"},
     **dict.fromkeys(STAGES, BASE | SERVICES),

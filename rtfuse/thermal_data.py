@@ -1,0 +1,59 @@
+"""Hold the data of a thermal frame in addition to its picture: temperatures, telemetry and the shutter's state."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Shutter = Literal["open", "imminent", "closed"]
+"""State of a thermal camera's shutter event (FFC): none, about to come, or going on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spot:
+    """One pixel of a thermal image, x right and y down from the centre of the top-left one, and its temperature."""
+
+    x: int
+    y: int
+    k: float
+
+
+@dataclass(frozen=True, slots=True)
+class Radiometry:
+    """Constants by which FLIR's counts become temperatures; `rtfuse.thermal.planck` has the formulas.
+
+    - `planck`: r1, b, f, o and r2 of the camera's curve; `air`: alpha1, alpha2, beta1, beta2 and x.
+    - `emissivity`, `window_transmission`, `humidity`: from 0 to 1; `distance_m`: to the object.
+    - `reflected_k`, `air_k`, `window_k`: temperatures in kelvin.
+    """
+
+    planck: tuple[float, float, float, float, float]
+    air: tuple[float, float, float, float, float]
+    emissivity: float
+    distance_m: float
+    reflected_k: float
+    air_k: float
+    window_k: float
+    window_transmission: float
+    humidity: float
+
+
+@dataclass(frozen=True, slots=True)
+class Thermal:
+    """Data of a thermal frame in addition to its picture; None means unknown.
+
+    - `k_per_count`: kelvin per count of a radiometric camera; `radiometry`: the constants of one that is not linear.
+    - `H_photo_from_ir`: 3x3, from its pixels to those of the photo in the same file, by the camera's own numbers.
+    - `hot`, `cold`: the extreme pixels of radiometric frames.
+    - `housing_k`, `counter`, `shutter`: the camera's own temperature in kelvin, its frame number and its shutter event,
+      from telemetry.
+    """
+
+    k_per_count: float | None = None
+    radiometry: Radiometry | None = None
+    H_photo_from_ir: tuple[tuple[float, float, float], ...] | None = None
+    hot: Spot | None = None
+    cold: Spot | None = None
+    housing_k: float | None = None
+    counter: int | None = None
+    shutter: Shutter | None = None
