@@ -90,7 +90,7 @@ CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
 def test_every_shipped_file_loads(path):
-    if path.name.startswith(("train", "distill")):
+    if path.name.startswith(("train", "distill", "refine")):
         assert load_recipe(path).name
     elif path.name.startswith("calibration"):
         Aligner((512, 640), (480, 640), load_calibration(path))
