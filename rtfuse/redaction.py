@@ -158,7 +158,7 @@ def _split(rest: str) -> tuple[str, str, str]:
 
 
 def _userinfo_end(rest: str) -> int:
-    """Return the index behind the `@` of user and password, 0 if there are none; `rest` follows the scheme.
+    """Return the index behind the `@` of user and password, 0 without them; `rest` follows the scheme.
 
     An `@` behind a `/` or `?` belongs to a password if a colon stands before it that begins no port.
     """

@@ -2,7 +2,7 @@
 
     python tools/prose.py [PATH ...]
 
-Prints `file:line: phrase: hint` for each finding and exits with 1 if there is one. A PATH is a Python file, a Markdown
+Prints `file:line: phrase: hint` for each finding and exits with 1 after any. A PATH is a Python file, a Markdown
 page or a folder; without any, the packages and pages of this repository are checked. Code in pages is left out.
 """
 
@@ -135,7 +135,7 @@ def check(path: Path) -> list[Finding]:
 
 
 def main(arguments: list[str]) -> int:
-    """Print all findings; return 1 if there is one."""
+    """Print all findings; return 1 after any, else 0."""
     places = [Path(argument) for argument in arguments] or [ROOT / place for place in PLACES]
     count = 0
     for path in files(places):

@@ -214,7 +214,7 @@ def evaluate_recordings(
     """Measure two recordings: flicker and steadiness over all pairs or the first `frames`, the rest every n-th pair.
 
     `recordings` are outputs of `rtfuse fuse` for the two: a frame for each pair, in order. Raises ConfigError if one
-    has fewer frames or another size, or if there are no pairs.
+    has fewer frames or another size, or without pairs.
     """
     pairs = Pairs(ir, rgb, calib)
     stored = {method: iter(open_source(uri, "rgb")) for method, uri in recordings.items()}

@@ -263,7 +263,7 @@ def _deeper(uri: str, said: list[str]) -> bool:
 
 
 def _first(uri: str) -> Image | None:
-    """Return the first frame of a recording in colour; None if there is none."""
+    """Return the first frame of a recording in colour; None without a frame."""
     with closing(open_source(uri, "rgb")) as source:
         return next((frame.image for frame in source), None)
 

@@ -67,7 +67,7 @@ class Run:
         return self.folder / f"{stage}.ckpt"
 
     def train(self, stage: Stage, *, until: int | None = None) -> nn.Module:
-        """Run a stage to its end (or to step `until`), from its checkpoint if there is one, and return its task.
+        """Run a stage to its end (or to step `until`), from its checkpoint where one exists, and return its task.
 
         Raises TrainingDiverged; SourceUnreadable if the checkpoint cannot be read; OutputUnwritable if the run folder
         cannot be written (a full disk), in which case the last checkpoint is whole.

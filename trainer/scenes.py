@@ -81,7 +81,7 @@ def method_name(folder: str) -> str:
 
 
 def methods_of(data: Data) -> list[str]:
-    """Return the names of the pseudo ground truth. Raises ConfigError if there is none."""
+    """Return the names of the pseudo ground truth. Raises ConfigError without any."""
     methods = [*dict.fromkeys([*data.classical, *(method_name(f) for root in data.roots for f in root.pseudo)])]
     if not methods:
         raise ConfigError("data: no pseudo ground truth; name folders under roots.pseudo, or data.classical")

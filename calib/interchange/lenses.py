@@ -111,7 +111,7 @@ def camera_of(
 
 
 def _dist(tree: Tree, said: list[str], index: str) -> list[float]:
-    """Return the distortion coefficients; say so if there are none."""
+    """Return the distortion coefficients; a line says if the file has none."""
     known = [f"{name}{index}" for name in DIST]
     others = [key for key in tree if _ANY_DIST.fullmatch(key.removesuffix(index)) and key.endswith(index)]
     key = next((key for key in (*known, *others) if key in tree and tree[key] is not None), None)

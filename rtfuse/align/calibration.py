@@ -79,7 +79,7 @@ class Camera(_Part, frozen=True):
 
     @property
     def matrix(self) -> Image:
-        """`K` as (3, 3) float64; the identity where there is none."""
+        """`K` as (3, 3) float64; the identity if the file has none."""
         return np.eye(3) if self.K is None else np.array(self.K, float)
 
     def mode(self, size_wh: tuple[int, int]) -> Mode | None:

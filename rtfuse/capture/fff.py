@@ -117,7 +117,7 @@ class Radiometric:
         return None if record is None else size_of(bytes(record.data[32:]), record.size_wh)
 
     def photo(self) -> Image:
-        """Return the photo, (H, W, 3) uint8 RGB. Raises SourceUnreadable, also if there is none."""
+        """Return the photo, (H, W, 3) uint8 RGB. Raises SourceUnreadable, also without a photo."""
         if not self.has_photo:
             raise SourceUnreadable(
                 f"{self.name} holds thermal alone, without a photo; give an RGB picture of the same scene as well"

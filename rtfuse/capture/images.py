@@ -161,7 +161,7 @@ class ImageReader:
 def _load(path: str | Path, page: int) -> tuple[Image | None, tiff.Page | None]:
     """Return a file's bytes, (n,) uint8, with the wanted page first, and what is known of that page of a TIFF.
 
-    The bytes are None where there is no such page, or no readable file.
+    The bytes are None for a missing page and for an unreadable file.
     """
     try:
         data = Path(path).read_bytes()

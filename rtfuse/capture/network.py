@@ -113,7 +113,7 @@ class NetworkStream:
         return video
 
     def _rehearsed(self) -> float | None:
-        """Read the first frames of a stream without times; return their rate in Hz, None if there is no second one.
+        """Read the first frames of a stream without times; return their rate in Hz, None after a single frame.
 
         If the stream ends meanwhile, `_over` keeps its last frame.
         """

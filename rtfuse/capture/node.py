@@ -299,7 +299,7 @@ class Node:
         return bool(events)
 
     def take(self) -> api.v4l2_buffer | None:
-        """Dequeue the oldest filled buffer, None if there is none."""
+        """Dequeue the oldest filled buffer, None if all are empty."""
         try:
             return api.ioctl(self.fd, api.VIDIOC_DQBUF, _buffer())
         except BlockingIOError:

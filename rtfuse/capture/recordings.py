@@ -308,7 +308,7 @@ def first_frame(
     fps: float | None = None,
     picture: PictureOptions | None = None,
 ) -> Decoder:
-    """Return a decoder that has its first frame. Raises `otherwise`, the container closed, if there is none."""
+    """Return a decoder that has its first frame. Without a frame it closes the container and raises `otherwise`."""
     if not video_tracks(container):
         container.close()
         raise otherwise

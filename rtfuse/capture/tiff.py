@@ -142,7 +142,7 @@ def _tags(file: BinaryIO, kind: _Kind, at: int) -> dict[int, tuple[int, int]] | 
 
 
 def _nodata(file: BinaryIO, tags: dict[int, tuple[int, int]]) -> float | None:
-    """Return the number in the text of GDAL's tag, if there is one; the place in the file stays."""
+    """Return the number in the text of GDAL's tag, None without one; the place in the file stays."""
     length, place = tags.get(_NODATA, (0, 0))
     back = file.tell()
     file.seek(place)

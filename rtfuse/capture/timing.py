@@ -124,7 +124,7 @@ class MediaTimes:
             self._places.sent(packet)
 
     def of(self, frame: VideoFrame) -> int | None:
-        """Return the recorded time of the next frame in nanoseconds; None if there is none."""
+        """Return the recorded time of the next frame in nanoseconds; None if it has none."""
         self._count += 1
         if self.untimed:
             return round(self._count * _NS / self.rate_hz)

@@ -84,11 +84,11 @@ def choose(
     again: Callable[[], InputContainer] | None,
     false_colours: FalseColours | None = None,
 ) -> Choice | None:
-    """Return the track for a stream; None if there is no video.
+    """Return the track for a stream; None in a file without video.
 
     `number`: the track that was asked for. `again`: opens the container once more, to look at the pictures; None: the
     first track is taken where titles do not tell. `false_colours`: tells thermal in false colours from a scene.
-    Raises ConfigError for a number that there is not.
+    Raises ConfigError for a number that the file does not have.
     """
     tracks = video_tracks(container)
     if not tracks:

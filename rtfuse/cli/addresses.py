@@ -54,7 +54,7 @@ def next_free(port: int, host: str = "127.0.0.1") -> int:
 
 
 def _fault(host: str, port: int) -> OSError | None:
-    """Return the error of listening on an address, if there is one; leaves nothing bound."""
+    """Try to listen on an address; return the error, None if it worked. Nothing stays bound."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family, kind, protocol) as probe:

@@ -144,7 +144,7 @@ def _local_sinks(settings: Config, rig: Rig, console: Console, stack: ExitStack)
 
 
 def _beside(settings: Config, rig: Rig, console: Console, stack: ExitStack) -> dict[str, Sink]:
-    """Open the watch that notes thermal beside RGB, where there is no calibration."""
+    """Open the watch that compares thermal and RGB of a rig without a calibration."""
     watch = beside_watch(settings, rig, partial(_print_note, console))
     return {} if watch is None else {"beside": stack.enter_context(closing(watch))}
 

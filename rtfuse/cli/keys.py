@@ -19,7 +19,7 @@ _out = Console(highlight=False, soft_wrap=True)
 Folder = Annotated[
     Path | None, typer.Option("--dir", help="Folder of keys; else rtfuse/keys in the user's configuration.")
 ]
-Replace = Annotated[bool, typer.Option("--force", help="Replace a key that is there.")]
+Replace = Annotated[bool, typer.Option("--force", help="Replace an existing key.")]
 
 
 @new_app.command(name="rig")

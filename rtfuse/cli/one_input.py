@@ -20,7 +20,7 @@ def one_input(given: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
     """Return the parameters of a command with both inputs, and a line about how they were found in one.
 
     RGB is the one given; without it, a track of the same recording, a picture of the same folder, or a photo of the
-    same file. A `key=value` in place of RGB is an override. Raises ConfigError or SourceUnreadable if there is no RGB.
+    same file. A `key=value` in place of RGB is an override. Raises ConfigError or SourceUnreadable without RGB.
     """
     whole, rgb, told = dict(given), given["rgb"], None
     if rgb is not None and _OVERRIDE.match(rgb) and not Path(rgb).exists():

@@ -114,11 +114,11 @@ class SteppingFuser:
         return bool(self._at) and max(slower, 1.0) * self._costs[self._at - 1] < _ROOM * self._period_ns
 
     def lower(self) -> None:
-        """Change to the next cheaper fuser, between frames. Raises IndexError if there is none."""
+        """Change to the next cheaper fuser, between frames. Raises IndexError at the cheapest."""
         self._change(self._at + 1)
 
     def lift(self) -> None:
-        """Change to the next better fuser, between frames. Raises IndexError if there is none."""
+        """Change to the next better fuser, between frames. Raises IndexError at the best."""
         self._change(self._at - 1)
 
     def _change(self, to: int) -> None:

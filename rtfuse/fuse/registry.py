@@ -39,7 +39,7 @@ def open_fuser(
 
     For the networks: `weights` is a file in place of the shipped ones: a program that `trainer export` wrote (`.xml`),
     or safetensors, which need torch. `engine` is what computes them: `tensorrt`, `cuda` (torch, compiled), `openvino`
-    (processors), `eager` (torch, on a GPU if there is one), or `auto`, the fastest that works. `precision` is the
+    (processors), `eager` (torch, on a GPU where one works), or `auto`, the fastest that works. `precision` is the
     network's; `auto`: float16 on GPUs, bfloat16 on processors with matrix units for it (AMX), float32 elsewhere and in
     eager torch. `plan` is an engine of TensorRT that `trainer export` wrote. Raises UnknownFuser, WeightsMissing if the
     network's weights are absent or do not fit it, or EngineUnavailable.

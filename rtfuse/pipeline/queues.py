@@ -190,7 +190,7 @@ class OrderedInbox(Inbox):
             return moments
 
     def _next(self) -> deque[Frame] | None:
-        """Return the queue that holds the next frame, None if no frame is there."""
+        """Return the queue that holds the next frame, None if all are empty."""
         queues = [queue for queue in self._frames.values() if queue]
         return min(queues, key=lambda queue: self._when(queue[0]), default=None)
 
@@ -224,7 +224,7 @@ class OrderedInbox(Inbox):
 
     @property
     def _known(self) -> bool:
-        """True if the next frame is certain, or that there is none."""
+        """True if the next frame is certain, or if all streams have ended."""
         return all(self._frames[s] or s not in self._open for s in STREAMS)
 
 

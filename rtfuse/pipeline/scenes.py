@@ -81,7 +81,7 @@ def pairer_of(chosen: Chosen) -> Pairer | None:
 
 
 def stills_of(rig: Rig, stream: Stream) -> Stills | None:
-    """Return the stills that a stream is read from, if any."""
+    """Return the stills that a stream is read from; None for other sources."""
     source = rig.sources[stream]
     source = source.source if isinstance(source, Prepared) else source
     return source if isinstance(source, Stills) else None

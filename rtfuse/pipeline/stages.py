@@ -71,7 +71,7 @@ class Stages:
         return self._place is not None
 
     def process(self, moment: Moment, *, aligned: bool = True) -> Fused:
-        """Fuse a pair, or show the one frame that is there on the RGB grid.
+        """Fuse a pair, or show a single frame on the RGB grid.
 
         Without `aligned`, `Fused.aligned` may be None. Raises CalibrationError for sizes that cannot be aligned, the
         `RtfuseError` of a stage that failed, or StageFailed, naming the stage, if it failed in another way.
@@ -176,7 +176,7 @@ class Stages:
 
 
 def _picture(work: Work) -> Picture:
-    """Return the fused luma with the chroma of RGB, or the one that is there."""
+    """Return the fused luma with the chroma of RGB; of one stream alone, that stream."""
     rgb, luma = work.moment.rgb, work.luma
     if luma is None:
         assert rgb is not None

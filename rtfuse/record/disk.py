@@ -40,7 +40,7 @@ class ReservedFile:
         return _HEAD_BYTES + _INDEX_BYTES * self._packets + max(0, self._bytes - self.size)
 
     def check(self) -> None:
-        """Keep room for that, and for the frames that wait in the encoder. Raises OSError once there is no more."""
+        """Keep room for that, and for the frames that wait in the encoder. Raises OSError on a full disk."""
         waiting = _DELAYED * self._bytes // max(1, self._packets)
         self._reserve_bytes = _SPARE_BYTES + self._owed + waiting
         if self._full is not None:
@@ -56,7 +56,7 @@ class ReservedFile:
         return len(data)
 
     def _reserve(self, end: int) -> None:
-        """Allocate the room behind `end`, and some more, if the system can; note that there is none."""
+        """Allocate the room behind `end`, and some more, if the system can; note a full disk."""
         want = max(end, self.size) + self._reserve_bytes
         if self._full is not None or want <= self._allocated or not hasattr(os, "posix_fallocate"):
             return

@@ -129,7 +129,7 @@ def recorded_rates(path: str) -> dict[Stream, float | None] | None:
 
 
 def _track(container: InputContainer, stream: Stream) -> VideoStream:
-    """Return the video track of a stream. Raises ValueError if there is none."""
+    """Return the video track of a stream. Raises ValueError without one."""
     for video in container.streams.video:
         if video.metadata.get("title") == VIDEO_TITLES[stream]:
             return video

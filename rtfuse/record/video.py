@@ -115,7 +115,7 @@ def partial_of(path: Path) -> Path:
 
 
 def remove_partial(*paths: Path | None) -> None:
-    """Remove what this process has written of outputs that are left behind, if anything."""
+    """Remove what this process has written of incomplete outputs."""
     for partial in [partial_of(path) for path in paths if path is not None and path.name]:
         with suppress(OSError):
             shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)

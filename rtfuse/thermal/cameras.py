@@ -27,7 +27,7 @@ class Layout:
     """Describe the frame of one size of a camera.
 
     The thermal picture is rows `top` to `bottom`; with `folded`, each of those rows holds two of the picture's. The
-    other rows hold telemetry, if `telemetry` is there to read them. `k_per_count` turns counts into kelvin.
+    other rows hold telemetry, which `telemetry` reads. `k_per_count` turns counts into kelvin.
     """
 
     top: int

@@ -274,7 +274,7 @@ class FalseColour:
         return self._table(picture)
 
     def _recognised(self, picture: Image) -> bool:
-        """Return True if the picture is in false colours, whose table is there then."""
+        """Return True if the picture is in false colours and their table is known."""
         seen = sampled(picture)
         share = colour_share(seen)
         if share <= COLOUR_SHARE:

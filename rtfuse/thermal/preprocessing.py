@@ -60,7 +60,7 @@ class DeadPixels:
             raise ConfigError(f"thermal.dead_pixels: {self._path} names pixels outside of {w}x{h}")
 
     def __call__(self, image: Image) -> Image:
-        """Return the picture with its dead pixels replaced; a copy, unless there are none or the size is another."""
+        """Return a copy with the dead pixels replaced; the picture itself without any, or if it has another size."""
         size_wh = image.shape[1], image.shape[0]
         if size_wh != self._fit_wh:
             self._fit(size_wh)

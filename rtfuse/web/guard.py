@@ -244,7 +244,7 @@ def _tell_foreign(request: web.Request) -> None:
 
 
 def _authority(origin: str) -> str | None:
-    """Return host and port of an origin, without the scheme's usual port; None if there is none."""
+    """Return host and port of an origin, without the scheme's usual port; None for an origin without a host."""
     try:
         split = urlsplit(origin)
     except ValueError:

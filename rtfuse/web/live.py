@@ -69,7 +69,7 @@ class Viewer:
 class Live:
     """A sink that keeps the newest frame, and the viewers to whom it is shown.
 
-    `write` stores a reference and wakes the viewers, if any; nothing is encoded while nobody watches. `extras` gives
+    `write` stores a reference and wakes all viewers; nothing is encoded while nobody watches. `extras` gives
     what else goes into the header of a frame. All but `write` and `degree` is for the event loop.
 
     `degree`: how far the page is lowered while the rig has too little processor: 0 to `degrees`.

@@ -43,7 +43,7 @@ class WebServer:
     allow_remote: serve beyond the loopback device without a certificate.
     token: token of browsers beyond the loopback device, or behind `proxies`; None: a random one. `login` is the address
       to log in.
-    link_token: token of addresses that only show the picture; None: there are none.
+    link_token: token of addresses that only show the picture; None: no such address works.
     prefix: path that the page lies under; proxies: addresses or networks whose forwarding headers are believed.
     embed: origins of pages that may frame it.
     hosts: further names of the rig.
@@ -162,7 +162,7 @@ class WebServer:
 def not_ready(s: Snapshot) -> list[str]:
     """Return why the rig is not publishing what it should, in sentences; none if it is.
 
-    A rig that publishes one stream alone is ready, and says so: it does what it is there for.
+    A rig that publishes one stream alone is ready, and says so: it publishes all that it can.
     """
     if s.quiet_s is None:
         return ["nothing was published yet", *_troubles(s)]

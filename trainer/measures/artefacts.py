@@ -55,7 +55,7 @@ def halo(fused: Image, ir: Image, luma: Image) -> float:
 
     Beside: within 7 px of a pixel whose Sobel gradient is at least 24 grey levels a pixel in one source. Overshoot: by
     how much the fused value is above the maximum, or below the minimum, of both sources over the 15×15 pixels around.
-    0 if there is no such edge.
+    0 without such an edge.
     """
     window = np.ones((2 * REACH_PX + 1,) * 2, np.uint8)
     strong = np.maximum(_gradient(ir), _gradient(luma)) >= _EDGE

@@ -98,7 +98,7 @@ class Segmentation:
         return [f"segmentation leaves out {self._unmasked} pairs without a mask"] if self._unmasked else []
 
     def result(self) -> dict[str, Overlap]:
-        """Return IoU by method, over the pictures that every method has. Raises ConfigError if there is none."""
+        """Return IoU by method, over the pictures that every method has. Raises ConfigError without any."""
         names = [n for n in next(iter(self._counts.values()), {}) if all(n in each for each in self._counts.values())]
         if not names:
             raise ConfigError("nothing to segment: no pair has both a mask and a picture of every method")
@@ -107,7 +107,10 @@ class Segmentation:
 
 
 def read_masks(folder: Path, names: Sequence[str]) -> dict[str, Path]:
-    """Return the masks `NAME.png` of a folder by name. Raises ConfigError if none is there or one has no picture."""
+    """Return the masks `NAME.png` of a folder by name.
+
+    Raises ConfigError for a folder without masks and for a mask without a picture.
+    """
     found = {path.stem: path for path in sorted(folder.glob("*.png"))}
     alone = sorted(found.keys() - set(names))
     if not found or alone:

@@ -38,7 +38,7 @@ class Listing:
 def list_pictures(uri: str, stream: Stream, *, recursive: bool = False) -> Listing:
     """List a folder (with its subfolders if `recursive`), the files that match a pattern, or one file.
 
-    Raises SourceNotFound if there is none.
+    Raises SourceNotFound if it has none.
     """
     path, label = Path(uri), LABELS[stream]
     if path.is_dir():

@@ -53,7 +53,7 @@ def cached(key: Key, build: Callable[[Path], None], *, folder: Path | None = Non
     """Return the folder of what `build` writes into an empty folder for this key; it is called only if need be.
 
     Where nothing can be kept, a line in the log says so, and the folder lasts until the end of the program. Raises
-    OSError if there is no temporary folder either.
+    OSError without a temporary folder.
     """
     try:
         return _kept(key, build, folder or cache_folder())

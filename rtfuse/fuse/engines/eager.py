@@ -16,8 +16,8 @@ from rtfuse.types import Image
 class EagerEngine:
     """Runs the network as published, in float32 (`dtype`: or in another precision).
 
-    `weights` is a file of them, or a network that has them. `device` is torch's; by default a GPU, if there is one.
-    Raises WeightsMissing if the file is absent or its tensors do not fit the network.
+    `weights` is a file of them, or a network that has them. `device` is torch's; by default a GPU where
+    the machine has one. Raises WeightsMissing if the file is absent or its tensors do not fit the network.
     """
 
     def __init__(

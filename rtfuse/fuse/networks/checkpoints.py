@@ -136,7 +136,7 @@ def _scalars() -> list[tuple[Any, str]]:
 
 
 def _table(thing: Any, depth: int = _DEPTH) -> dict[str, Tensor] | None:
-    """Return the table of named tensors in what a checkpoint holds; None if there is none."""
+    """Return the table of named tensors of a checkpoint; None if it has no such table."""
     if not isinstance(thing, Mapping) or not depth:
         return None
     tensors = {k: v for k, v in thing.items() if isinstance(k, str) and torch.is_tensor(v)}
