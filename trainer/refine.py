@@ -1,4 +1,4 @@
-"""Refine a network without a teacher: it learns from what its own pictures keep of both sources."""
+"""Train a network without a teacher: it learns from what its own pictures keep of both sources."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rtfuse.fuse.networks.loading import load_network
 from rtfuse.fuse.networks.student import Student
 from trainer.classical import CLASSICAL
 from trainer.distill import ssim
-from trainer.fidelity import edges_kept, gradients, means_differ, outside, vif, wanted_gradients
+from trainer.fidelity import edges_kept, gradients, means_differ, noise_added, outside, vif, wanted_gradients
 from trainer.pictures import sheet
 from trainer.recipe import Recipe, Refine
 from trainer.stage import Stage
@@ -33,7 +33,9 @@ class RefineTask(nn.Module):
         sources, base = planes[:, :2], planes[:, 2:]
         fused = self.network(sources[:, :1], sources[:, 1:])
         parts = {
-            "gradient": (gradients(fused) - wanted_gradients(sources, options.flat / 255)).abs().mean(),
+            "gradient": (gradients(fused) - options.detail * wanted_gradients(sources, options.flat / 255))
+            .abs()
+            .mean(),
             "base": means_differ(fused, base, options.base_px),
             "range": outside(fused),
         }
@@ -43,13 +45,18 @@ class RefineTask(nn.Module):
             parts["fidelity"] = -vif(sources, fused)
         if options.edges:
             parts["edges"] = -edges_kept(sources, fused)
+        if options.noise:
+            parts["noise"] = noise_added(sources, fused)
         loss: Tensor = sum((getattr(options, name) * part for name, part in parts.items()), fused.new_zeros(()))
         return loss, parts
 
 
-def start_of(options: Refine) -> Path:
-    """Return the weights from which a refinement begins."""
-    return {"student": STUDENT_WEIGHTS, "ufuser": UFUSER_WEIGHTS}.get(options.start, Path(options.start))
+def start_of(options: Refine) -> nn.Module:
+    """Return the network with which a refinement begins. Raises WeightsMissing."""
+    if options.start == "new":
+        return Student(options.channels, options.layers, options.context)
+    shipped = {"student": STUDENT_WEIGHTS, "ufuser": UFUSER_WEIGHTS}
+    return load_network(shipped.get(options.start, Path(options.start)))
 
 
 def prepare_pictures(recipe: Recipe, folder: Path) -> PictureIndex:
@@ -78,7 +85,7 @@ def refine_stage(recipe: Recipe, pictures: Pictures) -> Stage:
 
     return Stage(
         name="refine",
-        task=RefineTask(load_network(start_of(options)), options),
+        task=RefineTask(start_of(options), options),
         steps_per_epoch=max(1, len(pictures) // options.batch),
         epochs=options.epochs,
         learning_rate=options.learning_rate,
