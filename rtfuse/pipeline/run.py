@@ -25,7 +25,7 @@ from typing import Any
 
 from rtfuse.capture.pacing import paced, timeline
 from rtfuse.errors import CalibrationError, NoOverlap, SourceLost, StageFailed, named
-from rtfuse.observe.health import Health, State
+from rtfuse.observe.health import State, of_stream
 from rtfuse.observe.logs import event
 from rtfuse.observe.stats import Snapshot, Stats
 from rtfuse.pipeline.lowering import Lowering
@@ -271,13 +271,13 @@ class Pipeline:
 
     def _follow(self) -> None:
         """Check the streams: log each new state and reason, hold the picture, or stop, as the policy says."""
-        rig, now = self.rig, {stream: self.rig.health[stream].state() for stream in STREAMS}
-        for stream in STREAMS:
-            why = rig.health[stream].why
-            if now[stream] is not self._states[stream] or why not in (None, self._whys[stream]):
-                _log_change(stream, self._states[stream], rig.health[stream])
+        rig, present = self.rig, {stream: self.rig.health[stream].present() for stream in STREAMS}
+        for stream, (state, why) in present.items():
+            before = self._states[stream]
+            if state is not before or why not in (None, self._whys[stream]):
+                _log_change(stream, before, state, why, rig.health[stream].condition().rate_hz)
             self._whys[stream] = why
-        self._states = now
+        self._states = now = {stream: state for stream, (state, _) in present.items()}
         if rig.policy == "stop":
             for stream in STREAMS:
                 if rig.health[stream].missing_ns() > rig.limit_ns:
@@ -308,20 +308,20 @@ def _clock_of(source: Source) -> dict[str, Any]:
     return {} if clock is None else {"drift_ppm": clock.drift_ppm, "clock_steps": clock.steps}
 
 
-def _log_change(stream: Stream, before: State, health: Health) -> None:
-    """Log the new state of a stream."""
-    now, name = health.condition(), LABELS[stream]
-    if now.state is State.LIVE:
+def _log_change(stream: Stream, before: State, now: State, why: str | None, rate_hz: float | None) -> None:
+    """Log the new state of a stream, or the new reason why it is lost."""
+    name = LABELS[stream]
+    if now is State.LIVE:
         if before is not State.STARTING:
-            event(_log, logging.INFO, "back", f"{name} is back", stream=stream, rate_hz=now.rate_hz, was=before.value)
+            event(_log, logging.INFO, "back", f"{name} is back", stream=stream, rate_hz=rate_hz, was=before.value)
         return
     said = {
         State.SHUTTER: "the shutter is closed",
         State.FROZEN: "the picture is frozen",
         State.STALLED: "no frame comes",
-        State.LOST: now.why or "lost",
+        State.LOST: why or "lost",
         State.ENDED: "has ended",
         State.STARTING: "starting",
-    }[now.state]
-    level = logging.INFO if now.state in (State.SHUTTER, State.ENDED, State.STARTING) else logging.WARNING
-    event(_log, level, now.state.value, f"{name}: {said}", stream=stream)
+    }[now]
+    level = logging.INFO if now in (State.SHUTTER, State.ENDED, State.STARTING) else logging.WARNING
+    event(_log, level, now.value, of_stream(stream, said), stream=stream)
