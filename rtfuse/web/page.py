@@ -163,7 +163,7 @@ class Page:
 
     async def _login_page(self, _: web.Request) -> web.StreamResponse:
         if visit.get().role:
-            # Without a fragment of its own, a browser would keep that of the printed address: the token, for all to see.
+            # Without a fragment of its own, a browser would keep that of the printed address: the token.
             return web.Response(status=303, headers={"Location": visit.get().address("#")})
         return self._file("login.html")
 

@@ -435,7 +435,12 @@ def test_head_of_the_stream_gets_headers_alone_and_takes_no_place(serve):
     server = serve(viewers=1)
     host, _, port = server.url.removeprefix("http://").rpartition(":")
     with moving(server, 30), socket.create_connection((host, int(port)), timeout=10) as plain:
-        for path, status in {"/stream.mjpg": b"200", "/stream.mjpg?view=x": b"400", "/live": b"405", "/": b"200"}.items():
+        for path, status in {
+            "/stream.mjpg": b"200",
+            "/stream.mjpg?view=x": b"400",
+            "/live": b"405",
+            "/": b"200",
+        }.items():
             plain.sendall(f"HEAD {path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
             answer = b""
             while not answer.endswith(b"\r\n\r\n"):
