@@ -184,7 +184,7 @@ class Pipeline:
         end_ns = rig.clock() + round(duration_s * 1e9) if duration_s else None
         watchdog, done = rig.supervisor.watchdog("fuse"), 0
         while not self.stop.is_set():
-            moments = inbox.take(self._patience_s(end_ns))
+            moments = waiting = inbox.take(self._patience_s(end_ns))
             if end_ns is not None and rig.clock() >= end_ns:
                 return False
             if rig.live:
@@ -194,7 +194,8 @@ class Pipeline:
             if rig.trace is not None:
                 rig.trace.trace.drops(self.stats.drops, *self._drops())
             with watchdog.busy():
-                for moment in self._newest(moments):
+                while waiting:  # judged after each, as the machine may have become slow
+                    moment, *waiting = self._newest(waiting)
                     if (fused := self._fuse(moment)) is None:
                         continue
                     done += 1
@@ -238,10 +239,11 @@ class Pipeline:
         """Skip to the newest when frames are late, or take too long to fuse; after a mere hiccup, catch up instead.
 
         Where a frame costs more than half a period, catching up takes longer than the hiccup did; at a whole period the
-        queue would stay full.
+        queue would stay full. Where the last one alone costs as much as a full queue, frames are lost in any case.
         """
-        rate_hz, costs_ns = self.rig.sources["rgb"].info.rate_hz or 30, self._costs_ns
-        slow = len(costs_ns) > 2 and median(costs_ns) >= 0.5e9 / rate_hz
+        period_ns, costs_ns = 1e9 / (self.rig.sources["rgb"].info.rate_hz or 30), self._costs_ns
+        slow = len(costs_ns) > 2 and median(costs_ns) >= period_ns / 2
+        slow = slow or (len(costs_ns) > 0 and costs_ns[-1] >= self.rig.queue * period_ns)
         slow = slow or (self._lowering is not None and self._lowering.pressed)
         if self.rig.lossless or len(moments) < 2 or not slow:
             return moments

@@ -80,9 +80,25 @@ def test_what_is_not_to_be_lowered_is_not():
     assert pipeline.sinks["web"].degree == 0
 
 
-def test_a_fuser_that_was_chosen_by_name_may_take_its_time():
+def test_a_fuser_that_was_chosen_by_name_may_take_its_time_and_the_log_says_so_once(caplog):
+    caplog.set_level(logging.INFO, "rtfuse.load")
     pipeline = live(Slow("slow", 0.4), web=Page())
-    assert pipeline.run(duration_s=6).lowered == ()
+    assert pipeline.run(duration_s=10).lowered == ()
+    (said,) = [r.getMessage() for r in caplog.records if r.name == "rtfuse.load"]
+    assert said.startswith("too little processor (it takes 4")
+    assert said.endswith(
+        " ms to fuse a frame, 33 ms are there), and nothing is left to lower: the fuser was chosen by name and stays; "
+        "load.fuser=true lets it change, --fuser auto chooses one"
+    )
+
+
+def test_frames_that_stay_late_with_everything_lowered_are_said_once(caplog):
+    caplog.set_level(logging.INFO, "rtfuse.load")
+    pipeline = live(SteppingFuser([lambda: Slow("large", 0.12), lambda: Slow("small", 0.09)]))
+    assert pipeline.run(duration_s=9).lowered == ("fuser small",)
+    first, second = (r.getMessage() for r in caplog.records if r.name == "rtfuse.load")
+    assert first.endswith("fuser small")
+    assert "nothing is left to lower: end other programs, or let the cameras send smaller pictures, or fewer" in second
 
 
 def test_a_preview_that_is_lowered_gets_one_frame_in_five_and_the_others_are_counted():

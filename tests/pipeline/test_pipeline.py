@@ -142,6 +142,15 @@ def test_a_slow_fuser_drops_frames_at_the_front_and_the_age_stays_flat():
     assert {c for s, c in result.drops if s == "rgb"} <= {"busy", "queue"}
 
 
+def test_a_very_slow_fuser_gets_the_newest_frame_from_the_first_on():
+    """A queue that filled during its first frame was fused as a whole: eight costs late, before anything was judged."""
+    r = paced(list_source("ir", 90), list_source("rgb", 90), stages=fused_by(Slow(0.4)))
+    result = r.run()
+    assert 4 <= result.frames <= 9
+    assert result.age_ms[2] < 3 * 400
+    assert result.drops["rgb", "busy"] > 0
+
+
 def test_a_hiccup_is_caught_up_with_not_dropped():
     class Hiccup(Slow):
         def fuse(self, thermal, rgb):
