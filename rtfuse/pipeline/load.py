@@ -85,7 +85,9 @@ class _Window:
         """The evidence in words."""
         said = [f"frames are {self.age_ns / _MS:.0f} ms old"] if self.age_ns < _INF else []
         said += [f"{self.lost:.0%} are lost"] if self.lost > _FEW else []
-        said += [f"tasks wait for it {min(self.waiting, 1.0):.0%} of the time"] if self.waiting > _WAITING else []
+        said += (
+            [f"tasks wait for a processor {min(self.waiting, 1.0):.0%} of the time"] if self.waiting > _WAITING else []
+        )
         return ", ".join(said)
 
 

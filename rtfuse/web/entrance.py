@@ -83,7 +83,7 @@ class Entrance:
             event(_log, logging.WARNING, "web", what, **{name: text[:200] for name, text in fields.items()})
 
     def _readable(self, name: str, told: str, fits: bool) -> bool:
-        """Return True for a proxy's header that `fits`; note one that does not, but for an empty one."""
+        """Return True for a proxy's header that `fits`; note one that does not, if it says anything."""
         if told and not fits:
             self._note(f"{name} of a proxy cannot be read and is ignored", value=told)
         return fits

@@ -156,7 +156,7 @@ def test_the_reason_is_said():
     machine.waiting = 0.5
     (_, first), (_, second), *_ = machine.run(1, 270, loss=0.5)
     assert first.why.startswith("frames are 270 ms old")
-    assert second.why == "frames are 270 ms old, 33% are lost, tasks wait for it 50% of the time"
+    assert second.why == "frames are 270 ms old, 33% are lost, tasks wait for a processor 50% of the time"
 
 
 def test_while_tasks_wait_calm_counts_less():
