@@ -112,6 +112,9 @@ def _snapshots(running: list[Pipeline], rig: Rig) -> Callable[[], Snapshot]:
 
 
 def _note_slow(console: Console, rig: Rig, result: Snapshot) -> None:
+    """Say that the fuser was too slow, unless the log has told what was lowered: then it may be another one by now."""
+    if result.lowered:
+        return
     by_cause = Counter[str]()
     for (_, cause), count in result.drops.items():
         by_cause[cause] += count

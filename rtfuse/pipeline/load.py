@@ -116,6 +116,7 @@ class LoadController:
         self._lost, self._waited_ns = 0, 0
         self._late, self._slow, self._calm_ns, self._hold_ns = 0, 0, 0.0, _HOLD_NS
         self._lifted_ns: int | None = None
+        self._stepped_ns = 0
         self._youngest, self._own_ns = _Youngest(), 0.0
 
     @property
@@ -176,7 +177,7 @@ class LoadController:
             severe = seen.age_ns > _SEVERE * self._period_ns or seen.length_ns >= _LONG_NS
             hasty = severe or since_ns < _FRESH_NS
             self._late, self._calm_ns = self._late + (2 if hasty else 1), 0.0
-            return self._down(seen, since_ns) if self._late >= 2 else None
+            return self._down(now_ns, seen, since_ns) if self._late >= 2 else None
         self._late = 0
         if seen.age_ns < self._limit_ns(_CALM, 0.5) and seen.lost < _FEW:
             self._calm_ns += seen.length_ns * (_WARY if seen.waiting > _WAITING else 1.0)
@@ -193,15 +194,16 @@ class LoadController:
         least_ns = max(young_ns, _OWN * self._own_ns if self._patient else 0.0)
         return max(periods * self._period_ns, least_ns + more * self._period_ns)
 
-    def _down(self, seen: _Window, since_ns: float) -> Change | None:
+    def _down(self, now_ns: int, seen: _Window, since_ns: float) -> Change | None:
         if (step := next((step for step in self.steps if step.can_lower), None)) is None:
-            self.stuck = self.stuck or seen.said
+            if now_ns - self._stepped_ns >= _FRESH_NS:  # the last step may not have shown its effect yet
+                self.stuck = self.stuck or seen.said
             return None
         if since_ns < _TRIAL_NS:
             self._hold_ns = min(2 * self._hold_ns, _LONGEST_NS)
         elif since_ns >= _PROVEN_NS:
             self._hold_ns = _HOLD_NS
-        self._late, self._lifted_ns = 0, None
+        self._late, self._lifted_ns, self._stepped_ns = 0, None, now_ns
         return Change(True, step.lower(), seen.said)
 
     def _up(self, now_ns: int) -> Change | None:

@@ -120,9 +120,10 @@ def test_a_fuser_that_was_too_slow_is_noted_at_the_end_whatever_its_frames_died_
     """Frames that wait too long for a fuser are lost by it as are those that it skips."""
     console = Console(file=io.StringIO(), width=200)
     rig = SimpleNamespace(fuser="ufuser (OpenVINO, float32, on the processor)")
-    result = SimpleNamespace(drops={("rgb", cause): 300, ("rgb", "stale"): 20}, frames=8)
+    result = SimpleNamespace(drops={("rgb", cause): 300, ("rgb", "stale"): 20}, frames=8, lowered=())
     _note_slow(console, rig, result)
     assert "is too slow for these pictures: --fuser student" in console.file.getvalue()
-    result.drops["rgb", "stale"] = 400
-    _note_slow(other := Console(file=io.StringIO()), rig, result)
-    assert not other.file.getvalue()
+    for more in ({"lowered": ("the fuser to pyramid",)}, {"drops": result.drops | {("rgb", "stale"): 400}}):
+        other = Console(file=io.StringIO())
+        _note_slow(other, rig, SimpleNamespace(**vars(result) | more))
+        assert not other.file.getvalue(), "the log has told of it, or the captures lost more"

@@ -244,8 +244,10 @@ def test_what_is_late_with_nothing_left_to_lower_is_known_until_a_calm():
     machine.run(0.7, 270)
     assert machine.depth
     assert machine.controller.stuck is None
-    machine.run(5, 270, loss=0.5)
+    machine.run(2.5, 270, loss=0.5)
     assert machine.depth == 4
+    assert machine.controller.stuck is None, "the last step has had no time to show its effect"
+    machine.run(3, 270, loss=0.5)
     assert machine.controller.stuck.startswith("frames are 270 ms old")
     machine.run(9, 20)
     assert machine.controller.stuck is not None

@@ -95,7 +95,7 @@ def test_a_fuser_that_was_chosen_by_name_may_take_its_time_and_the_log_says_so_o
 def test_frames_that_stay_late_with_everything_lowered_are_said_once(caplog):
     caplog.set_level(logging.INFO, "rtfuse.load")
     pipeline = live(SteppingFuser([lambda: Slow("large", 0.12), lambda: Slow("small", 0.09)]))
-    assert pipeline.run(duration_s=9).lowered == ("the fuser to small",)
+    assert pipeline.run(duration_s=11).lowered == ("the fuser to small",)
     first, second = (r.getMessage() for r in caplog.records if r.name == "rtfuse.load")
     assert first.endswith("the fuser to small")
     assert "nothing is left to lower: end other programs, or let the cameras send smaller pictures, or fewer" in second
