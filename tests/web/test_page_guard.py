@@ -139,14 +139,28 @@ def test_the_login_gives_a_session_that_is_not_the_token(serve, caplog):
 
 def test_who_guesses_has_to_wait(serve):
     server = serve(token=TOKEN)
-    for _ in range(5):
-        status, _, body = log_in(server, "wrong")
+    for k in range(5):
+        status, _, body = log_in(server, f"wrong {k}")
         assert status == 401
         assert b"That is not the token" in body
     for path in ("/login", "/metrics"):
         asked = log_in(server, TOKEN) if path == "/login" else ask(server, path, Authorization=f"Bearer {TOKEN}")
         assert asked[0] == 429
         assert 0 < int(asked[1]["Retry-After"]) <= 60
+
+
+def test_a_stale_token_that_is_sent_again_and_again_locks_nobody_out(serve, caplog):
+    """A card of a dashboard that still has last year's link, on the machine where somebody logs in."""
+    server = serve(token=TOKEN, link_token="the-new-link-token")
+    for _ in range(12):
+        assert ask(server, "/snapshot.jpg?token=the-old-link-token")[0] == 401
+        assert ask(server, "/state", Authorization="Bearer the-old-token")[0] == 401
+    assert log_in(server, TOKEN)[0] == 303
+    assert caplog.text.count("a wrong token was refused") == 2
+    for k in range(5):
+        assert log_in(server, f"guess {k}")[0] == 401
+    assert log_in(server, TOKEN)[0] == 429
+    assert ask(server, "/snapshot.jpg?token=the-old-link-token")[0] == 429
 
 
 def test_the_wait_ends_and_memory_is_bounded():

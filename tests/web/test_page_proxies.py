@@ -80,7 +80,7 @@ def test_who_is_no_proxy_cannot_claim_anything(serve, caplog):
     server = serve(token=TOKEN, proxies=["192.0.2.1"])
     claims = {"X_Forwarded_Proto": "https", "X_Forwarded_Host": "rig.example", "X_Forwarded_Prefix": "/rig1"}
     for k in range(5):
-        assert log_in(server, "wrong", X_Forwarded_For=f"203.0.113.{k}", Forwarded=f"for=203.0.113.{k}")[0] == 401
+        assert log_in(server, f"wrong{k}", X_Forwarded_For=f"203.0.113.{k}", Forwarded=f"for=203.0.113.{k}")[0] == 401
     assert log_in(server, TOKEN, X_Forwarded_For="203.0.113.9")[0] == 429
     assert caplog.text.count("web.proxies does not name") == 1
     other = serve(token=TOKEN, proxies=["192.0.2.1"])
@@ -93,8 +93,8 @@ def test_who_is_no_proxy_cannot_claim_anything(serve, caplog):
 
 def test_one_client_of_a_proxy_locks_out_nobody_but_itself(serve, caplog):
     server = serve(token=TOKEN, proxies=PROXIES)
-    for _ in range(5):
-        assert log_in(server, "wrong", X_Forwarded_For="1.1.1.1, 203.0.113.9")[0] == 401
+    for k in range(5):
+        assert log_in(server, f"wrong{k}", X_Forwarded_For="1.1.1.1, 203.0.113.9")[0] == 401
     assert log_in(server, TOKEN, X_Forwarded_For="2.2.2.2, 203.0.113.9")[0] == 429
     assert log_in(server, TOKEN, X_Forwarded_For="203.0.113.10")[0] == 303
     assert ask(server, "/state", Authorization=f"Bearer {TOKEN}", X_Forwarded_For="203.0.113.9")[0] == 429
@@ -295,8 +295,8 @@ def test_a_proxy_that_is_written_as_a_mapped_address_is_believed(serve):
     """Clients' addresses are read as IPv4 where they are one, so the proxies' are too."""
     for text in ("::ffff:127.0.0.1", "::ffff:127.0.0.0/104"):
         server = serve(token=TOKEN, proxies=[text])
-        for _ in range(5):
-            assert log_in(server, "wrong", X_Forwarded_For="203.0.113.9")[0] == 401
+        for k in range(5):
+            assert log_in(server, f"wrong{k}", X_Forwarded_For="203.0.113.9")[0] == 401
         assert log_in(server, TOKEN, X_Forwarded_For="203.0.113.9")[0] == 429
         assert log_in(server, TOKEN, X_Forwarded_For="203.0.113.10")[0] == 303
 
@@ -363,8 +363,8 @@ def test_the_page_on_ipv6(serve, bound):
     kept = log_in(server, TOKEN, Origin=server.url)[1]["Set-Cookie"].partition(";")[0]
     for path in ("/", "/state", "/snapshot.jpg"):
         assert ask(server, path, Cookie=kept)[0] == 200
-    for _ in range(5):
-        log_in(server, "wrong")
+    for k in range(5):
+        log_in(server, f"wrong{k}")
     assert log_in(server, TOKEN)[0] == 429
 
     async def watch():
