@@ -110,31 +110,31 @@ class Picture:
         made._source = self if self._source is None else self._source
         return made
 
-    def i420(self, coding: Coding = Coding()) -> Planes | None:
+    def i420(self, coding: Coding = Coding(), y: Image | None = None) -> Planes | None:
         """Return Y, U and V of 4:2:0 in this coding; None if that takes a way through RGB: see `rgb`.
 
         Planes that have this coding already are views. It takes RGB for the layout `rgb24`, another matrix, and odd
-        sides.
+        sides. Y that must be computed is written into `y`, if given.
         """
         h, w = self.shape_hw
         if self.layout == "rgb24" or h % 2 or w % 2:
             return None
         if self.layout == "gray":
             grey = _no_chroma(h // 2, w // 2)
-            return self._y(coding.full), grey, grey
+            return self._y(coding.full, y), grey, grey
         if coding.matrix != self.coding.matrix:
             return None
-        return self._y(coding.full), *self._uv(coding.full)
+        return self._y(coding.full, y), *self._uv(coding.full)
 
-    def _y(self, full: bool) -> Image:
-        """Return Y in this range."""
+    def _y(self, full: bool, into: Image | None = None) -> Image:
+        """Return Y in this range, computed into `into`, if given."""
         if self._source is None and self.coding.full == full and self.layout not in _LUMA_AT:
             return self.planes[0]
         if full:
             return self.luma
         import cv2
 
-        return cv2.LUT(self.luma, _limited_of_full())
+        return cv2.LUT(self.luma, _limited_of_full(), into)
 
     def _uv(self, full: bool) -> tuple[Image, Image]:
         """Return U and V of 4:2:0 in this range, computed once for all pictures with this chroma."""

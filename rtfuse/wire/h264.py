@@ -24,6 +24,7 @@ from rtfuse.errors import ConfigError, WireError
 from rtfuse.picture import video_frame
 from rtfuse.types import Image, Picture
 from rtfuse.wire.message import MAX_H264_PX, Header
+from rtfuse.wire.yuv import even, padded_i420
 
 _KEY_S = 1.0
 """The longest time between two key frames,"""
@@ -135,17 +136,14 @@ def _frame(content: Picture | Image) -> VideoFrame:
     planes = content.i420() if isinstance(content, Picture) else None
     if planes is not None:
         return video_frame("yuv420p", planes)
-    return VideoFrame.from_ndarray(_yuv(content.rgb if isinstance(content, Picture) else content), format="yuv420p")
+    image = content.rgb if isinstance(content, Picture) else content
+    return VideoFrame.from_ndarray(padded_i420(image) if image.ndim == 3 else _grey_i420(image), format="yuv420p")
 
 
-def _yuv(image: Image) -> Image:
-    """Return the picture as I420, (3/2 H, W), of even size."""
-    h, w = image.shape[:2]
-    if h % 2 or w % 2:
-        image = cv2.copyMakeBorder(image, 0, h % 2, 0, w % 2, cv2.BORDER_REPLICATE)
-        h, w = image.shape[:2]
-    if image.ndim == 3:
-        return cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)
+def _grey_i420(image: Image) -> Image:
+    """Return a (H, W) picture as I420, (3/2 H, W), of even size."""
+    image = even(image)
+    h, w = image.shape
     planar = np.full((h * 3 // 2, w), 128, np.uint8)
     planar[:h] = image
     return planar
@@ -167,8 +165,8 @@ def _image(frame: VideoFrame, header: Header) -> Image:
 
 def _check(header: Header, payload: memoryview) -> None:
     """Raise WireError for a unit that `H264Encoder` never sends, before a decoder reads it."""
-    if header.pixel_format == "gray16le":
-        raise WireError("h264 has no gray16le")
+    if header.pixel_format not in ("rgb24", "gray8"):
+        raise WireError(f"h264 has no {header.pixel_format}")
     if header.width * header.height > MAX_H264_PX:
         raise WireError(f"h264 of {header.width}x{header.height}; at most {MAX_H264_PX} pixels are allowed")
     kinds = set(_nal_types(bytes(payload)))

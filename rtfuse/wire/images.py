@@ -49,7 +49,10 @@ def decompress(payload: memoryview, encoding: Encoding, pixels: PixelFormat, siz
         raise WireError(f"the png is not {pixels}")
     import cv2
 
-    how = {"rgb24": cv2.IMREAD_COLOR_RGB, "gray8": cv2.IMREAD_GRAYSCALE, "gray16le": cv2.IMREAD_ANYDEPTH}[pixels]
+    kinds = {"rgb24": cv2.IMREAD_COLOR_RGB, "gray8": cv2.IMREAD_GRAYSCALE, "gray16le": cv2.IMREAD_ANYDEPTH}
+    how = kinds.get(pixels)
+    if how is None:
+        raise WireError(f"the {encoding} cannot hold {pixels}")
     try:
         image = cv2.imdecode(np.frombuffer(payload, np.uint8), how | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as e:

@@ -8,13 +8,17 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from live import wait_until
 from scenes import picture
 
+from rtfuse import Subscriber
 from rtfuse import picture as module
 from rtfuse.config import Camera, Config, Fuse, Playback
 from rtfuse.picture import MATRIX_TAGS, Coding, Picture, plane_views, video_frame
 from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.run import Pipeline
+from rtfuse.publish.planes import Offer
+from rtfuse.publish.publisher import Publisher
 from rtfuse.record import video as writing
 from rtfuse.record.video import open_writer
 from rtfuse.wire.h264 import H264Encoder
@@ -26,6 +30,9 @@ BUDGET = {
     "video": {"luma": 1, "rgb": 0, "relit": 0, "frame": 1},
     "h264": {"luma": 1, "rgb": 0, "relit": 0, "frame": 1},
     "jpeg": {"luma": 1, "rgb": 1, "relit": 1, "frame": 1},  # FFmpeg converts a copy of the planes
+    "raw yuv420p": {"luma": 1, "rgb": 0, "relit": 0, "frame": 0},
+    "raw nv12": {"luma": 1, "rgb": 0, "relit": 0, "frame": 0},
+    "raw rgb24": {"luma": 1, "rgb": 1, "relit": 1, "frame": 1},
     "two of rgb": {"luma": 1, "rgb": 1, "relit": 1, "frame": 1},
 }
 
@@ -58,6 +65,23 @@ class Video:
         self._writer.close()
 
 
+class Raw:
+    """A publisher, and a subscriber of its raw pictures, which every frame must reach."""
+
+    def __init__(self, pixel_format, tmp_path):
+        self._publisher = Publisher([Offer(f"ipc://{tmp_path}/s", pixel_format=pixel_format)])
+        self._subscriber = Subscriber(self._publisher.endpoint, latest=False)
+        wait_until(lambda: (self._publisher.tick(), any(self._publisher.subscribers().values()))[1])
+
+    def write(self, fused):
+        self._publisher.write(fused)
+        assert self._subscriber.recv(10) is not None
+
+    def close(self):
+        self._publisher.close()
+        self._subscriber.close()
+
+
 class Take:
     """A sink that calls a function with each frame."""
 
@@ -77,6 +101,9 @@ def sink_of(name, tmp_path):
         "video": lambda: Video(tmp_path / "o.mp4"),
         "h264": lambda: Take(lambda fused: encoder(fused.picture, fused.pair.leader.t_ns / 1e9)),
         "jpeg": lambda: Take(lambda fused: compress(fused.image, "jpeg", 90)),
+        "raw yuv420p": lambda: Raw("yuv420p", tmp_path),
+        "raw nv12": lambda: Raw("nv12", tmp_path),
+        "raw rgb24": lambda: Raw("rgb24", tmp_path),
         "two of rgb": lambda: Take(lambda fused: (fused.image, fused.image, fused.picture.rgb)),
     }[name]()
 
