@@ -110,6 +110,22 @@ class Picture:
         made._source = self if self._source is None else self._source
         return made
 
+    def resized(self, size_wh: tuple[int, int]) -> Picture:
+        """Return the picture in another size, each value the mean of those that it covers.
+
+        Planes become 4:2:0 of full range; it takes RGB where `i420` does, and for an odd side.
+        """
+        import cv2
+
+        w, h = size_wh
+        coding = Coding(self.coding.matrix, full=True)
+        planes = None if w % 2 or h % 2 else self.i420(coding)
+        if planes is None:
+            return Picture.of_rgb(cv2.resize(self.rgb, size_wh, interpolation=cv2.INTER_AREA))
+        sizes = (size_wh, (w // 2, h // 2), (w // 2, h // 2))
+        made = [cv2.resize(x, wh, interpolation=cv2.INTER_AREA) for x, wh in zip(planes, sizes, strict=True)]
+        return Picture("yuv420p", made, coding)
+
     def i420(self, coding: Coding = Coding(), y: Image | None = None) -> Planes | None:
         """Return Y, U and V of 4:2:0 in this coding; None if that takes a way through RGB: see `rgb`.
 

@@ -141,3 +141,25 @@ def test_padded_rows_are_read_right():
     assert np.array_equal(padded.rgb, tight.rgb)
     frame = video_frame("yuv420p", padded.planes)
     assert np.array_equal(plane_views(frame)[0], y)
+
+
+@pytest.mark.parametrize("coding", [Coding(), Coding(full=True), Coding("bt709")])
+@pytest.mark.parametrize("layout", [*LAYOUTS, "yuyv422"])
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_smaller_picture_is_the_smaller_rgb(layout, coding, fused):
+    source = picture(layout, coding)
+    made = source.with_luma(source.luma // 2 + 60) if fused else source
+    small = made.resized((32, 24))
+    assert small.coding == Coding(coding.matrix, full=True)
+    assert np.abs(small.luma - cv2.resize(made.luma, (32, 24), interpolation=cv2.INTER_AREA).astype(int)).max() <= 1
+    want = cv2.resize(made.rgb, (32, 24), interpolation=cv2.INTER_AREA)
+    assert np.abs(small.rgb.astype(int) - want).max() <= 5  # FFmpeg rounds YUV to RGB by up to 3
+    assert np.abs(small.rgb.astype(int) - want).mean() < 2
+
+
+@pytest.mark.parametrize("size_wh", [(32, 24), (33, 25)])
+def test_rgb_and_odd_sizes_become_smaller_as_rgb(size_wh):
+    for made in (Picture.of_rgb(scene()), picture("yuv420p").resized((33, 25))):
+        want = cv2.resize(made.rgb, size_wh, interpolation=cv2.INTER_AREA)
+        assert made.layout == "rgb24"
+        assert np.array_equal(made.resized(size_wh).rgb, want)

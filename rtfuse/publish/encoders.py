@@ -183,13 +183,14 @@ class Encoder:
             header = msgspec.structs.replace(job.finish(header), key_frame=key, unit=self._unit)
             self._unit += 1
             return header, np.frombuffer(data, np.uint8)
-        image = _pixels(content)
-        check_image(header, image)
+        if isinstance(content, Picture):
+            return job.finish(header), compress(content, kind.encoding, kind.setting or 0)
+        check_image(header, content)
         lasting = kind.plane in LASTING
-        if lasting and self._last is not None and self._last[0] is image:
+        if lasting and self._last is not None and self._last[0] is content:
             return job.finish(header), self._last[1]
-        payload = compress(image, kind.encoding, kind.setting or 0)
-        self._last = (image, payload) if lasting else None
+        payload = compress(content, kind.encoding, kind.setting or 0)
+        self._last = (content, payload) if lasting else None
         return job.finish(header), payload
 
 
