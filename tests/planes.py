@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from rtfuse.picture import Coding, Picture
@@ -38,3 +39,10 @@ def source(layout, coding=Coding(), size_wh=(64, 48)):
 
 def difference(a, b):
     return int(np.abs(a.astype(int) - b).max())
+
+
+def exact(picture):
+    """RGB by BT.601 in floating point, of planes in full range, without the rounding of FFmpeg's conversion."""
+    y, u, v = (plane.astype(float) for plane in picture.i420(Coding(full=True)))
+    u, v = (cv2.resize(x - 128, y.shape[::-1], interpolation=cv2.INTER_NEAREST) for x in (u, v))
+    return np.dstack([y + 1.402 * v, y - 0.344136 * u - 0.714136 * v, y + 1.772 * u]).round().clip(0, 255).astype("u1")

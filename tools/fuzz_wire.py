@@ -127,15 +127,17 @@ def decoders() -> dict[str, Callable[[bytes], object]]:
     """Return every decoder of the package, by name."""
     h264 = H264Decoder()
 
-    def image(message: bytes) -> object:
-        content = wire.decode(message)[2]
+    def array(content: object) -> object:
         return content.rgb if isinstance(content, Picture) else content
+
+    def image(message: bytes) -> object:
+        return array(wire.decode(message)[2])
 
     def unit(message: bytes) -> object:
         _, head, payload = wire.split(message)
         if head.encoding != "h264":
             raise WireError("another encoding")
-        return h264(head, payload)
+        return array(h264(head, payload))
 
     return {
         "image": image,

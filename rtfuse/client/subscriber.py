@@ -23,7 +23,8 @@ _H264_QUEUE = 64
 class Received:
     """Hold one received frame.
 
-    `content`: its picture as it came: a `Picture` of planes for raw `yuv420p` and `nv12`, else an array like `image`.
+    `content`: its picture as it came: a `Picture` of planes for raw `yuv420p` and `nv12`, and for H.264 of even size;
+    else an array like `image`.
     `header`: its numbers and times.
     `gap`: the number of frames that were lost just before it.
     """
@@ -116,10 +117,10 @@ class Subscriber(BaseSubscriber[Received]):
             if self._latest:  # a picture depends on those before it: the newest alone cannot be decoded
                 self._socket.close()
                 self._socket = self._connect(queue=_H264_QUEUE)
-        image = self._h264(header, payload)
-        if image is None or (self._latest and self._socket.poll(0)):
+        content = self._h264(header, payload)
+        if content is None or (self._latest and self._socket.poll(0)):
             return None
-        return Received(image, header, self._count(header))
+        return Received(content, header, self._count(header))
 
     def _count(self, header: Header) -> int:
         if header.session != self._session:

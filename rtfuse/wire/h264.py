@@ -21,7 +21,7 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
 
 from rtfuse.errors import ConfigError, WireError
-from rtfuse.picture import video_frame
+from rtfuse.picture import plane_views, video_frame
 from rtfuse.types import Image, Picture
 from rtfuse.wire.message import MAX_H264_PX, Header
 from rtfuse.wire.yuv import even, padded_i420
@@ -99,9 +99,10 @@ class H264Decoder:
         self._kind: tuple[object, ...] = ()
         self._next: tuple[str, int] | None = None
 
-    def __call__(self, header: Header, payload: memoryview) -> Image | None:
-        """Return the picture, read-only, (H, W, 3) uint8 RGB or (H, W) uint8; None before the first key frame.
+    def __call__(self, header: Header, payload: memoryview) -> Picture | Image | None:
+        """Return the picture, read-only; None before the first key frame.
 
+        It is a `Picture` of planes, an array of (H, W, 3) uint8 RGB where a side is odd, or (H, W) uint8 of gray.
         Raises WireError for another payload; decoding then begins again with a key frame.
         """
         follows, self._next = self._next == (header.session, header.unit), None
@@ -118,9 +119,9 @@ class H264Decoder:
             raise WireError("the h264 cannot be decoded") from e
         if len(frames) != 1:
             raise WireError(f"the h264 holds {len(frames)} pictures, not one")
-        image = _image(frames[0], header)
+        content = _content(frames[0], header)
         self._next = header.session, header.unit + 1
-        return image
+        return content
 
     def _open(self, header: Header) -> None:
         """Open a new decoder, which refuses pictures larger than the header's size."""
@@ -149,13 +150,17 @@ def _grey_i420(image: Image) -> Image:
     return planar
 
 
-def _image(frame: VideoFrame, header: Header) -> Image:
+def _content(frame: VideoFrame, header: Header) -> Picture | Image:
     w, h = header.width + header.width % 2, header.height + header.height % 2
     if (frame.width, frame.height) != (w, h) or frame.format.name not in ("yuv420p", "yuvj420p"):
         raise WireError(
             f"the h264 is {frame.width}x{frame.height} {frame.format.name}, "
             f"the header says {header.width}x{header.height}"
         )
+    if header.pixel_format == "rgb24" and (w, h) == (header.width, header.height):
+        y, u, v = plane_views(frame)
+        y.flags.writeable = False
+        return Picture("nv12", (y, cv2.merge((u, v)).reshape(h // 2, w)))  # its RGB is that of I420 by OpenCV, exactly
     planar = frame.to_ndarray()
     whole = planar[:h] if header.pixel_format == "gray8" else cv2.cvtColor(planar, cv2.COLOR_YUV2RGB_I420)
     image = whole[: header.height, : header.width]

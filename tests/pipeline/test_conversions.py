@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from fractions import Fraction
 
@@ -21,6 +22,9 @@ from rtfuse.publish.planes import Offer
 from rtfuse.publish.publisher import Publisher
 from rtfuse.record import video as writing
 from rtfuse.record.video import open_writer
+from rtfuse.view.camera import _encoded
+from rtfuse.view.pipe import Pipe
+from rtfuse.view.viewer import Painter
 from rtfuse.wire import images
 from rtfuse.wire.h264 import H264Encoder
 from rtfuse.wire.images import compress
@@ -32,6 +36,8 @@ BUDGET = {
     "h264": {"luma": 1, "rgb": 0, "relit": 0, "frame": 1},
     "jpeg": {"luma": 1, "rgb": 0, "relit": 0, "frame": 0},
     "jpeg by opencv": {"luma": 1, "rgb": 1, "relit": 1, "frame": 1},  # FFmpeg converts a copy of the planes
+    "h264 to y4m": {"luma": 1, "rgb": 0, "relit": 0, "frame": 1},  # encoded, received, piped
+    "raw nv12 to a device": {"luma": 1, "rgb": 0, "relit": 0, "frame": 0},
     "raw yuv420p": {"luma": 1, "rgb": 0, "relit": 0, "frame": 0},
     "raw nv12": {"luma": 1, "rgb": 0, "relit": 0, "frame": 0},
     "raw rgb24": {"luma": 1, "rgb": 1, "relit": 1, "frame": 1},
@@ -67,17 +73,18 @@ class Video:
         self._writer.close()
 
 
-class Raw:
-    """A publisher, and a subscriber of its raw pictures, which every frame must reach."""
+class Sent:
+    """A publisher, and a subscriber, which every frame must reach; `show` gets what it received."""
 
-    def __init__(self, pixel_format, tmp_path):
-        self._publisher = Publisher([Offer(f"ipc://{tmp_path}/s", pixel_format=pixel_format)])
+    def __init__(self, tmp_path, pixel_format="rgb24", encoding="raw", show=lambda _: None):
+        self._show = show
+        self._publisher = Publisher([Offer(f"ipc://{tmp_path}/s", encoding, pixel_format=pixel_format)])
         self._subscriber = Subscriber(self._publisher.endpoint, latest=False)
         wait_until(lambda: (self._publisher.tick(), any(self._publisher.subscribers().values()))[1])
 
     def write(self, fused):
         self._publisher.write(fused)
-        assert self._subscriber.recv(10) is not None
+        self._show(Painter(None, spots=True)(self._subscriber.recv(10)))
 
     def close(self):
         self._publisher.close()
@@ -97,6 +104,11 @@ class Take:
         pass
 
 
+def y4m(tmp_path):
+    """A function that writes pictures into a y4m file."""
+    return Pipe("y4m", os.open(tmp_path / "y4m", os.O_WRONLY | os.O_CREAT), stopped=lambda: False).show
+
+
 def sink_of(name, tmp_path):
     encoder = H264Encoder()
     return {
@@ -104,9 +116,11 @@ def sink_of(name, tmp_path):
         "h264": lambda: Take(lambda fused: encoder(fused.picture, fused.pair.leader.t_ns / 1e9)),
         "jpeg": lambda: Take(lambda fused: compress(fused.picture, "jpeg", 90)),
         "jpeg by opencv": lambda: Take(lambda fused: compress(fused.picture, "jpeg", 90)),
-        "raw yuv420p": lambda: Raw("yuv420p", tmp_path),
-        "raw nv12": lambda: Raw("nv12", tmp_path),
-        "raw rgb24": lambda: Raw("rgb24", tmp_path),
+        "h264 to y4m": lambda: Sent(tmp_path, encoding="h264", show=y4m(tmp_path)),
+        "raw nv12 to a device": lambda: Sent(tmp_path, "nv12", show=lambda shown: _encoded(shown, "YUYV", 0)),
+        "raw yuv420p": lambda: Sent(tmp_path, "yuv420p"),
+        "raw nv12": lambda: Sent(tmp_path, "nv12"),
+        "raw rgb24": lambda: Sent(tmp_path),
         "two of rgb": lambda: Take(lambda fused: (fused.image, fused.image, fused.picture.rgb)),
     }[name]()
 
