@@ -47,23 +47,8 @@ _REQUESTS = (
 )
 """A handshake of ZMTP 3 (ZeroMQ RFC 23), and a subscriber's requests after it."""
 _NUMBERS = (0, 1, -1, 2, 255, 256, 65_535, 65_536, 16_384, 16_385, 2**31, 2**32, 2**63, -(2**63), 2**64, 1e308, 0.5)
-_TEXTS = (
-    "",
-    "raw",
-    "jpeg",
-    "png",
-    "h264",
-    "rgb24",
-    "gray8",
-    "gray16le",
-    "nv12",
-    "bt709",
-    "fused",
-    "x" * 300,
-    "\0",
-    "ä",
-    "statistics",
-)
+_NAMES = "raw jpeg png h264 rgb24 gray8 gray16le nv12 bt709 fused statistics"
+_TEXTS = (*_NAMES.split(), "", "x" * 300, "\0", "ä")
 
 
 def header(**changes: Any) -> wire.Header:
@@ -127,20 +112,14 @@ def decoders() -> dict[str, Callable[[bytes], object]]:
     """Return every decoder of the package, by name."""
     h264 = H264Decoder()
 
-    def array(content: object) -> object:
-        return content.rgb if isinstance(content, Picture) else content
-
-    def image(message: bytes) -> object:
-        return array(wire.decode(message)[2])
-
     def unit(message: bytes) -> object:
         _, head, payload = wire.split(message)
         if head.encoding != "h264":
             raise WireError("another encoding")
-        return array(h264(head, payload))
+        return getattr(h264(head, payload), "rgb", None)
 
     return {
-        "image": image,
+        "image": lambda message: getattr(wire.decode(message)[2], "rgb", None),  # of YUV: computed when asked for
         "h264": unit,
         "statistics": statistics.decode_statistics,
         "detections": detections.decode_detections,
