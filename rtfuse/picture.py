@@ -110,41 +110,50 @@ class Picture:
         made._source = self if self._source is None else self._source
         return made
 
-    def i420(self, coding: Coding = Coding()) -> Planes | None:
+    def resized(self, size_wh: tuple[int, int]) -> Picture:
+        """Return the picture in another size, each value the mean of those that it covers.
+
+        Planes become 4:2:0 of full range; it takes RGB where `i420` does, and for an odd side.
+        """
+        import cv2
+
+        w, h = size_wh
+        coding = Coding(self.coding.matrix, full=True)
+        planes = None if w % 2 or h % 2 else self.i420(coding)
+        if planes is None:
+            return Picture.of_rgb(cv2.resize(self.rgb, size_wh, interpolation=cv2.INTER_AREA))
+        sizes = (size_wh, (w // 2, h // 2), (w // 2, h // 2))
+        made = [cv2.resize(x, wh, interpolation=cv2.INTER_AREA) for x, wh in zip(planes, sizes, strict=True)]
+        return Picture("yuv420p", made, coding)
+
+    def i420(self, coding: Coding = Coding(), y: Image | None = None) -> Planes | None:
         """Return Y, U and V of 4:2:0 in this coding; None if that takes a way through RGB: see `rgb`.
 
         Planes that have this coding already are views. It takes RGB for the layout `rgb24`, another matrix, and odd
-        sides.
+        sides. Y that must be computed is written into `y`, if given.
         """
         h, w = self.shape_hw
         if self.layout == "rgb24" or h % 2 or w % 2:
             return None
         if self.layout == "gray":
             grey = _no_chroma(h // 2, w // 2)
-            return self._y(coding.full), grey, grey
+            return self._y(coding.full, y), grey, grey
         if coding.matrix != self.coding.matrix:
             return None
-        return self._y(coding.full), *self._uv(coding.full)
+        return self._y(coding.full, y), *self._uv(coding.full)
 
-    def _y(self, full: bool) -> Image:
-        """Return Y in this range."""
+    def _y(self, full: bool, into: Image | None = None) -> Image:
+        """Return Y in this range, computed into `into`, if given."""
         if self._source is None and self.coding.full == full and self.layout not in _LUMA_AT:
             return self.planes[0]
-        if full:
-            return self.luma
-        import cv2
-
-        return cv2.LUT(self.luma, _limited_of_full())
+        return self.luma if full else _limited_luma(self.luma, into)
 
     def _uv(self, full: bool) -> tuple[Image, Image]:
         """Return U and V of 4:2:0 in this range, computed once for all pictures with this chroma."""
         if full not in self._chroma:
             u, v = _quartered(self.layout, self.planes)
             if full != self.coding.full:
-                import cv2
-
-                table = _chroma_table(full)
-                u, v = (cv2.LUT(np.ascontiguousarray(x), table) for x in (u, v))
+                u, v = (_ranged_chroma(x, full) for x in (u, v))
             self._chroma[full] = u, v
         return self._chroma[full]
 
@@ -156,7 +165,7 @@ class Picture:
         y = self.planes[0]
         if self.layout in _LUMA_AT:
             y = cv2.extractChannel(_pairs(y), _LUMA_AT[self.layout])
-        return y if self.coding.full else cv2.LUT(y, _full_of_limited())
+        return y if self.coding.full else _full_luma(y)
 
     def _converted(self) -> Image:
         """Convert YUV to RGB as FFmpeg does; packed YUV and NV12 of BT.601, limited range, as OpenCV does."""
@@ -263,39 +272,45 @@ def _quartered(layout: Layout, planes: Sequence[Image]) -> tuple[Image, Image]:
         return planes[1], planes[2]
     if layout == "nv12":
         return planes[1][:, 0::2], planes[1][:, 1::2]
+    if layout == "yuv422p":
+        return _row_means(planes[1]), _row_means(planes[2])
     if layout in _LUMA_AT:
-        first = 1 - _LUMA_AT[layout]
-        u, v = planes[0][:, first::4], planes[0][:, first + 2 :: 4]
-    else:
-        u, v = planes[1], planes[2]
-    h, w = planes[0].shape[0] // 2, u.shape[1] // (2 if layout == "yuv444p" else 1)
-    u, v = (cv2.resize(np.ascontiguousarray(x), (w, h), interpolation=cv2.INTER_AREA) for x in (u, v))
+        four, first = _row_means(planes[0]).reshape(planes[0].shape[0] // 2, -1, 4), 1 - _LUMA_AT[layout]
+        return cv2.extractChannel(four, first), cv2.extractChannel(four, first + 2)
+    h, w = planes[1].shape
+    u, v = (cv2.resize(x, (w // 2, h // 2), interpolation=cv2.INTER_AREA) for x in planes[1:])
     return u, v
 
 
-@cache
-def _full_of_limited() -> Image:
-    """Return full-range luma by the Y of limited range, (256,) uint8."""
-    return _bytes((np.arange(256) - _BLACK) * 255 / (_WHITE - _BLACK))
+def _full_luma(y: Image) -> Image:
+    """Return luma of full range by the Y of limited range; faster than a table of OpenCV's, and equal."""
+    import cv2
+
+    return cv2.convertScaleAbs(cv2.subtract(y, _BLACK), alpha=255 / (_WHITE - _BLACK))
 
 
-@cache
-def _limited_of_full() -> Image:
-    """Return the Y of limited range by full-range luma, (256,) uint8."""
-    return _bytes(np.arange(256) * (_WHITE - _BLACK) / 255 + _BLACK)
+def _limited_luma(luma: Image, into: Image | None) -> Image:
+    """Return the Y of limited range by luma of full range."""
+    import cv2
+
+    return cv2.convertScaleAbs(luma, into, (_WHITE - _BLACK) / 255, _BLACK)
 
 
-@cache
-def _chroma_table(full: bool) -> Image:
-    """Return chroma of full range by that of limited range, or the reverse, (256,) uint8."""
-    factor = 127.5 / _CHROMA
-    return _bytes((np.arange(256) - _GREY) * (factor if full else 1 / factor) + _GREY)
+def _ranged_chroma(chroma: Image, full: bool) -> Image:
+    """Return chroma of full range by that of limited range, or the reverse."""
+    import cv2
+
+    factor = 127.5 / _CHROMA if full else _CHROMA / 127.5
+    return cv2.addWeighted(chroma, factor, chroma, 0, _GREY * (1 - factor))
+
+
+def _row_means(values: Image) -> Image:
+    """Return the mean of each two rows; many times faster than OpenCV's `resize`, and equal."""
+    import cv2
+
+    return cv2.addWeighted(values[0::2], 0.5, values[1::2], 0.5, 0)
 
 
 @cache
 def _no_chroma(h: int, w: int) -> Image:
     return np.full((h, w), _GREY, np.uint8)
-
-
-def _bytes(values: Image) -> Image:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)

@@ -144,6 +144,8 @@ def to_struct(tree: Mapping[str, Any], kind: type[S], where: str) -> S:
         fault = f"{fault[:1].lower()}{fault[1:]}{_choices(kind, path) if 'enum' in fault else ''}"
         if fault.startswith("expected `array`"):
             fault += f"; write a list as '{path or 'key'}=[one, two]'"
+        if re.match(r"expected `str\b.*`, got `(int|float|bool)`", fault):
+            fault += "; put it in quotes, as YAML takes it for a number, or for true or false"
         raise ConfigError(f"{where}: {path or 'value'}: {fault}") from e
 
 

@@ -78,7 +78,8 @@ def serving():
 
     yield begin
     for server in running:
-        server.close()
+        if not server._loop.is_closed():
+            server.close()
 
 
 def ask(server, path, *, data=None, over=None, **headers):

@@ -145,6 +145,18 @@ def test_a_hash_in_an_override_is_part_of_the_value():
         load_config(None, ["publish.planes=fused,ir"])
 
 
+@pytest.mark.parametrize("value", ["8080", "1e3", "true"])
+def test_a_text_that_yaml_takes_for_a_number_is_to_be_quoted(tmp_path, value):
+    """`address: 8080` is the port that the documentation allows, once it is a text."""
+    (tmp_path / "rig.yaml").write_text(f"web: {{address: {value}}}")
+    with pytest.raises(ConfigError, match=r"web.address: expected `str.*; put it in quotes, as YAML takes it") as e:
+        load_config(tmp_path / "rig.yaml")
+    assert f"`{value}`" not in str(e.value)
+    assert "8080" not in str(e.value), "it may be a secret"
+    (tmp_path / "rig.yaml").write_text(f"web: {{address: '{value}'}}")
+    assert load_config(tmp_path / "rig.yaml").web.address == value
+
+
 @pytest.mark.parametrize("port", [-1, 65536, 99999])
 def test_a_port_that_does_not_exist_is_refused(port):
     with pytest.raises(ConfigError, match="does not exist"):

@@ -141,3 +141,55 @@ def test_padded_rows_are_read_right():
     assert np.array_equal(padded.rgb, tight.rgb)
     frame = video_frame("yuv420p", padded.planes)
     assert np.array_equal(plane_views(frame)[0], y)
+
+
+@pytest.mark.parametrize("coding", [Coding(), Coding(full=True), Coding("bt709")])
+@pytest.mark.parametrize("layout", [*LAYOUTS, "yuyv422"])
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_smaller_picture_is_the_smaller_rgb(layout, coding, fused):
+    source = picture(layout, coding)
+    made = source.with_luma(source.luma // 2 + 60) if fused else source
+    small = made.resized((32, 24))
+    assert small.coding == Coding(coding.matrix, full=True)
+    assert np.abs(small.luma - cv2.resize(made.luma, (32, 24), interpolation=cv2.INTER_AREA).astype(int)).max() <= 1
+    want = cv2.resize(made.rgb, (32, 24), interpolation=cv2.INTER_AREA)
+    assert np.abs(small.rgb.astype(int) - want).max() <= 5  # FFmpeg rounds YUV to RGB by up to 3
+    assert np.abs(small.rgb.astype(int) - want).mean() < 2
+
+
+@pytest.mark.parametrize("size_wh", [(32, 24), (33, 25)])
+def test_rgb_and_odd_sizes_become_smaller_as_rgb(size_wh):
+    for made in (Picture.of_rgb(scene()), picture("yuv420p").resized((33, 25))):
+        want = cv2.resize(made.rgb, size_wh, interpolation=cv2.INTER_AREA)
+        assert made.layout == "rgb24"
+        assert np.array_equal(made.resized(size_wh).rgb, want)
+
+
+def test_every_value_changes_its_range_by_the_formula():
+    """ITU-R BT.601, 2.5.3: Y from 16 to 235, chroma from 16 to 240."""
+    all_ = np.tile(np.arange(256, dtype=np.uint8), (2, 1))
+    values, chroma = all_.astype(float), all_[:1, :128]
+    wide = (values - 16) * 255 / 219, values * 219 / 255 + 16
+    for full, want in zip((False, True), wide, strict=True):
+        made = Picture("yuv420p", (all_, chroma, chroma), Coding(full=full))
+        got = made.with_luma(all_).i420(Coding(full=False))[0] if full else made.luma
+        assert np.array_equal(got, want.round().clip(0, 255))
+        for part in (all_[:1, :128], all_[:1, 128:]):
+            u = Picture("yuv420p", (all_, part, part), Coding(full=full)).i420(Coding(full=not full))[1]
+            factor = 112 / 127.5 if full else 127.5 / 112
+            assert np.array_equal(u, ((part - 128.0) * factor + 128).round().clip(0, 255))
+
+
+@pytest.mark.parametrize("layout", ["yuv422p", "yuv444p", "yuyv422", "uyvy422"])
+def test_chroma_of_4_2_0_is_the_mean_of_its_pixels(layout):
+    rng = np.random.default_rng(0)
+    u, v = (rng.integers(0, 256, (H, W if layout == "yuv444p" else W // 2), np.uint8) for _ in "uv")
+    y = rng.integers(0, 256, (H, W), np.uint8)
+    if layout in ("yuyv422", "uyvy422"):
+        values = (y[:, 0::2], u, y[:, 1::2], v) if layout == "yuyv422" else (u, y[:, 0::2], v, y[:, 1::2])
+        made = Picture(layout, (np.dstack(values).reshape(H, 2 * W),))
+    else:
+        made = Picture(layout, (y, u, v))
+    for got, given in zip(made.i420()[1:], (u, v), strict=True):
+        want = given.reshape(H // 2, 2, W // 2, -1).mean(axis=(1, 3))
+        assert np.abs(got - want).max() <= 0.5

@@ -25,7 +25,8 @@ ORDER = ["fuse", "open_source", "open_fuser", "Subscriber"]
 TYPES = {
     "rtfuse.client.subscriber": ["Received"],
     "rtfuse.client.reception": ["Reception"],
-    "rtfuse.wire.message": ["Header", "Statistics"],
+    "rtfuse.wire.message": ["Header"],
+    "rtfuse.wire.statistics": ["Statistics"],
     "rtfuse.types": ["Source", "SourceInfo"],
     "rtfuse.fuse.fuser": ["Fuser"],
 }

@@ -26,9 +26,10 @@ import numpy as np
 
 from rtfuse.client.subscriber import Subscriber
 from rtfuse.errors import WireError
+from rtfuse.picture import Picture
 from rtfuse.publish.publisher import Publisher
 from rtfuse.types import Frame, Fused, Pair, Stamp
-from rtfuse.wire import description, detections
+from rtfuse.wire import description, detections, statistics
 from rtfuse.wire import message as wire
 from rtfuse.wire.h264 import H264Decoder, H264Encoder
 
@@ -46,7 +47,8 @@ _REQUESTS = (
 )
 """A handshake of ZMTP 3 (ZeroMQ RFC 23), and a subscriber's requests after it."""
 _NUMBERS = (0, 1, -1, 2, 255, 256, 65_535, 65_536, 16_384, 16_385, 2**31, 2**32, 2**63, -(2**63), 2**64, 1e308, 0.5)
-_TEXTS = ("", "raw", "jpeg", "png", "h264", "rgb24", "gray8", "gray16le", "fused", "x" * 300, "\0", "ä", "statistics")
+_NAMES = "raw jpeg png h264 rgb24 gray8 gray16le nv12 bt709 fused statistics"
+_TEXTS = (*_NAMES.split(), "", "x" * 300, "\0", "ä")
 
 
 def header(**changes: Any) -> wire.Header:
@@ -76,6 +78,8 @@ def seeds() -> list[bytes]:
             if (pixels, encoding) != ("gray16le", "jpeg"):
                 head = header(pixel_format=pixels, encoding=encoding)
                 found.append(bytes(wire.encode("fused", head, picture(pixels))))
+    colours = Picture.of_rgb(picture("rgb24"))
+    found += [bytes(wire.encode("fused", header(pixel_format=name), colours)) for name in ("yuv420p", "nv12")]
     for pixels in ("rgb24", "gray8"):
         encoder = H264Encoder()
         for k in range(6):
@@ -86,7 +90,7 @@ def seeds() -> list[bytes]:
     numbers = {"frames": 1, "pair_rate_hz": 30.0, "reused": 0, "age_ms": [1.0, None, 2.0], "skew_ms": [0.0, 0.0, 0.0]}
     streams = {"ir": {"state": "live", "for_s": 1.0, "rate_hz": 30.0}}
     whole = {**common, **numbers, "skew_histogram": [(1.0, 3)], "modes": {"fused": 1}, "drops": {}, "streams": streams}
-    found.append(wire.encode_statistics("stats", msgspec.convert(whole, wire.Statistics)))
+    found.append(statistics.encode_statistics("stats", msgspec.convert(whole, statistics.Statistics)))
     box = detections.Box(x=1.0, y=2.0, width=3.0, height=4.0, label="person", score=0.5)
     origin = {"detector": "d", "frame_session": "x", "frame_seq": 1, "frame_width": 34, "frame_height": 26}
     boxed = {"session": "x", "rig": "x", "seq": 1, "rgb_t_ns": 1, "published_ns": 1, "spent_ms": 1.0, **origin}
@@ -112,12 +116,12 @@ def decoders() -> dict[str, Callable[[bytes], object]]:
         _, head, payload = wire.split(message)
         if head.encoding != "h264":
             raise WireError("another encoding")
-        return h264(head, payload)
+        return getattr(h264(head, payload), "rgb", None)
 
     return {
-        "image": wire.decode,
+        "image": lambda message: getattr(wire.decode(message)[2], "rgb", None),  # of YUV: computed when asked for
         "h264": unit,
-        "statistics": wire.decode_statistics,
+        "statistics": statistics.decode_statistics,
         "detections": detections.decode_detections,
         "description": description.decode_description,
         "state": description.decode_state,

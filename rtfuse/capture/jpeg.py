@@ -8,7 +8,7 @@ from typing import Literal
 APP1, APP3 = 0xE1, 0xE3
 START = b"\xff\xd8"
 _EXIF, _ORIENTATION = b"Exif\0\0", 0x0112
-_SCAN, _END, _LEAST = 0xDA, 0xD9, 0xC0
+SCAN, _END, _LEAST = 0xDA, 0xD9, 0xC0
 _ALONE = frozenset([0x01, *range(0xD0, 0xD8)])
 """Markers without a length."""
 _SIZES = frozenset([*range(0xC0, 0xD0), 0xF7]) - {0xC4, 0xC8, 0xCC}
@@ -32,7 +32,7 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
         if marker == _END or marker < _LEAST or end < at + 4 or end > len(data):
             return
         yield marker, at + 4, end
-        if marker == _SCAN:
+        if marker == SCAN:
             return
         at = end
 
@@ -45,7 +45,7 @@ def fault(data: bytes) -> tuple[Literal["", "cut", "damaged"], int]:
     marker, at = 0, len(START)
     for marker, _, at in segments(data):  # noqa: B007 - the last one counts
         pass
-    if marker == _SCAN:
+    if marker == SCAN:
         return "", at
     begun = data[at : at + 4]
     whole = len(begun) == 4 and not (begun[0] == 0xFF and begun[1] >= _LEAST and int.from_bytes(begun[2:]) >= 2)

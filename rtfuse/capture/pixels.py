@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from rtfuse.capture.mjpeg import JpegPlanes
 from rtfuse.capture.settings import Uncolour
 from rtfuse.picture import Layout, Picture
 from rtfuse.types import Image, Stream
@@ -25,11 +26,11 @@ _PACKED_TO_RGB = {
     "BGR3": (3, cv2.COLOR_BGR2RGB),
     "GREY": (1, cv2.COLOR_GRAY2RGB),
 }
-_JPEG = ("MJPG", "JPEG")
+JPEG = ("MJPG", "JPEG")
 
 PREFERENCE: dict[Stream, tuple[str, ...]] = {
-    "ir": (*_COUNTS, "YUYV", "UYVY", "NV12", *_JPEG),
-    "rgb": ("YUYV", "UYVY", "NV12", "RGB3", "BGR3", *_JPEG, "GREY"),
+    "ir": (*_COUNTS, "YUYV", "UYVY", "NV12", *JPEG),
+    "rgb": ("YUYV", "UYVY", "NV12", "RGB3", "BGR3", *JPEG, "GREY"),
 }
 """The formats that can be decoded for a stream, best first: raw counts for thermal, uncompressed for RGB."""
 
@@ -214,19 +215,27 @@ def decode(
         luma = uncolour(decode(buffer, fourcc, size_wh, stride, "rgb"))
         if luma is not None:
             return luma
-    if fourcc in _JPEG:
+    if fourcc in JPEG:
         return _jpeg(buffer, size_wh, stream)
     if stream == "ir":
         return _counts(buffer, fourcc, size_wh, stride, packed_counts)
     return _rgb(buffer, fourcc, size_wh, stride)
 
 
-def decode_picture(buffer: bytes | memoryview, fourcc: str, size_wh: tuple[int, int], stride: int) -> Picture:
+def decode_picture(
+    buffer: bytes | memoryview,
+    fourcc: str,
+    size_wh: tuple[int, int],
+    stride: int,
+    planes_of: JpegPlanes | None = None,
+) -> Picture:
     """Decode one frame of `rgb`, whose planes are a copy: YUYV, UYVY and NV12 as they came; see `decode`.
 
-    Raises what `decode` raises.
+    JPEG gives the planes that the camera's decoder `planes_of` finds, or else RGB. Raises what `decode` raises.
     """
     w, h = size_wh
+    if fourcc in JPEG and planes_of is not None and (picture := planes_of(bytes(buffer), size_wh)) is not None:
+        return picture
     if fourcc in _LUMA_BYTE:
         return Picture(_LAYOUTS[fourcc], (_rows(buffer, h, 2 * w, stride).copy(),))
     if fourcc == "NV12":
@@ -246,7 +255,7 @@ def dtype_of(fourcc: str, stream: Stream, *, packed_counts: bool = False) -> str
 def _coloured(buffer: bytes | memoryview, fourcc: str, size_wh: tuple[int, int], stride: int) -> bool:
     """Return True if a frame has more colour than a grey one that was coded with loss, by a part of its chroma."""
     w, h = size_wh
-    if fourcc in _JPEG:
+    if fourcc in JPEG:
         data = np.frombuffer(buffer, np.uint8)
         small = cv2.imdecode(data, cv2.IMREAD_REDUCED_COLOR_8) if data.size else None
         return small is not None and float((np.ptp(small, axis=2) > 2 * _FLAT).mean()) > _COLOUR_SHARE

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rtfuse.capture import videodev2 as api
+from rtfuse.capture.mjpeg import JpegPlanes
 from rtfuse.capture.node import Control, Identity, Node
 from rtfuse.capture.pixels import (
     DECODABLE,
+    JPEG,
     CameraFormat,
     choose,
     decode,
@@ -151,6 +153,7 @@ class V4l2Source:
         hidden = packs_counts(asked, got_wh) if packed is None else packed and not is_counts(asked)
         self._packed_counts = hidden and stream == "ir"
         dtype = dtype_of(asked, stream, packed_counts=self._packed_counts)
+        self._planes_of = JpegPlanes() if asked in JPEG and stream == "rgb" else None
         return SourceInfo(self._path, stream, got_wh, dtype, live=True, rate_hz=got_hz, coding=asked)
 
     def again(self) -> V4l2Source:
@@ -264,7 +267,7 @@ class V4l2Source:
         """Decode the bytes of a frame. Raises ValueError."""
         info = self._info
         if info.stream == "rgb":
-            return decode_picture(data, self.pixel_format, info.size_wh, self._stride)
+            return decode_picture(data, self.pixel_format, info.size_wh, self._stride, self._planes_of)
         return decode(
             data,
             self.pixel_format,

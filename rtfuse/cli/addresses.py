@@ -9,7 +9,7 @@ import socket
 from rtfuse.config import Web
 from rtfuse.errors import ConfigError, EndpointUnavailable
 from rtfuse.hints import need
-from rtfuse.web.addresses import address_of, networks_of, origins_of, prefix_of
+from rtfuse.web.addresses import address_of, names_of, networks_of, origins_of, prefix_of
 from rtfuse.wire.addresses import check_endpoint
 
 PAGE = ("aiohttp", "prometheus_client", "segno")
@@ -19,7 +19,7 @@ _ENDPOINT = re.compile(r"(tcp://.+:\d+|ipc://.+|inproc://.+)", re.IGNORECASE)
 
 
 def check_web(web: Web) -> None:
-    """Check the page's packages, address, proxies and detectors, if there is a page.
+    """Check the page's packages, address, names, proxies and detectors, if there is a page.
 
     Raises ConfigError for a package that is missing and for an address that makes no sense, EndpointUnavailable for a
     busy one.
@@ -30,6 +30,7 @@ def check_web(web: Web) -> None:
         if not _ENDPOINT.fullmatch(endpoint):
             raise ConfigError(f"web.detections: {endpoint!r} is not an endpoint; want for example tcp://127.0.0.1:5556")
     prefix_of(web.prefix)
+    names_of(web.hosts)
     networks_of(web.proxies)
     origins_of(web.embed)
     if web.token is not None and web.token == web.link_token:

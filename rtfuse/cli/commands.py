@@ -112,10 +112,15 @@ def _snapshots(running: list[Pipeline], rig: Rig) -> Callable[[], Snapshot]:
 
 
 def _note_slow(console: Console, rig: Rig, result: Snapshot) -> None:
+    """Say that the fuser was too slow, unless the log has told what was lowered: then it may be another one by now."""
+    if result.lowered:
+        return
     by_cause = Counter[str]()
     for (_, cause), count in result.drops.items():
         by_cause[cause] += count
-    if by_cause["busy"] > max(by_cause["stale"], result.frames // 20):  # else it was a moment, or the captures
+    if by_cause["busy"] + by_cause["queue"] > max(
+        by_cause["stale"], result.frames // 20
+    ):  # else it was a moment, or the captures
         wrap = not console.is_terminal
         console.print(f"note: {slow_fuser(str(rig.fuser))}", style="yellow", soft_wrap=wrap, markup=False)
 

@@ -14,8 +14,9 @@ from rtfuse.client.connection import Keys
 from rtfuse.errors import EndpointUnavailable
 from rtfuse.wire.description import MAX_CALIBRATION_BYTES, Description, StateChange, decode_description, decode_state
 from rtfuse.wire.detections import DETECTIONS_TOPIC, MAX_DETECTIONS_BYTES, Detections, decode_detections
-from rtfuse.wire.message import MAX_HEADER_BYTES, Buffer, Statistics, decode_statistics
+from rtfuse.wire.message import MAX_HEADER_BYTES, Buffer
 from rtfuse.wire.names import ABOUT_TOPIC, STATE_TOPIC, STATISTICS_TOPIC
+from rtfuse.wire.statistics import Statistics, decode_statistics
 
 _QUEUE = 32
 _ABOUT_BYTES = MAX_CALIBRATION_BYTES + 2 * MAX_HEADER_BYTES

@@ -13,7 +13,7 @@ import zmq
 from rtfuse.client.base import BaseSubscriber
 from rtfuse.client.connection import Keys
 from rtfuse.client.reception import Arrivals, Reception
-from rtfuse.types import Image
+from rtfuse.types import Image, Picture
 from rtfuse.wire.message import MAX_MESSAGE_BYTES, Header, pixels, split
 
 _H264_QUEUE = 64
@@ -23,14 +23,36 @@ _H264_QUEUE = 64
 class Received:
     """Hold one received frame.
 
-    `image`: read-only, (H, W, 3) uint8 RGB, or (H, W) uint8 or uint16 of a gray plane.
+    `content`: its picture as it came: a `Picture` of planes for raw `yuv420p` and `nv12`, and for H.264 of even size;
+    else an array like `image`.
     `header`: its numbers and times.
     `gap`: the number of frames that were lost just before it.
     """
 
-    image: Image
+    content: Image | Picture
     header: Header
     gap: int
+
+    @property
+    def image(self) -> Image:
+        """The picture as an array, read-only: (H, W, 3) uint8 RGB, or (H, W) uint8 or uint16 of a gray plane.
+
+        RGB of YUV planes is computed when first asked for.
+        """
+        if not isinstance(self.content, Picture):
+            return self.content
+        image = self.content.rgb
+        image.flags.writeable = False
+        return image
+
+    @property
+    def picture(self) -> Picture:
+        """The picture with its planes: YUV as it was sent, or RGB. Raises TypeError for a gray plane."""
+        if isinstance(self.content, Picture):
+            return self.content
+        if self.content.ndim != 3:
+            raise TypeError(f"the plane {self.header.plane} has one value per pixel, no colour picture; see `image`")
+        return Picture.of_rgb(self.content)
 
 
 class Subscriber(BaseSubscriber[Received]):
@@ -44,9 +66,9 @@ class Subscriber(BaseSubscriber[Received]):
     `received`, `lost` (by sequence number), `malformed` (skipped messages), `restarts`: counters; `reception` returns
     them with rate, delay and age.
 
-    It waits for a publisher that does not run yet, and reconnects to one that restarts. A raw `image` is a view of the
-    message, which lives as long as the image. H.264 begins with a key frame, also after a gap; there, `latest` returns
-    the newest frame that has arrived. Use it from one thread, or one task; it is a context manager.
+    It waits for a publisher that does not run yet, and reconnects to one that restarts. Raw pixels and planes are views
+    of the message, which lives as long as they do. H.264 begins with a key frame, also after a gap; there, `latest`
+    returns the newest frame that has arrived. Use it from one thread, or one task; it is a context manager.
     Raises ConfigError for an endpoint that cannot be, KeysUnusable for the file.
     """
 
@@ -95,10 +117,10 @@ class Subscriber(BaseSubscriber[Received]):
             if self._latest:  # a picture depends on those before it: the newest alone cannot be decoded
                 self._socket.close()
                 self._socket = self._connect(queue=_H264_QUEUE)
-        image = self._h264(header, payload)
-        if image is None or (self._latest and self._socket.poll(0)):
+        content = self._h264(header, payload)
+        if content is None or (self._latest and self._socket.poll(0)):
             return None
-        return Received(image, header, self._count(header))
+        return Received(content, header, self._count(header))
 
     def _count(self, header: Header) -> int:
         if header.session != self._session:

@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 
-from rtfuse.types import Clock, Frame, Stream
+from rtfuse.types import LABELS, Clock, Frame, Stream
 
 
 class State(StrEnum):
@@ -49,6 +49,12 @@ class Condition:
     clock_steps: int = 0
     reconnects: int = 0
     why: str | None = None
+
+
+def of_stream(stream: Stream, said: str) -> str:
+    """Return what is said of a stream with its name before it, unless it begins with the name already."""
+    name = LABELS[stream]
+    return said if said.startswith(f"{name} ") else f"{name}: {said}"
 
 
 class Health:
@@ -102,6 +108,11 @@ class Health:
         """Return the present state."""
         with self._lock:
             return self._state(self._clock())
+
+    def present(self) -> tuple[State, str | None]:
+        """Return the present state, and the newest reason why the source is lost; None if it is not."""
+        with self._lock:
+            return self._state(self._clock()), self._why
 
     @property
     def why(self) -> str | None:

@@ -118,7 +118,7 @@ class Snapshot:
     """True for frames of a recording, whose age says nothing: their times are the recording's, or those of playing."""
 
     def fields(self) -> dict[str, Any]:
-        """Return the fields of the statistics message (`rtfuse.wire.message.Statistics`)."""
+        """Return the fields of the statistics message (`rtfuse.wire.statistics.Statistics`)."""
         return {
             "frames": self.frames,
             "pair_rate_hz": self.recent_hz,

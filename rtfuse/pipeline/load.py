@@ -29,6 +29,8 @@ _FRESH_NS, _TRIAL_NS, _PROVEN_NS = 3_000 * _MS, 10_000 * _MS, 60_000 * _MS
 """After a lift: one late window undoes it; a step down is its failure; it has succeeded."""
 _HOLD_NS, _LONGEST_NS = 10_000 * _MS, 300_000 * _MS
 """The calm before a lift: at first, and at most, as each failure doubles it."""
+_SLOW = 3
+"""So many windows in which a fuser that stays costs more than a period, and it is too slow."""
 _SPAN_NS = 30_000 * _MS
 """The youngest frame is that of the present and the previous span of this length."""
 
@@ -83,7 +85,9 @@ class _Window:
         """The evidence in words."""
         said = [f"frames are {self.age_ns / _MS:.0f} ms old"] if self.age_ns < _INF else []
         said += [f"{self.lost:.0%} are lost"] if self.lost > _FEW else []
-        said += [f"tasks wait for it {min(self.waiting, 1.0):.0%} of the time"] if self.waiting > _WAITING else []
+        said += (
+            [f"tasks wait for a processor {min(self.waiting, 1.0):.0%} of the time"] if self.waiting > _WAITING else []
+        )
         return ", ".join(said)
 
 
@@ -104,12 +108,15 @@ class LoadController:
         self.steps, self._period_ns, self._patient = steps, period_ns, patient
         self.pressed = False
         """True while frames are late: then only the newest one is worth fusing."""
+        self.stuck: str | None = None
+        """The reason why frames are late or lost while nothing is left to lower, until a calm ends it."""
         self._ages, self._costs = list[int](), list[int]()
         self._start_ns: int | None = None
         self._begun_ns = 0
         self._lost, self._waited_ns = 0, 0
-        self._late, self._calm_ns, self._hold_ns = 0, 0.0, _HOLD_NS
+        self._late, self._slow, self._calm_ns, self._hold_ns = 0, 0, 0.0, _HOLD_NS
         self._lifted_ns: int | None = None
+        self._stepped_ns = 0
         self._youngest, self._own_ns = _Youngest(), 0.0
 
     @property
@@ -160,19 +167,26 @@ class LoadController:
     def _judge(self, now_ns: int, seen: _Window) -> Change | None:
         since_ns = _INF if self._lifted_ns is None else now_ns - self._lifted_ns
         own_ns = self._own_ns if self._patient else 0.0
+        self._slow = self._slow + 1 if own_ns > self._period_ns else 0
+        if self._slow >= _SLOW:
+            took = f"it takes {own_ns / _MS:.0f} ms to fuse a frame, {self._period_ns / _MS:.0f} ms are there"
+            self.stuck = self.stuck or took
         lossy = seen.lost > _LOST and own_ns < self._period_ns
         self.pressed = lossy or seen.age_ns > self._limit_ns(_LATE, 1.0)
         if self.pressed:
             severe = seen.age_ns > _SEVERE * self._period_ns or seen.length_ns >= _LONG_NS
             hasty = severe or since_ns < _FRESH_NS
             self._late, self._calm_ns = self._late + (2 if hasty else 1), 0.0
-            return self._down(seen, since_ns) if self._late >= 2 else None
+            return self._down(now_ns, seen, since_ns) if self._late >= 2 else None
         self._late = 0
         if seen.age_ns < self._limit_ns(_CALM, 0.5) and seen.lost < _FEW:
             self._calm_ns += seen.length_ns * (_WARY if seen.waiting > _WAITING else 1.0)
         else:
             self._calm_ns = max(0.0, self._calm_ns - 4 * seen.length_ns)
-        return self._up(now_ns) if self._calm_ns >= self._hold_ns else None
+        if self._calm_ns < self._hold_ns:
+            return None
+        self.stuck = None if self._slow == 0 else self.stuck
+        return self._up(now_ns)
 
     def _limit_ns(self, periods: float, more: float) -> float:
         """Return the age of so many periods, or so many periods more than the cameras, or a patient fuser, take."""
@@ -180,14 +194,16 @@ class LoadController:
         least_ns = max(young_ns, _OWN * self._own_ns if self._patient else 0.0)
         return max(periods * self._period_ns, least_ns + more * self._period_ns)
 
-    def _down(self, seen: _Window, since_ns: float) -> Change | None:
+    def _down(self, now_ns: int, seen: _Window, since_ns: float) -> Change | None:
         if (step := next((step for step in self.steps if step.can_lower), None)) is None:
+            if now_ns - self._stepped_ns >= _FRESH_NS:  # the last step may not have shown its effect yet
+                self.stuck = self.stuck or seen.said
             return None
         if since_ns < _TRIAL_NS:
             self._hold_ns = min(2 * self._hold_ns, _LONGEST_NS)
         elif since_ns >= _PROVEN_NS:
             self._hold_ns = _HOLD_NS
-        self._late, self._lifted_ns = 0, None
+        self._late, self._lifted_ns, self._stepped_ns = 0, None, now_ns
         return Change(True, step.lower(), seen.said)
 
     def _up(self, now_ns: int) -> Change | None:

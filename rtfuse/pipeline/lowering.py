@@ -20,6 +20,9 @@ _CAUSES = ("busy", "queue", "stale")
 """Causes of lost frames that mean too little processor."""
 _SETTLED_NS = 2_000_000_000
 """Frames of a stream that has just come back are stale for another reason."""
+_LITTLE, _ENOUGH = "too little processor", "enough processor again"
+_OTHER_FUSER = "the fuser was chosen by name and stays; load.fuser=true lets it change, --fuser auto chooses one"
+_LESS = "end other programs, or let the cameras send smaller pictures, or fewer"
 _log = logging.getLogger("rtfuse.load")
 
 
@@ -34,6 +37,9 @@ class Lowering:
             steps_of(outlets, fuser), period_ns, patient=not isinstance(fuser, Stepping) or fuser.cheaper is None
         )
         self._forgiven = self._settled_ns = 0
+        self._stuck: str | None = None
+        named = not isinstance(fuser, Stepping) and fuser.name != "pyramid"
+        self._remedy = _OTHER_FUSER if named else _LESS
 
     @property
     def lowered(self) -> tuple[str, ...]:
@@ -64,9 +70,15 @@ class Lowering:
         if now_ns < self._settled_ns:
             self._forgiven = lost
         change = self._controller.look(now_ns, lost=lost - self._forgiven, waited_ns=waited_ns())
-        if change is None:
-            return
-        level = logging.WARNING if change.down else logging.INFO
-        what = "too little processor" if change.down else "enough processor again"
-        name = "lowered" if change.down else "lifted"
-        event(_log, level, name, f"{what} ({change.why}): {change.what}", lowered=len(self.lowered))
+        if change is not None:
+            level, name = (logging.WARNING, "lowered") if change.down else (logging.INFO, "lifted")
+            self._say(level, name, f"{_LITTLE if change.down else _ENOUGH} ({change.why}): {change.what}")
+        stuck, self._stuck = self._stuck, self._controller.stuck
+        if stuck is None and self._stuck is not None:
+            what = f"{_LITTLE} ({self._stuck}), and nothing is left to lower: {self._remedy}"
+            self._say(logging.WARNING, "stuck", what)
+        elif stuck is not None and self._stuck is None:
+            self._say(logging.INFO, "unstuck", f"{_ENOUGH}: frames are in time")
+
+    def _say(self, level: int, name: str, what: str) -> None:
+        event(_log, level, name, what, lowered=len(self.lowered))

@@ -56,6 +56,7 @@ def _offers(config: Config) -> list[Offer]:
             encoding=e.encoding or p.encoding,
             planes=e.planes if e.planes is not None else p.planes,
             topic=p.topic if e.topic is None else e.topic,
+            pixel_format=e.pixel_format or p.pixel_format,
             jpeg_quality=e.jpeg_quality or p.jpeg_quality,
             h264_kbps=e.h264_kbps or p.h264_kbps,
             prefix=f"{config.rig}/" if p.rig_topics else "",

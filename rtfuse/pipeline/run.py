@@ -25,7 +25,7 @@ from typing import Any
 
 from rtfuse.capture.pacing import paced, timeline
 from rtfuse.errors import CalibrationError, NoOverlap, SourceLost, StageFailed, named
-from rtfuse.observe.health import Health, State
+from rtfuse.observe.health import State, of_stream
 from rtfuse.observe.logs import event
 from rtfuse.observe.stats import Snapshot, Stats
 from rtfuse.pipeline.lowering import Lowering
@@ -184,7 +184,7 @@ class Pipeline:
         end_ns = rig.clock() + round(duration_s * 1e9) if duration_s else None
         watchdog, done = rig.supervisor.watchdog("fuse"), 0
         while not self.stop.is_set():
-            moments = inbox.take(self._patience_s(end_ns))
+            moments = waiting = inbox.take(self._patience_s(end_ns))
             if end_ns is not None and rig.clock() >= end_ns:
                 return False
             if rig.live:
@@ -194,7 +194,8 @@ class Pipeline:
             if rig.trace is not None:
                 rig.trace.trace.drops(self.stats.drops, *self._drops())
             with watchdog.busy():
-                for moment in self._newest(moments):
+                while waiting:  # judged after each, as the machine may have become slow
+                    moment, *waiting = self._newest(waiting)
                     if (fused := self._fuse(moment)) is None:
                         continue
                     done += 1
@@ -238,10 +239,11 @@ class Pipeline:
         """Skip to the newest when frames are late, or take too long to fuse; after a mere hiccup, catch up instead.
 
         Where a frame costs more than half a period, catching up takes longer than the hiccup did; at a whole period the
-        queue would stay full.
+        queue would stay full. Where the last one alone costs as much as a full queue, frames are lost in any case.
         """
-        rate_hz, costs_ns = self.rig.sources["rgb"].info.rate_hz or 30, self._costs_ns
-        slow = len(costs_ns) > 2 and median(costs_ns) >= 0.5e9 / rate_hz
+        period_ns, costs_ns = 1e9 / (self.rig.sources["rgb"].info.rate_hz or 30), self._costs_ns
+        slow = len(costs_ns) > 2 and median(costs_ns) >= period_ns / 2
+        slow = slow or (len(costs_ns) > 0 and costs_ns[-1] >= self.rig.queue * period_ns)
         slow = slow or (self._lowering is not None and self._lowering.pressed)
         if self.rig.lossless or len(moments) < 2 or not slow:
             return moments
@@ -271,13 +273,13 @@ class Pipeline:
 
     def _follow(self) -> None:
         """Check the streams: log each new state and reason, hold the picture, or stop, as the policy says."""
-        rig, now = self.rig, {stream: self.rig.health[stream].state() for stream in STREAMS}
-        for stream in STREAMS:
-            why = rig.health[stream].why
-            if now[stream] is not self._states[stream] or why not in (None, self._whys[stream]):
-                _log_change(stream, self._states[stream], rig.health[stream])
+        rig, present = self.rig, {stream: self.rig.health[stream].present() for stream in STREAMS}
+        for stream, (state, why) in present.items():
+            before = self._states[stream]
+            if state is not before or why not in (None, self._whys[stream]):
+                _log_change(stream, before, state, why, rig.health[stream].condition().rate_hz)
             self._whys[stream] = why
-        self._states = now
+        self._states = now = {stream: state for stream, (state, _) in present.items()}
         if rig.policy == "stop":
             for stream in STREAMS:
                 if rig.health[stream].missing_ns() > rig.limit_ns:
@@ -308,20 +310,20 @@ def _clock_of(source: Source) -> dict[str, Any]:
     return {} if clock is None else {"drift_ppm": clock.drift_ppm, "clock_steps": clock.steps}
 
 
-def _log_change(stream: Stream, before: State, health: Health) -> None:
-    """Log the new state of a stream."""
-    now, name = health.condition(), LABELS[stream]
-    if now.state is State.LIVE:
+def _log_change(stream: Stream, before: State, now: State, why: str | None, rate_hz: float | None) -> None:
+    """Log the new state of a stream, or the new reason why it is lost."""
+    name = LABELS[stream]
+    if now is State.LIVE:
         if before is not State.STARTING:
-            event(_log, logging.INFO, "back", f"{name} is back", stream=stream, rate_hz=now.rate_hz, was=before.value)
+            event(_log, logging.INFO, "back", f"{name} is back", stream=stream, rate_hz=rate_hz, was=before.value)
         return
     said = {
         State.SHUTTER: "the shutter is closed",
         State.FROZEN: "the picture is frozen",
         State.STALLED: "no frame comes",
-        State.LOST: now.why or "lost",
+        State.LOST: why or "lost",
         State.ENDED: "has ended",
         State.STARTING: "starting",
-    }[now.state]
-    level = logging.INFO if now.state in (State.SHUTTER, State.ENDED, State.STARTING) else logging.WARNING
-    event(_log, level, now.state.value, f"{name}: {said}", stream=stream)
+    }[now]
+    level = logging.INFO if now in (State.SHUTTER, State.ENDED, State.STARTING) else logging.WARNING
+    event(_log, level, now.value, of_stream(stream, said), stream=stream)

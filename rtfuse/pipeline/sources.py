@@ -17,7 +17,7 @@ from rtfuse.capture.reconnect import Absent, Reconnecting
 from rtfuse.capture.settings import CameraOptions, PictureOptions
 from rtfuse.config import Camera, Config
 from rtfuse.errors import ConfigError, DeviceUnavailable, SourceLost, SourceNotFound
-from rtfuse.observe.health import Health
+from rtfuse.observe.health import Health, of_stream
 from rtfuse.observe.logs import event
 from rtfuse.observe.watchdog import Watchdog
 from rtfuse.pipeline.queues import STREAMS
@@ -42,6 +42,8 @@ class SourceOpener:
     clock: Clock = time.monotonic_ns
     given: Mapping[Stream, Callable[[], Source]] = field(default_factory=dict)
     replay: str | None = None
+    _said: set[str] = field(default_factory=set)
+    """Palettes that the log has named: a camera that comes back is not announced again."""
 
     def check(self) -> None:
         """Raise ConfigError for an error that can be found before any device is opened."""
@@ -79,7 +81,7 @@ class SourceOpener:
             if how.start == "both" or how.policy == "stop" or self.replay is not None or not known:
                 raise
             size = camera.size or Orientation.of(stream, camera).least_wh or (640, 480)
-            _log.warning("%s is not there yet: %s", stream, e)
+            _log.warning("%s is not there yet: %s", LABELS[stream], e)
             dtype = "uint16" if stream == "ir" else "uint8"
             info = SourceInfo(camera.uri or stream, stream, size, dtype, live=True, rate_hz=camera.fps)
             return self._prepared(stream, Absent(info, e))
@@ -117,7 +119,7 @@ class SourceOpener:
                 controls=camera.controls,
                 packed_counts=kind.words if kind is not None and stream == "ir" else None,
             ),
-            picture=picture_options(camera, stream),
+            picture=picture_options(camera, stream, said=self._said),
             timeout_s=camera.timeout_ms / 1000,
             transport=camera.transport,
             clock=self.clock,
@@ -163,7 +165,7 @@ class _Told:
         """Log the reason, if it is new."""
         if why != self._why:
             self._why = why
-            event(_log, logging.WARNING, "lost", f"{LABELS[self._stream]}: {why}", stream=self._stream)
+            event(_log, logging.WARNING, "lost", of_stream(self._stream, why), stream=self._stream)
 
     def found(self) -> None:
         """Log the return."""
@@ -192,9 +194,11 @@ class _Repeats:
             event(_log, logging.INFO, "repeats", text, stream=self._stream)
 
 
-def picture_options(camera: Camera, stream: Stream, *, alone: bool = False) -> PictureOptions:
-    """Return how the pixels of a stream are to be read, by its settings; `alone`: each picture for itself."""
-    uncolour = FalseColour(camera.palette, alone=alone) if stream == "ir" else None
+def picture_options(
+    camera: Camera, stream: Stream, *, alone: bool = False, said: set[str] | None = None
+) -> PictureOptions:
+    """Return how the pixels of a stream are to be read, by its settings; `alone`, `said`: as for `FalseColour`."""
+    uncolour = FalseColour(camera.palette, alone=alone, said=said) if stream == "ir" else None
     swapped = camera.byteorder == "swapped"
     return PictureOptions(
         unit=camera.unit, swapped=swapped, uncolour=uncolour, false_colours=in_false_colours, alone=alone

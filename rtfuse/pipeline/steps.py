@@ -9,8 +9,12 @@ from rtfuse.fuse import Fuser
 from rtfuse.pipeline.load import Step
 from rtfuse.pipeline.queues import Outlet
 
-PREVIEWS = ("window", "drift", "beside")
-"""Sinks that show or watch frames beside the outputs."""
+PREVIEWS = {
+    "window": "the window",
+    "drift": "the watch on the registration",
+    "beside": "the comparison of both pictures",
+}
+"""Sinks that show or watch frames beside the outputs, by name and in words."""
 _EVERY = 5
 
 
@@ -107,12 +111,12 @@ class PreviewStep:
 
     @property
     def _names(self) -> str:
-        return ", ".join(outlet.name for outlet in self._previews)
+        return ", ".join(PREVIEWS[outlet.name] for outlet in self._previews)
 
     @property
     def lowered(self) -> str | None:
         """The share of frames that they get, if not all."""
-        return f"one frame in {_EVERY} for {self._names}" if self.can_lift else None
+        return f"{self._names} to one frame in {_EVERY}" if self.can_lift else None
 
     @property
     def can_lower(self) -> bool:
@@ -135,7 +139,7 @@ class PreviewStep:
     def _give(self, every: int) -> str:
         for outlet in self._previews:
             outlet.every = every
-        return self.lowered or f"all frames for {self._names}"
+        return self.lowered or f"{self._names} to all frames"
 
 
 class FuserStep:
@@ -173,4 +177,4 @@ class FuserStep:
 
     @property
     def _said(self) -> str:
-        return f"fuser {self._fuser.name}"
+        return f"the fuser to {self._fuser.name}"

@@ -17,8 +17,8 @@ from rtfuse.publish.planes import Offer
 from rtfuse.types import Fused, Image, Picture
 from rtfuse.wire.images import compress
 from rtfuse.wire.message import Header, check_image, check_size, encode, message
-from rtfuse.wire.names import Encoding, Plane
-from rtfuse.wire.planes import LASTING, PIXEL_FORMATS, content_of
+from rtfuse.wire.names import Encoding, PixelFormat, Plane
+from rtfuse.wire.planes import LASTING, content_of
 
 if TYPE_CHECKING:
     from rtfuse.wire.h264 import H264Encoder
@@ -33,6 +33,7 @@ class Kind:
 
     plane: Plane
     encoding: Encoding
+    pixel_format: PixelFormat
     setting: int | None = None
 
 
@@ -61,7 +62,7 @@ def kind_of(offer: Offer, plane: Plane) -> Kind:
     """Return the kind of a plane's messages on an endpoint."""
     encoding = offer.encoding_of(plane)
     setting = {"jpeg": offer.jpeg_quality, "h264": offer.h264_kbps}.get(encoding)
-    return Kind(plane, encoding, setting)
+    return Kind(plane, encoding, offer.pixel_format_of(plane), setting)
 
 
 class Encoder:
@@ -150,7 +151,7 @@ class Encoder:
         header: Header = msgspec.structs.replace(
             job.header,
             plane=kind.plane,
-            pixel_format=PIXEL_FORMATS[kind.plane],
+            pixel_format=kind.pixel_format,
             encoding=kind.encoding,
             width=w,
             height=h,
@@ -161,7 +162,7 @@ class Encoder:
             if one.topic not in made:
                 whole: Any
                 if payload is None:
-                    whole = encode(one.topic, header, _pixels(content))
+                    whole = encode(one.topic, header, content if header.yuv else _pixels(content))
                 else:
                     whole = message(one.topic, header, payload)
                 made[one.topic] = zmq.Frame(whole, copy=False)
@@ -182,13 +183,14 @@ class Encoder:
             header = msgspec.structs.replace(job.finish(header), key_frame=key, unit=self._unit)
             self._unit += 1
             return header, np.frombuffer(data, np.uint8)
-        image = _pixels(content)
-        check_image(header, image)
+        if isinstance(content, Picture):
+            return job.finish(header), compress(content, kind.encoding, kind.setting or 0)
+        check_image(header, content)
         lasting = kind.plane in LASTING
-        if lasting and self._last is not None and self._last[0] is image:
+        if lasting and self._last is not None and self._last[0] is content:
             return job.finish(header), self._last[1]
-        payload = compress(image, kind.encoding, kind.setting or 0)
-        self._last = (image, payload) if lasting else None
+        payload = compress(content, kind.encoding, kind.setting or 0)
+        self._last = (content, payload) if lasting else None
         return job.finish(header), payload
 
 

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import zmq
@@ -27,10 +27,10 @@ from rtfuse.wire.description import (
     encode_description,
     encode_state,
 )
-from rtfuse.wire.message import Header, Spot, check_names, encode_statistics
-from rtfuse.wire.message import Statistics as StatisticsMessage
-from rtfuse.wire.names import ABOUT_TOPIC, STATE_TOPIC, STATISTICS_TOPIC
-from rtfuse.wire.planes import PIXEL_FORMATS
+from rtfuse.wire.message import Header, Spot, check_names
+from rtfuse.wire.names import ABOUT_TOPIC, STATE_TOPIC, STATISTICS_TOPIC, YuvFormat
+from rtfuse.wire.statistics import Statistics as StatisticsMessage
+from rtfuse.wire.statistics import encode_statistics
 
 _SECOND_NS = 1_000_000_000
 _LAST_S = 1.0
@@ -135,8 +135,8 @@ class Publisher:
         """Return a line for each endpoint: its topics and address."""
         said = []
         for offer, bound in zip(self._offers, self._endpoints, strict=True):
-            kinds = {offer.topic_of(plane): offer.encoding_of(plane) for plane in offer.planes}
-            topics = [topic if how == "raw" else f"{topic} ({how})" for topic, how in kinds.items()]
+            kinds = {offer.topic_of(plane): kind_of(offer, plane) for plane in offer.planes}
+            topics = [topic + _said(kind) for topic, kind in kinds.items()]
             said.append(f"{', '.join(topics)} on {bound.name}")
         return said
 
@@ -231,7 +231,7 @@ class Publisher:
             PlaneAbout(
                 topic=offer.topic_of(plane),
                 plane=plane,
-                pixel_format=PIXEL_FORMATS[plane],
+                pixel_format=kind.pixel_format,
                 encoding=kind.encoding,
                 jpeg_quality=kind.setting if kind.encoding == "jpeg" else None,
                 h264_kbps=kind.setting if kind.encoding == "h264" else None,
@@ -297,6 +297,13 @@ class Publisher:
             bound.close()
         self._authenticator.close()
         self._context.term()
+
+
+def _said(kind: Kind) -> str:
+    """Return the encoding, or the pixel format of raw YUV, in brackets; nothing for other raw planes."""
+    if kind.encoding != "raw":
+        return f" ({kind.encoding})"
+    return f" ({kind.pixel_format})" if kind.pixel_format in get_args(YuvFormat) else ""
 
 
 def _published(now: int) -> dict[str, int]:

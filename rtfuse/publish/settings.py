@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from rtfuse.settings import Count, Quality, Section
-from rtfuse.wire.names import Encoding, Plane
+from rtfuse.wire.names import ColourFormat, Encoding, Plane
 
 
 class Endpoint(Section, frozen=True):
@@ -15,6 +15,7 @@ class Endpoint(Section, frozen=True):
     encoding: Encoding | None = None
     planes: tuple[Plane, ...] | None = None
     topic: str | None = None
+    pixel_format: ColourFormat | None = None
     jpeg_quality: Quality | None = None
     h264_kbps: Count | None = None
 
@@ -22,7 +23,8 @@ class Endpoint(Section, frozen=True):
 class Publish(Section, frozen=True):
     """Configure the ZeroMQ output; `endpoint: null` publishes nothing. A list of `endpoints` replaces it.
 
-    `planes` are published each under its own topic, `topic` is the fused picture's. `h264_kbps: null` keeps the quality
+    `planes` are published each under its own topic, `topic` is the fused picture's. `pixel_format` is that of raw
+    planes with colours: `yuv420p` and `nv12` take half the bytes of `rgb24`. `h264_kbps: null` keeps the quality
     constant instead of the rate. See docs/publishing.md. `keys` is a folder of `rtfuse keys`: with it TCP is encrypted,
     and for its clients alone. `rig_topics`: topics begin with the rig's name, `truck-1/fused`, so that `rtfuse proxy`
     can join several rigs.
@@ -32,6 +34,7 @@ class Publish(Section, frozen=True):
     encoding: Encoding = "raw"
     planes: tuple[Plane, ...] = ("fused",)
     topic: str = "fused"
+    pixel_format: ColourFormat = "rgb24"
     jpeg_quality: Quality = 90
     h264_kbps: Count | None = None
     endpoints: list[Endpoint] = msgspec.field(default_factory=list)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import av
-import cv2
 import numpy as np
 from av.packet import Packet
 from av.video.frame import VideoFrame
@@ -188,7 +187,7 @@ class VideoWriter:
         if self._stream is not None and picture.shape_hw != (self._stream.height, self._stream.width):
             # the camera came back with another size; the file has one
             size_wh = self._stream.width, self._stream.height
-            picture = Picture.of_rgb(cv2.resize(picture.rgb, size_wh, interpolation=cv2.INTER_AREA))
+            picture = picture.resized(size_wh)
         try:
             if self._disk is not None:
                 self._disk.check()

@@ -246,14 +246,22 @@ class FalseColour:
     leaves pictures alone.
     `say`: gets a sentence for each palette about what is done; None: the log.
     `alone`: True to recognise each picture's palette as if it were the only one.
+    `said`: palettes about which nothing is said again; those that are named are added.
     Raises ConfigError for an unknown name.
     """
 
-    def __init__(self, palette: str = "auto", say: Callable[[str], None] | None = None, *, alone: bool = False) -> None:
+    def __init__(
+        self,
+        palette: str = "auto",
+        say: Callable[[str], None] | None = None,
+        *,
+        alone: bool = False,
+        said: set[str] | None = None,
+    ) -> None:
         if palette not in ("auto", "none", *NAMES):
             raise ConfigError(f"ir.palette: {palette!r} is not known; want auto, none, {', '.join(NAMES)}")
         self._given, self._tell, self._alone = palette, say or _log_choice, alone
-        self._said = set[str]()
+        self._said = set[str]() if said is None else said
         self._forget()
 
     def _forget(self) -> None:

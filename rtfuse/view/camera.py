@@ -13,7 +13,8 @@ import numpy as np
 
 from rtfuse.capture import videodev2 as api
 from rtfuse.errors import ConfigError, OutputUnwritable
-from rtfuse.types import Image
+from rtfuse.types import Image, Picture
+from rtfuse.wire.yuv import padded_i420, planes_in
 
 _WANTED = "want a V4L2 output; one is made by: modprobe v4l2loopback video_nr=9 exclusive_caps=1"
 
@@ -45,17 +46,18 @@ class CameraOutput:
             self.close()
             raise
 
-    def show(self, image: Image) -> None:
-        """Write a picture, (H, W, 3) uint8 RGB; `open` is False once the device is gone. Raises OutputUnwritable."""
+    def show(self, picture: Picture) -> None:
+        """Write a picture; `open` is False once the device is gone. Raises OutputUnwritable."""
         if self._format is None:
-            self._format = self._agreed(image.shape[1] & ~1, image.shape[0] & ~1)
+            h, w = picture.shape_hw
+            self._format = self._agreed(w & ~1, h & ~1)
             # Tells v4l2loopback (0.12) that we are its writer, so that it takes the next one after us; others refuse.
             with contextlib.suppress(OSError):
                 api.ioctl(self._fd, api.VIDIOC_STREAMON, c_int(api.V4L2_BUF_TYPE_VIDEO_OUTPUT))
         pix = self._format
-        if image.shape[:2] != (pix.height, pix.width):
-            image = cv2.resize(image, (pix.width, pix.height), interpolation=cv2.INTER_AREA)
-        data = _encoded(image, _name(pix.pixelformat), pix.bytesperline)
+        if picture.shape_hw != (pix.height, pix.width):
+            picture = picture.resized((pix.width, pix.height))
+        data = _encoded(picture, _name(pix.pixelformat), pix.bytesperline)
         try:
             os.write(self._fd, data)
         except BlockingIOError:
@@ -115,17 +117,25 @@ def _name(code: int) -> str:
     return code.to_bytes(4, "little").decode("ascii", "replace")
 
 
-def _encoded(image: Image, name: str, bytesperline: int) -> bytes:
-    """Return an even-sized RGB picture in a device's format, each line padded to `bytesperline`."""
-    h, w = image.shape[:2]
+def _encoded(picture: Picture, name: str, bytesperline: int) -> bytes:
+    """Return an even-sized picture in a device's format, each line padded to `bytesperline`."""
+    h, w = picture.shape_hw
+    planes = None if name == "RGB3" else picture.i420()
     if name == "YU12":
-        planes = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420).ravel()
-        y, u, v = np.split(planes, (h * w, h * w + h * w // 4))
-        half = bytesperline // 2
-        rows = (_padded(y.reshape(h, w), bytesperline), *(_padded(p.reshape(h // 2, w // 2), half) for p in (u, v)))
-        return b"".join(plane.tobytes() for plane in rows)
-    packed = cv2.cvtColor(image, cv2.COLOR_RGB2YUV_YUY2) if name == "YUYV" else image
+        y, u, v = planes or planes_in(padded_i420(picture.rgb).ravel(), "yuv420p", (h, w))
+        rows = (_padded(y, bytesperline), *(_padded(plane, bytesperline // 2) for plane in (u, v)))
+        return b"".join(np.ascontiguousarray(plane).data for plane in rows)
+    if planes is not None:
+        packed = _yuyv(*planes)
+    else:
+        packed = cv2.cvtColor(picture.rgb, cv2.COLOR_RGB2YUV_YUY2) if name == "YUYV" else picture.rgb
     return _padded(packed.reshape(h, -1), bytesperline).tobytes()
+
+
+def _yuyv(y: Image, u: Image, v: Image) -> Image:
+    """Return 4:2:0 as YUYV, (H, W, 2) uint8: each line of chroma serves two lines."""
+    chroma = cv2.merge((u, v)).reshape(u.shape[0], -1)
+    return cv2.merge((y, cv2.resize(chroma, y.shape[::-1], interpolation=cv2.INTER_NEAREST)))
 
 
 def _padded(lines: Image, bytesperline: int) -> Image:

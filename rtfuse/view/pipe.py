@@ -8,15 +8,16 @@ import stat
 from collections.abc import Callable
 from fractions import Fraction
 
-import cv2
 import numpy as np
 
 from rtfuse.errors import ConfigError, OutputUnwritable
-from rtfuse.types import Image
+from rtfuse.types import Image, Picture
+from rtfuse.wire.images import compress
 
 FORMATS = ("y4m", "raw", "mjpeg")
 _CHUNK = select.PIPE_BUF
 _POLL_S = 0.1
+_JPEG_QUALITY = 95
 
 
 class Pipe:
@@ -37,33 +38,30 @@ class Pipe:
         self._form, self._descriptor, self._stopped = form, descriptor, stopped
         self._is_file = stat.S_ISREG(os.fstat(descriptor).st_mode)
         self._rate = Fraction(rate_hz).limit_denominator(1001)
-        self._shape: tuple[int, ...] | None = None
+        self._shape_hw: tuple[int, int] | None = None
 
-    def show(self, image: Image) -> None:
-        """Write a picture, (H, W, 3) uint8 RGB; `open` is False once the reader has gone.
-
-        Raises OutputUnwritable if the disk is full.
-        """
-        if self._shape is None:
-            self._shape = image.shape
+    def show(self, picture: Picture) -> None:
+        """Write a picture; `open` is False once the reader has gone. Raises OutputUnwritable if the disk is full."""
+        if self._shape_hw is None:
+            self._shape_hw = picture.shape_hw
             if self._form == "y4m":
-                self._write(self._header(image))
-        if image.shape != self._shape:
-            image = cv2.resize(image, (self._shape[1], self._shape[0]), interpolation=cv2.INTER_AREA)
-        self._write(self._encoded(image))
+                self._write(self._header(*picture.shape_hw))
+        if picture.shape_hw != self._shape_hw:
+            picture = picture.resized(self._shape_hw[::-1])
+        self._write(self._encoded(picture))
 
-    def _header(self, image: Image) -> bytes:
-        h, w = image.shape[:2]
+    def _header(self, h: int, w: int) -> bytes:
         colour = "420jpeg" if h % 2 == w % 2 == 0 else "444"
         rate = f"{self._rate.numerator}:{self._rate.denominator}"
         return f"YUV4MPEG2 W{w} H{h} F{rate} Ip A1:1 C{colour} XCOLORRANGE=LIMITED\n".encode()
 
-    def _encoded(self, image: Image) -> bytes | memoryview:
+    def _encoded(self, picture: Picture) -> bytes | memoryview:
         if self._form == "raw":
-            return np.ascontiguousarray(image).data.cast("B")
+            return np.ascontiguousarray(picture.rgb).data.cast("B")
         if self._form == "mjpeg":
-            return cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR))[1].tobytes()
-        return b"FRAME\n" + _yuv(image).tobytes()
+            return compress(picture, "jpeg", _JPEG_QUALITY).data.cast("B")
+        planes = picture.i420() or (_yuv(picture.rgb),)
+        return b"".join([b"FRAME\n", *(np.ascontiguousarray(plane).data for plane in planes)])
 
     def _write(self, data: bytes | memoryview) -> None:
         """Write all bytes, in pieces that fit into a pipe with any room, so that no write blocks."""
@@ -81,7 +79,7 @@ class Pipe:
 
 
 def _yuv(image: Image) -> Image:
-    """Return the planes Y, U and V of a picture; BT.601, limited range."""
+    """Return the planes Y, U and V of an RGB picture, one after the other; BT.601, limited range."""
     from av.video.frame import VideoFrame
     from av.video.reformatter import ColorRange, Colorspace
 

@@ -21,7 +21,7 @@ from rtfuse.observe.absence import Absence
 from rtfuse.observe.stats import Histogram
 from rtfuse.thermal.palettes import colourise
 from rtfuse.thermal.palettes import palette as colours_of
-from rtfuse.types import Image
+from rtfuse.types import Image, Picture
 from rtfuse.view.camera import CameraOutput
 from rtfuse.view.pipe import Pipe
 from rtfuse.view.window import Window as Window
@@ -41,21 +41,28 @@ class Painter:
         if palette is not None:
             colours_of(palette)
 
-    def __call__(self, received: Received) -> Image:
-        """Return the picture to show, (H, W, 3) uint8 RGB."""
-        image, header = received.image, received.header
-        if image.dtype == np.uint16:  # counts: for the eye alone, from the lowest to the highest
-            image = cv2.normalize(image, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
+    def __call__(self, received: Received) -> Picture:
+        """Return the picture to show; where nothing is added, with the planes that were received."""
+        header, picture = received.header, _picture(received)
         thermal = header.plane in ("ir", "counts") or (header.plane == "fused" and header.mode == "ir")
         if self._palette is not None and thermal:
-            image = colourise(image if image.ndim == 2 else image[..., 0], self._palette)
-        if image.ndim == 2:
-            image = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB)
+            picture = Picture.of_rgb(colourise(picture.luma, self._palette))
         if self._spots and header.hot is not None and header.cold is not None:
-            image = image.copy()
+            image = picture.rgb.copy()
             _draw_spot(image, header.hot, (255, 96, 64))
             _draw_spot(image, header.cold, (96, 176, 255))
-        return image
+            picture = Picture.of_rgb(image)
+        return picture
+
+
+def _picture(received: Received) -> Picture:
+    """Return the picture of any plane."""
+    content = received.content
+    if isinstance(content, Picture) or content.ndim == 3:
+        return received.picture
+    if content.dtype == np.uint16:  # counts: for the eye alone, from the lowest to the highest
+        content = cv2.normalize(content, None, 0, 255, cv2.NORM_MINMAX, cv2.CV_8U)
+    return Picture.of_luma(content)
 
 
 def _draw_spot(image: Image, spot: Spot, colour: tuple[int, int, int]) -> None:
@@ -84,11 +91,11 @@ class Saver:
             raise OutputUnwritable(f"folder {folder} cannot be written: {e.strerror or e}") from e
         self._folder = folder
 
-    def show(self, received: Received, image: Image) -> None:
+    def show(self, received: Received, picture: Picture) -> None:
         """Write one frame."""
         from rtfuse.record.images import write_image
 
-        write_image(self._folder / f"{received.header.seq:08d}.png", image)
+        write_image(self._folder / f"{received.header.seq:08d}.png", picture.rgb)
 
 
 class Film:
@@ -104,7 +111,7 @@ class Film:
         assert isinstance(writer, VideoWriter)
         self._writer, self._session, self._offset_ns, self._last_ns = writer, "", 0, 0
 
-    def show(self, received: Received, image: Image) -> None:
+    def show(self, received: Received, picture: Picture) -> None:
         """Write one frame. A publisher that was restarted goes on where the last one ended."""
         header = received.header
         t_ns = header.ir_t_ns if header.mode == "ir" else header.rgb_t_ns
@@ -112,7 +119,7 @@ class Film:
             self._offset_ns = self._last_ns - t_ns if self._session else 0
             self._session = header.session
         self._last_ns = t_ns + self._offset_ns
-        self._writer.add(image, self._last_ns)
+        self._writer.add(picture, self._last_ns)
 
     def close(self) -> None:
         """Complete the file."""
@@ -243,16 +250,16 @@ class _Outputs:
         """False once the reader of the pipe has gone."""
         return self._piped is None or self._piped.open
 
-    def show(self, received: Received, image: Image) -> None:
-        """Give a frame, and its picture (H, W, 3) uint8 RGB, to every output."""
+    def show(self, received: Received, picture: Picture) -> None:
+        """Give a frame, and its picture, to every output."""
         if self._report is not None:
             self._report.show(received)
         if self.window is not None:
-            self.window.draw(image)
+            self.window.draw(picture.rgb)
         if self._saver is not None:
-            self._saver.show(received, image)
+            self._saver.show(received, picture)
         if self._piped is not None:
-            self._piped.show(image)
+            self._piped.show(picture)
 
 
 def _piped(pipe: str, stack: ExitStack, stopped: Callable[[], bool], rate_hz: float) -> Pipe | CameraOutput:

@@ -1,4 +1,4 @@
-"""Read the addresses that the page is served at and those that it knows: its path, its proxies, pages that frame it."""
+"""Read the addresses that the page is served at and those that it knows: names, path, proxies, pages that frame it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,10 @@ OWN_PATHS |= {"static", "stream.mjpg"}
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _ADDRESS = re.compile(r"(?:(\[[0-9a-fA-F:.%\w]+\]|[\w.-]+):)?(\d{1,5})")
 _PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
-_ORIGIN = re.compile(r"https?://(?:\[[0-9a-f:.]+\]|[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?)(?::\d{1,5})?")
+_MAPPED_BITS = 96
+"""Bits of an IPv6 address before the IPv4 address that it maps."""
+_NAME = r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?"
+_ORIGIN = re.compile(rf"https?://(?:\[[0-9a-f:.]+\]|{_NAME})(?::(\d{{1,5}}))?")
 
 
 def address_of(text: str) -> tuple[str, int]:
@@ -52,6 +55,23 @@ def prefix_of(text: str) -> str:
     return prefix
 
 
+def names_of(texts: Iterable[str]) -> tuple[str, ...]:
+    """Return the names of the rig as browsers send them: in lower case, letters beyond ASCII as `xn--…`.
+
+    Raises ConfigError for a text that no browser would send as a host's name.
+    """
+    found = list[str]()
+    for text in texts:
+        try:
+            name = text.rstrip(".").encode("idna").decode().lower()
+        except UnicodeError:
+            name = ""
+        if not re.fullmatch(_NAME, name):
+            raise ConfigError(f"web.hosts: {text!r} is not a name; want for example rigs.example, without port")
+        found.append(name)
+    return tuple(found)
+
+
 def networks_of(texts: Iterable[str]) -> tuple[Network, ...]:
     """Return the addresses and networks of the proxies whose headers are believed. Raises ConfigError."""
     found = list[Network]()
@@ -61,6 +81,9 @@ def networks_of(texts: Iterable[str]) -> tuple[Network, ...]:
         except ValueError as e:
             fault = "has bits set beyond its network" if "host bits" in str(e) else "is not an address or a network"
             raise ConfigError(f"web.proxies: {text!r} {fault}; want for example 127.0.0.1 or 10.0.0.0/24") from e
+        mapped = getattr(network.network_address, "ipv4_mapped", None)
+        if mapped is not None and network.prefixlen >= _MAPPED_BITS:  # clients' addresses are read as IPv4 too
+            network = ipaddress.ip_network(f"{mapped}/{network.prefixlen - _MAPPED_BITS}")
         if network.prefixlen == 0:
             raise ConfigError(f"web.proxies: {text!r} is everybody, so any client could forge its address")
         found.append(network)
@@ -71,6 +94,7 @@ def origins_of(texts: Iterable[str]) -> tuple[str, ...]:
     """Return the origins of pages that may frame this one, in lower case. Raises ConfigError."""
     found = [text.lower().removesuffix("/") for text in texts]
     for text, origin in zip(texts, found, strict=True):
-        if not _ORIGIN.fullmatch(origin):
+        named = _ORIGIN.fullmatch(origin)
+        if named is None or int(named[1] or 1) not in range(1, 65536):
             raise ConfigError(f"web.embed: {text!r} is not an origin; want for example https://home.example:8123")
     return tuple(found)

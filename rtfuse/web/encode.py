@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import cv2
-import numpy as np
 
 from rtfuse.thermal.palettes import colourise
-from rtfuse.types import Fused
-from rtfuse.wire.planes import plane_of
+from rtfuse.types import Fused, Picture
+from rtfuse.wire.images import compress
+from rtfuse.wire.planes import content_of
 
 Plane = Literal["fused", "ir", "rgb"]
 QualityName = Literal["low", "medium", "high"]
@@ -92,21 +92,21 @@ class Encoder:
         return await asyncio.shield(self._asked[key])
 
     def _encode(self, fused: Fused, plane: Plane, quality: QualityName, palette: str | None) -> Encoded | None:
-        image = plane_of(fused, plane)
-        if image is None:
+        content, how = content_of(fused, plane), QUALITIES[quality]
+        if content is None:
             return None
-        image = np.ascontiguousarray(image)
-        how, (h, w) = QUALITIES[quality], image.shape[:2]
+        h, w = content.shape_hw if isinstance(content, Picture) else content.shape
         if how.width is not None and w > how.width:
-            image = cv2.resize(image, (how.width, round(h * how.width / w)), interpolation=cv2.INTER_AREA)
-        if palette is not None:
-            image = colourise(image, palette)
-        if image.ndim == 3:
-            image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        done, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, how.jpeg])
-        assert done
+            w, h = how.width, round(h * how.width / w)
+            if isinstance(content, Picture):
+                content = content.resized((w, h))
+            else:
+                content = cv2.resize(content, (w, h), interpolation=cv2.INTER_AREA)
+        if palette is not None and not isinstance(content, Picture):
+            content = colourise(content, palette)
+        data = compress(content, "jpeg", how.jpeg)
         self.made[plane] += 1
-        return Encoded(data.tobytes(), image.shape[1], image.shape[0])
+        return Encoded(data.tobytes(), w, h)
 
     def close(self) -> None:
         """Encode nothing more."""

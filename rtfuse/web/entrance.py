@@ -31,14 +31,15 @@ class Entrance:
     """Shows each request to the page as its client sent it, and without the path's prefix.
 
     prefix: path that the page lies under, as `web.prefix`; a proxy may take it off or leave it.
-    proxies: networks whose headers are believed; headers of others are ignored, and so is what cannot be read.
+    proxies: networks whose headers are believed; headers of others are ignored, and so is what cannot be read. The log
+      says so once for each header.
 
     `visit.prefix` is the prefix in the client's address: that of the proxy's header, or else `prefix`.
     """
 
     def __init__(self, prefix: str = "", proxies: Sequence[Network] = ()) -> None:
         self._prefix, self._proxies = prefix, proxies
-        self._noted = False
+        self._noted = set[str]()
 
     @web.middleware
     async def passed(
@@ -50,15 +51,15 @@ class Entrance:
         host, prefix = headers.get("Host", ""), self._prefix
         if peer is not None and self._trusts(peer):
             remote = str(self._client(peer, headers))
-            scheme = _SCHEMES.get(_first(headers, "X-Forwarded-Proto", "proto").lower(), scheme)
+            told = _first(headers, "X-Forwarded-Proto", "proto").lower()
+            scheme = _SCHEMES[told] if self._readable("X-Forwarded-Proto", told, told in _SCHEMES) else scheme
             told = _first(headers, "X-Forwarded-Host", "host")
-            host = told if _HOST.fullmatch(told) else host
+            host = told if self._readable("X-Forwarded-Host", told, bool(_HOST.fullmatch(told))) else host
             told = "".join(part.rstrip("/") for part in _listed(headers, "X-Forwarded-Prefix"))
-            prefix = told if is_prefix(told) else prefix
-        elif "X-Forwarded-For" in headers and not self._noted:
-            self._noted = True
+            prefix = told if self._readable("X-Forwarded-Prefix", told, is_prefix(told)) else prefix
+        elif "X-Forwarded-For" in headers:
             what = "requests come through a proxy that web.proxies does not name: its clients count as one"
-            event(_log, logging.WARNING, "web", what, proxy=remote)
+            self._note(what, proxy=remote)
         path = request.rel_url.raw_path
         for taken in filter(None, dict.fromkeys([prefix, self._prefix])):
             if path == taken:
@@ -75,6 +76,18 @@ class Entrance:
         visit.set(Visit(prefix))
         return await handler(seen)
 
+    def _note(self, what: str, **fields: str) -> None:
+        """Log a sentence once."""
+        if what not in self._noted:
+            self._noted.add(what)
+            event(_log, logging.WARNING, "web", what, **{name: text[:200] for name, text in fields.items()})
+
+    def _readable(self, name: str, told: str, fits: bool) -> bool:
+        """Return True for a proxy's header that `fits`; note one that does not, if it says anything."""
+        if told and not fits:
+            self._note(f"{name} of a proxy cannot be read and is ignored", value=told)
+        return fits
+
     def _trusts(self, address: Address) -> bool:
         return any(address in network for network in self._proxies)
 
@@ -86,14 +99,18 @@ class Entrance:
         """
         chains = [_listed(headers, "X-Forwarded-For"), _forwarded(headers, "for")]
         found = {self._nearest(peer, chain) for chain in chains if chain}
+        if len(found) > 1:
+            what = "Forwarded and X-Forwarded-For disagree, so clients of the proxy count as one: let it drop one"
+            self._note(what, proxy=str(peer))
         return found.pop() if len(found) == 1 else peer
 
     def _nearest(self, peer: Address, chain: Sequence[str]) -> Address:
         """Follow a chain of addresses from its end; each proxy appends the address that it was reached from."""
         for text in reversed(chain):
             address = read_address(text)
-            if address is None:
+            if not self._readable("An address in X-Forwarded-For or Forwarded", text or "empty", address is not None):
                 break
+            assert address is not None
             peer = address
             if not self._trusts(address):
                 break

@@ -12,6 +12,7 @@ import time
 from base64 import b64decode
 from collections import OrderedDict, deque
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from hashlib import sha256
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import urlsplit
 
@@ -49,7 +50,8 @@ class Guard:
     `token` None: everybody on this machine may. The request must name this rig as an address, as `localhost`, by this
     machine's own name, or by one of `hosts`, so that no other site's name can be pointed at it; and what changes
     something, or watches, must come from the page itself, or carry the link token in its address. A cookie holds a
-    session, never the token. An address that fails five times within a minute has to wait.
+    session, never the token. An address that tries five wrong tokens within a minute has to wait; the same one
+    again, as of a dashboard that nobody has told of a new token, is not a further try.
 
     link_token: secret of `?token=`, which gives `Role.VIEW`; embed: origins of pages that may frame this one.
     """
@@ -68,7 +70,7 @@ class Guard:
         self._clock, self._embed = clock, embed
         self._hosts = {"localhost", own, f"{own.partition('.')[0]}.local", *(h.lower() for h in hosts)}
         self._sessions: OrderedDict[str, tuple[Role, float]] = OrderedDict()
-        self._failed: OrderedDict[str, deque[float]] = OrderedDict()
+        self._failed: OrderedDict[str, deque[tuple[float, bytes]]] = OrderedDict()
         self.headers = headers_for(embed)
         self.cookie = "rtfuse"
         """The cookie's name; sites on other ports of a host see each other's cookies, so it should say the port."""
@@ -115,8 +117,8 @@ class Guard:
     def admits(self, given: str, peer: str, roles: Iterable[Role] = tuple(Role)) -> Role | None:
         """Return the rights that a token gives, of these `roles`; compared in constant time. Raises TooManyTries."""
         now, tries = self._clock(), self._failed.get(peer, deque(maxlen=_TRIES))
-        if len(tries) == _TRIES and now - tries[0] < _TRIES_S:
-            raise TooManyTries(max(1.0, _TRIES_S - (now - tries[0])))
+        if len(tries) == _TRIES and now - tries[0][0] < _TRIES_S:
+            raise TooManyTries(max(1.0, _TRIES_S - (now - tries[0][0])))
         said = given.encode(errors="backslashreplace")
         known = [(role, secret) for role in roles if (secret := self._secrets[role]) is not None]
         matching = [role for role, secret in known if hmac.compare_digest(said, secret.encode())]
@@ -124,7 +126,9 @@ class Guard:
             if Role.ALL in matching:  # a link token must not give further tries at the token
                 self._failed.pop(peer, None)
             return matching[0]
-        tries.append(now)
+        if (digest := sha256(said).digest()) in (known for _, known in tries):
+            return None
+        tries.append((now, digest))
         self._failed[peer] = tries
         self._failed.move_to_end(peer)
         if len(self._failed) > _PEERS:

@@ -108,7 +108,11 @@ class Live:
     def eased(self) -> str:
         """Return what viewers get at the present degree, in words."""
         every, quality = _DEGREES[self.degree]
-        return f"page one frame in {every}, {quality} quality" if self.degree else "page as each viewer wants it"
+        return (
+            f"the page to one frame in {every}, {quality} quality"
+            if self.degree
+            else "the page to all that viewers want"
+        )
 
     def _passed_over(self, viewer: Viewer, shot: Shot) -> bool:
         """Return True if the viewer has this frame already, or does not get it, as the page is lowered."""

@@ -71,7 +71,7 @@ class Page:
                 web.get("/favicon.ico", self._icon),
                 web.get("/login", self._login_page),
                 web.post("/login", self._login),
-                web.get("/live", self._watch),
+                web.get("/live", self._watch, allow_head=False),
                 web.get("/stream.mjpg", self._stream),
                 web.get("/snapshot.jpg", self._snapshot),
                 web.get("/state", self._state),
@@ -163,7 +163,8 @@ class Page:
 
     async def _login_page(self, _: web.Request) -> web.StreamResponse:
         if visit.get().role:
-            raise web.HTTPSeeOther(visit.get().address(""))
+            # Without a fragment of its own, a browser would keep that of the printed address: the token.
+            return web.Response(status=303, headers={"Location": visit.get().address("#")})
         return self._file("login.html")
 
     async def _login(self, request: web.Request) -> web.StreamResponse:
@@ -216,9 +217,11 @@ class Page:
 
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         plane, quality, colours = _asked(request)
+        kind = "multipart/x-mixed-replace; boundary=frame"
+        response = web.StreamResponse(headers={"Content-Type": kind} | _shared())
+        if request.method == "HEAD":  # asks for the headers alone, and watches nothing
+            return response
         with self._seat(), suppress(ConnectionError):
-            kind = "multipart/x-mixed-replace; boundary=frame"
-            response = web.StreamResponse(headers={"Content-Type": kind} | _shared())
             await response.prepare(request)
             end_when_gone(request.transport)
             hold_little(request.transport)

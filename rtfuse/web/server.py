@@ -20,7 +20,7 @@ from rtfuse.errors import ConfigError, EndpointUnavailable
 from rtfuse.observe.health import State
 from rtfuse.observe.logs import event
 from rtfuse.observe.stats import Snapshot
-from rtfuse.web.addresses import address_of, networks_of, origins_of, prefix_of
+from rtfuse.web.addresses import address_of, names_of, networks_of, origins_of, prefix_of
 from rtfuse.web.boxes import BoxFeed
 from rtfuse.web.entrance import Entrance
 from rtfuse.web.guard import Guard, Handler
@@ -84,7 +84,7 @@ class WebServer:
         self._plain = remote and self._tls is None
         self._token = token or (secrets.token_urlsafe(16) if remote or proxies else None)
         self._entrance = Entrance(prefix_of(prefix), networks_of(proxies))
-        self._guard = Guard(self._token, link_token=link_token, hosts=[*hosts, host], embed=origins_of(embed))
+        self._guard = Guard(self._token, link_token=link_token, hosts=[*names_of(hosts), host], embed=origins_of(embed))
         boxes = BoxFeed(detections, rig=rig.about().get("rig", "rig")) if detections else None
         self._loop = asyncio.new_event_loop()
         self._page = Page(self._loop, rig, self._guard, viewers=viewers, boxes=boxes)

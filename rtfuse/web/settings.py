@@ -23,7 +23,7 @@ class Web(Section, frozen=True):
     - `token`: needed beyond this machine; null: a random one, printed at the start.
     - `cert`, `key`: PEM files, needed beyond this machine unless `insecure`.
     - `link_token`: opens the picture and the state alone, as `?token=` in an address; null: no such addresses.
-    - `hosts`: further names of the rig.
+    - `hosts`: further names of the rig, without port.
     - `prefix`: the path that a reverse proxy puts the page at, as `/rig1`; `proxies`: addresses and networks of proxies
       whose `X-Forwarded-…` headers are believed; with them, a token is needed.
     - `embed`: origins of pages that may show this one in a frame.

@@ -10,7 +10,14 @@ from rtfuse.observe.health import Condition, State
 from rtfuse.observe.stats import Snapshot, Spread
 
 NAMES = {"ir": "Thermal", "rgb": "RGB"}
-_OUTPUTS = {"publish": "Publishing", "record": "Recording", "web": "This page", "drift": "Watching the bracket"}
+_OUTPUTS = {
+    "publish": "Publishing",
+    "record": "Recording",
+    "web": "This page",
+    "window": "The window",
+    "drift": "Watching the bracket",
+    "beside": "Comparing both pictures",
+}
 _MINUTES_S = 300
 
 

@@ -4,6 +4,7 @@
 """
 
 from rtfuse.wire.detections import Box
-from rtfuse.wire.message import Header, Statistics, decode, encode, split
+from rtfuse.wire.message import Header, decode, encode, split
+from rtfuse.wire.statistics import Statistics
 
 __all__ = ["Box", "Header", "Statistics", "decode", "encode", "split"]

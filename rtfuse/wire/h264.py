@@ -21,9 +21,10 @@ from av.video.codeccontext import VideoCodecContext
 from av.video.frame import PictureType, VideoFrame
 
 from rtfuse.errors import ConfigError, WireError
-from rtfuse.picture import video_frame
+from rtfuse.picture import plane_views, video_frame
 from rtfuse.types import Image, Picture
 from rtfuse.wire.message import MAX_H264_PX, Header
+from rtfuse.wire.yuv import even, padded_i420
 
 _KEY_S = 1.0
 """The longest time between two key frames,"""
@@ -98,9 +99,10 @@ class H264Decoder:
         self._kind: tuple[object, ...] = ()
         self._next: tuple[str, int] | None = None
 
-    def __call__(self, header: Header, payload: memoryview) -> Image | None:
-        """Return the picture, read-only, (H, W, 3) uint8 RGB or (H, W) uint8; None before the first key frame.
+    def __call__(self, header: Header, payload: memoryview) -> Picture | Image | None:
+        """Return the picture, read-only; None before the first key frame.
 
+        It is a `Picture` of planes, an array of (H, W, 3) uint8 RGB where a side is odd, or (H, W) uint8 of gray.
         Raises WireError for another payload; decoding then begins again with a key frame.
         """
         follows, self._next = self._next == (header.session, header.unit), None
@@ -117,9 +119,9 @@ class H264Decoder:
             raise WireError("the h264 cannot be decoded") from e
         if len(frames) != 1:
             raise WireError(f"the h264 holds {len(frames)} pictures, not one")
-        image = _image(frames[0], header)
+        content = _content(frames[0], header)
         self._next = header.session, header.unit + 1
-        return image
+        return content
 
     def _open(self, header: Header) -> None:
         """Open a new decoder, which refuses pictures larger than the header's size."""
@@ -135,29 +137,30 @@ def _frame(content: Picture | Image) -> VideoFrame:
     planes = content.i420() if isinstance(content, Picture) else None
     if planes is not None:
         return video_frame("yuv420p", planes)
-    return VideoFrame.from_ndarray(_yuv(content.rgb if isinstance(content, Picture) else content), format="yuv420p")
+    image = content.rgb if isinstance(content, Picture) else content
+    return VideoFrame.from_ndarray(padded_i420(image) if image.ndim == 3 else _grey_i420(image), format="yuv420p")
 
 
-def _yuv(image: Image) -> Image:
-    """Return the picture as I420, (3/2 H, W), of even size."""
-    h, w = image.shape[:2]
-    if h % 2 or w % 2:
-        image = cv2.copyMakeBorder(image, 0, h % 2, 0, w % 2, cv2.BORDER_REPLICATE)
-        h, w = image.shape[:2]
-    if image.ndim == 3:
-        return cv2.cvtColor(image, cv2.COLOR_RGB2YUV_I420)
+def _grey_i420(image: Image) -> Image:
+    """Return a (H, W) picture as I420, (3/2 H, W), of even size."""
+    image = even(image)
+    h, w = image.shape
     planar = np.full((h * 3 // 2, w), 128, np.uint8)
     planar[:h] = image
     return planar
 
 
-def _image(frame: VideoFrame, header: Header) -> Image:
+def _content(frame: VideoFrame, header: Header) -> Picture | Image:
     w, h = header.width + header.width % 2, header.height + header.height % 2
     if (frame.width, frame.height) != (w, h) or frame.format.name not in ("yuv420p", "yuvj420p"):
         raise WireError(
             f"the h264 is {frame.width}x{frame.height} {frame.format.name}, "
             f"the header says {header.width}x{header.height}"
         )
+    if header.pixel_format == "rgb24" and (w, h) == (header.width, header.height):
+        y, u, v = plane_views(frame)
+        y.flags.writeable = False
+        return Picture("nv12", (y, cv2.merge((u, v)).reshape(h // 2, w)))  # its RGB is that of I420 by OpenCV, exactly
     planar = frame.to_ndarray()
     whole = planar[:h] if header.pixel_format == "gray8" else cv2.cvtColor(planar, cv2.COLOR_YUV2RGB_I420)
     image = whole[: header.height, : header.width]
@@ -167,8 +170,8 @@ def _image(frame: VideoFrame, header: Header) -> Image:
 
 def _check(header: Header, payload: memoryview) -> None:
     """Raise WireError for a unit that `H264Encoder` never sends, before a decoder reads it."""
-    if header.pixel_format == "gray16le":
-        raise WireError("h264 has no gray16le")
+    if header.pixel_format not in ("rgb24", "gray8"):
+        raise WireError(f"h264 has no {header.pixel_format}")
     if header.width * header.height > MAX_H264_PX:
         raise WireError(f"h264 of {header.width}x{header.height}; at most {MAX_H264_PX} pixels are allowed")
     kinds = set(_nal_types(bytes(payload)))

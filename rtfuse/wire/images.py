@@ -3,28 +3,42 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 import numpy.typing as npt
 
 from rtfuse.errors import WireError
-from rtfuse.types import Image
+from rtfuse.picture import Coding
+from rtfuse.types import Image, Picture
 from rtfuse.wire.names import Encoding, PixelFormat
 
 _PNG_START = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR"
 _PNG_CHUNKS = b"IHDR PLTE IDAT IEND tRNS gAMA cHRM sRGB sBIT bKGD pHYs tIME tEXt".split()
 _PNG_GRAY = {"gray8": (8, 0), "gray16le": (16, 0)}
 """Bit depth and colour type in IHDR."""
+_JPEG_CODING = Coding("bt601", full=True)
+"""JFIF 1.02, page 3."""
 _JPEG_FRAMES = {0xC0, 0xC1}
 _JPEG_SKIPPED = {0xC4, 0xDB, 0xDD, *range(0xE0, 0xF0), 0xFE}
 _MAX_PARTS = 10_000
 """The most chunks of a PNG, or segments before a JPEG's frame header: this bounds the time of the check."""
 
 
-def compress(image: Image, encoding: Encoding, jpeg_quality: int) -> npt.NDArray[np.uint8]:
-    """Return the image, RGB or gray, as a JPEG file (4:2:0) or a PNG file."""
+def compress(content: Image | Picture, encoding: Encoding, jpeg_quality: int) -> npt.NDArray[np.uint8]:
+    """Return a picture, or an array of RGB or gray, as a JPEG file (4:2:0) or a PNG file.
+
+    A picture of BT.601 becomes JPEG by its planes, without RGB, where the package simplejpeg is installed. That takes
+    half the time, and the file has the same size.
+    """
     import cv2
 
+    if isinstance(content, Picture):
+        data = _jpeg_of_planes(content, jpeg_quality) if encoding == "jpeg" else None
+        if data is not None:
+            return data
+    image = content.rgb if isinstance(content, Picture) else content
     parameters = [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality]
     if encoding == "png":  # one filter and runs of bytes: twice as fast as level 1 by itself, and smaller for pictures
         parameters = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE]
@@ -34,6 +48,25 @@ def compress(image: Image, encoding: Encoding, jpeg_quality: int) -> npt.NDArray
     if not ok:
         raise ValueError(f"the image cannot be encoded as {encoding}")
     return data
+
+
+def _jpeg_of_planes(picture: Picture, quality: int) -> npt.NDArray[np.uint8] | None:
+    """Return a JPEG file of the planes, in JPEG's own coding; None if that takes RGB, or without simplejpeg."""
+    encode = planar_encoder()
+    planes = None if encode is None else picture.i420(_JPEG_CODING)
+    if encode is None or planes is None:
+        return None
+    return np.frombuffer(encode(*map(np.ascontiguousarray, planes), quality=quality), np.uint8)
+
+
+@cache
+def planar_encoder() -> Callable[..., bytes] | None:
+    """Return the function of simplejpeg that makes JPEG of Y, U and V; None if it is not installed."""
+    try:
+        from simplejpeg import encode_jpeg_yuv_planes
+    except ImportError:
+        return None
+    return encode_jpeg_yuv_planes
 
 
 def decompress(payload: memoryview, encoding: Encoding, pixels: PixelFormat, size_wh: tuple[int, int]) -> Image:
@@ -49,7 +82,10 @@ def decompress(payload: memoryview, encoding: Encoding, pixels: PixelFormat, siz
         raise WireError(f"the png is not {pixels}")
     import cv2
 
-    how = {"rgb24": cv2.IMREAD_COLOR_RGB, "gray8": cv2.IMREAD_GRAYSCALE, "gray16le": cv2.IMREAD_ANYDEPTH}[pixels]
+    kinds = {"rgb24": cv2.IMREAD_COLOR_RGB, "gray8": cv2.IMREAD_GRAYSCALE, "gray16le": cv2.IMREAD_ANYDEPTH}
+    how = kinds.get(pixels)
+    if how is None:
+        raise WireError(f"the {encoding} cannot hold {pixels}")
     try:
         image = cv2.imdecode(np.frombuffer(payload, np.uint8), how | cv2.IMREAD_IGNORE_ORIENTATION)
     except cv2.error as e:

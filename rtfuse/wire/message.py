@@ -9,15 +9,17 @@ raises WireError for anything that is not a valid message.
 from __future__ import annotations
 
 import struct
-from typing import Annotated, Literal, TypeVar, get_args
+from typing import Annotated, TypeVar, get_args
 
 import msgspec
 import numpy as np
 
 from rtfuse.errors import ConfigError, WireError
-from rtfuse.types import Image
+from rtfuse.picture import Coding, Matrix
+from rtfuse.types import Image, Picture
+from rtfuse.wire import yuv
 from rtfuse.wire.images import compress, decompress
-from rtfuse.wire.names import Encoding, PixelFormat
+from rtfuse.wire.names import Encoding, PixelFormat, YuvFormat
 
 VERSION = 1
 MAX_TOPIC_BYTES = 255
@@ -36,7 +38,7 @@ S = TypeVar("S")
 
 _LENGTH = struct.Struct("<I")
 _PIXELS: dict[PixelFormat, tuple[str, int]] = {"rgb24": ("u1", 3), "gray8": ("u1", 1), "gray16le": ("<u2", 1)}
-"""Type and number of the values of a pixel."""
+"""Type and number of the values of a pixel, of formats that are not YUV."""
 
 
 class Spot(msgspec.Struct, frozen=True):
@@ -65,6 +67,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     `age_ns`: time from the capture of the RGB frame (in `ir` mode: the thermal frame) to `published_ns`.
     `published_unix_ms`: the wall clock at `published_ns`.
     `plane`: the plane of the image (see `rtfuse.wire.names`).
+    `matrix`, `full_range`: the meaning of the values of raw `yuv420p` and `nv12`; None for other pixel formats.
     `key_frame`: True if decoding of H.264 can begin with this message.
     `unit`: the number of the access unit in the H.264 stream.
     A message may lack the fields that have a default.
@@ -97,66 +100,26 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     plane: str = "fused"
     key_frame: bool = True
     unit: NotNegative = 0
+    matrix: Matrix | None = None
+    full_range: bool | None = None
+
+    @property
+    def yuv(self) -> YuvFormat | None:
+        """The pixel format, if it is YUV."""
+        return self.pixel_format if self.pixel_format in ("yuv420p", "nv12") else None
 
     @property
     def image_bytes(self) -> int:
-        """The size of the decoded image."""
+        """The size of the decoded image; of YUV, that of its planes."""
+        if self.yuv is not None:
+            return yuv.yuv_bytes(self.width, self.height)
         kind, values = _PIXELS[self.pixel_format]
         return self.width * self.height * values * np.dtype(kind).itemsize
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The shape of the decoded image: (H, W, 3), or (H, W) where a pixel is one value."""
-        return (self.height, self.width, 3) if self.pixel_format == "rgb24" else (self.height, self.width)
-
-
-class StreamStatistics(msgspec.Struct, frozen=True, kw_only=True):
-    """Report one stream.
-
-    `state`, `for_s`: its state, and for how many seconds.
-    `rate_hz`: the measured rate.
-    `latency_ms`: the delay from capture to arrival.
-    `drift_ppm`: how much faster than the publisher's its clock runs.
-    `clock_steps`: the number of jumps of that clock.
-    `reconnects`: how often the source came back.
-    """
-
-    state: str
-    for_s: float
-    rate_hz: float | None = None
-    latency_ms: float | None = None
-    drift_ppm: float | None = None
-    clock_steps: NotNegative = 0
-    reconnects: NotNegative = 0
-
-
-class Statistics(msgspec.Struct, frozen=True, kw_only=True):
-    """Report the statistics of a publisher, once a second, under their own topic.
-
-    `pair_rate_hz`: the rate of frames of any mode, over the last seconds.
-    `age_ms`, `skew_ms`: p50, p95 and p99 of the session, of skews without their sign; null where nothing was counted.
-    `skew_histogram`: the upper edge of each bin in ms (null: no edge) and its count.
-    `modes`: frames by mode.
-    `drops`: lost frames by `where.cause`.
-    `lowered`: the parts that are lowered for lack of processor, in words.
-    """
-
-    version: int = VERSION
-    kind: Literal["statistics"] = "statistics"
-    session: str
-    rig: str
-    published_ns: int
-    published_unix_ms: int
-    frames: NotNegative
-    pair_rate_hz: float
-    reused: NotNegative
-    age_ms: list[float | None]
-    skew_ms: list[float | None]
-    skew_histogram: list[tuple[float | None, int]]
-    modes: dict[str, int]
-    drops: dict[str, int]
-    streams: dict[str, StreamStatistics]
-    lowered: list[str] = []
+        return (self.height, self.width) if self.pixel_format in ("gray8", "gray16le") else (self.height, self.width, 3)
 
 
 class _Version(msgspec.Struct, frozen=True):
@@ -164,7 +127,6 @@ class _Version(msgspec.Struct, frozen=True):
 
 
 _header_decoder = msgspec.json.Decoder(Header)
-_statistics_decoder = msgspec.json.Decoder(Statistics)
 _version_decoder = msgspec.json.Decoder(_Version)
 
 
@@ -180,26 +142,32 @@ def check_names(topic: str, encoding: str, rig: str) -> None:
         raise ConfigError(f"encoding {encoding!r} is unknown; choose {', '.join(get_args(Encoding))}")
 
 
-def encode(topic: str, header: Header, image: Image, *, jpeg_quality: int = 90) -> memoryview:
+def encode(topic: str, header: Header, image: Image | Picture, *, jpeg_quality: int = 90) -> memoryview:
     """Encode one image as a raw, JPEG or PNG message. Copies raw pixels exactly once.
 
-    `image` is as the header's `pixel_format` says: (H, W, 3) uint8 RGB, (H, W) uint8 or (H, W) uint16.
+    `image` is as the header's `pixel_format` says: (H, W, 3) uint8 RGB, (H, W) uint8 or (H, W) uint16; a `Picture` for
+    raw YUV, whose coding the header then has (see `yuv.coding_of`).
     Raises ValueError if the image does not fit the header, ConfigError if the topic or the size cannot be sent.
     """
     check_image(header, image)
     check_names(topic, header.encoding, header.rig)
+    if isinstance(image, Picture):
+        return message(topic, header, image)
     if header.encoding != "raw":
         return message(topic, header, compress(image, header.encoding, jpeg_quality))
     return message(topic, header, image.astype("<u2", copy=False) if image.dtype == np.uint16 else image)
 
 
-def check_image(header: Header, image: Image) -> None:
+def check_image(header: Header, image: Image | Picture) -> None:
     """Raise ValueError if the image does not fit the header, ConfigError if it is too large to be sent."""
-    kind = _PIXELS[header.pixel_format][0]
-    if image.shape != header.shape or image.dtype != np.dtype(kind).newbyteorder("="):
-        raise ValueError(
-            f"header says {header.width}x{header.height} {header.pixel_format}, image is {image.shape} {image.dtype}"
-        )
+    said = f"header says {header.encoding} {header.width}x{header.height} {header.pixel_format}"
+    if isinstance(image, Picture):
+        if image.shape_hw != header.shape[:2] or header.yuv is None or header.encoding != "raw":
+            raise ValueError(f"{said}, the picture is {image.shape_hw} {image.layout}, and is sent as raw YUV only")
+    else:
+        kind = _PIXELS.get(header.pixel_format, ("V", 0))[0]
+        if image.shape != header.shape or image.dtype != np.dtype(kind).newbyteorder("="):
+            raise ValueError(f"{said}, image is {image.shape} {image.dtype}")
     check_size(header)
 
 
@@ -212,20 +180,26 @@ def check_size(header: Header) -> None:
         )
 
 
-def message(topic: str, header: Header, payload: Image) -> memoryview:
-    """Return the whole message of an encoded payload, copied once. Raises ConfigError if it is too large."""
+def message(topic: str, header: Header, payload: Image | Picture) -> memoryview:
+    """Return the whole message of an encoded payload, or of a raw YUV picture, each byte written once.
+
+    Raises ConfigError if it is too large.
+    """
+    if isinstance(payload, Picture):
+        coding = yuv.coding_of(payload)
+        header = msgspec.structs.replace(header, matrix=coding.matrix, full_range=coding.full)
+    size = header.image_bytes if isinstance(payload, Picture) else payload.nbytes
     head = framed(topic, msgspec.json.encode(header))
-    if len(head) + payload.nbytes > MAX_MESSAGE_BYTES:
-        raise ConfigError(f"a message of {len(head) + payload.nbytes} bytes cannot be published")
-    data = np.empty(len(head) + payload.nbytes, np.uint8)
+    if len(head) + size > MAX_MESSAGE_BYTES:
+        raise ConfigError(f"a message of {len(head) + size} bytes cannot be published")
+    data = np.empty(len(head) + size, np.uint8)
     data[: len(head)] = np.frombuffer(head, np.uint8)
-    np.copyto(data[len(head) :].view(payload.dtype).reshape(payload.shape), payload)
+    if isinstance(payload, Picture):
+        assert header.yuv is not None
+        yuv.write(payload, header.yuv, data[len(head) :])
+    else:
+        np.copyto(data[len(head) :].view(payload.dtype).reshape(payload.shape), payload)
     return data.data
-
-
-def encode_statistics(topic: str, statistics: Statistics) -> bytes:
-    """Encode a publisher's statistics as a message without payload."""
-    return framed(topic, msgspec.json.encode(statistics))
 
 
 def framed(topic: str, text: bytes) -> bytes:
@@ -233,12 +207,7 @@ def framed(topic: str, text: bytes) -> bytes:
     return b"".join((topic.encode(), b"\0", _LENGTH.pack(len(text)), text))
 
 
-def decode_statistics(message: Buffer) -> tuple[str, Statistics]:
-    """Decode a statistics message into topic and content. Raises WireError."""
-    return alone(message, _statistics_decoder, "statistics")
-
-
-def decode(message: Buffer, *, max_bytes: int = MAX_MESSAGE_BYTES) -> tuple[str, Header, Image]:
+def decode(message: Buffer, *, max_bytes: int = MAX_MESSAGE_BYTES) -> tuple[str, Header, Image | Picture]:
     """Decode a raw, JPEG or PNG message into topic, header and image; see `pixels`. Raises WireError.
 
     Also raises it where the message or the decoded image is larger than `max_bytes`.
@@ -247,18 +216,20 @@ def decode(message: Buffer, *, max_bytes: int = MAX_MESSAGE_BYTES) -> tuple[str,
     return topic, header, pixels(header, payload)
 
 
-def pixels(header: Header, payload: memoryview) -> Image:
+def pixels(header: Header, payload: memoryview) -> Image | Picture:
     """Return the image of a payload that `split` has checked, read-only: (H, W, 3) uint8 RGB, (H, W) uint8 or uint16.
 
-    A raw image is a view of the payload, not a copy. Raises WireError, also for H.264, whose pictures depend on those
-    before them (`rtfuse.wire.h264.H264Decoder`).
+    YUV gives a `Picture`. Raw images and planes are views of the payload, not copies. Raises WireError, also for H.264,
+    whose pictures depend on those before them (`rtfuse.wire.h264.H264Decoder`).
     """
     if header.encoding == "h264":
         raise WireError("h264 is decoded by a decoder that has seen the frames before")
     if header.encoding == "raw":
-        image = np.frombuffer(payload, _PIXELS[header.pixel_format][0]).reshape(header.shape)
-        image.flags.writeable = False
-        return image
+        values = np.frombuffer(payload, "u1" if header.yuv else _PIXELS[header.pixel_format][0])
+        values.flags.writeable = False
+        if header.yuv is not None:
+            return yuv.read(values, header.yuv, (header.height, header.width), _coding(header))
+        return values.reshape(header.shape)
     return decompress(payload, header.encoding, header.pixel_format, (header.width, header.height))
 
 
@@ -269,6 +240,8 @@ def split(message: Buffer, *, max_bytes: int = MAX_MESSAGE_BYTES) -> tuple[str, 
     """
     topic, text, payload = parts(message, max_bytes)
     header = checked(text, _header_decoder)
+    if header.yuv is not None:
+        _coding(header)
     expected = header.image_bytes
     if expected > max_bytes:
         raise WireError(f"image of {header.width}x{header.height}, {expected} bytes; at most {max_bytes} are allowed")
@@ -277,6 +250,13 @@ def split(message: Buffer, *, max_bytes: int = MAX_MESSAGE_BYTES) -> tuple[str, 
             f"payload of {len(payload)} bytes; {header.width}x{header.height} {header.pixel_format} has {expected}"
         )
     return topic, header, payload
+
+
+def _coding(header: Header) -> Coding:
+    """Return the meaning of YUV values. Raises WireError where a header does not say it, or is not of raw YUV."""
+    if header.encoding != "raw" or header.matrix is None or header.full_range is None:
+        raise WireError(f"{header.pixel_format} must be raw, with matrix and full_range")
+    return Coding(header.matrix, header.full_range)
 
 
 def parts(message: Buffer, max_bytes: int) -> tuple[str, bytes, memoryview]:

@@ -6,6 +6,8 @@ from typing import Literal
 
 Plane = Literal["fused", "ir", "rgb", "counts", "mask"]
 Encoding = Literal["raw", "jpeg", "png", "h264"]
-PixelFormat = Literal["rgb24", "gray8", "gray16le"]
+YuvFormat = Literal["yuv420p", "nv12"]
+ColourFormat = Literal["rgb24", YuvFormat]
+PixelFormat = Literal["gray8", "gray16le", ColourFormat]
 
 STATISTICS_TOPIC, STATE_TOPIC, ABOUT_TOPIC = "stats", "state", "about"

@@ -21,8 +21,10 @@ from rtfuse.capture import open_source
 from rtfuse.capture.network import NetworkStream
 from rtfuse.capture.polling import Polled
 from rtfuse.capture.reconnect import Reconnecting
+from rtfuse.config import load_config
 from rtfuse.errors import AccessRefused, DeviceUnavailable, SourceLost
-from rtfuse.observe.health import Health, State
+from rtfuse.observe.health import Health, State, of_stream
+from rtfuse.pipeline.sources import SourceOpener
 
 GRAIN = cv2.GaussianBlur(np.random.default_rng(3).normal(0, 60, (120, 160, 3)), (0, 0), 1)
 GRAIN -= GRAIN.mean()
@@ -279,3 +281,25 @@ def test_a_camera_whose_password_changed_is_left_alone_and_the_reason_is_known(s
         source.close()
         thread.join(5)
     assert time.monotonic() - began < 1
+
+
+def test_a_camera_that_comes_back_is_not_announced_again(serve, caplog):
+    """One that hangs up every few frames filled the log with its palette."""
+    camera = serve(Dialect(pictures=6, rate_hz=30.0))
+    opener = SourceOpener(load_config(overrides=[f"ir.uri={camera.uri}"]))
+    for _ in range(2):
+        with closing(opener.open("ir")) as source, suppress(SourceLost):
+            assert next(iter(source)).image.ndim == 2
+    assert caplog.text.count("thermal is in colour") == 1
+
+
+@pytest.mark.parametrize(
+    ("why", "said"),
+    [
+        ("thermal stream http://cam cannot be opened", "thermal stream http://cam cannot be opened"),
+        ("/dev/video1 ended", "thermal: /dev/video1 ended"),
+        ("thermally bad", "thermal: thermally bad"),
+    ],
+)
+def test_a_stream_is_named_once(why, said):
+    assert of_stream("ir", why) == said

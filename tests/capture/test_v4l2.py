@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from jpegs import smooth_picture, without_huffman_tables
 
 from rtfuse.capture import videodev2 as api
 from rtfuse.capture.node import Control, Identity, Node
@@ -108,20 +109,6 @@ def test_rgb(fourcc: str, pixel_bytes: int, frame: tuple[int, int, int, np.rando
     assert image.dtype == np.uint8
     assert image.flags.c_contiguous
     assert image.flags.owndata
-
-
-def smooth_picture(w: int = 64, h: int = 48) -> np.ndarray:
-    across, down = np.meshgrid(np.linspace(0, 255, w), np.linspace(0, 255, h))
-    return np.dstack([across, down, 255 - across]).astype(np.uint8)
-
-
-def without_huffman_tables(jpeg: bytes) -> bytes:
-    """Drop the DHT segments, as many UVC cameras do."""
-    kept, at = jpeg[:2], 2
-    while jpeg[at + 1] != 0xDA:
-        end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
-        kept, at = kept + (b"" if jpeg[at + 1] == 0xC4 else jpeg[at:end]), end
-    return kept + jpeg[at:]
 
 
 def test_jpeg_with_and_without_its_huffman_tables() -> None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import io
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
+from rich.console import Console
 from scenes import write_video
 
 from rtfuse.arrays import has_colour
+from rtfuse.cli.commands import _note_slow
 from rtfuse.cli.notes import notes, open_rig_or_advise
 from rtfuse.config import load_config
 from rtfuse.errors import DeviceUnavailable, SourceNotFound
@@ -108,3 +113,17 @@ def test_a_missing_camera_names_the_way_to_start_without_it():
     with pytest.raises(SourceNotFound) as refused:
         open_rig_or_advise(load_config(None, (), {"ir.uri": "no.mp4", "rgb.uri": STREET}), None)
     assert "start=any" not in str(refused.value)
+
+
+@pytest.mark.parametrize("cause", ["busy", "queue"])
+def test_a_fuser_that_was_too_slow_is_noted_at_the_end_whatever_its_frames_died_of(cause):
+    """Frames that wait too long for a fuser are lost by it as are those that it skips."""
+    console = Console(file=io.StringIO(), width=200)
+    rig = SimpleNamespace(fuser="ufuser (OpenVINO, float32, on the processor)")
+    result = SimpleNamespace(drops={("rgb", cause): 300, ("rgb", "stale"): 20}, frames=8, lowered=())
+    _note_slow(console, rig, result)
+    assert "is too slow for these pictures: --fuser student" in console.file.getvalue()
+    for more in ({"lowered": ("the fuser to pyramid",)}, {"drops": result.drops | {("rgb", "stale"): 400}}):
+        other = Console(file=io.StringIO())
+        _note_slow(other, rig, SimpleNamespace(**vars(result) | more))
+        assert not other.file.getvalue(), "the log has told of it, or the captures lost more"

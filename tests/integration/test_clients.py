@@ -15,7 +15,9 @@ import zmq
 from live import fused
 from scenes import picture
 
+from rtfuse.publish.planes import Offer
 from rtfuse.publish.publisher import Publisher
+from rtfuse.wire.yuv import padded_i420
 
 ROOT = Path(__file__).parents[2]
 BAD = (b"fused\0", b"fused\0\xff\xff\xff\xff{}", b"fused\0\2\0\0\0{}", b"fused\0\2\0\0\0[]", b"fused\0\1\0\0\0{")
@@ -81,16 +83,19 @@ def play():
         thread.join(10)
 
 
-def test_a_client_receives_ten_frames(client, play, open_):
-    publisher = open_(Publisher, "tcp://127.0.0.1:*")
-    play(lambda: publisher.write(fused(1)))
+@pytest.mark.parametrize("pixel_format", ["rgb24", "yuv420p", "nv12"])
+@pytest.mark.parametrize("size_wh", [(64, 48), (63, 47)])
+def test_a_client_receives_ten_frames(client, play, open_, pixel_format, size_wh):
+    publisher = open_(Publisher, [Offer("tcp://127.0.0.1:*", pixel_format=pixel_format)])
+    play(lambda: publisher.write(fused(1, size_wh)))
     done = subprocess.run([*client, publisher.endpoint], capture_output=True, text=True, timeout=60)
     lines = [line.split(maxsplit=2) for line in done.stdout.splitlines()]
     seqs = [int(seq) for _, seq, _ in lines]
     assert (done.returncode, len(seqs), done.stderr) == (0, 10, "")
     assert seqs == sorted(set(seqs))
-    first = picture(1, (64, 48))[0, 0].tolist()
-    assert {tuple(map(int, re.findall(r"\d+", rest))) for _, _, rest in lines} == {(64, 48, *first)}
+    shown = picture(1, size_wh)
+    first = shown[0, 0] if pixel_format == "rgb24" else padded_i420(shown)[0, :3]
+    assert {tuple(map(int, re.findall(r"\d+", rest))) for _, _, rest in lines} == {(*size_wh, *first.tolist())}
 
 
 @pytest.fixture

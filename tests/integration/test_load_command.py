@@ -27,7 +27,7 @@ def test_a_rig_without_enough_processor_steps_down(start, tmp_path, more, fuser)
     command = ["run", "--ir", FAST, "--rgb", FAST, "--fuser", "auto", "--publish", endpoint, "--web", "127.0.0.1:0"]
     rig = start("-m", "rtfuse", *command, "--log", "json", "--duration", "15", "sync.tolerance_ms=100", *more)
     url = next(found[0] for line in rig.stdout if (found := re.search(r"http://\S+", line)))
-    lowered = [] if more else [f"fuser {fuser}"]
+    lowered = [] if more else [f"the fuser to {fuser}"]
     with StatisticsSubscriber(endpoint) as told:
         statistics = next(one for one in told if one.frames > 30 and one.lowered == lowered)
     with urllib.request.urlopen(url + "/state", timeout=10) as answer:

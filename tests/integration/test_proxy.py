@@ -10,6 +10,7 @@ import re
 import shutil
 import socket
 import subprocess
+import threading
 import time
 from base64 import b64encode
 from contextlib import contextmanager, suppress
@@ -191,6 +192,54 @@ def test_a_dashboard_of_a_named_origin_frames_the_page(browser, serve, tmp_path)
     finally:
         other.terminate()
         other.wait(10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("behind", ["taken off"], indirect=True)
+def test_the_page_says_why_it_has_no_picture(browser, behind):
+    """A rig that has ended, one whose places are taken: the proxy answers in its place, or passes its answer on."""
+    server, url = behind
+    browser.get("about:blank")
+    browser.get(f"{url}/login#{TOKEN.replace(' ', '%20')}")
+    browser.until("document.getElementById('link')?.textContent == 'Connected'")
+    browser.get(f"{url}/login#{TOKEN.replace(' ', '%20')}")
+    browser.until("document.getElementById('link')?.textContent == 'Connected'")
+    assert browser.js("location.href") == f"{url}/", "the token stays out of the address of a session too"
+    browser.get("about:blank")
+    end = time.monotonic() + 20
+    while server.live.viewers:
+        assert time.monotonic() < end, "a page that was left keeps its place"
+        time.sleep(0.05)
+    connections = [player(server.port) for _ in range(8)]
+    try:
+        browser.get(f"{url}/?token={LINK}")
+        browser.until("document.getElementById('notice').textContent.startsWith('8 are watching already')")
+        browser.until("document.getElementById('link').textContent == 'Too many watch'")
+    finally:
+        for connection in connections:
+            connection.close()
+    browser.until("document.getElementById('link').textContent == 'Connected'")
+    server.close()
+    browser.until("document.getElementById('notice').textContent.includes('it was stopped')")
+    time.sleep(6)  # some tries later
+    said = "No connection to the rig: it was stopped. Trying again."
+    assert browser.js("document.getElementById('notice').textContent") == said
+
+
+def player(port):
+    """Begin to play the stream, read the head of the answer, and go on reading."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    connection.request("GET", f"/rig1/stream.mjpg?token={LINK}")
+    answer = connection.getresponse()
+    assert answer.status == 200
+
+    def read():
+        with suppress(Exception):
+            while answer.read(1 << 16):
+                pass
+
+    threading.Thread(target=read, daemon=True).start()
+    return connection
 
 
 def test_tools_pass_nginx(behind):

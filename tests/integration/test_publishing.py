@@ -27,7 +27,7 @@ def placed(tmp_path):
     def place(text):
         for port, ours in ports.items():
             text = text.replace(f"127.0.0.1:{port}", f"127.0.0.1:{ours}")
-        return text.replace("ipc:///run/rtfuse/fused", f"ipc://{tmp_path}/s")
+        return text.replace("ipc:///run/rtfuse/", f"ipc://{tmp_path}/")
 
     return place
 
@@ -38,6 +38,10 @@ def test_the_pages_examples_run_beside_the_rig_of_its_configuration(start, place
     rig = start("run", "--config", str(tmp_path / "rig.yaml"), "--ir", SCENE, "--rgb", SCENE)
     rig.wait_for("publishing fused (h264)")
     assert "publishing fused, counts, mask on ipc://" in rig.output
+    assert "publishing fused (nv12) on ipc://" in rig.output
+    with rtfuse.Subscriber(placed("ipc:///run/rtfuse/yuv")) as encoder:
+        received = encoder.recv(20)
+        assert (received.picture.layout, received.image.shape) == ("nv12", (120, 160, 3))
     said = []
     for example in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL):
         done = subprocess.run([sys.executable, "-c", placed(example)], capture_output=True, text=True, timeout=60)

@@ -13,10 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from live import fused, programs, publishing
+from messages import header
 from scenes import picture
 
 from rtfuse.client.subscriber import Subscriber
+from rtfuse.picture import Picture
 from rtfuse.publish.publisher import Publisher
+from rtfuse.wire.message import decode, encode
 
 DOC = Path(__file__).parents[2] / "docs" / "wire.md"
 
@@ -78,6 +81,22 @@ def test_the_documented_python_client_receives_what_is_published(python, playing
     assert len(seqs) == 10, errors
     assert seqs == sorted(set(seqs))
     assert {shown for _, _, shown in lines} == {f"(48, 64, 3) {picture(1).mean()}"}
+
+
+@pytest.mark.parametrize("pixel_format", ["yuv420p", "nv12"])
+def test_the_documented_python_client_reads_planes(pixel_format):
+    client = re.search(r"```python\n(.*?)```", DOC.read_text(), re.DOTALL)[1]
+    namespace = {"json": json, "np": np}
+    exec(re.search(r"def parse.*?\n\n\n", client, re.DOTALL)[0], namespace)
+    shown = Picture.of_rgb(picture(1, (63, 47)))
+    message = bytes(encode("fused", header((63, 47), pixel_format=pixel_format), shown))
+    head, planes = namespace["parse"](message)
+    y, *chroma = decode(message)[2].planes
+    assert head["pixel_format"] == pixel_format
+    assert np.array_equal(planes[0], y)
+    assert [plane.tobytes() for plane in planes[1:]] == [plane.tobytes() for plane in chroma]
+    with pytest.raises(ValueError, match="wrong payload"):
+        namespace["parse"](message[:-1])
 
 
 def test_the_documented_python_client_refuses_what_it_cannot_read():

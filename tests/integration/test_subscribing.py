@@ -52,8 +52,9 @@ def test_the_examples_of_subscribing_run(start, rtfuse, place, tmp_path):
         done = python(place(example))
         assert done.returncode == 0, done.stderr
         said.append(done.stdout)
-    frame, seq, reception = said
+    frame, planes, seq, reception = said
     assert re.fullmatch(r"\(120, 160, 3\) \w+ 0 missed before it\n", frame)
+    assert re.fullmatch(r"rgb24 \[\(120, 160, 3\)\] bt601 [\d.]+\n", planes)
     assert int(seq) >= 0
     assert re.match(r"Reception\(received=10, .*rate_hz=[\d.]+, transport_ms=Percentiles\(p50=[\d.]+", reception)
     recording = next(block for block in code(SUBSCRIBING, "sh") if "--save" in block)

@@ -20,6 +20,7 @@ from scenes import make_frame
 
 from rtfuse.capture.v4l2 import V4l2Source
 from rtfuse.errors import ConfigError, DeviceUnavailable, OutputUnwritable
+from rtfuse.picture import Picture
 from rtfuse.publish.planes import Offer
 from rtfuse.publish.publisher import Publisher
 from rtfuse.types import Frame, Fused, Pair, Stamp
@@ -177,7 +178,7 @@ def test_what_cannot_be_piped_is_refused_in_one_line(playing, view, tmp_path):
 @pytest.mark.parametrize(("form", "bytesperline"), [("YUYV", 128), ("YUYV", 160), ("YU12", 64), ("RGB3", 192)])
 def test_a_device_gets_the_picture_in_its_format(form, bytesperline):
     image = image_of(90, (64, 48))
-    data = np.frombuffer(_encoded(image, form, bytesperline), np.uint8)
+    data = np.frombuffer(_encoded(Picture.of_rgb(image), form, bytesperline), np.uint8)
     if form == "YU12":
         back = cv2.cvtColor(data.reshape(72, 64), cv2.COLOR_YUV2RGB_I420)
     else:
@@ -223,10 +224,10 @@ def test_a_camera_and_a_device_in_use_take_no_pictures():
         CameraOutput(os.environ["RTFUSE_TEST_CAMERAS"].split(",")[0])
     for _ in range(2):  # the second time it has been given back
         with contextlib.closing(CameraOutput(LOOPBACK)) as output:
-            output.show(image_of(90, (64, 48)))
+            output.show(Picture.of_rgb(image_of(90, (64, 48))))
             with pytest.raises(OutputUnwritable, match="another program writes into it"):
                 CameraOutput(LOOPBACK)
-            output.show(image_of(90, (128, 96)))  # another size: scaled
+            output.show(Picture.of_rgb(image_of(90, (128, 96))))  # another size: scaled
             with contextlib.closing(V4l2Source(LOOPBACK, "rgb")) as camera:
                 assert camera.info.size_wh == (64, 48)
 

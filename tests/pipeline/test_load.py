@@ -156,7 +156,7 @@ def test_the_reason_is_said():
     machine.waiting = 0.5
     (_, first), (_, second), *_ = machine.run(1, 270, loss=0.5)
     assert first.why.startswith("frames are 270 ms old")
-    assert second.why == "frames are 270 ms old, 33% are lost, tasks wait for it 50% of the time"
+    assert second.why == "frames are 270 ms old, 33% are lost, tasks wait for a processor 50% of the time"
 
 
 def test_while_tasks_wait_calm_counts_less():
@@ -237,3 +237,29 @@ def test_whatever_was_before_late_frames_lower_everything_soon_and_a_calm_lifts_
     assert machine.depth == 4
     machine.run(700, 10)
     assert machine.depth == 0
+
+
+def test_what_is_late_with_nothing_left_to_lower_is_known_until_a_calm():
+    machine = begun()
+    machine.run(0.7, 270)
+    assert machine.depth
+    assert machine.controller.stuck is None
+    machine.run(2.5, 270, loss=0.5)
+    assert machine.depth == 4
+    assert machine.controller.stuck is None, "the last step has had no time to show its effect"
+    machine.run(3, 270, loss=0.5)
+    assert machine.controller.stuck.startswith("frames are 270 ms old")
+    machine.run(9, 20)
+    assert machine.controller.stuck is not None
+    machine.run(2, 20)
+    assert machine.controller.stuck is None
+
+
+@pytest.mark.parametrize(("own_ms", "stuck"), [(30, None), (90, "it takes 90 ms to fuse a frame, 33 ms are there")])
+def test_a_fuser_that_stays_and_is_slower_than_the_cameras_is_known(own_ms, stuck):
+    machine = begun(patient=True, own_ms=own_ms)
+    machine.run(5, own_ms + 10, loss=0.6 if stuck else 0.0)
+    assert machine.controller.stuck == stuck
+    machine.run(30, own_ms + 10)
+    assert machine.controller.stuck == stuck
+    assert not machine.depth

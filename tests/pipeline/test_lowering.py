@@ -65,9 +65,9 @@ def test_a_fuser_that_becomes_too_slow_has_the_page_the_window_and_itself_lowere
     fuser = SteppingFuser([lambda: Slow("large", 0.09), lambda: Slow("small", 0.001)])
     pipeline = live(fuser, web=Page(), window=Memory())
     result = pipeline.run(duration_s=9)
-    assert result.lowered == ("page 2", "one frame in 5 for window", "fuser small")
+    assert result.lowered == ("page 2", "the window to one frame in 5", "the fuser to small")
     said = [(r.levelname, r.getMessage().partition("): ")[2]) for r in caplog.records]
-    order = ("page 1", "page 2", "one frame in 5 for window", "fuser small")
+    order = ("page 1", "page 2", "the window to one frame in 5", "the fuser to small")
     assert said[:4] == [("WARNING", what) for what in order]
     assert all(r.getMessage().startswith("too little processor (frames are ") for r in caplog.records[:4])
     assert result.drops["window", "spared"] > 0
@@ -80,9 +80,25 @@ def test_what_is_not_to_be_lowered_is_not():
     assert pipeline.sinks["web"].degree == 0
 
 
-def test_a_fuser_that_was_chosen_by_name_may_take_its_time():
+def test_a_fuser_that_was_chosen_by_name_may_take_its_time_and_the_log_says_so_once(caplog):
+    caplog.set_level(logging.INFO, "rtfuse.load")
     pipeline = live(Slow("slow", 0.4), web=Page())
-    assert pipeline.run(duration_s=6).lowered == ()
+    assert pipeline.run(duration_s=10).lowered == ()
+    (said,) = [r.getMessage() for r in caplog.records if r.name == "rtfuse.load"]
+    assert said.startswith("too little processor (it takes 4")
+    assert said.endswith(
+        " ms to fuse a frame, 33 ms are there), and nothing is left to lower: the fuser was chosen by name and stays; "
+        "load.fuser=true lets it change, --fuser auto chooses one"
+    )
+
+
+def test_frames_that_stay_late_with_everything_lowered_are_said_once(caplog):
+    caplog.set_level(logging.INFO, "rtfuse.load")
+    pipeline = live(SteppingFuser([lambda: Slow("large", 0.12), lambda: Slow("small", 0.09)]))
+    assert pipeline.run(duration_s=11).lowered == ("the fuser to small",)
+    first, second = (r.getMessage() for r in caplog.records if r.name == "rtfuse.load")
+    assert first.endswith("the fuser to small")
+    assert "nothing is left to lower: end other programs, or let the cameras send smaller pictures, or fewer" in second
 
 
 def test_a_preview_that_is_lowered_gets_one_frame_in_five_and_the_others_are_counted():
@@ -93,12 +109,12 @@ def test_a_preview_that_is_lowered_gets_one_frame_in_five_and_the_others_are_cou
     )
     (step,) = steps_of([window], open_fuser("pyramid"))
     assert (step.lowered, step.can_lower, step.can_lift) == (None, True, False)
-    assert step.lower() == step.lowered == "one frame in 5 for window"
+    assert step.lower() == step.lowered == "the window to one frame in 5"
     assert (step.can_lower, step.can_lift) == (False, True)
     for k in range(1, 12):
         window.offer(k)
         wait_until(lambda: not window.waiting)
-    assert step.lift() == "all frames for window"
+    assert step.lift() == "the window to all frames"
     window.offer(12)
     window.finish()
     assert window.joined(10)
@@ -114,7 +130,7 @@ def test_a_fuser_whose_better_one_was_too_slow_at_the_start_is_not_called_lowere
     assert (fuser.name, step.lowered, step.can_lower, step.can_lift) == ("small", None, False, False)
     fuser.aim(1)
     assert step.can_lift
-    assert step.lift() == "fuser large"
+    assert step.lift() == "the fuser to large"
     assert step.lowered is None
     step.lower()
     assert step.lowered is None

@@ -14,6 +14,7 @@ from rtfuse.capture.pacing import Playback
 from rtfuse.config import load_config
 from rtfuse.errors import NoOverlap, SourceLost, StageFailed
 from rtfuse.fuse import open_fuser
+from rtfuse.observe.health import Health
 from rtfuse.pipeline.queues import LiveInbox
 from rtfuse.pipeline.rig import Rig
 from rtfuse.pipeline.run import Pipeline
@@ -23,6 +24,15 @@ from rtfuse.types import Stamp
 
 MS = 1_000_000
 PLAIN = load_config(None, ["fuse.steady=false"])
+
+
+class Ticks:
+    """A clock that stands where it is put."""
+
+    ns = 0
+
+    def __call__(self):
+        return self.ns
 
 
 def paced(ir, rgb, *, stages=None, sinks=None, stop=None, **options):
@@ -130,6 +140,15 @@ def test_a_slow_fuser_drops_frames_at_the_front_and_the_age_stays_flat():
     rgb = result.frames + sum(n for k, n in result.drops.items() if k[0] == "rgb")
     assert rgb == 90
     assert {c for s, c in result.drops if s == "rgb"} <= {"busy", "queue"}
+
+
+def test_a_very_slow_fuser_gets_the_newest_frame_from_the_first_on():
+    """A queue that filled during its first frame was fused as a whole: eight costs late, before anything was judged."""
+    r = paced(list_source("ir", 90), list_source("rgb", 90), stages=fused_by(Slow(0.4)))
+    result = r.run()
+    assert 4 <= result.frames <= 9
+    assert result.age_ms[2] < 3 * 400
+    assert result.drops["rgb", "busy"] > 0
 
 
 def test_a_hiccup_is_caught_up_with_not_dropped():
@@ -283,3 +302,27 @@ def test_all_frames_are_accounted_for_with_unequal_streams():
     counted = {s: sum(n for k, n in result.drops.items() if k[0] == s) for s in ("ir", "rgb")}
     assert result.frames + counted["rgb"] == 75
     assert result.frames - result.reused + counted["ir"] <= 200
+
+
+class Overtaken(Health):
+    """A stream whose next frame comes just after its state was read."""
+
+    def _state(self, now):
+        seen = super()._state(now)
+        self._any_ns = self._shown_ns = now
+        return seen
+
+
+def test_a_gap_that_ends_while_it_is_told_is_told_as_a_gap(caplog):
+    """Otherwise the log would say that a stream is back which never went away."""
+    caplog.set_level("INFO")
+    clock = Ticks()
+    pipeline = paced(list_source("ir", 3), list_source("rgb", 3))
+    health = pipeline.rig.health["ir"] = Overtaken("ir", quiet_ns=150 * MS, clock=clock)
+    health.frame(make_frame("ir", t_ns=0))
+    pipeline._follow()
+    clock.ns = 400 * MS
+    pipeline._follow()
+    pipeline._follow()
+    assert [r.getMessage() for r in caplog.records] == ["thermal: no frame comes", "thermal is back"]
+    assert caplog.records[-1].rtfuse_fields["was"] == "stalled"

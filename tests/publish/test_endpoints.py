@@ -14,15 +14,17 @@ from scenes import make_frame, picture
 
 from rtfuse import Subscriber, describe
 from rtfuse.errors import ConfigError, EndpointUnavailable
+from rtfuse.picture import Coding, Picture
 from rtfuse.publish import encoders
 from rtfuse.publish.planes import Offer
 from rtfuse.publish.publisher import About, Publisher
-from rtfuse.types import Fused, Moment, Pair
+from rtfuse.types import Frame, Fused, Moment, Pair, Stamp
 from rtfuse.wire.description import CameraAbout, decode_state
 from rtfuse.wire.images import compress
 from rtfuse.wire.planes import plane_of
 
 ALL = ("fused", "ir", "rgb", "counts", "mask")
+FORMATS = ("rgb24", "yuv420p", "nv12")
 CAMERA = CameraAbout(uri="/dev/video1", width=64, height=48, dtype="uint16", live=True, rate_hz=9.0)
 
 
@@ -73,6 +75,36 @@ def test_each_plane_arrives_as_it_is_under_its_topic(open_, ipc, encoding):
         assert np.array_equal(got, image) or how in ("jpeg", "h264")
         assert np.abs(got.astype(int) - image).mean() < 12 or how not in ("jpeg", "h264")
         assert head.age_ns >= 0
+
+
+def yuv_frame():
+    """A frame whose RGB frame came as YUV, and which is fused."""
+    y, u, v = (np.full(hw, 90 + 20 * k, np.uint8) for k, hw in enumerate([(48, 64), (24, 32), (24, 32)]))
+    rgb = Frame("rgb", Picture("yuv420p", (y, u, v), Coding("bt709")), 3, 99_000_000, Stamp.ARRIVAL, 99_000_000)
+    ir = make_frame("ir", 3, size_wh=(64, 48))
+    return fused(pair=Pair(ir, rgb), picture=rgb.picture.with_luma(picture(3)[..., 1]))
+
+
+def test_raw_pictures_are_sent_in_the_pixel_format_of_each_endpoint(open_, ipc):
+    planes = ("fused", "rgb", "mask")
+    offers = [Offer(endpoint, planes=planes, pixel_format=name) for endpoint, name in zip(ipc, FORMATS, strict=True)]
+    publisher = open_(Publisher, offers)
+    assert publisher.lines()[1] == f"fused (yuv420p), rgb (yuv420p), mask on {ipc[1]}"
+    readers = {(at, plane): open_(Subscriber, at, topic=plane, latest=False) for at in ipc for plane in planes}
+    joined(publisher, *((key, 1) for key in readers))
+    publisher.write(shown := yuv_frame())
+    seen = {key: reader.recv(10) for key, reader in readers.items()}
+    for at, name in zip(ipc, FORMATS, strict=True):
+        for plane, given in (("fused", shown.picture), ("rgb", shown.pair.rgb.picture)):
+            got = seen[at, plane]
+            assert (got.header.pixel_format, got.picture.layout, got.image.shape) == (name, name, (48, 64, 3))
+            assert (got.header.matrix, got.header.full_range) == ((None, None) if name == "rgb24" else ("bt709", False))
+            assert np.abs(got.image.astype(int) - given.rgb).max() <= (0 if name == "rgb24" else 2)
+            assert not got.image.flags.writeable
+        assert np.array_equal(seen[at, "mask"].image, shown.valid)
+        with pytest.raises(TypeError, match="mask has one value"):
+            _ = seen[at, "mask"].picture
+    assert np.array_equal(seen[ipc[1], "rgb"].picture.planes[1], shown.pair.rgb.picture.planes[1])
 
 
 def test_planes_are_missing_where_their_stream_is(open_, ipc):
@@ -327,6 +359,8 @@ def test_a_state_is_told_when_it_changes_and_to_whoever_joins(open_, ipc, listen
         (lambda: Offer("ipc:///x", "bmp"), "bmp"),
         (lambda: Offer("ipc:///x", planes=("depth",)), "depth.*fused, ir, rgb, counts, mask"),
         (lambda: Offer("ipc:///x", planes=()), "no planes"),
+        (lambda: Offer("ipc:///x", pixel_format="bgr24"), "bgr24.*yuv420p, nv12, rgb24"),
+        (lambda: Offer("ipc:///x", "jpeg", pixel_format="nv12"), "sends jpeg, which has no pixel format nv12"),
         (lambda: Offer("ipc:///x", planes=("fused", "ir"), topic="ir"), "two things"),
         (lambda: Offer("ipc:///x", topic="stats"), "two things"),
         (lambda: Offer("ipc:///x", topic="about"), "two things"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import threading
 import time
 import urllib.request
@@ -14,7 +15,7 @@ import aiohttp
 import cv2
 import numpy as np
 import pytest
-from pages import SIZE, ask, change, fused, serving, watching
+from pages import SIZE, ask, change, fused, moving, serving, watching
 from scenes import make_frame
 
 from rtfuse.thermal.agc import Agc
@@ -427,3 +428,25 @@ def test_a_picture_that_fails_sends_its_viewer_away_and_is_logged(serve, caplog)
     with caplog.at_level("ERROR", "rtfuse.web"):
         asyncio.run(watch())
     assert "a picture could not be shown: error: OpenCV" in caplog.text
+
+
+def test_head_of_the_stream_gets_headers_alone_and_takes_no_place(serve):
+    """A body after HEAD would be read as the next answer; some players ask with HEAD first."""
+    server = serve(viewers=1)
+    host, _, port = server.url.removeprefix("http://").rpartition(":")
+    with moving(server, 30), socket.create_connection((host, int(port)), timeout=10) as plain:
+        for path, status in {
+            "/stream.mjpg": b"200",
+            "/stream.mjpg?view=x": b"400",
+            "/live": b"405",
+            "/": b"200",
+        }.items():
+            plain.sendall(f"HEAD {path} HTTP/1.1\r\nHost: {host}:{port}\r\n\r\n".encode())
+            answer = b""
+            while not answer.endswith(b"\r\n\r\n"):
+                answer += plain.recv(1)
+            assert answer.startswith(b"HTTP/1.1 " + status), path
+            assert not server.live.viewers
+        assert ask(server, "/stream.mjpg?view=x")[0] == 400
+        with urllib.request.urlopen(server.url + "/stream.mjpg", timeout=10) as stream:
+            assert stream.readline() == b"--frame\r\n"

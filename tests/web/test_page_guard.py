@@ -126,7 +126,8 @@ def test_the_login_gives_a_session_that_is_not_the_token(serve, caplog):
         assert TOKEN not in cookie
         kept = f"{name}={cookie.partition(';')[0]}"
         assert ask(server, "/", Cookie=kept)[0] == 200
-        assert ask(server, "/login", Cookie=kept)[0] == 303
+        again = ask(server, "/login", Cookie=kept)
+        assert (again[0], again[1]["Location"]) == (303, "./#"), "a fragment of its own: a browser would keep the token"
         assert "Path" not in headers["Set-Cookie"], "a proxy's path before /login is the cookie's too"
         assert json.loads(ask(server, "/state", Cookie="other=1; " + kept)[2])["about"]["rig"] == "mast"
         assert ask(server, "/state", Cookie=f"{name}=guess")[0] == 401
@@ -138,14 +139,28 @@ def test_the_login_gives_a_session_that_is_not_the_token(serve, caplog):
 
 def test_who_guesses_has_to_wait(serve):
     server = serve(token=TOKEN)
-    for _ in range(5):
-        status, _, body = log_in(server, "wrong")
+    for k in range(5):
+        status, _, body = log_in(server, f"wrong {k}")
         assert status == 401
         assert b"That is not the token" in body
     for path in ("/login", "/metrics"):
         asked = log_in(server, TOKEN) if path == "/login" else ask(server, path, Authorization=f"Bearer {TOKEN}")
         assert asked[0] == 429
         assert 0 < int(asked[1]["Retry-After"]) <= 60
+
+
+def test_a_stale_token_that_is_sent_again_and_again_locks_nobody_out(serve, caplog):
+    """A card of a dashboard that still has last year's link, on the machine where somebody logs in."""
+    server = serve(token=TOKEN, link_token="the-new-link-token")
+    for _ in range(12):
+        assert ask(server, "/snapshot.jpg?token=the-old-link-token")[0] == 401
+        assert ask(server, "/state", Authorization="Bearer the-old-token")[0] == 401
+    assert log_in(server, TOKEN)[0] == 303
+    assert caplog.text.count("a wrong token was refused") == 2
+    for k in range(5):
+        assert log_in(server, f"guess {k}")[0] == 401
+    assert log_in(server, TOKEN)[0] == 429
+    assert ask(server, "/snapshot.jpg?token=the-old-link-token")[0] == 429
 
 
 def test_the_wait_ends_and_memory_is_bounded():

@@ -80,7 +80,7 @@ def test_who_is_no_proxy_cannot_claim_anything(serve, caplog):
     server = serve(token=TOKEN, proxies=["192.0.2.1"])
     claims = {"X_Forwarded_Proto": "https", "X_Forwarded_Host": "rig.example", "X_Forwarded_Prefix": "/rig1"}
     for k in range(5):
-        assert log_in(server, "wrong", X_Forwarded_For=f"203.0.113.{k}", Forwarded=f"for=203.0.113.{k}")[0] == 401
+        assert log_in(server, f"wrong{k}", X_Forwarded_For=f"203.0.113.{k}", Forwarded=f"for=203.0.113.{k}")[0] == 401
     assert log_in(server, TOKEN, X_Forwarded_For="203.0.113.9")[0] == 429
     assert caplog.text.count("web.proxies does not name") == 1
     other = serve(token=TOKEN, proxies=["192.0.2.1"])
@@ -93,8 +93,8 @@ def test_who_is_no_proxy_cannot_claim_anything(serve, caplog):
 
 def test_one_client_of_a_proxy_locks_out_nobody_but_itself(serve, caplog):
     server = serve(token=TOKEN, proxies=PROXIES)
-    for _ in range(5):
-        assert log_in(server, "wrong", X_Forwarded_For="1.1.1.1, 203.0.113.9")[0] == 401
+    for k in range(5):
+        assert log_in(server, f"wrong{k}", X_Forwarded_For="1.1.1.1, 203.0.113.9")[0] == 401
     assert log_in(server, TOKEN, X_Forwarded_For="2.2.2.2, 203.0.113.9")[0] == 429
     assert log_in(server, TOKEN, X_Forwarded_For="203.0.113.10")[0] == 303
     assert ask(server, "/state", Authorization=f"Bearer {TOKEN}", X_Forwarded_For="203.0.113.9")[0] == 429
@@ -241,6 +241,16 @@ def test_behind_a_proxy_there_is_always_a_token(serve):
         ("web.proxies=[0.0.0.0/0]", "is everybody"),
         ("web.proxies=['::/0']", "is everybody"),
         ("web.proxies=10.0.0.1", "write a list as"),
+        ("web.hosts=['http://rigs.example']", "is not a name; want for example rigs.example"),
+        ("web.hosts=['rigs.example:8080']", "is not a name"),
+        ("web.hosts=[rigs.example/rig1]", "is not a name"),
+        ("web.hosts=['*']", "is not a name"),
+        ("web.hosts=['']", "is not a name"),
+        ("web.hosts=['a b']", "is not a name"),
+        ("web.hosts=['*.example']", "is not a name"),
+        ("web.proxies=['::ffff:0.0.0.0/96']", "is everybody"),
+        ("web.embed=['https://home.example:81230']", "is not an origin"),
+        ("web.embed=['https://home.example:0']", "is not an origin"),
         ("web.embed=['*']", "is not an origin; want for example https://home.example:8123"),
         ("web.embed=[home.example]", "is not an origin"),
         ("web.embed=['https://home.example/lovelace']", "is not an origin"),
@@ -268,6 +278,54 @@ def test_settings_that_make_sense_are_taken():
     check_web(load_config(overrides=given).web)
     assert prefix_of("/") == prefix_of("") == ""
     assert Config().web.prefix == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "host"),
+    [("Rigs.Example.", "rigs.example"), ("bücher.example", "xn--bcher-kva.example"), ("my_rig", "my_rig:8080")],
+)
+def test_a_name_is_known_as_browsers_send_it(serve, name, host):
+    check_web(load_config(overrides=[f"web.hosts=['{name}']"]).web)
+    server = serve(hosts=[name])
+    assert ask(server, "/state", Host=host)[0] == 200
+    assert ask(server, "/state", Host=f"a.{host}")[0] == 421
+
+
+def test_a_proxy_that_is_written_as_a_mapped_address_is_believed(serve):
+    """Clients' addresses are read as IPv4 where they are one, so the proxies' are too."""
+    for text in ("::ffff:127.0.0.1", "::ffff:127.0.0.0/104"):
+        server = serve(token=TOKEN, proxies=[text])
+        for k in range(5):
+            assert log_in(server, f"wrong{k}", X_Forwarded_For="203.0.113.9")[0] == 401
+        assert log_in(server, TOKEN, X_Forwarded_For="203.0.113.9")[0] == 429
+        assert log_in(server, TOKEN, X_Forwarded_For="203.0.113.10")[0] == 303
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        ({"X_Forwarded_Prefix": "/my%20rig"}, "X-Forwarded-Prefix of a proxy cannot be read and is ignored"),
+        ({"X_Forwarded_Host": "rigs example"}, "X-Forwarded-Host of a proxy cannot be read"),
+        ({"X_Forwarded_Proto": "gopher"}, "X-Forwarded-Proto of a proxy cannot be read"),
+        ({"X_Forwarded_For": "203.0.113.9, unix:"}, "An address in X-Forwarded-For or Forwarded of a proxy cannot"),
+        ({"Forwarded": "proto=https"}, "An address in X-Forwarded-For or Forwarded of a proxy cannot"),
+        ({"X_Forwarded_For": "1.2.3.4", "Forwarded": "for=5.6.7.8"}, "Forwarded and X-Forwarded-For disagree"),
+    ],
+)
+def test_a_proxys_header_that_has_no_effect_is_said_once(serve, caplog, sent, said):
+    server = serve(token=TOKEN, proxies=PROXIES, hosts=["rigs.example"])
+    fine = {
+        "X_Forwarded_For": "1.2.3.4, 203.0.113.9",
+        "X_Forwarded_Prefix": "/",
+        "X_Forwarded_Proto": "https",
+        "X_Forwarded_Host": "rigs.example:8443",
+    }
+    for _ in range(3):
+        assert ask(server, "/login", **fine)[0] == 200
+    assert not caplog.records
+    for _ in range(3):
+        assert ask(server, "/login", **sent)[0] == 200
+    assert caplog.text.count(said) == len(caplog.records) == 1
 
 
 def test_no_own_path_is_forgotten(serve):
@@ -305,8 +363,8 @@ def test_the_page_on_ipv6(serve, bound):
     kept = log_in(server, TOKEN, Origin=server.url)[1]["Set-Cookie"].partition(";")[0]
     for path in ("/", "/state", "/snapshot.jpg"):
         assert ask(server, path, Cookie=kept)[0] == 200
-    for _ in range(5):
-        log_in(server, "wrong")
+    for k in range(5):
+        log_in(server, f"wrong{k}")
     assert log_in(server, TOKEN)[0] == 429
 
     async def watch():

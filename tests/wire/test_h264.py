@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import cv2
 import msgspec
 import numpy as np
 import pytest
 from scenes import picture
 
 from rtfuse.errors import ConfigError, WireError
+from rtfuse.picture import Coding, Picture
+from rtfuse.wire import h264
 from rtfuse.wire.h264 import H264Decoder, H264Encoder
 from rtfuse.wire.message import Header
 
@@ -43,15 +46,22 @@ def pictures(count, size_wh=(64, 48)):
     return [picture(k, size_wh) for k in range(count)]
 
 
+def array(content):
+    """What a decoder returned, as an array."""
+    return content.rgb if isinstance(content, Picture) else content
+
+
 @pytest.mark.parametrize("size_wh", [(64, 48), (63, 47), (2, 2), (641, 361)])
 @pytest.mark.parametrize("gray", [False, True])
 def test_every_unit_gives_its_picture_at_once(size_wh, gray):
     decoder = H264Decoder()
     images = [np.ascontiguousarray(p[..., 1]) if gray else p for p in pictures(8, size_wh)]
     for head, payload, image in stream(images):
-        got = decoder(head, payload)
+        content = decoder(head, payload)
+        got = array(content)
         assert got.shape == image.shape
-        assert not got.flags.writeable
+        for array_ in content.planes[:1] if isinstance(content, Picture) else (content,):
+            assert not array_.flags.writeable
         if gray:  # colours are at half the resolution
             assert np.abs(got.astype(int) - image).mean() < 6
 
@@ -61,12 +71,25 @@ def test_colours_and_levels_are_kept():
         image = np.empty((32, 48, 3), np.uint8)
         image[:] = colour
         ((head, payload, _),) = stream([image])
-        assert np.abs(H264Decoder()(head, payload).astype(int) - image).max() <= 6
+        assert np.abs(array(H264Decoder()(head, payload)).astype(int) - image).max() <= 6
     ramp = np.tile(np.arange(0, 256, 2, np.uint8), (32, 1))
     ((head, payload, _),) = stream([ramp])
     got = H264Decoder()(head, payload).astype(int)
     assert np.abs(got - ramp).max() <= 8
     assert (got[:, :2].max(), got[:, -2:].min()) == (pytest.approx(0, abs=4), pytest.approx(254, abs=4))
+
+
+def test_planes_are_those_of_the_decoder_and_stay(monkeypatch):
+    frames, decoder = [], H264Decoder()
+    kept = []
+    plain = h264._content
+    monkeypatch.setattr(h264, "_content", lambda frame, head: frames.append(frame.to_ndarray()) or plain(frame, head))
+    for head, payload, _ in stream(pictures(20)):
+        kept.append(decoder(head, payload))
+    for planar, content in zip(frames, kept, strict=True):
+        assert content.coding == Coding()
+        assert np.array_equal(np.concatenate([plane.ravel() for plane in content.i420()]), planar.ravel())
+        assert np.array_equal(content.rgb, cv2.cvtColor(planar, cv2.COLOR_YUV2RGB_I420))
 
 
 def test_a_key_frame_comes_every_second_and_for_whoever_joins_but_not_for_each_of_a_crowd():
@@ -98,7 +121,7 @@ def test_another_size_and_another_session_begin_again():
     for k, image in enumerate([*small, *large]):
         payload, key = encoder(image, k / 30)
         assert key == (k in (0, 3))
-        assert decoder(header(k, key, image), memoryview(payload)).shape == image.shape
+        assert decoder(header(k, key, image), memoryview(payload)).shape_hw == image.shape[:2]
     other = list(stream(small))
     head, payload, _ = other[1]
     assert decoder(msgspec.structs.replace(head, session="t", unit=6), payload) is None
@@ -131,7 +154,7 @@ def test_what_is_no_such_unit_is_refused_before_it_is_decoded():
         with pytest.raises(WireError, match=words):
             H264Decoder()(wrong_head, memoryview(bytes(wrong)))
     decoder = H264Decoder()
-    assert decoder(head, payload).shape == image.shape
+    assert array(decoder(head, payload)).shape == image.shape
     with pytest.raises(WireError, match="not a key frame"):
         decoder(next_head, memoryview(bytes(payload)))
     assert decoder(next_head, next_payload) is None  # it waits for a key frame

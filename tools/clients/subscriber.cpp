@@ -16,9 +16,16 @@
 
 struct Picture {
     nlohmann::json header;
-    const std::uint8_t* pixels;  // R, G, B, row by row: a view of the message, not a copy
+    // Row by row: R, G, B of rgb24; Y, then U, then V of yuv420p; Y, then U and V in turn of nv12. A view, not a copy.
+    const std::uint8_t* pixels;
     std::size_t width, height;
 };
+
+std::size_t bytes_of(const std::string& format, std::size_t width, std::size_t height) {
+    if (format == "rgb24") return width * height * 3;
+    if (format == "yuv420p" || format == "nv12") return width * height + (width + 1) / 2 * ((height + 1) / 2) * 2;
+    throw std::runtime_error("not what this client reads");
+}
 
 Picture parse(const std::uint8_t* bytes, std::size_t size) {
     const void* zero = std::memchr(bytes, 0, std::min<std::size_t>(size, 256));
@@ -30,12 +37,13 @@ Picture parse(const std::uint8_t* bytes, std::size_t size) {
     const std::uint8_t* text = bytes + at + 4;
     Picture picture{nlohmann::json::parse(text, text + length), text + length, 0, 0};
     const auto& header = picture.header;
-    if (header.at("version") != 1 || header.at("encoding") != "raw" || header.at("pixel_format") != "rgb24")
+    if (header.at("version") != 1 || header.at("encoding") != "raw")
         throw std::runtime_error("not what this client reads");
     const auto width = header.at("width").get<std::int64_t>(), height = header.at("height").get<std::int64_t>();
     if (width < 1 || height < 1 || width > 16384 || height > 16384) throw std::runtime_error("wrong size");
     picture.width = width, picture.height = height;
-    if (size - at - 4 - length != picture.width * picture.height * 3) throw std::runtime_error("wrong payload");
+    const auto expected = bytes_of(header.at("pixel_format"), picture.width, picture.height);
+    if (size - at - 4 - length != expected) throw std::runtime_error("wrong payload");
     return picture;
 }
 

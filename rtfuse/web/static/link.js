@@ -2,6 +2,7 @@
 
 const QUIET_MS = 3000; // the rig speaks four times a second
 const LENGTH_BYTES = 4;
+const REACHED = 400; // the rig's answer where WebSocket is asked for in plain HTTP
 // Below a proxy's path too; an address with a link token has it in place of a session.
 const LIVE = new URL("live", document.baseURI);
 const token = new URLSearchParams(location.search).get("token");
@@ -17,7 +18,7 @@ export class Link {
   #tries = 0;
   #why = ""; // why it was lost: later attempts fail without saying so
 
-  /** `on` has `said(message)`, `frame(header, images)` and `link(state, words)`; state is open, lost or away. */
+  /** `on` has `said(message)`, `frame(header, images)` and `link(state, words)`; state is open, lost or full. */
   constructor(on) {
     this.#on = on;
     setInterval(() => this.#socket && performance.now() - this.#heard > QUIET_MS && this.#lost("no answer"), 500);
@@ -58,23 +59,35 @@ export class Link {
     socket.onclose = ({ code }) => this.#socket === socket && this.#lost(code === 1001 ? "it was stopped" : "");
   }
 
-  async #lost(why) {
+  #lost(why) {
     const socket = this.#socket;
     this.#socket = this.#next = null;
     socket?.close();
-    const wait_s = Math.min(0.5 * 2 ** this.#tries++, 5);
     this.#on.link("lost", (this.#why = why || this.#why));
+    this.#tryAgain();
+  }
+
+  async #tryAgain() {
+    const wait_s = Math.min(0.5 * 2 ** this.#tries++, 5);
     await new Promise((done) => setTimeout(done, 1000 * wait_s));
     // A WebSocket that is refused does not say why; the same address asked plainly does.
     const answer = await fetch(LIVE).catch(() => null);
-    if (answer?.status === 401) location.assign("login");
-    else if (answer === null || answer.status === 503) {
-      if (answer) this.#on.link("full", (await answer.text()).trim());
-      this.#lost(answer ? "full" : why);
-    } else {
+    if (answer === null) this.#lost("");
+    else if (answer.status === 401) location.assign("login");
+    else if (answer.status === REACHED) {
       if (this.#tries > 2) this.#why = "a proxy in between may not pass WebSocket or the host on";
       this.#open();
-    }
+    } else this.#refused(answer);
+  }
+
+  // The rig refuses in a line of plain text. Other answers come from a proxy in between, which may not reach the rig.
+  async #refused(answer) {
+    const own = answer.headers.get("content-type")?.startsWith("text/plain");
+    const words = own ? (await answer.text().catch(() => "")).trim() : "";
+    if (own && answer.status === 503) {
+      this.#on.link("full", words);
+      this.#tryAgain();
+    } else this.#lost(words || this.#why || `a proxy in between does not reach it (${answer.status})`);
   }
 
   #arrived(buffer) {

@@ -286,3 +286,5 @@ new ResizeObserver(draw).observe(by("view"));
 new ResizeObserver(() => plots.draw()).observe(by("plot-rate"));
 setInterval(() => (notice(), header?.boxes?.length && draw()), 250);
 show();
+// A fragment may be the token of the printed address.
+if (location.href.includes("#")) history.replaceState(null, "", location.pathname + location.search);
