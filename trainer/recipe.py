@@ -177,6 +177,7 @@ class Refine(_Part, frozen=True):
     `gradient`, `base`, `structure`, `fidelity`, `edges`, `noise`, `range`: weights of the signed gradients' l1, of the
     local means' l1, of 2 - SSIM with both sources, of -VIF, of -Qabf, of noise added where both sources are flat, and
     of values outside [0, 1].
+    `grain`: the network sees the sources with noise of up to so many grey levels, and is judged by those without it.
     `detail`: factor by which the wanted gradients are those of the stronger source.
     `flat`: gradients of both sources below so many grey levels a pixel count as noise; 0: none does.
     """
@@ -201,6 +202,7 @@ class Refine(_Part, frozen=True):
     noise: NotNegative = 0.0
     range: NotNegative = 1.0
     detail: Positive = 1.0
+    grain: NotNegative = 0.0
     flat: NotNegative = 0.0
 
     def __post_init__(self) -> None:

@@ -25,4 +25,4 @@ def check(name: str, fused: Image, reference: Image, precision: str) -> None:
 
 def tolerance(precision: str) -> tuple[int, float]:
     """Return by how many grey levels an engine may differ, and the share of values that may differ by more."""
-    return (1, 1e-3) if precision in ("float32", "float64") else (3, 1e-3)
+    return (1 if precision in ("float32", "float64") else 3), 3e-3
