@@ -103,7 +103,7 @@ def test_the_program_on_a_processor_and_torch_make_the_same_picture(size):
 
 
 def test_what_thermal_alone_shows_is_in_the_picture_and_noise_is_held_down():
-    """A warm square in the dark is seen; where both sources are flat and noisy, a choice by strength alone adds more."""
+    """A warm square in the dark is seen; where both sources are flat and noisy, a choice by strength adds more."""
     rng = np.random.default_rng(0)
     ir = np.full((128, 160), 60, np.uint8)
     ir[40:80, 60:90] = 200
