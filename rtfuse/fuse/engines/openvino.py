@@ -75,6 +75,8 @@ class OpenVinoEngine:
             else:
                 model.reshape({k: [1, 1, *hw] for k in range(2)})
             options = {"INFERENCE_PRECISION_HINT": self._hint, "PERFORMANCE_HINT": "LATENCY"}
+            if self._levels:  # a second thread would save 0.5 ms, and wait busily for longer than that
+                options["INFERENCE_NUM_THREADS"] = "1"
             self._requests[hw] = self._core.compile_model(model, "CPU", options).create_infer_request()
         return self._requests[hw]
 
