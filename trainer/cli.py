@@ -132,7 +132,7 @@ def distill(config: RecipeFile = None, run: RunFolder = None, overrides: Overrid
 def refine(config: RecipeFile = None, run: RunFolder = None, overrides: Overrides = None) -> None:
     """Refine a network by what its pictures keep of both sources, resuming from the checkpoint; write its weights.
 
-    Example: trainer refine --config configs/student.yaml
+    Example: trainer refine --config configs/train_student.yaml
     """
     recipe = _recipe("refine", config, overrides)
     need("trainer refine", _TRAIN, "train")

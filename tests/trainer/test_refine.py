@@ -74,4 +74,4 @@ def test_a_mistake_is_found_before_the_first_step(config, tmp_path, change, erro
 
 
 def test_the_shipped_recipes_are_valid():
-    assert load_recipe("configs/student.yaml").refine.start == "new"
+    assert load_recipe("configs/train_student.yaml").refine.start == "new"
