@@ -73,4 +73,4 @@ def check_distill(recipe: Recipe) -> None:
 def check_refine(recipe: Recipe) -> None:
     """Raise an RtfuseError for a recipe that `trainer refine` cannot follow to its end."""
     check_data(recipe.data)
-    load_network(start_of(recipe.refine))
+    start_of(recipe.refine)

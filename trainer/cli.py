@@ -132,7 +132,7 @@ def distill(config: RecipeFile = None, run: RunFolder = None, overrides: Overrid
 def refine(config: RecipeFile = None, run: RunFolder = None, overrides: Overrides = None) -> None:
     """Refine a network by what its pictures keep of both sources, resuming from the checkpoint; write its weights.
 
-    Example: trainer refine --config configs/refine_student.yaml
+    Example: trainer refine --config configs/train_student.yaml
     """
     recipe = _recipe("refine", config, overrides)
     need("trainer refine", _TRAIN, "train")
@@ -193,7 +193,8 @@ def export(
         lanes=lanes,
     )
     net, manifest = (load_network(weights), manifest_beside(weights)) if weights else _weights_of_run(config, run)
-    manifest = msgspec.structs.replace(manifest, metrics=manifest.metrics | read_metrics(metrics or []))
+    measured = read_metrics(metrics or [], manifest.network)
+    manifest = msgspec.structs.replace(manifest, metrics=manifest.metrics | measured)
     manifest = write(net, output, manifest, build, target)
     steps = f"{manifest.steps} steps" if manifest.steps or manifest.recipe else "origin unknown"
     out.print(f"{output}: {steps}, weights {manifest.weights_sha256[:12]}…", soft_wrap=True)

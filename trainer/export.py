@@ -141,8 +141,8 @@ def manifest_beside(weights: Path) -> Manifest:
         raise SourceUnreadable(f"manifest {path} cannot be read: {e}") from e
 
 
-def read_metrics(items: list[str]) -> dict[str, float]:
-    """Return the means of `ufuser` in CSV files of `trainer eval` as `NAME/measure`.
+def read_metrics(items: list[str], method: str) -> dict[str, float]:
+    """Return the means of a method, `ufuser` or `student`, in CSV files of `trainer eval` as `NAME/measure`.
 
     Each is given as `NAME=FILE`, or as `FILE`, whose name without suffix then counts. Raises ConfigError, or
     SourceNotFound.
@@ -156,12 +156,12 @@ def read_metrics(items: list[str]) -> dict[str, float]:
             raise ConfigError(f"--metrics {item!r}: want NAME=CSV, for example msrs=msrs.csv")
         try:
             with Path(path).open(newline="", encoding="utf-8") as file:
-                row = next(r for r in csv.DictReader(file) if (r.get("method"), r.get("pair")) == ("ufuser", "MEAN"))
+                row = next(r for r in csv.DictReader(file) if (r.get("method"), r.get("pair")) == (method, "MEAN"))
             means = {f"{name}/{k}": round(float(v), 4) for k, v in row.items() if k not in ("method", "pair")}
         except OSError as e:
             raise SourceNotFound(f"--metrics {item!r}: {path}: {e.strerror or e}") from e
         except (StopIteration, csv.Error, ValueError, TypeError) as e:
-            raise ConfigError(f"--metrics {item!r}: want a CSV of `trainer eval` with means of `ufuser`") from e
+            raise ConfigError(f"--metrics {item!r}: want a CSV of `trainer eval` with means of `{method}`") from e
         if bad := [k for k, v in means.items() if not math.isfinite(v)]:
             raise ConfigError(f"--metrics {item!r}: {', '.join(bad)} is not a finite number")
         found |= means

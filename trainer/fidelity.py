@@ -13,6 +13,8 @@ from torch.nn import functional as F
 _SOBEL_GAIN = 8.0
 """The sum of a Sobel kernel's absolute weights: it divides a gradient into levels a pixel."""
 _FLAT_STEEPNESS = 2.0
+_QUIET, _QUIET_STEEPNESS, _QUIET_PX = 2.5, 3.0, 7
+"""Mean gradient in grey levels a pixel below which a region is noise alone, its softness, and the region's side."""
 
 
 def gradients(x: Tensor) -> Tensor:
@@ -88,6 +90,19 @@ def edges_kept(sources: Tensor, fused: Tensor) -> Tensor:
     turned = 1 - torch.atan2(aside, along) / (torch.pi / 2)
     kept = 0.9994 * torch.sigmoid(15 * (relative - 0.5)) * 0.9879 * torch.sigmoid(22 * (turned - 0.8))
     return ((kept * strength).sum((1, 2, 3)) / (strength.sum((1, 2, 3)) + 1)).mean()
+
+
+def noise_added(sources: Tensor, fused: Tensor) -> Tensor:
+    """Return by how much a picture is rougher than both sources where both are flat, in grey levels a pixel.
+
+    `sources` (N, 2, H, W), `fused` (N, 1, H, W). Roughness is the mean length of the gradient over 7×7 pixels; the mean
+    over all pixels is taken, and those that are not flat count as 0.
+    """
+    rough, rough_fused = (
+        F.avg_pool2d((gradients(255 * x).square().sum(2) + 1e-6).sqrt(), _QUIET_PX, stride=1) for x in (sources, fused)
+    )
+    rougher = rough.amax(1, keepdim=True)
+    return (torch.sigmoid(_QUIET_STEEPNESS * (_QUIET - rougher)) * (rough_fused - rougher).clamp_min(0)).mean()
 
 
 def means_differ(x: Tensor, y: Tensor, side: int) -> Tensor:

@@ -167,18 +167,25 @@ class Distill(_Part, frozen=True):
 
 
 class Refine(_Part, frozen=True):
-    """Refining a network by what its pictures keep of both sources (`trainer.fidelity`), without a teacher.
+    """Training a network by what its pictures keep of both sources (`trainer.fidelity`), without a teacher.
 
-    `start`: `student` or `ufuser`, the shipped weights, or a weights file of either network.
+    `start`: `student` or `ufuser`, the shipped weights; a weights file of either network; or `new`, a student that was
+    never trained, of the size `channels`, `layers`, `context`.
     `base_on`: the classical fusion that the local means follow, over windows of `base_px` pixels.
     `variants`: how many more times each pair is seen, at other exposures.
     `crop`: width and height in px of the part of each picture that a step sees; smaller pictures are left out.
-    `gradient`, `base`, `structure`, `fidelity`, `edges`, `range`: weights of the signed gradients' l1, of the local
-    means' l1, of 2 - SSIM with both sources, of -VIF, of -Qabf, and of values outside [0, 1].
+    `gradient`, `base`, `structure`, `fidelity`, `edges`, `noise`, `range`: weights of the signed gradients' l1, of the
+    local means' l1, of 2 - SSIM with both sources, of -VIF, of -Qabf, of noise added where both sources are flat, and
+    of values outside [0, 1].
+    `grain`: the network sees the sources with noise of up to so many grey levels, and is judged by those without it.
+    `detail`: factor by which the wanted gradients are those of the stronger source.
     `flat`: gradients of both sources below so many grey levels a pixel count as noise; 0: none does.
     """
 
     start: str = "student"
+    channels: Count = 24
+    layers: Count = 2
+    context: Count = 32
     base_on: Classical = "additive"
     base_px: Count = 9
     variants: Annotated[int, msgspec.Meta(ge=0)] = 2
@@ -192,7 +199,10 @@ class Refine(_Part, frozen=True):
     structure: NotNegative = 0.05
     fidelity: NotNegative = 0.3
     edges: NotNegative = 0.5
+    noise: NotNegative = 0.0
     range: NotNegative = 1.0
+    detail: Positive = 1.0
+    grain: NotNegative = 0.0
     flat: NotNegative = 0.0
 
     def __post_init__(self) -> None:

@@ -1,23 +1,30 @@
-"""Refine a network without a teacher: it learns from what its own pictures keep of both sources."""
+"""Train a network without a teacher: it learns from what its own pictures keep of both sources."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from rtfuse.fuse import STUDENT_WEIGHTS, UFUSER_WEIGHTS
 from rtfuse.fuse.networks.loading import load_network
 from rtfuse.fuse.networks.student import Student
+from rtfuse.types import Image
 from trainer.classical import CLASSICAL
 from trainer.distill import ssim
-from trainer.fidelity import edges_kept, gradients, means_differ, outside, vif, wanted_gradients
+from trainer.fidelity import edges_kept, gradients, means_differ, noise_added, outside, vif, wanted_gradients
 from trainer.pictures import sheet
 from trainer.recipe import Recipe, Refine
 from trainer.stage import Stage
 from trainer.teacher import PictureIndex, Pictures, imitate
+
+_SMOOTH_PX = 0.8
+_SMOOTH_GAIN = 2 * np.pi**0.5 * _SMOOTH_PX
+"""It keeps the deviation of noise that was smoothed by a Gaussian of σ = `_SMOOTH_PX`."""
 
 
 class RefineTask(nn.Module):
@@ -27,13 +34,19 @@ class RefineTask(nn.Module):
         super().__init__()
         self.network, self.options = network, options
 
-    def forward(self, planes: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss and its terms; `planes` are thermal, luma and the base picture, (N, 3, H, W) uint8."""
-        options, planes = self.options, planes.float() / 255
+    def forward(self, planes: Tensor, seen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and its terms.
+
+        `planes` are thermal, luma and the base picture, (N, 3, H, W) uint8; `seen` what the network sees of the first
+        two, (N, 2, H, W) uint8.
+        """
+        options, planes, seen = self.options, planes.float() / 255, seen.float() / 255
         sources, base = planes[:, :2], planes[:, 2:]
-        fused = self.network(sources[:, :1], sources[:, 1:])
+        fused = self.network(seen[:, :1], seen[:, 1:])
         parts = {
-            "gradient": (gradients(fused) - wanted_gradients(sources, options.flat / 255)).abs().mean(),
+            "gradient": (gradients(fused) - options.detail * wanted_gradients(sources, options.flat / 255))
+            .abs()
+            .mean(),
             "base": means_differ(fused, base, options.base_px),
             "range": outside(fused),
         }
@@ -43,13 +56,18 @@ class RefineTask(nn.Module):
             parts["fidelity"] = -vif(sources, fused)
         if options.edges:
             parts["edges"] = -edges_kept(sources, fused)
+        if options.noise:
+            parts["noise"] = noise_added(sources, fused)
         loss: Tensor = sum((getattr(options, name) * part for name, part in parts.items()), fused.new_zeros(()))
         return loss, parts
 
 
-def start_of(options: Refine) -> Path:
-    """Return the weights from which a refinement begins."""
-    return {"student": STUDENT_WEIGHTS, "ufuser": UFUSER_WEIGHTS}.get(options.start, Path(options.start))
+def start_of(options: Refine) -> nn.Module:
+    """Return the network with which a refinement begins. Raises WeightsMissing."""
+    if options.start == "new":
+        return Student(options.channels, options.layers, options.context)
+    shipped = {"student": STUDENT_WEIGHTS, "ufuser": UFUSER_WEIGHTS}
+    return load_network(shipped.get(options.start, Path(options.start)))
 
 
 def prepare_pictures(recipe: Recipe, folder: Path) -> PictureIndex:
@@ -64,8 +82,9 @@ def refine_stage(recipe: Recipe, pictures: Pictures) -> Stage:
     torch.manual_seed(recipe.seed)
 
     def batch(step: int) -> tuple[Any, ...]:
-        rows = pictures.rows(step, options.batch)
-        return (pictures.crops(rows, options.crop, pictures.rng(step)),)
+        rng = pictures.rng(step)
+        planes = pictures.crops(pictures.rows(step, options.batch), options.crop, rng)
+        return planes, grainy(planes[:, :2], options.grain, rng)
 
     @torch.no_grad()
     def sample(task: nn.Module) -> Any:
@@ -78,7 +97,7 @@ def refine_stage(recipe: Recipe, pictures: Pictures) -> Stage:
 
     return Stage(
         name="refine",
-        task=RefineTask(load_network(start_of(options)), options),
+        task=RefineTask(start_of(options), options),
         steps_per_epoch=max(1, len(pictures) // options.batch),
         epochs=options.epochs,
         learning_rate=options.learning_rate,
@@ -87,6 +106,24 @@ def refine_stage(recipe: Recipe, pictures: Pictures) -> Stage:
         names=lambda step: [pictures.index.pictures[row].scene for row in pictures.rows(step, options.batch)],
         sample=sample,
     )
+
+
+def grainy(sources: Tensor, most: float, rng: torch.Generator) -> Tensor:
+    """Add sensor noise to pictures (N, C, H, W) uint8: normal, with a deviation drawn for each from 0 to `most` levels.
+
+    Half of them get noise that is smooth over some pixels, as an enlarged or compressed picture has it.
+    """
+    if not most:
+        return sources
+    noise = torch.randn(sources.shape, generator=rng)
+    smooth = _SMOOTH_GAIN * torch.stack([torch.from_numpy(_smoothed(x.numpy())) for x in noise])
+    drawn = torch.rand((2, *sources.shape[:2], 1, 1), generator=rng)
+    noise = most * drawn[0] * torch.where(drawn[1] < 0.5, smooth, noise)
+    return (sources + noise).round().clamp(0, 255).to(torch.uint8)
+
+
+def _smoothed(planes: Image) -> Image:
+    return np.stack([cv2.GaussianBlur(x, (0, 0), _SMOOTH_PX) for x in planes])
 
 
 def name_of(network: nn.Module) -> str:

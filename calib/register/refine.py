@@ -26,7 +26,7 @@ SHARPNESS = 30.0
 """Logarithmic likelihood of a correlation of 1."""
 _SHARE, _FIELD_SHARE = 1.0, 4.0
 """Independent observations in a window of a cell, for the matrix and for the field."""
-_SHEAR, _PERSPECTIVE = 0.06, 0.012
+SHEAR, PERSPECTIVE = 0.06, 0.012
 """Expected deviation of a matrix from a similarity, relative to half the picture's longest side."""
 _BENDS = (0.002, 0.06), (0.002, 0.25)
 """Amplitude and length of the smooth field's expected bends, relative to the picture's longest side."""
@@ -70,7 +70,7 @@ def refined(view: View, view_from_ir: Image, model: Model, about: Image, schedul
         motion = np.linalg.inv(view_from_level) @ about @ np.linalg.inv(view_from_ir) @ view_from_level
         so_far = model_parameters(motion, centre, half)[: basis.shape[2]]
         share = _SHARE * overlap(window)
-        prior = model_prior(model, _SHEAR * half, _PERSPECTIVE * half)
+        prior = model_prior(model, SHEAR * half, PERSPECTIVE * half)
         p = fitted(basis, comparison.ncc(window), comparison.shifts, sigmas, prior, so_far, share)
         moved = view_from_level @ model_matrix(model, p, centre, half) @ np.linalg.inv(view_from_level)
         # The content at x + u(x) of the warped thermal picture belongs at x.

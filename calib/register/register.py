@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from calib.register.field import Model
-from calib.register.judge import Verdict, estimated_px, judged
+from calib.register.judge import Verdict, error_terms, estimated_px, judged
 from calib.register.refine import SCHEDULE, bent, coarse, refined, smooth_field
 from calib.register.search import NEAR, WIDE, Candidate, distinct, search, starts
 from calib.register.view import View, closer_view, whole_view
@@ -106,9 +106,11 @@ def register(
     bend = bent(view, result.view_from_ir)
     smooth = bend.stands_out if smooth is None else smooth
     if (error_px := estimated_px(verdict, bend)) > _WORST_PX:
+        terms = error_terms(verdict, bend)
         raise CalibrationError(
-            f"thermal and RGB could not be registered: the best match is about {error_px:.0f} px off (at most "
-            f"{_WORST_PX:.0f} are allowed); give several pairs with edges all over the picture"
+            f"thermal and RGB could not be registered: the best match may be {error_px:.1f} px off (at most "
+            f"{_WORST_PX:.0f} are allowed); the largest cause is {max(terms, key=lambda cause: terms[cause])}; give "
+            "several pairs with edges all over the picture"
         )
     return Registration(
         H / H[2, 2],

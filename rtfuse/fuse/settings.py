@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from rtfuse.fuse.fuser import Engine, Precision
-from rtfuse.settings import Section
+from rtfuse.settings import Section, Share
 
 
 class Fuse(Section, frozen=True):
@@ -13,6 +13,7 @@ class Fuse(Section, frozen=True):
       recordings that are fused completely it is `ufuser`.
     - `weights`: a file in place of the shipped one, for the networks; `engine`, `precision`: the engine for them.
     - `plan`: a TensorRT engine that `trainer export` wrote for this GPU and these sizes; null builds one where needed.
+    - `thermal_weight`: 1 shows the fused picture, 0 RGB alone, and values between them a mixture of both lumas.
     - `steady`: hold pixels that change by one level, against flicker (`rtfuse.fuse.deflicker`).
     """
 
@@ -21,4 +22,5 @@ class Fuse(Section, frozen=True):
     engine: Engine = "auto"
     precision: Precision = "auto"
     plan: str | None = None
+    thermal_weight: Share = 1.0
     steady: bool = True

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 
 from rtfuse.align.aligner import Aligner
@@ -52,6 +53,7 @@ class Stages:
     ) -> None:
         config = config or Config()
         self.aligner, self.fuser, self.agc = aligner, fuser, Agc(config.thermal.agc)
+        self._weight = config.fuse.thermal_weight
         self._deflicker = Deflicker() if config.fuse.steady and not scenes else None
         self.scenes, self._fit, self._place, self._done = scenes, fit, place, done
         self._own: Calibration | None = None
@@ -146,7 +148,11 @@ class Stages:
     def _fuse(self, work: Work) -> None:
         rgb = work.moment.rgb
         if work.thermal is not None:
-            work.luma = work.thermal() if rgb is None else self.fuser.fuse(work.thermal, rgb.picture.luma)
+            work.luma = work.thermal() if rgb is None else self._weighted(work.thermal, rgb.picture.luma)
+
+    def _weighted(self, thermal: ThermalPicture, luma: Image) -> Image:
+        fused, weight = self.fuser.fuse(thermal, luma), self._weight
+        return fused if weight == 1 else cv2.addWeighted(fused, weight, luma, 1 - weight, 0)
 
     def _hold(self, work: Work) -> None:
         if self._deflicker is not None and work.luma is not None and work.moment.complete:

@@ -29,8 +29,8 @@ _MAX_PARTS = 10_000
 def compress(content: Image | Picture, encoding: Encoding, jpeg_quality: int) -> npt.NDArray[np.uint8]:
     """Return a picture, or an array of RGB or gray, as a JPEG file (4:2:0) or a PNG file.
 
-    A picture of BT.601 becomes JPEG by its planes, without RGB, where the package simplejpeg is installed. That takes
-    half the time, and the file has the same size.
+    A picture of BT.601 becomes JPEG by its planes, without RGB: in half the time, and with the same size. (Where
+    simplejpeg cannot be imported, OpenCV encodes RGB.)
     """
     import cv2
 

@@ -95,6 +95,16 @@ def test_the_settings_of_each_stage_are_those_of_the_configuration():
     assert bare.process(Pair(counts, noisy)).picture.luma is noisy.picture.luma
 
 
+@pytest.mark.parametrize("weight", [0, 0.25, 1])
+def test_thermal_counts_as_much_as_the_user_wants(weight):
+    pyramid = open_fuser("pyramid")
+    stages = Stages(Aligner(HW, HW), pyramid, load_config(None, [f"fuse.thermal_weight={weight}", "fuse.steady=false"]))
+    shown, luma = (x.astype(float) for x in (stages.process(Pair(IR, RGB)).picture.luma, RGB.picture.luma))
+    fused = Stages(Aligner(HW, HW), pyramid).process(Pair(IR, RGB)).picture.luma
+    assert np.abs(fused - luma).max() > 10
+    assert np.abs(shown - (luma + weight * (fused - luma))).max() <= (0.5 if weight % 1 else 0)
+
+
 def test_new_sizes_are_fitted_and_told_once_and_refused_ones_once_too(caplog):
     def fit(ir_hw, rgb_hw):
         if ir_hw[0] > 100:

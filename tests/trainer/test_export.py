@@ -248,14 +248,14 @@ def test_metrics_come_from_the_csv_of_an_evaluation(tmp_path):
     path = tmp_path / "lake.csv"
     path.write_text("method,pair,EN,SD\nufuser,a,6.0,30.0\nother,MEAN,1.0,2.0\nufuser,MEAN,6.123456,31.5\n")
     means = {"EN": 6.1235, "SD": 31.5}
-    assert read_metrics([f"msrs={path}", str(path)]) == {
+    assert read_metrics([f"msrs={path}", str(path)], "ufuser") == {
         f"{n}/{k}": v for n in ("msrs", "lake") for k, v in means.items()
     }
     with pytest.raises(SourceNotFound, match=r"absent\.csv"):
-        read_metrics(["msrs=absent.csv"])
+        read_metrics(["msrs=absent.csv"], "ufuser")
     for item in (f"={path}", "msrs="):
         with pytest.raises(ConfigError, match="want NAME=CSV"):
-            read_metrics([item])
+            read_metrics([item], "ufuser")
 
 
 LONG = "1" * 140_000  # beyond what the csv module takes as one field
@@ -267,7 +267,7 @@ LONG = "1" * 140_000  # beyond what the csv module takes as one field
 def test_a_malformed_csv_is_refused(tmp_path, row):
     (tmp_path / "m.csv").write_text(f"method,pair,EN\n{row}\n")
     with pytest.raises(ConfigError, match="--metrics"):
-        read_metrics([str(tmp_path / "m.csv")])
+        read_metrics([str(tmp_path / "m.csv")], "ufuser")
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import torch
 
 from rtfuse.capture.synthetic import SyntheticScene, SyntheticSource
 from trainer.classical import fuse_additive
-from trainer.fidelity import edges_kept, gradients, means_differ, outside, vif, wanted_gradients
+from trainer.fidelity import edges_kept, gradients, means_differ, noise_added, outside, vif, wanted_gradients
 from trainer.metrics import qabf
 from trainer.metrics import vif as measured_vif
 
@@ -68,3 +68,15 @@ def test_gradients_are_finite_where_everything_is_flat():
     sources = torch.full((1, 2, 64, 64), 0.5)
     (vif(sources, fused) + edges_kept(sources, fused)).backward()
     assert torch.isfinite(fused.grad).all()
+
+
+def test_noise_counts_where_both_sources_are_flat_and_only_if_it_is_added():
+    rng = torch.Generator().manual_seed(0)
+    grain = torch.randn((1, 1, 48, 48), generator=rng) / 255
+    flat = torch.full((1, 2, 48, 48), 0.4)
+    textured = flat + 0.1 * torch.randn((1, 2, 48, 48), generator=rng)
+    noisy = flat[:, :1] + 4 * grain
+    assert noise_added(flat, flat[:, :1]) < 1e-6
+    assert noise_added(flat, noisy) > 1
+    assert noise_added(torch.cat((noisy, flat[:, :1]), 1), noisy) < 1e-6
+    assert noise_added(textured, textured[:, :1] + 4 * grain) < 0.01

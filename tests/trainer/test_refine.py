@@ -8,9 +8,7 @@ import subprocess
 import sys
 
 import pytest
-import torch
 import yaml
-from safetensors.torch import save_file
 
 from rtfuse.errors import ConfigError, WeightsMissing
 from rtfuse.fuse.networks.loading import load_network
@@ -53,9 +51,8 @@ def test_the_command_ends_in_weights_and_resumes_along_the_same_curve(config, tm
 
 
 def test_a_network_that_was_never_trained_comes_closer(config, tmp_path):
-    torch.manual_seed(1)
-    save_file(Student(8, 1, 8).state_dict(), tmp_path / "mean.safetensors")  # fuses by the mean of both sources
-    change = [f"refine.start={tmp_path / 'mean.safetensors'}", "refine.epochs=12", "refine.learning_rate=2e-3"]
+    size = ["refine.start=new", "refine.channels=8", "refine.layers=1", "refine.context=8"]
+    change = [*size, "refine.epochs=20", "refine.halve_every=20", "refine.learning_rate=5e-3", "refine.base=4"]
     cli.refine(config=config, run=tmp_path / "run", overrides=change)
     lines = (tmp_path / "run" / "log.csv").read_text().splitlines()
     losses = [float(line.split(",")[-1]) for line in lines if ",loss," in line]
@@ -77,4 +74,4 @@ def test_a_mistake_is_found_before_the_first_step(config, tmp_path, change, erro
 
 
 def test_the_shipped_recipes_are_valid():
-    assert load_recipe("configs/refine_student.yaml").refine.start == "student"
+    assert load_recipe("configs/train_student.yaml").refine.start == "new"

@@ -11,17 +11,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rtfuse.fuse import inputs
+from rtfuse.fuse import bands, inputs
 from rtfuse.fuse.engines.cache import cached, digest, installed
 from rtfuse.fuse.engines.machine import openvino_module
 from rtfuse.fuse.engines.program import Program, tensors
 from rtfuse.fuse.inputs import MULTIPLE
 from rtfuse.fuse.networks import folding, processor, student, ufuser
 from rtfuse.fuse.networks.loading import for_processor, load_network
+from rtfuse.fuse.networks.student import LEVELS, Guide, Student
 from rtfuse.libraries import openvino_converter
 from rtfuse.types import Image
 
-_SOURCES = (ufuser, student, folding, processor, inputs)
+_SOURCES = (ufuser, student, bands, folding, processor, inputs)
 """The files that a program depends on."""
 _NAME = "program.xml"
 
@@ -38,6 +39,19 @@ class LumaProgram(nn.Module):
         dtype = next((p.dtype for p in [*self.net.parameters(), *self.net.buffers()]), torch.float32)
         fused: Tensor = self.net(ir.to(dtype) / 255, luma.to(dtype) / 255)
         return (fused * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+class GuideProgram(nn.Module):
+    """A student's guide on bytes: planes (N, 2 + 2 L, h, w) uint8 to (N, 1 + 2 L, h, w) uint8."""
+
+    def __init__(self, guide: Guide) -> None:
+        super().__init__()
+        self.guide = guide
+
+    def forward(self, planes: Tensor) -> Tensor:
+        """Return fused rest, weights and gains."""
+        guided: Tensor = self.guide(planes.to(self.guide.head.weight.dtype))
+        return guided.round().clamp(0, 255).to(torch.uint8)
 
 
 def converted(weights: Path, *, lanes: int = 8, cache: Path | None = None) -> Path:
@@ -63,22 +77,30 @@ def converted(weights: Path, *, lanes: int = 8, cache: Path | None = None) -> Pa
 
 
 def convert(net: nn.Module, path: Path, *, lanes: int = 8) -> None:
-    """Write the program of a network as `.xml`, `.bin` and `.npz`, for pictures of any size.
+    """Write the program of a network as `.xml`, `.bin` and `.npz`, for pictures of any size; of a student, its guide.
 
     Raises EngineUnavailable if OpenVINO is not installed.
     """
     openvino = openvino_module()
-    rows, columns = (MULTIPLE * torch.export.Dim(name, min=2) for name in ("rows", "columns"))
-    free = {0: torch.export.Dim("rigs", min=1), 2: rows, 3: columns}
-    given = tuple(torch.zeros(2, 1, 48, 64, dtype=torch.uint8) + k for k in range(2))
-    shapes = {"ir": free, "luma": free}
+    program, given, step = _program(net, lanes)
+    rows, columns = (step * torch.export.Dim(name, min=3) for name in ("rows", "columns"))
+    shapes = ({0: torch.export.Dim("rigs", min=1), 2: rows, 3: columns},) * len(given)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        program = LumaProgram(for_processor(net, lanes).eval())
-        model = openvino_converter()(torch.export.export(program, given, dynamic_shapes=shapes))
+        model = openvino_converter()(torch.export.export(program.eval(), given, dynamic_shapes=shapes))
+    model.reshape({k: [-1, x.shape[1], -1, -1] for k, x in enumerate(given)})
     openvino.save_model(model, path, compress_to_fp16=False)
     ir, luma = _pictures()
     np.savez_compressed(path.with_suffix(".npz"), ir=ir, luma=luma, fused=reference(net, ir, luma))
+
+
+def _program(net: nn.Module, lanes: int) -> tuple[nn.Module, tuple[Tensor, ...], int]:
+    """Return what OpenVINO computes of a network, what to trace it with, and of which number sides are multiples."""
+    if isinstance(net, Student):
+        planes = torch.zeros(2, 2 + 2 * LEVELS, 6, 9, dtype=torch.uint8)
+        return GuideProgram(net.guide), (planes,), MULTIPLE // 2**LEVELS
+    pair = tuple(torch.zeros(2, 1, 48, 64, dtype=torch.uint8) + k for k in range(2))
+    return LumaProgram(for_processor(net, lanes)), pair, MULTIPLE
 
 
 @torch.no_grad()

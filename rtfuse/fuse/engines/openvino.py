@@ -1,12 +1,15 @@
 """OpenVINO: the engine for processors, in float32, or in bfloat16 where they compute in it (AMX).
 
-It runs programs: a network from two luma pictures to one, uint8 each, for any size, as OpenVINO's `.xml` and `.bin`,
-with an `.npz` file each: a pair of pictures and the picture that must come out. The shipped networks are programs;
-other weights are converted by torch, once, and kept (`cache.py`). A program is compiled for each size of picture.
+It runs programs: OpenVINO's `.xml` and `.bin` for pictures of any size, with an `.npz` file each: a pair of pictures
+and the picture that must come out. A program of two inputs is a whole network, from two luma pictures to one, uint8
+each; one of a single input is the guide of a student, whose bands OpenCV computes (`rtfuse.fuse.bands`). The shipped
+networks are programs; other weights are converted by torch, once, and kept (`cache.py`). A program is compiled for each
+size of picture.
 """
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ import cv2
 import numpy as np
 
 from rtfuse.errors import EngineUnavailable, WeightsMissing
+from rtfuse.fuse.bands import fuse_guided
 from rtfuse.fuse.engines.machine import has_torch, openvino_module
 from rtfuse.fuse.engines.parity import check
 from rtfuse.fuse.inputs import MULTIPLE
@@ -54,8 +58,11 @@ class OpenVinoEngine:
         if (rows, columns) != (h, w):
             below, right = rows - h, columns - w
             ir, luma = (cv2.copyMakeBorder(x, 0, below, 0, right, cv2.BORDER_REPLICATE) for x in (ir, luma))
-        given = [np.ascontiguousarray(x)[None, None] for x in (ir, luma)]
-        fused: Image = self._request((rows, columns)).infer(given, share_inputs=True)[0][0, 0]
+        request = self._request((rows, columns))
+        if self._levels:
+            fused = fuse_guided(ir, luma, self._levels, lambda planes: _infer(request, planes[None])[0])
+        else:
+            fused = _infer(request, *(np.ascontiguousarray(x)[None, None] for x in (ir, luma)))[0, 0].copy()
         return np.ascontiguousarray(fused[:h, :w])
 
     def _request(self, hw: tuple[int, int]) -> Any:
@@ -63,10 +70,21 @@ class OpenVinoEngine:
             if len(self._requests) == _KEPT:
                 del self._requests[next(iter(self._requests))]
             model = self._core.read_model(self._path)
-            model.reshape({k: [1, 1, *hw] for k in range(2)})
+            if self._levels:
+                model.reshape([1, 2 + 2 * self._levels, *(side >> self._levels for side in hw)])
+            else:
+                model.reshape({k: [1, 1, *hw] for k in range(2)})
             options = {"INFERENCE_PRECISION_HINT": self._hint, "PERFORMANCE_HINT": "LATENCY"}
+            if self._levels:  # a second thread would save 0.5 ms, and wait busily for longer than that
+                options["INFERENCE_NUM_THREADS"] = "1"
             self._requests[hw] = self._core.compile_model(model, "CPU", options).create_infer_request()
         return self._requests[hw]
+
+    @cached_property
+    def _levels(self) -> int:
+        """The number of bands that a student's guide directs; 0 for a program that is a whole network."""
+        inputs = self._core.read_model(self._path).inputs
+        return (inputs[0].partial_shape[1].get_length() - 2) // 2 if len(inputs) == 1 else 0
 
     def _check(self) -> None:
         """Raise EngineUnavailable if this machine does not compute the picture that is kept with the program."""
@@ -79,6 +97,12 @@ class OpenVinoEngine:
             raise WeightsMissing(f"program {self._path}: want .xml and .bin of one name; write them by trainer export")
         check("openvino", self(ir, luma), fused, self.precision)
         self._requests.clear()
+
+
+def _infer(request: Any, *given: Image) -> Image:
+    """Return the output of a program, which stays valid until its next call."""
+    out: Image = request.infer(given, share_inputs=True, share_outputs=True)[0]
+    return out
 
 
 def program_of(name: str, weights: str | Path | None = None, *, cache: Path | None = None) -> Path:

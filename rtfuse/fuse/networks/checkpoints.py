@@ -29,7 +29,8 @@ _KNOWN = (
     ("dense.0.0.weight", "TarDAL"),
     ("up_sample5.0.weight", "EMMA's sensing nets (Ai.pth, Av.pth; its fusion net is EMMA.pth)"),
     ("thermal.down.0.0.weight", "the sensing nets of a training run (its fusion net is in fusion.ckpt)"),
-    ("context.down.weight", "a student"),
+    ("guide.context.down.weight", "a student"),
+    ("context.down.weight", "a student of before December 2026, of another form (trainer refine trains a new one)"),
     ("encoder_ir.blocks.0.embed.weight", "U-Fuser"),
     ("V_en_1.embed.weight", "U-Fuser (EMMA)"),
 )
