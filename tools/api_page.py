@@ -24,7 +24,7 @@ ORDER = ["fuse", "open_source", "open_fuser", "Subscriber"]
 """The public names that come first; the others follow in the order of the alphabet."""
 TYPES = {
     "rtfuse.client.subscriber": ["Received"],
-    "rtfuse.client.reception": ["Reception"],
+    "rtfuse.client.arrivals": ["Reception"],
     "rtfuse.wire.message": ["Header"],
     "rtfuse.wire.statistics": ["Statistics"],
     "rtfuse.types": ["Source", "SourceInfo"],

@@ -24,7 +24,7 @@ from rtfuse.align.aligner import Aligner
 from rtfuse.capture.pacing import Playback
 from rtfuse.client.subscriber import Subscriber
 from rtfuse.config import Config, Fuse
-from rtfuse.fuse.luma import LumaFuser
+from rtfuse.fuse.luma_fuser import LumaFuser
 from rtfuse.pipeline.rig import Rig
 from rtfuse.pipeline.run import Pipeline
 from rtfuse.pipeline.stages import Stages

@@ -20,8 +20,8 @@ from rtfuse.capture.stills import is_stills
 from rtfuse.errors import ConfigError
 from rtfuse.fuse.deflicker import Deflicker
 from rtfuse.fuse.engines.eager import EagerEngine
-from rtfuse.fuse.luma import luma, with_luma
-from rtfuse.fuse.program_fuser import ProgramFuser
+from rtfuse.fuse.luma_fuser import luma, with_luma
+from rtfuse.fuse.raw_fuser import RawFuser
 from rtfuse.types import Frame, Image
 from trainer.measures.artefacts import Artefacts, look
 from trainer.measures.video import Steadiness, VideoMeter
@@ -33,7 +33,7 @@ FuseLuma = Callable[[Image, Image], Image]
 
 def by_network(weights: Path | nn.Module) -> FuseLuma:
     """Return a function that fuses thermal and luma, (H, W) uint8 each, by the network as published, in eager torch."""
-    fuser = ProgramFuser("ufuser", EagerEngine(weights))
+    fuser = RawFuser("ufuser", EagerEngine(weights))
 
     def fuse(ir: Image, luma: Image) -> Image:
         fused: Image = fuser(ir, cv2.cvtColor(luma, cv2.COLOR_GRAY2RGB))[..., 0]
@@ -94,7 +94,7 @@ def are_pictures(uri: str) -> bool:
 def read_grey(path: str | Path) -> Image | None:
     """Read a picture as the evaluator of the papers does, (H, W) uint8; None if it cannot be read.
 
-    It converts colours in float32 and rounds. `rtfuse.fuse.luma` computes in integers, and thermal in a colour JPEG is
+    It converts colours in float32 and rounds. `rtfuse.fuse.luma_fuser` computes in integers, and thermal in a colour JPEG is
     the luma that is stored: single pixels differ by a grey level or two.
     """
     try:

@@ -10,7 +10,7 @@ import numpy as np
 
 from rtfuse.capture.stills import read_image
 from rtfuse.errors import ConfigError, SourceNotFound
-from rtfuse.fuse.luma import luma
+from rtfuse.fuse.luma_fuser import luma
 from rtfuse.types import Image
 from trainer.pairs import SAME, Pairs, Survey, by_name
 from trainer.recipe import Data, Root

@@ -23,8 +23,8 @@ from rtfuse.fuse.engines.host import HostProgram
 from rtfuse.fuse.engines.machine import torch_gpu
 from rtfuse.fuse.engines.selection import PROGRAM_ENGINES, open_engine, open_network, shipped
 from rtfuse.fuse.inputs import MULTIPLE, sample
-from rtfuse.fuse.luma import LumaFuser
-from rtfuse.fuse.program_fuser import ProgramEngine, ProgramFuser
+from rtfuse.fuse.luma_fuser import LumaFuser
+from rtfuse.fuse.raw_fuser import ProgramEngine, RawFuser
 
 _WARM_UP = 3
 _STUDENT = "student/"
@@ -137,7 +137,7 @@ def open_program(name: str, weights: str | None) -> ProgramEngine:
     if engine in PROGRAM_ENGINES and precision:
         return open_engine(engine, weights or shipped(network), precision)
     fuser = open_network(network, weights, engine, precision or "auto").chosen
-    if isinstance(fuser, ProgramFuser):
+    if isinstance(fuser, RawFuser):
         return fuser.engine
     assert isinstance(fuser, LumaFuser)
     return HostProgram(fuser, precision or "auto")

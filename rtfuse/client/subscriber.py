@@ -10,9 +10,9 @@ from typing import Any
 
 import zmq
 
+from rtfuse.client.arrivals import Arrivals, Reception
 from rtfuse.client.base import BaseSubscriber
 from rtfuse.client.connection import Keys
-from rtfuse.client.reception import Arrivals, Reception
 from rtfuse.types import Image, Picture
 from rtfuse.wire.message import MAX_MESSAGE_BYTES, Header, pixels, split
 

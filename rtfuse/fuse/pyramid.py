@@ -12,7 +12,7 @@ import numpy as np
 
 from rtfuse.fuse.bands import add_stronger, split
 from rtfuse.fuse.fuser import Options
-from rtfuse.fuse.luma import LumaFuser
+from rtfuse.fuse.luma_fuser import LumaFuser
 from rtfuse.types import Image
 
 _BASE_PX = 12

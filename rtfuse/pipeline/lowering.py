@@ -10,7 +10,7 @@ from typing import Any
 from rtfuse.observe.health import State
 from rtfuse.observe.logs import event
 from rtfuse.observe.pressure import waited_ns
-from rtfuse.pipeline.load import LoadController
+from rtfuse.pipeline.load_controller import LoadController
 from rtfuse.pipeline.queues import Outlet
 from rtfuse.pipeline.rig import Rig
 from rtfuse.pipeline.steps import Stepping, steps_of

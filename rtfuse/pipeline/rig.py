@@ -58,7 +58,7 @@ class Rig:
     - `playback`, `order`: the pace and the order in which frames are taken.
     - `queue`: the most moments that wait for the stages.
     - `policy`: the output while a stream is missing; under `stop` the run ends after `limit_ns`.
-    - `lowers`: True lowers parts while there is too little processor (`rtfuse.pipeline.load`).
+    - `lowers`: True lowers parts while there is too little processor (`rtfuse.pipeline.load_controller`).
     - `mark`: True writes on the picture which stream is missing.
     - `health`: the state of each stream.
     - `supervisor`: the watchdog; `watchdogs` are the signs of life of capture threads.

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Protocol, runtime_checkable
 
 from rtfuse.fuse import Fuser
-from rtfuse.pipeline.load import Step
+from rtfuse.pipeline.load_controller import Step
 from rtfuse.pipeline.queues import Outlet
 
 PREVIEWS = {

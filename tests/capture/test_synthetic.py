@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rtfuse.capture import open_source
 from rtfuse.capture.synthetic.scene import PLANE_M, SyntheticScene, SyntheticSource
 from rtfuse.errors import ConfigError
-from rtfuse.fuse.luma import luma
+from rtfuse.fuse.luma_fuser import luma
 from rtfuse.types import Stamp
 
 SMALL = {"size": (160, 120), "duration_s": 2.0}

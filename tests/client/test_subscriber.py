@@ -16,7 +16,7 @@ from live import fused, publishing
 from scenes import picture
 
 from rtfuse import DetectionsSubscriber, Subscriber
-from rtfuse.client.reception import Arrivals, Percentiles
+from rtfuse.client.arrivals import Arrivals, Percentiles
 from rtfuse.errors import ConfigError
 from rtfuse.publish.publisher import Publisher
 from rtfuse.wire.detections import DETECTIONS_TOPIC, Box, Detections, encode_detections

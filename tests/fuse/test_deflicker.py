@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 
 from rtfuse.config import Align, Camera, Config, Fuse, Playback
 from rtfuse.fuse.deflicker import LEVEL, Deflicker
-from rtfuse.fuse.luma import luma
+from rtfuse.fuse.luma_fuser import luma
 from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.run import Pipeline
 from trainer.metrics import Flicker

@@ -33,11 +33,11 @@ from rtfuse.fuse.engines.openvino import PROGRAMS, OpenVinoEngine, program_of
 from rtfuse.fuse.engines.selection import open_network
 from rtfuse.fuse.fallback import FallbackFuser
 from rtfuse.fuse.inputs import Inputs, sample
-from rtfuse.fuse.luma import LumaFuser, luma, with_luma
+from rtfuse.fuse.luma_fuser import LumaFuser, luma, with_luma
 from rtfuse.fuse.networks.loading import load_network
 from rtfuse.fuse.networks.student import Student
 from rtfuse.fuse.networks.ufuser import UFuser, crop, pad_to_multiple
-from rtfuse.fuse.program_fuser import ProgramFuser
+from rtfuse.fuse.raw_fuser import RawFuser
 from rtfuse.thermal.agc import Agc, displayed
 from rtfuse.types import Frame, Stamp
 from rtfuse.wire.keys import key_folder
@@ -319,7 +319,7 @@ def test_the_host_s_side_takes_any_size_and_equals_the_way_by_opencv(weights, sh
             return crop(net(a, b) * 255, *y.shape)[0, 0].round().to(torch.uint8).numpy()
 
     for mask in (None, valid):
-        fused = ProgramFuser("ufuser", engine)(ir, rgb, mask)
+        fused = RawFuser("ufuser", engine)(ir, rgb, mask)
         assert fused.shape == rgb.shape
         assert np.abs(fused.astype(int) - LumaFuser("by OpenCV", luma_alone)(ir, rgb, mask)).max() <= 3
 
@@ -344,7 +344,7 @@ def test_raw_counts_warped_inside_are_the_aligned_picture(weights):
     calibration = Calibration(ir=Camera(size_wh=(80, 60)), rgb=Camera(size_wh=(128, 96)), H_rgb_from_ir=H)
     aligner, frame = Aligner((60, 80), (96, 128), calibration), Frame("ir", counts, 0, 0, Stamp.END, 0)
     table = Agc().table(frame)
-    fuser = ProgramFuser("ufuser", EagerEngine(weights, "cpu"))
+    fuser = RawFuser("ufuser", EagerEngine(weights, "cpu"))
     inside = with_luma(rgb, luma(rgb), fuser.fuse(Raw(counts, table, aligner), luma(rgb)))
     before = fuser(aligner(displayed(counts, table)), rgb, aligner.valid)
     error = np.abs(inside.astype(int) - before)

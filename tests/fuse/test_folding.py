@@ -10,9 +10,9 @@ from rtfuse.fuse.engines.program import Program, tensors
 from rtfuse.fuse.inputs import sample
 from rtfuse.fuse.networks.folding import FoldedAttention, flops, fold
 from rtfuse.fuse.networks.loading import for_gpu
-from rtfuse.fuse.networks.processor import ProcessorUFuser
 from rtfuse.fuse.networks.scaling import _largest, scaled
 from rtfuse.fuse.networks.ufuser import ChannelAttention, Transformer, UFuser, load_weights
+from rtfuse.fuse.networks.ufuser_processor import ProcessorUFuser
 
 
 def shaken(dtype=torch.float32, seed=0):

@@ -16,7 +16,7 @@ from hypothesis.extra import numpy as hnp
 from rtfuse.capture import open_source
 from rtfuse.errors import UnknownFuser, WeightsMissing
 from rtfuse.fuse import FUSERS, STUDENT_WEIGHTS, UFUSER_WEIGHTS, open_fuser
-from rtfuse.fuse.luma import Blend, luma, with_luma
+from rtfuse.fuse.luma_fuser import Blend, luma, with_luma
 from rtfuse.fuse.pyramid import fuse_pyramid
 
 shapes = st.tuples(st.integers(1, 70), st.integers(1, 70))

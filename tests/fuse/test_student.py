@@ -16,7 +16,7 @@ from rtfuse.fuse.engines.eager import EagerEngine
 from rtfuse.fuse.engines.parity import tolerance
 from rtfuse.fuse.engines.program import Program, tensors
 from rtfuse.fuse.inputs import MULTIPLE, sample
-from rtfuse.fuse.luma import luma
+from rtfuse.fuse.luma_fuser import luma
 from rtfuse.fuse.networks.loading import for_gpu, load_network
 from rtfuse.fuse.networks.student import Student
 from rtfuse.fuse.networks.ufuser import UFuser

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from rtfuse.capture import open_source
-from rtfuse.fuse.luma import LumaFuser
+from rtfuse.fuse.luma_fuser import LumaFuser
 
 ROOT = Path(__file__).parents[2]
 STEP = re.compile(r"`(rtfuse/\S+\.py)`(?:, (before|after) `([^`\n]+)`)?:\n\n```(?:python)?\n(.*?)```", re.DOTALL)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rtfuse.errors import ConfigError, RtfuseError
-from rtfuse.fuse.luma import luma
+from rtfuse.fuse.luma_fuser import luma
 from rtfuse.fuse.pyramid import fuse_pyramid
 from trainer import cli
 from trainer.evaluate import evaluate_recordings

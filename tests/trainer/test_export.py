@@ -31,7 +31,7 @@ from rtfuse.fuse import UFUSER_WEIGHTS, open_fuser
 from rtfuse.fuse.engines.convert import reference
 from rtfuse.fuse.engines.onnx import program_as_onnx
 from rtfuse.fuse.engines.tensorrt import build_plan, folded_program
-from rtfuse.fuse.luma import luma
+from rtfuse.fuse.luma_fuser import luma
 from rtfuse.fuse.networks.student import Student
 from rtfuse.fuse.networks.ufuser import UFuser, load_weights
 from trainer import cli

@@ -27,7 +27,7 @@ from torch import nn
 from rtfuse.capture import open_source
 from rtfuse.errors import OutputUnwritable, SourceUnreadable
 from rtfuse.fuse import open_fuser
-from rtfuse.fuse.luma import luma
+from rtfuse.fuse.luma_fuser import luma
 from rtfuse.fuse.networks.ufuser import UFuser, load_weights
 from trainer import cli
 from trainer.recipe import load_recipe

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from rtfuse.errors import ConfigError
-from rtfuse.fuse.luma import luma, with_luma
+from rtfuse.fuse.luma_fuser import luma, with_luma
 from rtfuse.types import Image
 from rtfuse.wire.detections import Box
 from trainer.measures.average_precision import Estimate, Floats, draws, estimate, matched, shares

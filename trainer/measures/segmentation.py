@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtfuse.errors import ConfigError
-from rtfuse.fuse.luma import luma, with_luma
+from rtfuse.fuse.luma_fuser import luma, with_luma
 from rtfuse.libraries import openvino_library
 from rtfuse.types import Image
 from trainer.measures.average_precision import Estimate, draws, estimate

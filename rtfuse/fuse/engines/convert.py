@@ -16,13 +16,13 @@ from rtfuse.fuse.engines.cache import cached, digest, installed
 from rtfuse.fuse.engines.machine import openvino_module
 from rtfuse.fuse.engines.program import Program, tensors
 from rtfuse.fuse.inputs import MULTIPLE
-from rtfuse.fuse.networks import folding, processor, student, ufuser
+from rtfuse.fuse.networks import folding, student, ufuser, ufuser_processor
 from rtfuse.fuse.networks.loading import for_processor, load_network
 from rtfuse.fuse.networks.student import LEVELS, Guide, Student
 from rtfuse.libraries import openvino_converter
 from rtfuse.types import Image
 
-_SOURCES = (ufuser, student, bands, folding, processor, inputs)
+_SOURCES = (ufuser, student, bands, folding, ufuser_processor, inputs)
 """The files that a program depends on."""
 _NAME = "program.xml"
 
@@ -55,7 +55,7 @@ class GuideProgram(nn.Module):
 
 
 def converted(weights: Path, *, lanes: int = 8, cache: Path | None = None) -> Path:
-    """Return the program of these weights, from the cache or converted now (`lanes`: see `processor`).
+    """Return the program of these weights, from the cache or converted now (`lanes`: see `ufuser_processor`).
 
     Raises WeightsMissing, or EngineUnavailable if OpenVINO is not installed; OSError if nothing can be written.
     """

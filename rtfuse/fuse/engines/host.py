@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from rtfuse.fuse.inputs import Inputs
-from rtfuse.fuse.luma import LumaFuser
+from rtfuse.fuse.luma_fuser import LumaFuser
 from rtfuse.types import Image
 
 

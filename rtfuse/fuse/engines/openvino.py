@@ -1,5 +1,7 @@
 """OpenVINO: the engine for processors, in float32, or in bfloat16 where they compute in it (AMX).
 
+`LumaFuser` calls it. The default for cameras is the student, unless U-Fuser holds their rate.
+
 It runs programs: OpenVINO's `.xml` and `.bin` for pictures of any size, with an `.npz` file each: a pair of pictures
 and the picture that must come out. A program of two inputs is a whole network, from two luma pictures to one, uint8
 each; one of a single input is the guide of a student, whose bands OpenCV computes (`rtfuse.fuse.bands`). The shipped

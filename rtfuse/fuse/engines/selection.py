@@ -15,7 +15,7 @@ from rtfuse.fuse.fuser import STUDENT_WEIGHTS, UFUSER_WEIGHTS, Fuser, Options
 from rtfuse.hints import install_hint
 
 if TYPE_CHECKING:
-    from rtfuse.fuse.program_fuser import ProgramEngine
+    from rtfuse.fuse.raw_fuser import ProgramEngine
 
 PROGRAM_ENGINES = ("tensorrt", "cuda", "eager")
 """They compute everything from raw bytes to fused bytes, by torch; the others compute the network alone."""
@@ -84,16 +84,16 @@ def _has_amx() -> bool:
 def _open(name: str, engine: str, precision: str, weights: str | Path | None, plan: str | Path | None) -> Fuser:
     if engine == "openvino":
         from rtfuse.fuse.engines.openvino import OpenVinoEngine, program_of
-        from rtfuse.fuse.luma import LumaFuser
+        from rtfuse.fuse.luma_fuser import LumaFuser
 
         opened = OpenVinoEngine(program_of(name, weights), precision)
         return LumaFuser(name, opened, engine=opened.name, prepare=opened.prepare)
     if not has_torch():
         raise EngineUnavailable(f"engine {engine!r} needs torch, which is not installed: {install_hint('torch')}")
-    from rtfuse.fuse.program_fuser import ProgramFuser
+    from rtfuse.fuse.raw_fuser import RawFuser
 
     weights = weights or shipped(name)
-    return ProgramFuser(name, open_engine(engine, weights, precision, plan), partial(_check, engine, weights))
+    return RawFuser(name, open_engine(engine, weights, precision, plan), partial(_check, engine, weights))
 
 
 def shipped(name: str) -> Path:

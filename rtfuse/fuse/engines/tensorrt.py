@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from rtfuse.errors import EngineUnavailable
-from rtfuse.fuse import inputs
+from rtfuse.fuse import bands, inputs
 from rtfuse.fuse.engines import onnx, program
 from rtfuse.fuse.engines.cache import cached, digest, installed
 from rtfuse.fuse.engines.cuda import Session
@@ -32,7 +32,7 @@ RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 """Compute capabilities that TensorRT-RTX builds for."""
 
 _PLAN = "program.plan"
-_SOURCES = (ufuser, student, scaling, folding, program, inputs, onnx)
+_SOURCES = (ufuser, student, bands, scaling, folding, program, inputs, onnx)
 
 
 def library(name: str | None = None) -> Any:

@@ -10,9 +10,9 @@ from rtfuse.errors import WeightsMissing
 from rtfuse.fuse.networks import student
 from rtfuse.fuse.networks.checkpoints import below, read_tensors
 from rtfuse.fuse.networks.folding import fold
-from rtfuse.fuse.networks.processor import ProcessorUFuser
 from rtfuse.fuse.networks.scaling import scaled
 from rtfuse.fuse.networks.ufuser import UFuser, ufuser_of
+from rtfuse.fuse.networks.ufuser_processor import ProcessorUFuser
 
 
 def load_network(path: str | Path) -> nn.Module:
@@ -35,5 +35,5 @@ def for_gpu(net: nn.Module) -> nn.Module:
 
 
 def for_processor(net: nn.Module, lanes: int) -> nn.Module:
-    """Return a network in the form that is fastest on processors; `lanes`: see `processor`."""
+    """Return a network in the form that is fastest on processors; `lanes`: see `ufuser_processor`."""
     return ProcessorUFuser(net, lanes=lanes) if isinstance(net, UFuser) else net

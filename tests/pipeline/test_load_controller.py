@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rtfuse.pipeline.load import LoadController
+from rtfuse.pipeline.load_controller import LoadController
 
 MS, S = 1_000_000, 1_000_000_000
 PERIOD_MS = 1000 / 30

@@ -38,7 +38,7 @@ Check = Callable[[ProgramEngine, tuple[int, int], tuple[int, int]], None]
 """Raises EngineUnavailable if an engine does not compute what it should for these sizes of thermal and RGB (h, w)."""
 
 
-class ProgramFuser:
+class RawFuser:
     """Fuse one rig's frames by an engine that takes them raw.
 
     Arrays that belong to the calibration are prepared once and recognised by identity: give the same arrays with every
