@@ -67,7 +67,8 @@ class Decoder:
             text = f"{LABELS[stream]} is track {choice.number} of ({tracks}), {choice.reason}"
             event(_log, logging.INFO if choice.sure else logging.WARNING, "streams", text, stream=stream)
         # Decoding several frames at once is fastest, but delays each until the next ones have come.
-        self.video.thread_type = "SLICE" if live else "AUTO"
+        # With a thread for each picture, FFmpeg may show one of a file that reorders before its errors are known.
+        self.video.thread_type = "SLICE" if live or self.video.codec_context.has_b_frames else "AUTO"
         self.losses: Counter[str] = Counter()
         self.packets = Packets(container, self.video, live=live)
         self.times = None if live else MediaTimes(container, self.video, self.packets.ahead, fps)

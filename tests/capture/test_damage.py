@@ -59,6 +59,14 @@ def test_a_whole_recording_has_no_loss(tmp_path, kind):
     assert not losses
 
 
+def test_damage_is_counted_each_time_that_a_file_is_read(tmp_path):
+    """With a thread for each picture, FFmpeg forgot it in two of sixty readings."""
+    name, options = CODED["H.264 with B-frames"]
+    path = strips.write(tmp_path / name, range(N), strips.steady(N), **options)
+    hit(path, 8)
+    assert {shown(path)[1]["damaged"] for _ in range(60)} == {1}
+
+
 @pytest.mark.parametrize("kind", [kind for kind in CODED if kind not in SILENT])
 def test_a_wrong_picture_is_counted_and_those_coded_from_it_are_not_shown(tmp_path, kind, caplog):
     name, options = CODED[kind]
