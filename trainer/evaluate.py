@@ -94,8 +94,8 @@ def are_pictures(uri: str) -> bool:
 def read_grey(path: str | Path) -> Image | None:
     """Read a picture as the evaluator of the papers does, (H, W) uint8; None if it cannot be read.
 
-    It converts colours in float32 and rounds. `rtfuse.fuse.luma_fuser` computes in integers, and thermal in a colour JPEG is
-    the luma that is stored: single pixels differ by a grey level or two.
+    It converts colours in float32 and rounds. `rtfuse.fuse.luma_fuser` computes in integers, and thermal in a colour
+    JPEG is the luma that is stored: single pixels differ by a grey level or two.
     """
     try:
         bgr = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR)

@@ -34,8 +34,8 @@ class SteppingFuser:
       rate, or where the cost of `first` leaves it a chance; it is taken if it does.
     - `clock`: nanoseconds.
 
-    `name` is that of the fuser at work, which every frame carries. `rtfuse.pipeline.load_controller` decides when to change. Use
-    it from one thread.
+    `name` is that of the fuser at work, which every frame carries. `rtfuse.pipeline.load_controller` decides when to
+    change. Use it from one thread.
     """
 
     def __init__(
