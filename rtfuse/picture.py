@@ -286,7 +286,8 @@ def _full_luma(y: Image) -> Image:
     """Return luma of full range by the Y of limited range; faster than a table of OpenCV's, and equal."""
     import cv2
 
-    return cv2.convertScaleAbs(cv2.subtract(y, _BLACK), alpha=255 / (_WHITE - _BLACK))
+    scale = 255 / (_WHITE - _BLACK)  # `max`: `subtract` takes 4 x 1 values beside a number for a scalar
+    return cv2.convertScaleAbs(cv2.max(y, _BLACK), alpha=scale, beta=-_BLACK * scale)
 
 
 def _limited_luma(luma: Image, into: Image | None) -> Image:

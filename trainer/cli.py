@@ -180,6 +180,7 @@ def export(
     from rtfuse.fuse.networks.loading import load_network
     from trainer.export import TARGETS, Build, manifest_beside, read_metrics, target_of
     from trainer.export import export as write
+    from trainer.refine import name_of
 
     if target is not None and target not in TARGETS:
         raise ConfigError(f"--target {target}: there are {', '.join(TARGETS)}")
@@ -193,6 +194,7 @@ def export(
         lanes=lanes,
     )
     net, manifest = (load_network(weights), manifest_beside(weights)) if weights else _weights_of_run(config, run)
+    manifest = msgspec.structs.replace(manifest, network=name_of(net))
     measured = read_metrics(metrics or [], manifest.network)
     manifest = msgspec.structs.replace(manifest, metrics=manifest.metrics | measured)
     manifest = write(net, output, manifest, build, target)

@@ -3,7 +3,7 @@
 `safetensors`: the weights, which rtfuse loads where torch is installed.
 `openvino`: the program that rtfuse runs on processors, without torch (`rtfuse.fuse.engines.openvino`).
 `onnx`, `torch-export`: the network for other programs, with inputs `ir` and `luma` and output `fused`, (1, 1, H, W)
-float32 in [0, 1] each; H and W are fixed, or dynamic: any multiples of 8 from 16 up.
+float32 in [0, 1] each; H and W are fixed, or dynamic: any multiples of 8 from 16 up (`torch-export` of a student: 24).
 `tensorrt`, `tensorrt-rtx`: whole programs, from raw bytes to fused bytes (`rtfuse.fuse.engines.program`).
 """
 
@@ -120,7 +120,7 @@ def manifest_of(
     roots = [{"name": r["name"], "weight": r["weight"], "methods": len(r["pseudo"])} for r in tree["data"]["roots"]]
     tree["data"]["roots"] = roots
     files = (("data", "validation"), ("fusion", "start"), ("distill", "teacher"), ("distill", "start"))
-    for part, key in (*files, ("distill", "sensing_run")):
+    for part, key in (*files, ("distill", "sensing_run"), ("refine", "start")):
         tree[part][key] = tree[part][key] and Path(tree[part][key]).name
     return Manifest(network=network, steps=steps, recipe=tree, data=dict(data), metrics=dict(metrics))
 

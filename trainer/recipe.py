@@ -133,7 +133,7 @@ class Fusion(_Part, frozen=True):
 
 
 class Distill(_Part, frozen=True):
-    """The student: a small network that learns to imitate the teacher (`rtfuse.fuse.networks.student`).
+    """A student that learns to imitate a teacher (`rtfuse.fuse.networks.student`); the shipped one has none (`Refine`).
 
     `teacher`: a weights file, or `shipped`.
     `start`: a weights file from which the student begins.

@@ -17,7 +17,7 @@ _REGISTRY = {
         "engines.selection:open_chosen",
     ),
     "student": (
-        "a small network that imitates ufuser in real time on two processor cores",
+        "a small network that directs a choice between both pictures' details, in real time on two processor cores",
         "engines.selection:open_chosen",
     ),
     "pyramid": ("Laplacian pyramid: a few milliseconds on a processor", "pyramid:open_pyramid"),

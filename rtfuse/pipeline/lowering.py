@@ -75,7 +75,7 @@ class Lowering:
             self._say(level, name, f"{_LITTLE if change.down else _ENOUGH} ({change.why}): {change.what}")
         stuck, self._stuck = self._stuck, self._controller.stuck
         if stuck is None and self._stuck is not None:
-            what = f"{_LITTLE} ({self._stuck}), and nothing is left to lower: {self._remedy}"
+            what = f"{_LITTLE} ({self._stuck}), which lowering other parts does not mend: {self._remedy}"
             self._say(logging.WARNING, "stuck", what)
         elif stuck is not None and self._stuck is None:
             self._say(logging.INFO, "unstuck", f"{_ENOUGH}: frames are in time")

@@ -184,7 +184,8 @@ class Encoder:
             self._unit += 1
             return header, np.frombuffer(data, np.uint8)
         if isinstance(content, Picture):
-            return job.finish(header), compress(content, kind.encoding, kind.setting or 0)
+            payload = compress(content, kind.encoding, kind.setting or 0)
+            return job.finish(header), payload
         check_image(header, content)
         lasting = kind.plane in LASTING
         if lasting and self._last is not None and self._last[0] is content:

@@ -159,8 +159,9 @@ def _content(frame: VideoFrame, header: Header) -> Picture | Image:
         )
     if header.pixel_format == "rgb24" and (w, h) == (header.width, header.height):
         y, u, v = plane_views(frame)
-        y.flags.writeable = False
-        return Picture("nv12", (y, cv2.merge((u, v)).reshape(h // 2, w)))  # its RGB is that of I420 by OpenCV, exactly
+        uv = cv2.merge((u, v)).reshape(h // 2, w)
+        y.flags.writeable = uv.flags.writeable = False
+        return Picture("nv12", (y, uv))  # its RGB is that of I420 by OpenCV, exactly
     planar = frame.to_ndarray()
     whole = planar[:h] if header.pixel_format == "gray8" else cv2.cvtColor(planar, cv2.COLOR_YUV2RGB_I420)
     image = whole[: header.height, : header.width]

@@ -11,6 +11,7 @@ size of picture.
 
 from __future__ import annotations
 
+import threading
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ class OpenVinoEngine:
         able = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
         if wanted not in able:
             raise EngineUnavailable(f"engine 'openvino': this processor does not compute in {precision}; it can {able}")
+        self._lock = threading.Lock()
         self._requests: dict[tuple[int, int], Any] = {}
         self._check()
 
@@ -55,6 +57,10 @@ class OpenVinoEngine:
 
     def __call__(self, ir: Image, luma: Image) -> Image:
         """Fuse thermal and visible luma, (H, W) uint8 each, into (H, W) uint8."""
+        with self._lock:  # a request has one set of buffers
+            return self._fused(ir, luma)
+
+    def _fused(self, ir: Image, luma: Image) -> Image:
         h, w = luma.shape
         rows, columns = _whole((h, w))
         if (rows, columns) != (h, w):
@@ -97,7 +103,7 @@ class OpenVinoEngine:
             raise WeightsMissing(f"program {self._path}: its .npz, which it is checked with, is missing: {e}") from e
         if not self._path.is_file() or not self._path.with_suffix(".bin").is_file():
             raise WeightsMissing(f"program {self._path}: want .xml and .bin of one name; write them by trainer export")
-        check("openvino", self(ir, luma), fused, self.precision)
+        check("openvino", self(ir, luma), fused, self.precision, chooses=bool(self._levels))
         self._requests.clear()
 
 

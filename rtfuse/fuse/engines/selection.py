@@ -93,7 +93,9 @@ def _open(name: str, engine: str, precision: str, weights: str | Path | None, pl
     from rtfuse.fuse.raw_fuser import RawFuser
 
     weights = weights or shipped(name)
-    return RawFuser(name, open_engine(engine, weights, precision, plan), partial(_check, engine, weights))
+    return RawFuser(
+        name, open_engine(engine, weights, precision, plan), partial(_check, engine, name == "student", weights)
+    )
 
 
 def shipped(name: str) -> Path:
@@ -121,7 +123,9 @@ def open_engine(
     return EagerEngine(weights, dtype=dtype)
 
 
-def _check(name: str, weights: str | Path, engine: ProgramEngine, ir_hw: tuple[int, int], hw: tuple[int, int]) -> None:
+def _check(
+    name: str, chooses: bool, weights: str | Path, engine: ProgramEngine, ir_hw: tuple[int, int], hw: tuple[int, int]
+) -> None:
     """Hold an engine on the GPU to eager torch there; raise EngineUnavailable if its picture is another one."""
     from rtfuse.fuse.engines.eager import EagerEngine
     from rtfuse.fuse.inputs import sample
@@ -129,4 +133,4 @@ def _check(name: str, weights: str | Path, engine: ProgramEngine, ir_hw: tuple[i
     if isinstance(engine, EagerEngine):
         return
     inputs = sample(ir_hw, hw)
-    check(name, engine(inputs), EagerEngine(weights)(inputs), engine.precision)
+    check(name, engine(inputs), EagerEngine(weights)(inputs), engine.precision, chooses=chooses)
