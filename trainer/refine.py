@@ -43,10 +43,9 @@ class RefineTask(nn.Module):
         options, planes, seen = self.options, planes.float() / 255, seen.float() / 255
         sources, base = planes[:, :2], planes[:, 2:]
         fused = self.network(seen[:, :1], seen[:, 1:])
+        wanted = options.detail * wanted_gradients(sources, options.flat / 255)
         parts = {
-            "gradient": (gradients(fused) - options.detail * wanted_gradients(sources, options.flat / 255))
-            .abs()
-            .mean(),
+            "gradient": (gradients(fused) - wanted).abs().mean(),
             "base": means_differ(fused, base, options.base_px),
             "range": outside(fused),
         }
