@@ -53,11 +53,12 @@ def add_stronger(
 ) -> Image:
     """Return the picture of which `coarse` is the next smaller one: blurred, and with the stronger band at each pixel.
 
-    `weight` multiplies `one` for the comparison, `gain` the chosen band: (H, W) uint8 each, see `UNIT_WEIGHT`. A tie
-    takes `other`. Sums are cut off at 0 and 255.
+    Stronger is the band whose `strength` is larger: the sign of a band changes along each edge, and where it is 0 the
+    other source must not show through. `weight` multiplies `one` for the comparison, `gain` the chosen band: (H, W)
+    uint8 each, see `UNIT_WEIGHT`. A tie takes `other`. Sums are cut off at 0 and 255.
     """
-    size = one.size if weight is None else cv2.multiply(one.size, weight, scale=1 / UNIT_WEIGHT)
-    first = cv2.compare(size, other.size, cv2.CMP_GT)
+    size = strength(one) if weight is None else cv2.multiply(strength(one), weight, scale=1 / UNIT_WEIGHT)
+    first = cv2.compare(size, strength(other), cv2.CMP_GT)
     above = cv2.copyTo(one.above, first, other.above.copy())
     below = cv2.copyTo(one.below, first, other.below.copy())
     if gain is not None:
@@ -66,6 +67,14 @@ def add_stronger(
     fused = cv2.pyrUp(coarse, dstsize=size.shape[::-1])
     cv2.add(fused, above, dst=fused)
     return cv2.subtract(fused, below, dst=fused)
+
+
+def strength(band: Band) -> Image:
+    """Return the mean of |band| around each pixel, with the weights 1 2 1 both ways, as (H, W) uint8.
+
+    A salience over a window: Burt and Kolczynski, "Enhanced image capture through fusion", 1993.
+    """
+    return cv2.GaussianBlur(band.size, (3, 3), 0)
 
 
 def fuse_guided(ir: Image, luma: Image, levels: int, guide: Guide) -> Image:

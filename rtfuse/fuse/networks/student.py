@@ -122,13 +122,21 @@ class Student(nn.Module):
 def _stronger(band: Tensor, weight: Tensor, gain: Tensor, exact: bool) -> Tensor:
     """Return thermal's detail where it is stronger than luma's, times the gain; `band` has both, (N, 2, H, W)."""
     ir, luma = band[:, :1], band[:, 1:]
-    ahead = _byte(ir.abs() * weight / UNIT_WEIGHT, exact) - luma.abs()
+    strength = _strength(band, exact)
+    ahead = _byte(strength[:, :1] * weight / UNIT_WEIGHT, exact) - strength[:, 1:]
     chosen = (ahead > 0).to(band.dtype)
     if exact:
         return torch.round((chosen * ir + (1 - chosen) * luma) * gain / UNIT_GAIN)
     soft = torch.sigmoid(ahead)  # its slope teaches the weight
     chosen = chosen + soft - soft.detach()
     return (chosen * ir + (1 - chosen) * luma) * gain / UNIT_GAIN
+
+
+def _strength(band: Tensor, exact: bool) -> Tensor:
+    """Return the mean of |band| around each pixel, with the weights 1 2 1 both ways, mirrored at the edges."""
+    x = F.pad(band.abs(), (1, 1, 1, 1), mode="reflect")
+    x = x[:, :, :-2] + 2 * x[:, :, 1:-1] + x[:, :, 2:]
+    return _rounded((x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]) / 16, exact)
 
 
 def _down(x: Tensor, exact: bool) -> Tensor:
