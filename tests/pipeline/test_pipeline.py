@@ -152,7 +152,7 @@ def test_a_very_slow_fuser_gets_the_newest_frame_from_the_first_on():
 
 
 def test_a_hiccup_is_caught_up_with_not_dropped():
-    """Skipping to the newest would lose the twenty frames of the hiccup; a busy machine may lose one or two by itself."""
+    """Skipping to the newest would lose twenty frames; a busy machine may lose one or two by itself."""
 
     class Hiccup(Slow):
         def fuse(self, thermal, rgb):
