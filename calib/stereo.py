@@ -24,7 +24,7 @@ _MAX_TURN_DEG = 60.0
 
 @dataclass(frozen=True, slots=True)
 class StereoFit:
-    """The calibration of a rig, and its evidence.
+    """Calibration of a rig, and its evidence.
 
     `calibration`: the calibration.
     `pair_errors`: errors by held-out view, (N, 2) RGB pixels: mapped thermal point minus RGB point.

@@ -44,7 +44,7 @@ __all__ = [
 
 
 class Degraded(Section, frozen=True):
-    """The output while a stream is lost, stalled or frozen.
+    """Settings of the output while a stream is lost, stalled or frozen.
 
     - `policy`: `passthrough` publishes the other stream alone, `hold` repeats the last fused picture, `stop` ends the
       run.
@@ -75,7 +75,7 @@ class Load(Section, frozen=True):
 
 
 class Supervise(Section, frozen=True):
-    """A stage that works on one thing for longer than `limit_s` is reported with its stack, and the process ends."""
+    """Settings of the watchdog: after `limit_s` at one task it reports the stage and its stack, and ends the process."""
 
     limit_s: Positive = 20.0
 

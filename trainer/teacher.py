@@ -25,7 +25,7 @@ FuseLuma = Callable[[Image, Image], Image]
 
 
 class Place(msgspec.Struct, frozen=True):
-    """One picture: its scene, its size in px, its offset in the file in bytes, its weight in the draw."""
+    """Entry of one picture: its scene, its size in px, its offset in the file in bytes, its weight in the draw."""
 
     scene: str
     height: int

@@ -1,4 +1,4 @@
-"""The calibration file: two cameras, the way from thermal to RGB pixels, and how good it is.
+"""Define the calibration file: two cameras, the map from thermal to RGB pixels, and its error.
 
 Conventions: `dst_from_src` names, OpenCV's `K` and `dist`, lengths in metres, pixel (0, 0) is the centre of the
 top-left pixel. The file is written by `calib` and read here; docs/calibration.md describes it key by key.
@@ -60,7 +60,7 @@ class Mode(_Part, frozen=True):
 
 
 class Camera(_Part, frozen=True):
-    """One camera of the rig: image size in pixels and, if it was calibrated, intrinsics.
+    """Camera of the rig: image size in pixels and, if it was calibrated, intrinsics.
 
     `K` is 3×3 in pixels. `dist` are OpenCV's coefficients: k1 k2 p1 p2 [k3 [k4 k5 k6]] for `pinhole`, four for
     `fisheye`. Without `K` the image is taken as free of distortion. `K_std` are the standard deviations of fx, fy, cx,

@@ -80,7 +80,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Radiometric:
-    """One thermal picture with all that its camera noted; counts and photo are decoded when they are asked for.
+    """Thermal picture with all that its camera noted. Counts and photo are decoded on request.
 
     - `name`: of the file, for errors.
     - `records`: by their type.

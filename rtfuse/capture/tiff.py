@@ -21,7 +21,7 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 13: 4, 16: 8}
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """The byte order and the widths of a file: of its counts, its entries and its offsets."""
+    """Byte order and widths of a file: those of its counts, its entries and its offsets."""
 
     order: str
     big: bool
@@ -47,7 +47,7 @@ class _Kind:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page.
+    """Locate one page of a TIFF file.
 
     `at`: the place of its directory.
     `alpha_at`: the place of the tag's value that says that its colours are not multiplied by alpha; None: they are, or

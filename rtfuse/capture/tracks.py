@@ -43,7 +43,7 @@ _COLOURED, _MARKS = 12.0, 0.2
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A track: its `number` from 1, and the reason, None where there was nothing to choose; `sure`: False for a guess.
+    """Chosen track: its `number` from 1, and the reason, None if the file has no other; `sure` is False for a guess.
 
     `video` is the stream of the container.
     """

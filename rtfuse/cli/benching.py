@@ -19,7 +19,7 @@ from rtfuse.fuse import DEFAULT_FUSER, Engine
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The options of `rtfuse bench`; without `ir` and `rgb` the synthetic scene is recorded in `size`."""
+    """Options of `rtfuse bench`; without `ir` and `rgb` the synthetic scene is recorded in `size`."""
 
     ir: str | None
     rgb: str | None

@@ -89,7 +89,7 @@ def _settings(fuser: str | None, duration: float | None) -> Config:
 
 
 class _Screen:
-    """The screen of the demo, and the detector whose boxes it counts."""
+    """Screen of the demo, and the detector whose boxes it counts."""
 
     def __init__(self, settings: Config, signals: Signals, starting: StatusLine, open_page: bool) -> None:
         self._signals, self._starting, self._open = signals, starting, open_page

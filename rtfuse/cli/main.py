@@ -1,4 +1,4 @@
-"""The command line `rtfuse`: its subcommands, a module of this package each."""
+"""Define the command line `rtfuse`: its subcommands, a module of this package each."""
 
 from __future__ import annotations
 

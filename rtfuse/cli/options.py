@@ -1,4 +1,4 @@
-"""The options that several subcommands share."""
+"""Define the options that several subcommands share."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ class DetectionsSubscriber(_MessageSubscriber[Detections]):
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A rig's description, and the text of its calibration file (YAML), None if it has none."""
+    """Rig's description, and the text of its calibration file (YAML), None if it has none."""
 
     about: Description
     calibration: str | None

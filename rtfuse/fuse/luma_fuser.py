@@ -39,7 +39,7 @@ class Blend:
 
 
 class LumaFuser:
-    """A fuser that fuses luma by a function of two pictures on one grid.
+    """Fuse luma by a function of two pictures on one grid.
 
     `fuse_luma` sees a thermal image in which the parts that thermal does not reach are filled with visible luma,
     so that no artificial edge enters it; its result counts only where thermal is valid. `engine` names the engine.

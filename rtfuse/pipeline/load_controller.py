@@ -36,7 +36,7 @@ _SPAN_NS = 30_000 * _MS
 
 
 class Step(Protocol):
-    """A part of the rig that may be lowered, once or by several degrees."""
+    """Part of the rig that may be lowered, once or by several degrees."""
 
     @property
     def lowered(self) -> str | None:
@@ -64,7 +64,7 @@ class Step(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A step down or up: how the part is now, and why, in words."""
+    """Step down or up: the new state of the part, and the reason, in words."""
 
     down: bool
     what: str
@@ -214,7 +214,7 @@ class LoadController:
 
 
 class _Youngest:
-    """The least age of the present and the previous span."""
+    """Least age of the present and the previous span."""
 
     def __init__(self) -> None:
         self._before = self._now = _INF

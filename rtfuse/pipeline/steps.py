@@ -20,7 +20,7 @@ _EVERY = 5
 
 @runtime_checkable
 class Easing(Protocol):
-    """A sink that can do less for those who watch it.
+    """Sink that can lower its rate or quality for its viewers.
 
     `degree`: how far it is lowered now, from 0 to `degrees`.
     `watched`: True if somebody watches.
@@ -41,7 +41,7 @@ class Easing(Protocol):
 
 @runtime_checkable
 class Stepping(Protocol):
-    """A fuser that can change to a cheaper one and back: `rtfuse.fuse.auto.SteppingFuser`."""
+    """Fuser that can change to a cheaper one and back: `rtfuse.fuse.auto.SteppingFuser`."""
 
     @property
     def name(self) -> str: ...

@@ -13,7 +13,7 @@ _DELAYED = 64
 
 
 class ReservedFile:
-    """A file for `av.open` that has room on the disk, before it is needed, for what completes a video.
+    """Open a file for `av.open`, and reserve disk space for the data that completes a video.
 
     The writer asks `takes` before it hands a packet to the container, and calls `check` before each frame.
     `size`: the number of written bytes.

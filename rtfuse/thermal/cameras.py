@@ -60,7 +60,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """A kind of camera: its layouts by size (w, h) and depth, and whether its YUYV holds 16-bit words.
+    """Kind of camera: its layouts by size (w, h) and depth, and whether its YUYV holds 16-bit words.
 
     Other sizes are plain pictures, unless it is `fixed`.
     """

@@ -54,7 +54,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Colours:
-    """The most frequent colours of a picture: `rgb` (n, 3) float32, and the share of pixels of each, `weight` (n,)."""
+    """Most frequent colours of a picture: `rgb` (n, 3) float32, and the share of pixels of each, `weight` (n,)."""
 
     rgb: Image
     weight: Image
@@ -141,7 +141,7 @@ def _rises(first: Image, last: Image) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A palette that was recognised: its name, or `UNKNOWN`, its colours (256, 3), and how a picture lies on it."""
+    """Palette that was recognised: its name, or `UNKNOWN`, its colours (256, 3), and how a picture lies on it."""
 
     name: str
     line: Image

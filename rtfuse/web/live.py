@@ -39,14 +39,14 @@ _log = logging.getLogger("rtfuse.web")
 
 
 class Want(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A viewer's choice of planes and quality."""
+    """Choice of a viewer: planes and quality."""
 
     planes: Annotated[list[Plane], msgspec.Meta(max_length=3)]
     quality: QualityName = "medium"
 
 
 class Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A message from a viewer."""
+    """Message from a viewer."""
 
     ack: int | None = None
     want: Want | None = None
@@ -54,7 +54,7 @@ class Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(eq=False)
 class Viewer:
-    """A viewer: the frame it has, the frame on its way (`flying`), the text to send next."""
+    """Viewer: the frame it has, the frame on its way (`flying`), the text to send next."""
 
     want: Want
     seq: int = 0
@@ -67,7 +67,7 @@ class Viewer:
 
 
 class Live:
-    """A sink that keeps the newest frame, and the viewers to whom it is shown.
+    """Keep the newest frame, and send it to the viewers.
 
     `write` stores a reference and wakes all viewers; nothing is encoded while nobody watches. `extras` gives
     what else goes into the header of a frame. All but `write` and `degree` is for the event loop.

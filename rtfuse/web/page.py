@@ -1,4 +1,4 @@
-"""The page: its files, the live picture, the rig's state, its controls, and the login."""
+"""Serve the page: its files, the live picture, the rig's state, its controls, and the login."""
 
 from __future__ import annotations
 

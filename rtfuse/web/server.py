@@ -1,4 +1,4 @@
-"""An HTTP server beside the pipeline, in a thread of its own: the page, and `/metrics`, `/healthz`, `/readyz`."""
+"""Serve HTTP in a thread of its own: the page, and `/metrics`, `/healthz`, `/readyz`."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def match(ir: Sequence[str], rgb: Sequence[str]) -> Matches:
 
 @dataclass(frozen=True, slots=True)
 class _Readings:
-    """The readings of both sides without the words of streams; `sure` is False if some of these words are in doubt."""
+    """Readings of both sides without the words of streams; `sure` is False if some of these words are in doubt."""
 
     ir: Reading
     rgb: Reading

@@ -53,7 +53,7 @@ class FrameTruth:
 
 @dataclass(frozen=True, slots=True)
 class WarmObject:
-    """A `person` or `car`: its boxes (left, top, right, bottom) in pixels of each image, and its distance."""
+    """`person` or `car`: its boxes (left, top, right, bottom) in pixels of each image, and its distance."""
 
     kind: str
     box_rgb: tuple[float, float, float, float]
@@ -62,7 +62,7 @@ class WarmObject:
 
 
 class SyntheticScene(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
-    """The parameters of the scene; all are keys of a `synthetic:?key=value&…` source.
+    """Parameters of the scene; all are keys of a `synthetic:?key=value&…` source.
 
     `size` and `ir_size` are (w, h); `ir_size` None is `size`. `skew_ms`: the thermal camera exposes this much later
     than the RGB camera. `stamp_ms`: it stamps its frames this much too late. `jitter_ms`: capture times vary by up to
@@ -210,7 +210,7 @@ def _stage(seed: int, size_wh: tuple[int, int], enlarged: float) -> Stage:
 
 
 class SyntheticSource:
-    """One stream of a scene; `t_ns` is the scene's own time (`Stamp.MEDIA`), frames come as fast as they are taken.
+    """Draw one stream of a scene, frame by frame, without waiting; `t_ns` is the scene's own time (`Stamp.MEDIA`).
 
     Of a `live` scene they come at their own pace, `t_ns` on the local clock (`Stamp.END`); those that were not waited
     for count as `stale`. `losses` also counts the frames that the camera lost, `dropped`; their numbers are left out.

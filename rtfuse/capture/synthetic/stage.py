@@ -30,7 +30,7 @@ _TREES = ((CURB_M + 1.0, 30.0), (-CURB_M - 1.0, 17.5))
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Actor:
-    """A sprite at a place in the street."""
+    """Sprite at a place in the street."""
 
     kind: Literal["person", "car", "prop"]
     sprite: Sprite
@@ -65,7 +65,7 @@ class Placement:
 
 
 class Stage:
-    """The drawings of one scene: the empty street, and who walks and drives in it.
+    """Drawings of one scene: the empty street, its people and its cars.
 
     seed: chooses the street.
     size_wh: size of the RGB camera's pictures.

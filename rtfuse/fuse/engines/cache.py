@@ -30,7 +30,7 @@ _log = logging.getLogger("rtfuse.fuse")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One kept engine: its folder, what it depends on, its size, and when it was last used (seconds since 1970)."""
+    """Kept engine: its folder, what it depends on, its size, and when it was last used (seconds since 1970)."""
 
     folder: Path
     key: dict[str, str]

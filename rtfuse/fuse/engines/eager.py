@@ -1,4 +1,4 @@
-"""The program in eager torch: the reference that every faster engine is held to."""
+"""Run the program in eager torch: the reference for every faster engine."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ class TensorRtEngine:
 
 
 class _Plan:
-    """A built engine as a function of tensors on the GPU."""
+    """Run a built engine on tensors on the GPU."""
 
     def __init__(self, trt: Any, plan: bytes, shapes: Shapes) -> None:
         self._runtime = trt.Runtime(_logger(trt))

@@ -1,4 +1,4 @@
-"""The student: a small network that directs a choice between the details of both sources.
+"""Define the student: a small network that directs a choice between the details of both sources.
 
 Both sources become bands of details and a rest at an eighth of the size (`rtfuse.fuse.bands`, Burt and Adelson 1983).
 All that is learnt works there, on 1/64 of the pixels: it mixes the rests, and says for each band how much thermal

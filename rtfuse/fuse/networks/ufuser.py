@@ -101,7 +101,7 @@ class GatedFeedForward(nn.Module):
 
 
 class Transformer(nn.Module):
-    """The global branch: attention between channels, then a gated feed-forward, each on top of its input."""
+    """Global branch: attention between channels, then a gated feed-forward, each on top of its input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -146,7 +146,7 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """One modality's features at four scales: (N, 1, H, W) to (N, CHANNELS[s], H / 2ˢ, W / 2ˢ) for s = 0 … 3."""
+    """Compute one modality's features at four scales: (N, 1, H, W) to (N, CHANNELS[s], H / 2ˢ, W / 2ˢ), s = 0 … 3."""
 
     def __init__(self) -> None:
         super().__init__()
