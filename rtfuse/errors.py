@@ -1,4 +1,4 @@
-"""Every error a user can meet: `RtfuseError` and its named children, each also a builtin error.
+"""Define every error that a user can meet: `RtfuseError` and its named children, each also a builtin error.
 
 A message is one line and says what was asked, what was found and what to do. It never carries credentials.
 """

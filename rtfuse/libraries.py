@@ -1,4 +1,4 @@
-"""Foreign libraries that report home when they are imported: they are loaded here, with that switched off."""
+"""Import foreign libraries that send usage data when they are imported, with that switched off."""
 
 from __future__ import annotations
 

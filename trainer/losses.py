@@ -1,4 +1,4 @@
-"""EMMA's losses, beside their equations (arXiv 2305.11443)."""
+"""Compute EMMA's losses, each with the number of its equation (arXiv 2305.11443)."""
 
 from __future__ import annotations
 

@@ -133,7 +133,7 @@ class Fusion(_Part, frozen=True):
 
 
 class Distill(_Part, frozen=True):
-    """Settings of a student that imitates a teacher (`rtfuse.fuse.networks.student`); the shipped one has none (`Refine`).
+    """Settings of a student (`rtfuse.fuse.networks.student`) with a teacher; the shipped one has none (`Refine`).
 
     `teacher`: a weights file, or `shipped`.
     `start`: a weights file from which the student begins.

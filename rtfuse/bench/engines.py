@@ -1,4 +1,4 @@
-"""`rtfuse bench --engines`: what computes the network, from raw bytes to fused bytes, side by side.
+"""`rtfuse bench --engines`: time the engines of the network, from raw bytes to fused bytes, side by side.
 
 For every size and batch, the engines take turns, frame by frame, so that their ratios hold on a machine whose speed
 wanders.

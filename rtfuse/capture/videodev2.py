@@ -334,7 +334,10 @@ def ioctl(fd: int, request: int, argument: Argument) -> Argument:
 
 
 def listed(fd: int, request: int, query: Indexed) -> Iterator[Indexed]:
-    """Yield each entry of a driver's list, always in `query` itself. Raises OSError, EIO if the list has no end."""
+    """Yield `query` once per entry of a driver's list; each step overwrites it.
+
+    Raises OSError, EIO if the list has no end.
+    """
     for index in range(_LONGEST_LIST):
         query.index = index
         try:

@@ -1,4 +1,4 @@
-"""Fuse files that hold thermal and a photo: what they must hold, and thermal's place on the photo."""
+"""Fuse files that hold thermal and a photo: check their content, and find the place of thermal on the photo."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class LumaFuser:
         return f"{self.name} ({self.engine})" if self.engine else self.name
 
     def aim(self, rate_hz: float) -> None:
-        """See `Fuser`; one method does not depend on the rate."""
+        """Ignore the rate."""
 
     def prepare(self, ir_hw: tuple[int, int], rgb_hw: tuple[int, int]) -> None:
         """Get ready for frames of these sizes. Raises EngineUnavailable."""

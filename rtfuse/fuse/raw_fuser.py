@@ -54,7 +54,7 @@ class RawFuser:
         return f"{self.name} ({self.engine.name})"
 
     def aim(self, rate_hz: float) -> None:
-        """See `Fuser`; one engine does not depend on the rate."""
+        """Ignore the rate."""
 
     def prepare(self, ir_hw: tuple[int, int], rgb_hw: tuple[int, int]) -> None:
         """Get ready for frames of these sizes, so that the first of them does not wait. Raises EngineUnavailable."""

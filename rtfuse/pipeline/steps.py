@@ -115,25 +115,25 @@ class PreviewStep:
 
     @property
     def lowered(self) -> str | None:
-        """The share of frames that they get, if not all."""
+        """The share of frames that the previews get, if not all."""
         return f"{self._names} to one frame in {_EVERY}" if self.can_lift else None
 
     @property
     def can_lower(self) -> bool:
-        """True if they get all frames."""
+        """True if the previews get all frames."""
         return not self.can_lift
 
     @property
     def can_lift(self) -> bool:
-        """True if they do not get all frames."""
+        """True if the previews get fewer than all frames."""
         return self._previews[0].every > 1
 
     def lower(self) -> str:
-        """Give them few."""
+        """Give the previews few frames."""
         return self._give(_EVERY)
 
     def lift(self) -> str:
-        """Give them all."""
+        """Give the previews all frames."""
         return self._give(1)
 
     def _give(self, every: int) -> str:

@@ -36,7 +36,7 @@ class ReservedFile:
 
     @property
     def _owed(self) -> int:
-        """The most bytes that completing the file needs: an index, and what the container has not written yet."""
+        """Return the most bytes needed to complete the file: an index, and the data not yet written."""
         return _HEAD_BYTES + _INDEX_BYTES * self._packets + max(0, self._bytes - self.size)
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""Record fused video beside a running rig, which goes on when the disk is full."""
+"""Record fused video while a rig runs; the rig goes on when the disk is full."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 Sources: Boson telemetry, FLIR Boson software IDD (status in word 38, counter in 42 and 43, camera temperature in 47);
 Lepton telemetry, FLIR Lepton engineering datasheet (rows A and C); TC001, P2 Pro and TC002C: what their users have
-published. None of these cameras was at hand: what is read from telemetry is only believed where it is plausible.
+published. None of these cameras was at hand: telemetry is used only where it is plausible.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Pictures for browsers: each plane of a frame becomes a JPEG once, however many watch, in a thread of its own."""
+"""Encode pictures for browsers, in a thread: each plane of a frame becomes a JPEG once for all viewers."""
 
 from __future__ import annotations
 

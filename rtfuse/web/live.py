@@ -128,13 +128,13 @@ class Live:
             viewer.stirred.set()
 
     def tell(self, text: str) -> None:
-        """Say this to every viewer; one that has not taken what was said before gets the newest only."""
+        """Send a text to every viewer; it replaces an earlier text that a viewer has not received yet."""
         for viewer in self.viewers:
             viewer.text = text
             viewer.stirred.set()
 
     async def leave(self) -> None:
-        """Send all viewers away, as the rig ends; who does not answer is not waited for."""
+        """Disconnect all viewers as the rig ends; do not wait for those that do not answer."""
         sockets = [viewer.socket for viewer in self.viewers if viewer.socket is not None]
         goodbyes = [asyncio.create_task(s.close(code=1001, message=b"the rig has stopped")) for s in sockets]
         if goodbyes:

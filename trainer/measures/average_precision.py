@@ -127,7 +127,7 @@ class Estimate:
 
 
 def estimate(value: float, drawn: Floats) -> Estimate:
-    """Return a value with the interval of its draws; draws without a value (no such box drawn) are left out."""
+    """Return a value and its bootstrap interval; samples without such a box are left out."""
     there = drawn[np.isfinite(drawn)]
     low, high = np.percentile(there, (2.5, 97.5)) if len(there) else (np.nan, np.nan)
     return Estimate(value, float(low), float(high))

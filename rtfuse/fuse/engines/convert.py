@@ -1,4 +1,4 @@
-"""Weights into programs for processors (`openvino.py`), by torch: once for these weights, some 40 s for U-Fuser."""
+"""Convert weights into programs for processors (`openvino.py`) by torch, once; U-Fuser takes some 40 s."""
 
 from __future__ import annotations
 

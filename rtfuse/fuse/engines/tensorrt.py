@@ -1,4 +1,4 @@
-"""TensorRT: the engine for NVIDIA GPUs, by the one of its two libraries that is installed.
+"""Run on NVIDIA GPUs by TensorRT, with one of its two libraries.
 
 `tensorrt` builds for the GPU at hand, on data-centre GPUs and Jetson. `tensorrt_rtx` is for RTX cards and builds on any
 machine, without a GPU, for stated ones. Both read the program as ONNX, whole: a layer that they do not have is an
