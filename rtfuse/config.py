@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import yaml
@@ -68,10 +68,12 @@ class Load(Section, frozen=True):
 
     - `step`: lower and lift these parts; false: nothing is lowered, only frames are dropped.
     - `fuser`: also change a fuser that was chosen by name to a cheaper one; `auto` always changes.
+    - `nice`: niceness of a rig with cameras, -20 (first) to 0 (unchanged), where the system allows it.
     """
 
     step: bool = True
     fuser: bool = False
+    nice: Annotated[int, msgspec.Meta(ge=-20, le=0)] = -10
 
 
 class Supervise(Section, frozen=True):

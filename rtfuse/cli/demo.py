@@ -17,6 +17,7 @@ from rich.text import Text
 from rtfuse.cli.app import close, err, log_to, out
 from rtfuse.cli.options import Duration, FuserName
 from rtfuse.cli.screen import StatusLine
+from rtfuse.pipeline.priority import lower_priority
 
 if TYPE_CHECKING:
     from rtfuse.cli.signals import Signals
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 _STREET = "synthetic:?live=1"
 _PAGE, _FRAMES = 8080, 5555
 _SHOWN = 3
+_BEHIND = 5
+"""Niceness of the detector: the rig goes first, as in `rtfuse detect`."""
 
 
 def demo(
@@ -108,17 +111,23 @@ class _Screen:
         self._starting.clear()
         if not drawable(out):
             out.print(self._addresses())
-        if self._open and not webbrowser.open(self._page):
-            out.print(f"no browser was found: open {self._page}", style="yellow", highlight=False)
+        if self._open:
+            threading.Thread(target=self._browse, name="rtfuse-demo-browser", daemon=True).start()
         drawn = status(out, lambda: self._drawn(snapshot()), lambda: f"{one_line(snapshot())} {self._boxes()}")
         with beside("rtfuse-demo-detector", self._detect), drawn:
             yield
         if self._error is not None:
             raise self._error
 
+    def _browse(self) -> None:
+        lower_priority(0)  # a browser may wait
+        if not webbrowser.open(self._page):
+            out.print(f"no browser was found: open {self._page}", style="yellow", highlight=False)
+
     def _detect(self, over: threading.Event) -> None:
         from rtfuse.detect import Report, Warm, Watch, watch
 
+        lower_priority(_BEHIND)
         how = Watch(self._endpoint, Warm.topic, self._boxes_endpoint)
         report = Report(self._say, lambda _: None, self._note)
         try:

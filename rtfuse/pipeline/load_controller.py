@@ -109,7 +109,7 @@ class LoadController:
         self.pressed = False
         """True while frames are late: then only the newest one is worth fusing."""
         self.stuck: str | None = None
-        """The reason why frames stay late or lost, which lowering other parts does not mend, until a calm ends it."""
+        """The reason why frames stay late or lost although other parts are lowered, until a calm ends it."""
         self._ages, self._costs = list[int](), list[int]()
         self._start_ns: int | None = None
         self._begun_ns = 0
