@@ -77,7 +77,7 @@ class Load(Section, frozen=True):
 
 
 class Supervise(Section, frozen=True):
-    """Settings of the watchdog: after `limit_s` at one task it reports the stage and its stack, and ends the process."""
+    """Settings of the watchdog: after `limit_s` at one task it reports the stage and its stack, and ends the run."""
 
     limit_s: Positive = 20.0
 

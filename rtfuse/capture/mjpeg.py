@@ -20,8 +20,8 @@ _END = b"\xff\xd9"
 class JpegPlanes:
     """Decode the pictures of one camera, in one thread.
 
-    FFmpeg takes half the time of OpenCV where no RGB is needed, and the same time where it is. Where data is cut, FFmpeg
-    shows the rest of an older picture; so incomplete data is not decoded, and an error ends the picture.
+    FFmpeg takes half the time of OpenCV where no RGB is needed, else the same time. Where data is cut, FFmpeg shows the
+    rest of an older picture; so incomplete data is not decoded, and an error ends the picture.
     """
 
     def __init__(self) -> None:
