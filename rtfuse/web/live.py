@@ -183,7 +183,7 @@ class Live:
             return  # it has left
         except Exception as e:  # noqa: BLE001 - the viewer is sent away and may come back
             event(_log, logging.ERROR, "web", f"a picture could not be shown: {type(e).__name__}: {e}")
-            await socket.close(code=1011, message=b"this failed; the log says why")
+            await socket.close(code=1011, message=b"the rig failed to answer; see its log")
 
     async def _say_newest(self, viewer: Viewer, socket: web.WebSocketResponse) -> None:
         if viewer.text is not None:

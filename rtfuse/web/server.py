@@ -78,7 +78,7 @@ class WebServer:
         if remote and self._tls is None and not allow_remote:
             raise ConfigError(
                 f"web.address: {address} reaches beyond this machine and nothing is encrypted; listen on 127.0.0.1, "
-                "give a certificate (web.cert, web.key), or say that you want it with --insecure"
+                "give a certificate (web.cert, web.key), or allow plain text with --insecure"
             )
         self._rig = rig
         self._plain = remote and self._tls is None
@@ -233,4 +233,4 @@ async def _logged(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise
     except Exception as e:
         event(_log, logging.ERROR, "web", f"{request.path} failed: {type(e).__name__}: {e}")
-        raise web.HTTPInternalServerError(text="this failed; the log says why\n") from e
+        raise web.HTTPInternalServerError(text="the rig failed to answer; see its log\n") from e

@@ -100,7 +100,7 @@ class OpenVinoEngine:
             with np.load(self._path.with_suffix(".npz"), allow_pickle=False) as kept:
                 ir, luma, fused = (kept[name] for name in ("ir", "luma", "fused"))
         except (OSError, ValueError, KeyError, EOFError) as e:
-            raise WeightsMissing(f"program {self._path}: its .npz, which it is checked with, is missing: {e}") from e
+            raise WeightsMissing(f"program {self._path}: its .npz with the reference picture is missing: {e}") from e
         if not self._path.is_file() or not self._path.with_suffix(".bin").is_file():
             raise WeightsMissing(f"program {self._path}: want .xml and .bin of one name; write them by trainer export")
         check("openvino", self(ir, luma), fused, self.precision, chooses=bool(self._levels))

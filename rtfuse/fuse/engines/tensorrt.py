@@ -65,10 +65,12 @@ def build_plan(trt: Any, model: bytes, *, rigs: int = 1, capability: str | None 
     config = builder.create_builder_config()
     if capability is not None:
         if not hasattr(trt, "ComputeCapability"):
-            raise EngineUnavailable(f"{trt.__name__} builds for the GPU at hand; only tensorrt_rtx for stated ones")
+            raise EngineUnavailable(
+                f"{trt.__name__} builds only for the GPU of this machine; tensorrt_rtx builds for others"
+            )
         if capability not in RTX_CAPABILITIES:
             raise EngineUnavailable(
-                f"TensorRT-RTX does not build for compute capability {capability!r}; but for "
+                f"TensorRT-RTX does not build for compute capability {capability!r}, only for "
                 f"{', '.join(RTX_CAPABILITIES)}"
             )
         config.num_compute_capabilities = 1
