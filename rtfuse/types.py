@@ -111,7 +111,7 @@ class Frame:
         return self if self.raw is None else replace(self, content=self.raw, raw=None)
 
     def age_ns(self, now_ns: int) -> int:
-        """Nanoseconds from capture to `now_ns` (local monotonic).
+        """Return the nanoseconds from capture to `now_ns` (local monotonic).
 
         A recording's own time says nothing about this machine's clock, so the age of a `Stamp.MEDIA` frame
         counts from the moment it was decoded.

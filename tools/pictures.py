@@ -80,7 +80,7 @@ def demo(path: Path) -> None:
 
 
 def ladder(path: Path) -> None:
-    """Write the same part of thermal, RGB, and of what each fuser makes of them, enlarged and named."""
+    """Write the same part of thermal, RGB, and of each fuser's picture, enlarged and named."""
     ir, rgb = street(LADDER_S)
     pictures = {"thermal": thermal(ir), "RGB": rgb} | {
         name: open_fuser(fuser)(ir, rgb) for name, fuser in FUSERS.items()

@@ -34,7 +34,7 @@ _SETTLE_S = 60.0
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """Times of one engine on frames of one size, `batch` of them at once: ms of a whole batch as p50, p95, p99.
 
-    `ready_s` is what a new process waits for its first fused frame: building or loading, checking, and that frame.
+    `ready_s` is the time to a new process's first fused frame: building or loading, checking, and that frame.
     `memory_mb` is what getting ready and fusing took at its peak, of the GPU or of the process.
     `times` is how many times as fast as the first engine of the size.
     """

@@ -38,7 +38,7 @@ class Repairs:
     wraps: int = 0
 
     def __str__(self) -> str:
-        """Return what was repaired as text, empty if nothing was."""
+        """Return the repairs as text, empty without one."""
         said = {
             "{} frames had no time": self.missing,
             "{} frames had a time out of order": self.disordered,

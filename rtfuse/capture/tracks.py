@@ -1,4 +1,4 @@
-"""Choose the video track of a file: by number, by title, or by what the tracks show.
+"""Choose the video track of a file: by number, by title, or by the tracks' content.
 
 A number follows the file's name: `file.mkv?track=2`, or `file.mkv#2`; video tracks count from 1, attached pictures
 (covers, thumbnails) do not count.

@@ -290,7 +290,7 @@ def fuse_recordings(
 
 
 def _announce(console: Console, settings: Config, rig: Rig, output: Path) -> None:
-    """Print what is fused into which output, and notes on what looks wrong."""
+    """Print the inputs and the output, and notes on sources that look wrong."""
     for line in (sources_line(rig), f"writing {output}"):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     _print_notes(console, settings, rig)

@@ -97,7 +97,7 @@ def fuse(
 
 
 def _tidy(*outputs: Path | None) -> None:
-    """Remove what a command that was cut off has written of its outputs."""
+    """Remove the incomplete outputs of an interrupted command."""
     from rtfuse.record.video import remove_partial
 
     remove_partial(*outputs)

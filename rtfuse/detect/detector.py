@@ -30,7 +30,7 @@ class Detector(Protocol):
     def topic(self) -> str: ...
 
     def __call__(self, image: Image) -> list[Box]:
-        """Return what is in an image, (H, W, 3) uint8 RGB or (H, W) uint8, in its pixels."""
+        """Return the boxes of an image, (H, W, 3) uint8 RGB or (H, W) uint8, in its pixels."""
         ...
 
 

@@ -13,7 +13,7 @@ from rtfuse.types import Image, ThermalPicture
 
 
 class ProgramEngine(Protocol):
-    """Runs the program on what it was built for."""
+    """Run the program by one engine."""
 
     @property
     def name(self) -> str:
@@ -108,7 +108,7 @@ _IDENTITY = np.minimum(np.arange(TABLE), 255).astype(np.uint8)
 
 
 def _missing(shape_hw: tuple[int, int]) -> tuple[int, int]:
-    """Return how many rows and columns an image lacks to what the network takes."""
+    """Return the rows and columns to add to an image so that the network takes it."""
     rows, columns = (max(-side % MULTIPLE, 2 * MULTIPLE - side) for side in shape_hw)
     return rows, columns
 

@@ -1,4 +1,4 @@
-"""Say what an endpoint publishes: which planes, in which encodings, under which topics."""
+"""Describe the output of an endpoint: its planes, their encodings and topics."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ class Layout:
     telemetry: Telemetry | None = None
 
     def picture(self, image: Image) -> Image:
-        """Return the thermal picture in what the camera sent, uncopied."""
+        """Return the thermal picture inside a frame as sent, uncopied."""
         if self.top == 0 and self.bottom == image.shape[0]:
             return image
         rows = image[self.top : self.bottom]
@@ -132,7 +132,7 @@ def camera_named(name: str) -> Camera | None:
 
 
 def layout_of(name: str, size_wh: tuple[int, int], dtype: str) -> Layout:
-    """Return what a frame of this size and depth is made up of; `auto` goes by those two.
+    """Return the layout of a frame of this size and depth; `auto` goes by those two.
 
     Raises ConfigError for an unknown name, or a size that the named camera does not send.
     """

@@ -321,7 +321,7 @@ class FalseColour:
         self._say(found.name, text.format(found.name, hot))
 
     def _say(self, name: str, text: str) -> None:
-        """Say once for each palette what is done."""
+        """Log the treatment of each palette once."""
         if name in self._said:
             return
         self._said.add(name)

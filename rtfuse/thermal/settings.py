@@ -1,4 +1,4 @@
-"""Settings of the thermal stream: what the camera sends, and how counts become brightness."""
+"""Settings of the thermal stream: the camera's frames, and the mapping of counts to brightness."""
 
 from __future__ import annotations
 

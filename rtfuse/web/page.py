@@ -47,7 +47,7 @@ _WRONG = "That is not the token."
 class Page:
     """Everything behind `/`. `live` is the sink; `add_to` gives an application its routes.
 
-    Beyond `viewers`, who wants to watch is answered with 503.
+    Further viewers than `viewers` get status 503.
     """
 
     def __init__(

@@ -115,7 +115,7 @@ class WebServer:
         return self._plain
 
     def close(self) -> None:
-        """Stop listening, and end what is being answered."""
+        """Stop listening, and end the requests in progress."""
         asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(_START_S)
         self._page.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -160,7 +160,7 @@ class WebServer:
 
 
 def not_ready(s: Snapshot) -> list[str]:
-    """Return why the rig is not publishing what it should, in sentences; none if it is.
+    """Return the reasons why the rig does not publish as it should, in sentences; none if it does.
 
     A rig that publishes one stream alone is ready, and says so: it publishes all that it can.
     """

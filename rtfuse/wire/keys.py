@@ -334,7 +334,7 @@ def _read_private(path: Path) -> KeyPair:
 
 
 def _check_not_writable(path: Path) -> None:
-    """Raise KeysUnusable for a path that another user can write, who could authorise himself. Raises OSError."""
+    """Raise KeysUnusable for a path that another user can write: that user could authorise himself. Raises OSError."""
     s = path.stat()
     if s.st_uid not in (0, os.geteuid()):
         raise KeysUnusable(f"{path} belongs to another user (uid {s.st_uid}): chown {os.geteuid()} {path}")

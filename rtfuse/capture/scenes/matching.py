@@ -1,4 +1,4 @@
-"""Match two lists of names by what they have in common; a match that could be another one is refused.
+"""Match two lists of names by their common parts; refuse an ambiguous match.
 
 Names are read in steps, from strict to loose; a name that has found its partner keeps it:
 

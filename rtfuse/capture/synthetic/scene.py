@@ -101,7 +101,7 @@ class SyntheticScene(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     @classmethod
     def from_uri(cls, uri: str) -> SyntheticScene:
-        """Read `synthetic:` or `synthetic:?key=value&…`. Raises ConfigError naming the key and what is possible."""
+        """Read `synthetic:` or `synthetic:?key=value&…`. Raises ConfigError with the key and its possible values."""
         keys = {f.name for f in msgspec.structs.fields(cls)}
         values: dict[str, object] = {}
         for key, text in parse_qsl(urlsplit(uri).query, keep_blank_values=True):
@@ -120,7 +120,7 @@ class SyntheticScene(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     @property
     def uri(self) -> str:
-        """The `synthetic:` source that gives this scene again; what is at its default is left out."""
+        """The `synthetic:` source that gives this scene again, without default values."""
         parts = []
         for f in msgspec.structs.fields(self):
             value = getattr(self, f.name)
@@ -287,7 +287,7 @@ def _origin_ns(scene: SyntheticScene, clock: Clock) -> int:
 
 
 class ColourCamera:
-    """Draws what the RGB camera sees, (H, W, 3) uint8."""
+    """Draw the RGB camera's picture, (H, W, 3) uint8."""
 
     def __init__(self, scene: SyntheticScene) -> None:
         self._scene, self._stage = scene, scene.stage
@@ -314,7 +314,7 @@ class ColourCamera:
 
 
 class ThermalCamera:
-    """Draws what the thermal camera sees: (H, W) uint8 display luma or uint16 counts of 0.01 K."""
+    """Draw the thermal camera's picture: (H, W) uint8 display luma or uint16 counts of 0.01 K."""
 
     def __init__(self, scene: SyntheticScene) -> None:
         self._scene, self._stage = scene, scene.stage

@@ -106,7 +106,7 @@ def entries(folder: Path | None = None) -> list[Entry]:
 
 
 def clear(folder: Path | None = None) -> list[Entry]:
-    """Remove everything that is kept, and return what it was."""
+    """Remove all stored engines, and return their entries."""
     gone = entries(folder)
     for entry in gone:
         shutil.rmtree(entry.folder, ignore_errors=True)

@@ -12,7 +12,7 @@ counts in the choice, and by what gain the chosen details are shown.
 No detail is resampled, and none is invented: each comes from one source. The context looks further, and at the mean of
 the whole picture, which the exposure of a fused image depends on.
 
-The bands are integers from 0 to 255, here as in OpenCV, so that engines differ in what is learnt alone. Training
+The bands are integers from 0 to 255, here as in OpenCV, so that engines differ only in the learnt part. Training
 computes without these roundings, whose slope is 0.
 """
 

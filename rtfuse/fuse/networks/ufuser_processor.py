@@ -30,7 +30,7 @@ class Plain:
 
     @staticmethod
     def image(x: Tensor) -> Tensor:
-        """Return features as what a convolution takes, (N, C, H, W)."""
+        """Return features in the layout of a convolution, (N, C, H, W)."""
         return x
 
     @staticmethod
@@ -56,7 +56,7 @@ class Paired(Plain):
 
     @staticmethod
     def image(x: Tensor) -> Tensor:
-        """Return features as what a convolution takes, (N, C, H, W)."""
+        """Return features in the layout of a convolution, (N, C, H, W)."""
         return x.permute(0, 3, 1, 2)
 
     @staticmethod
@@ -83,7 +83,7 @@ Layout = type[Plain]
 class Conv(nn.Module):
     """Compute a 3×3 convolution for `pixels` neighbours at once: (N, C, H, W) to (N, pixels · C', H', W' / pixels).
 
-    `border` is what is added as zeros; a reflected border has to be there already.
+    `border` is the width of the zeros to add; add a reflected border before the call.
     """
 
     weight: Tensor
