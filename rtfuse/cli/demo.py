@@ -17,7 +17,6 @@ from rich.text import Text
 from rtfuse.cli.app import close, err, log_to, out
 from rtfuse.cli.options import Duration, FuserName
 from rtfuse.cli.screen import StatusLine
-from rtfuse.pipeline.priority import lower_priority
 
 if TYPE_CHECKING:
     from rtfuse.cli.signals import Signals
@@ -120,12 +119,15 @@ class _Screen:
             raise self._error
 
     def _browse(self) -> None:
+        from rtfuse.pipeline.priority import lower_priority
+
         lower_priority(0)  # a browser may wait
         if not webbrowser.open(self._page):
             out.print(f"no browser was found: open {self._page}", style="yellow", highlight=False)
 
     def _detect(self, over: threading.Event) -> None:
         from rtfuse.detect import Report, Warm, Watch, watch
+        from rtfuse.pipeline.priority import lower_priority
 
         lower_priority(_BEHIND)
         how = Watch(self._endpoint, Warm.topic, self._boxes_endpoint)
