@@ -1,4 +1,4 @@
-"""The command line: `trainer prepare | train | distill | refine | export | bench | eval`."""
+"""Define the command line: `trainer prepare | train | distill | refine | export | bench | eval`."""
 
 from __future__ import annotations
 

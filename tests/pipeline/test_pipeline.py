@@ -152,16 +152,18 @@ def test_a_very_slow_fuser_gets_the_newest_frame_from_the_first_on():
 
 
 def test_a_hiccup_is_caught_up_with_not_dropped():
+    """Skipping to the newest would lose twenty frames; a busy machine may lose one or two by itself."""
+
     class Hiccup(Slow):
         def fuse(self, thermal, rgb):
             self.seconds, wait = 0.0, self.seconds
             time.sleep(wait)
             return rgb
 
-    r = paced(list_source("ir", 60), list_source("rgb", 60), stages=fused_by(Hiccup(0.1)), queue=64)
+    r = paced(list_source("ir", 60), list_source("rgb", 60), stages=fused_by(Hiccup(0.7)), queue=64)
     result = r.run()
-    assert result.frames == 60
-    assert not result.drops
+    assert result.frames >= 50
+    assert result.frames + sum(n for (stream, _), n in result.drops.items() if stream == "rgb") == 60
 
 
 def test_a_fuser_that_only_just_holds_the_rate_does_not_keep_the_queue_of_a_hiccup():

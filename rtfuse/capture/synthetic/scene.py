@@ -53,7 +53,7 @@ class FrameTruth:
 
 @dataclass(frozen=True, slots=True)
 class WarmObject:
-    """A `person` or `car`: its boxes (left, top, right, bottom) in pixels of each image, and its distance."""
+    """`person` or `car`: its boxes (left, top, right, bottom) in pixels of each image, and its distance."""
 
     kind: str
     box_rgb: tuple[float, float, float, float]
@@ -62,7 +62,7 @@ class WarmObject:
 
 
 class SyntheticScene(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
-    """The parameters of the scene; all are keys of a `synthetic:?key=value&…` source.
+    """Parameters of the scene; all are keys of a `synthetic:?key=value&…` source.
 
     `size` and `ir_size` are (w, h); `ir_size` None is `size`. `skew_ms`: the thermal camera exposes this much later
     than the RGB camera. `stamp_ms`: it stamps its frames this much too late. `jitter_ms`: capture times vary by up to
@@ -101,7 +101,7 @@ class SyntheticScene(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     @classmethod
     def from_uri(cls, uri: str) -> SyntheticScene:
-        """Read `synthetic:` or `synthetic:?key=value&…`. Raises ConfigError naming the key and what is possible."""
+        """Read `synthetic:` or `synthetic:?key=value&…`. Raises ConfigError with the key and its possible values."""
         keys = {f.name for f in msgspec.structs.fields(cls)}
         values: dict[str, object] = {}
         for key, text in parse_qsl(urlsplit(uri).query, keep_blank_values=True):
@@ -120,7 +120,7 @@ class SyntheticScene(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     @property
     def uri(self) -> str:
-        """The `synthetic:` source that gives this scene again; what is at its default is left out."""
+        """The `synthetic:` source that gives this scene again, without default values."""
         parts = []
         for f in msgspec.structs.fields(self):
             value = getattr(self, f.name)
@@ -210,7 +210,7 @@ def _stage(seed: int, size_wh: tuple[int, int], enlarged: float) -> Stage:
 
 
 class SyntheticSource:
-    """One stream of a scene; `t_ns` is the scene's own time (`Stamp.MEDIA`), frames come as fast as they are taken.
+    """Draw one stream of a scene, frame by frame, without waiting; `t_ns` is the scene's own time (`Stamp.MEDIA`).
 
     Of a `live` scene they come at their own pace, `t_ns` on the local clock (`Stamp.END`); those that were not waited
     for count as `stale`. `losses` also counts the frames that the camera lost, `dropped`; their numbers are left out.
@@ -287,7 +287,7 @@ def _origin_ns(scene: SyntheticScene, clock: Clock) -> int:
 
 
 class ColourCamera:
-    """Draws what the RGB camera sees, (H, W, 3) uint8."""
+    """Draw the RGB camera's picture, (H, W, 3) uint8."""
 
     def __init__(self, scene: SyntheticScene) -> None:
         self._scene, self._stage = scene, scene.stage
@@ -314,7 +314,7 @@ class ColourCamera:
 
 
 class ThermalCamera:
-    """Draws what the thermal camera sees: (H, W) uint8 display luma or uint16 counts of 0.01 K."""
+    """Draw the thermal camera's picture: (H, W) uint8 display luma or uint16 counts of 0.01 K."""
 
     def __init__(self, scene: SyntheticScene) -> None:
         self._scene, self._stage = scene, scene.stage
