@@ -3,7 +3,8 @@
 `safetensors`: the weights, which rtfuse loads where torch is installed.
 `openvino`: the program that rtfuse runs on processors, without torch (`rtfuse.fuse.engines.openvino`).
 `onnx`, `torch-export`: the network for other programs, with inputs `ir` and `luma` and output `fused`, (1, 1, H, W)
-float32 in [0, 1] each; H and W are fixed, or dynamic: any multiples of 8 from 16 up (`torch-export` of a student: 24).
+float32 in [0, 1] each; H and W are fixed, or dynamic: any multiples of 8 from 16 up (`torch-export` of a student: 24),
+of a U-Fuser below L bands of details multiples of 8 · 2^L.
 `tensorrt`, `tensorrt-rtx`: whole programs, from raw bytes to fused bytes (`rtfuse.fuse.engines.program`).
 """
 
@@ -29,6 +30,7 @@ from rtfuse.errors import ConfigError, OutputUnwritable, SourceNotFound, SourceU
 from rtfuse.fuse.engines.onnx import OPSET, OUTPUT, check_installed, quiet
 from rtfuse.fuse.inputs import MULTIPLE
 from rtfuse.fuse.networks.checkpoints import fault_of, refuse_infinite
+from rtfuse.fuse.networks.detailed import Detailed
 from rtfuse.fuse.networks.ufuser import UFuser
 from rtfuse.outputs import replace_file
 from trainer.ablation import fusion_net
@@ -259,9 +261,10 @@ def _safetensors(net: nn.Module) -> bytes:
 
 def _program(net: nn.Module, size_wh: Size) -> torch.export.ExportedProgram:
     """Return the network as a graph, without torch's stack traces: they name the folders of this machine."""
-    w, h = size_wh or (64, 48)
+    w, h = size_wh or (128, 96)
     inputs = (torch.zeros(1, 1, h, w), torch.zeros(1, 1, h, w))
-    free = {2: MULTIPLE * torch.export.Dim("rows", min=2), 3: MULTIPLE * torch.export.Dim("columns", min=2)}
+    step = MULTIPLE * 2 ** (net.levels if isinstance(net, Detailed) else 0)
+    free = {2: step * torch.export.Dim("rows", min=2), 3: step * torch.export.Dim("columns", min=2)}
     program = torch.export.export(net, inputs, dynamic_shapes=None if size_wh else {"ir": free, "luma": free})
     for node in program.graph.nodes:
         node.meta.pop("stack_trace", None)

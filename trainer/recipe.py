@@ -171,7 +171,10 @@ class Refine(_Part, frozen=True):
 
     `start`: `student` or `ufuser`, the shipped weights; a weights file of either network; or `new`, a student that was
     never trained, of the size `channels`, `layers`, `context`.
-    `base_on`: the classical fusion that the local means follow, over windows of `base_px` pixels.
+    `bands`: a U-Fuser works on pictures 2^`bands` times smaller, below as many bands of chosen details
+    (`rtfuse.fuse.networks.detailed`); 0: on whole pictures. A student has its own.
+    `base_on`: the classical fusion that the local means follow, over windows of `base_px` pixels, with its distances
+    from the mean of the whole picture multiplied by `contrast`.
     `variants`: how many more times each pair is seen, at other exposures.
     `crop`: width and height in px of the part of each picture that a step sees; smaller pictures are left out.
     `gradient`, `base`, `structure`, `fidelity`, `edges`, `noise`, `range`: weights of the signed gradients' l1, of the
@@ -186,8 +189,10 @@ class Refine(_Part, frozen=True):
     channels: Count = 24
     layers: Count = 2
     context: Count = 32
+    bands: Annotated[int, msgspec.Meta(ge=0, le=3)] = 0
     base_on: Classical = "additive"
     base_px: Count = 9
+    contrast: Positive = 1.0
     variants: Annotated[int, msgspec.Meta(ge=0)] = 2
     crop: tuple[Multiple16, Multiple16] = (144, 144)
     batch: Count = 4

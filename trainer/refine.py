@@ -10,9 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rtfuse.errors import ConfigError
 from rtfuse.fuse import STUDENT_WEIGHTS, UFUSER_WEIGHTS
+from rtfuse.fuse.networks.detailed import Detailed
 from rtfuse.fuse.networks.loading import load_network
 from rtfuse.fuse.networks.student import Student
+from rtfuse.fuse.networks.ufuser import UFuser
 from rtfuse.types import Image
 from trainer.classical import CLASSICAL
 from trainer.distill import ssim
@@ -62,17 +65,32 @@ class RefineTask(nn.Module):
 
 
 def start_of(options: Refine) -> nn.Module:
-    """Return the network with which a refinement begins. Raises WeightsMissing."""
+    """Return the network with which a refinement begins. Raises WeightsMissing; ConfigError if `bands` do not fit."""
     if options.start == "new":
         return Student(options.channels, options.layers, options.context)
     shipped = {"student": STUDENT_WEIGHTS, "ufuser": UFUSER_WEIGHTS}
-    return load_network(shipped.get(options.start, Path(options.start)))
+    net = load_network(shipped.get(options.start, Path(options.start)))
+    if options.bands and isinstance(net, UFuser):
+        return Detailed(net, options.bands)
+    if options.bands and not (isinstance(net, Detailed) and net.levels == options.bands):
+        raise ConfigError(f"refine.bands: {options.start} has its own bands; leave it out")
+    return net
 
 
 def prepare_pictures(recipe: Recipe, folder: Path) -> PictureIndex:
     """Fuse the recipe's pairs by the classical method `refine.base_on`, as training data."""
     options = recipe.refine
-    return imitate(recipe.data, options, CLASSICAL[options.base_on], {"base_on": options.base_on}, folder)
+    fuse, contrast = CLASSICAL[options.base_on], options.contrast
+    about: dict[str, str | int] = {"base_on": options.base_on, "contrast": str(contrast)}
+    return imitate(recipe.data, options, lambda ir, luma: stretched(fuse(ir, luma), contrast), about, folder)
+
+
+def stretched(picture: Image, contrast: float) -> Image:
+    """Multiply the distances from the mean of a picture, (H, W) uint8; values are cut off at black and white."""
+    mean = picture.mean()
+    table = mean + contrast * (np.arange(256) - mean)
+    changed: Image = np.clip(table, 0, 255).round().astype(np.uint8)[picture]
+    return changed
 
 
 def refine_stage(recipe: Recipe, pictures: Pictures) -> Stage:

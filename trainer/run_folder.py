@@ -34,7 +34,7 @@ _DEPEND = {
 _MADE_OF = {
     "data/index.json": ("data",),
     "data/pictures.json": ("data", "distill.teacher", "distill.variants", "distill.crop"),
-    "bases/pictures.json": ("data", "refine.base_on", "refine.variants", "refine.crop"),
+    "bases/pictures.json": ("data", "refine.base_on", "refine.contrast", "refine.variants", "refine.crop"),
 }
 """The indexes of prepared data, and the keys or parts that they are made of."""
 

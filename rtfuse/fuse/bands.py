@@ -8,7 +8,7 @@ integers in torch. An operation on bytes takes some 10 µs for 640×480 pixels, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -49,21 +49,27 @@ def split(image: Image, levels: int) -> tuple[list[Band], Image]:
 
 
 def add_stronger(
-    coarse: Image, one: Band, other: Band, weight: Image | None = None, gain: Image | None = None
+    coarse: Image, one: Band, other: Band, weight: Image | None = None, gain: Image | int = UNIT_GAIN
 ) -> Image:
     """Return the picture of which `coarse` is the next smaller one: blurred, and with the stronger band at each pixel.
 
     Stronger is the band whose `strength` is larger: the sign of a band changes along each edge, and where it is 0 the
-    other source must not show through. `weight` multiplies `one` for the comparison, `gain` the chosen band: (H, W)
-    uint8 each, see `UNIT_WEIGHT`. A tie takes `other`. Sums are cut off at 0 and 255.
+    other source must not show through. A tie takes `other`. Then each pixel follows the majority of the 3×3 around it
+    (the consistency check of Li, Manjunath and Mitra, "Multisensor image fusion using the wavelet transform", 1995):
+    a pixel of the other source, alone among its neighbours, would be a speck. `weight` multiplies `one` for the
+    comparison, `gain` the chosen band: (H, W) uint8 each, see `UNIT_WEIGHT`, or one gain for all pixels. Sums are cut
+    off at 0 and 255.
     """
     size = strength(one) if weight is None else cv2.multiply(strength(one), weight, scale=1 / UNIT_WEIGHT)
-    first = cv2.compare(size, strength(other), cv2.CMP_GT)
+    first = cv2.medianBlur(cv2.compare(size, strength(other), cv2.CMP_GT), 3)
     above = cv2.copyTo(one.above, first, other.above.copy())
     below = cv2.copyTo(one.below, first, other.below.copy())
-    if gain is not None:
+    if isinstance(gain, np.ndarray):
         cv2.multiply(above, gain, dst=above, scale=1 / UNIT_GAIN)
         cv2.multiply(below, gain, dst=below, scale=1 / UNIT_GAIN)
+    elif gain != UNIT_GAIN:
+        cv2.convertScaleAbs(above, dst=above, alpha=gain / UNIT_GAIN)
+        cv2.convertScaleAbs(below, dst=below, alpha=gain / UNIT_GAIN)
     fused = cv2.pyrUp(coarse, dstsize=size.shape[::-1])
     cv2.add(fused, above, dst=fused)
     return cv2.subtract(fused, below, dst=fused)
@@ -88,6 +94,19 @@ def fuse_guided(ir: Image, luma: Image, levels: int, guide: Guide) -> Image:
     for level in reversed(range(levels)):
         weight, gain = (_enlarged(controls[k], levels - level) for k in (level, levels + level))
         fused = add_stronger(fused, bands_ir[level], bands_rgb[level], weight, gain)
+    return fused
+
+
+def fuse_below(ir: Image, luma: Image, gains: Sequence[int], fuse: Callable[[Image, Image], Image]) -> Image:
+    """Fuse two (H, W) uint8 pictures: `fuse` their rests, and add the stronger band of each level, times its gain.
+
+    `gains` are in bytes, from fine to coarse (`UNIT_GAIN`); H and W multiples of 2^L for L gains. `fuse` takes and
+    returns (h, w) uint8.
+    """
+    (bands_ir, rest_ir), (bands_rgb, rest_rgb) = split(ir, len(gains)), split(luma, len(gains))
+    fused = fuse(rest_ir, rest_rgb)
+    for level in reversed(range(len(gains))):
+        fused = add_stronger(fused, bands_ir[level], bands_rgb[level], gain=gains[level])
     return fused
 
 

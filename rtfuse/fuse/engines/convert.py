@@ -16,13 +16,15 @@ from rtfuse.fuse.engines.cache import cached, digest, installed
 from rtfuse.fuse.engines.machine import openvino_module
 from rtfuse.fuse.engines.program import Program, tensors
 from rtfuse.fuse.inputs import MULTIPLE
-from rtfuse.fuse.networks import folding, student, ufuser, ufuser_processor
+from rtfuse.fuse.networks import bands as torch_bands
+from rtfuse.fuse.networks import detailed, folding, student, ufuser, ufuser_processor
+from rtfuse.fuse.networks.detailed import Detailed
 from rtfuse.fuse.networks.loading import for_processor, load_network
 from rtfuse.fuse.networks.student import LEVELS, Guide, Student
 from rtfuse.libraries import openvino_converter
 from rtfuse.types import Image
 
-_SOURCES = (ufuser, student, bands, folding, ufuser_processor, inputs)
+_SOURCES = (ufuser, student, detailed, bands, torch_bands, folding, ufuser_processor, inputs)
 """The files that a program depends on."""
 _NAME = "program.xml"
 
@@ -77,7 +79,9 @@ def converted(weights: Path, *, lanes: int = 8, cache: Path | None = None) -> Pa
 
 
 def convert(net: nn.Module, path: Path, *, lanes: int = 8) -> None:
-    """Write the program of a network as `.xml`, `.bin` and `.npz`, for pictures of any size; of a student, its guide.
+    """Write the program of a network as `.xml`, `.bin` and `.npz`, for pictures of any size.
+
+    Of a student it is the guide, of a `Detailed` U-Fuser that U-Fuser.
 
     Raises EngineUnavailable if OpenVINO is not installed.
     """
@@ -91,7 +95,8 @@ def convert(net: nn.Module, path: Path, *, lanes: int = 8) -> None:
     model.reshape({k: [-1, x.shape[1], -1, -1] for k, x in enumerate(given)})
     openvino.save_model(model, path, compress_to_fp16=False)
     ir, luma = _pictures()
-    np.savez_compressed(path.with_suffix(".npz"), ir=ir, luma=luma, fused=reference(net, ir, luma))
+    above = {"gains": net.gains().byte().numpy()} if isinstance(net, Detailed) else {}
+    np.savez_compressed(path.with_suffix(".npz"), ir=ir, luma=luma, fused=reference(net, ir, luma), **above)
 
 
 def _program(net: nn.Module, lanes: int) -> tuple[nn.Module, tuple[Tensor, ...], int]:
@@ -99,6 +104,7 @@ def _program(net: nn.Module, lanes: int) -> tuple[nn.Module, tuple[Tensor, ...],
     if isinstance(net, Student):
         planes = torch.zeros(2, 2 + 2 * LEVELS, 6, 9, dtype=torch.uint8)
         return GuideProgram(net.guide), (planes,), MULTIPLE // 2**LEVELS
+    net = net.net if isinstance(net, Detailed) else net
     pair = tuple(torch.zeros(2, 1, 48, 64, dtype=torch.uint8) + k for k in range(2))
     return LumaProgram(for_processor(net, lanes)), pair, MULTIPLE
 

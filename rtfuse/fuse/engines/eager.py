@@ -10,6 +10,7 @@ from torch import nn
 from rtfuse.fuse.engines.program import Program, tensors
 from rtfuse.fuse.inputs import Inputs
 from rtfuse.fuse.networks.loading import load_network
+from rtfuse.fuse.networks.ufuser import UFuser
 from rtfuse.types import Image
 
 
@@ -28,6 +29,8 @@ class EagerEngine:
         self.precision = str(dtype).removeprefix("torch.")
         self.name = f"torch, {self.precision}, on the GPU" if self.on_gpu else f"torch, {self.precision}"
         net = weights if isinstance(weights, nn.Module) else load_network(weights)
+        self.chooses = not isinstance(net, UFuser)
+        """True if details are chosen around the network; see `parity.check`."""
         self._program = Program(net.to(self._device, dtype).eval())
 
     def prepare(self, inputs: Inputs) -> None:

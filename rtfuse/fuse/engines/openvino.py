@@ -4,7 +4,8 @@
 
 It runs programs: OpenVINO's `.xml` and `.bin` for pictures of any size, with an `.npz` file each: a pair of pictures
 and the picture that must come out. A program of two inputs is a whole network, from two luma pictures to one, uint8
-each; one of a single input is the guide of a student, whose bands OpenCV computes (`rtfuse.fuse.bands`). The shipped
+each; where the `.npz` has `gains`, it fuses what is below as many bands of details, which OpenCV computes and chooses
+(`rtfuse.fuse.bands`). One of a single input is the guide of a student, which directs that choice. The shipped
 networks are programs; other weights are converted by torch, once, and kept (`cache.py`). A program is compiled for each
 size of picture.
 """
@@ -20,7 +21,7 @@ import cv2
 import numpy as np
 
 from rtfuse.errors import EngineUnavailable, WeightsMissing
-from rtfuse.fuse.bands import fuse_guided
+from rtfuse.fuse.bands import fuse_below, fuse_guided
 from rtfuse.fuse.engines.machine import has_torch, openvino_module
 from rtfuse.fuse.engines.parity import check
 from rtfuse.fuse.inputs import MULTIPLE
@@ -49,11 +50,15 @@ class OpenVinoEngine:
             raise EngineUnavailable(f"engine 'openvino': this processor does not compute in {precision}; it can {able}")
         self._lock = threading.Lock()
         self._requests: dict[tuple[int, int], Any] = {}
+        self._gains: list[int] = []  # of the bands above a network that fuses rests
         self._check()
 
     def prepare(self, hw: tuple[int, int]) -> None:
         """Compile the program for pictures of this height and width."""
-        self._request(_whole(hw))
+        rows, columns = _whole(hw)
+        for _ in self._gains:
+            rows, columns = (rows + 1) // 2, (columns + 1) // 2
+        self._request(_whole((rows, columns)))
 
     def __call__(self, ir: Image, luma: Image) -> Image:
         """Fuse thermal and visible luma, (H, W) uint8 each, into (H, W) uint8."""
@@ -66,12 +71,23 @@ class OpenVinoEngine:
         if (rows, columns) != (h, w):
             below, right = rows - h, columns - w
             ir, luma = (cv2.copyMakeBorder(x, 0, below, 0, right, cv2.BORDER_REPLICATE) for x in (ir, luma))
-        request = self._request((rows, columns))
         if self._levels:
+            request = self._request((rows, columns))
             fused = fuse_guided(ir, luma, self._levels, lambda planes: _infer(request, planes[None])[0])
+        elif self._gains:
+            fused = fuse_below(ir, luma, self._gains, self._whole_network)
         else:
-            fused = _infer(request, *(np.ascontiguousarray(x)[None, None] for x in (ir, luma)))[0, 0].copy()
+            fused = self._whole_network(ir, luma)
         return np.ascontiguousarray(fused[:h, :w])
+
+    def _whole_network(self, ir: Image, luma: Image) -> Image:
+        """Run a program of two inputs; pictures of other sides than it takes are extended by their border's pixels."""
+        (h, w), (rows, columns) = luma.shape, _whole((luma.shape[0], luma.shape[1]))
+        if (rows, columns) != (h, w):
+            ir, luma = (cv2.copyMakeBorder(x, 0, rows - h, 0, columns - w, cv2.BORDER_REPLICATE) for x in (ir, luma))
+        request = self._request((rows, columns))
+        fused = _infer(request, *(np.ascontiguousarray(x)[None, None] for x in (ir, luma)))[0, 0]
+        return fused[:h, :w].copy()
 
     def _request(self, hw: tuple[int, int]) -> Any:
         if hw not in self._requests:
@@ -99,11 +115,12 @@ class OpenVinoEngine:
         try:
             with np.load(self._path.with_suffix(".npz"), allow_pickle=False) as kept:
                 ir, luma, fused = (kept[name] for name in ("ir", "luma", "fused"))
+                self._gains = kept["gains"].tolist() if "gains" in kept else []
         except (OSError, ValueError, KeyError, EOFError) as e:
             raise WeightsMissing(f"program {self._path}: its .npz with the reference picture is missing: {e}") from e
         if not self._path.is_file() or not self._path.with_suffix(".bin").is_file():
             raise WeightsMissing(f"program {self._path}: want .xml and .bin of one name; write them by trainer export")
-        check("openvino", self(ir, luma), fused, self.precision, chooses=bool(self._levels))
+        check("openvino", self(ir, luma), fused, self.precision, chooses=bool(self._levels or self._gains))
         self._requests.clear()
 
 

@@ -12,7 +12,8 @@ def check(name: str, fused: Image, reference: Image, precision: str, *, chooses:
     """Raise EngineUnavailable if an engine's picture differs from the reference by more than its roundings.
 
     Noise, gradients, black, white and constant parts are in it; a number that is not finite would come out as black.
-    `chooses`: a student; a few values may differ by much, where a rounding decides between two details of one strength.
+    `chooses`: the network is below bands of details (`rtfuse.fuse.bands`); a few values may differ by much, where a
+    rounding decides between two details of one strength.
     """
     error = np.abs(fused.astype(int) - reference)
     allowed, share = tolerance(precision, chooses=chooses)
@@ -26,4 +27,4 @@ def check(name: str, fused: Image, reference: Image, precision: str, *, chooses:
 def tolerance(precision: str, *, chooses: bool = False) -> tuple[int, float]:
     """Return by how many grey levels an engine may differ, and the share of values that may differ by more."""
     allowed, share = (1, 0.0) if precision in ("float32", "float64") else (3, 1e-3)
-    return allowed, 3e-3 if chooses else share
+    return allowed, 6e-3 if chooses else share

@@ -93,9 +93,7 @@ def _open(name: str, engine: str, precision: str, weights: str | Path | None, pl
     from rtfuse.fuse.raw_fuser import RawFuser
 
     weights = weights or shipped(name)
-    return RawFuser(
-        name, open_engine(engine, weights, precision, plan), partial(_check, engine, name == "student", weights)
-    )
+    return RawFuser(name, open_engine(engine, weights, precision, plan), partial(_check, engine, weights))
 
 
 def shipped(name: str) -> Path:
@@ -123,14 +121,12 @@ def open_engine(
     return EagerEngine(weights, dtype=dtype)
 
 
-def _check(
-    name: str, chooses: bool, weights: str | Path, engine: ProgramEngine, ir_hw: tuple[int, int], hw: tuple[int, int]
-) -> None:
+def _check(name: str, weights: str | Path, engine: ProgramEngine, ir_hw: tuple[int, int], hw: tuple[int, int]) -> None:
     """Hold an engine on the GPU to eager torch there; raise EngineUnavailable if its picture is another one."""
     from rtfuse.fuse.engines.eager import EagerEngine
     from rtfuse.fuse.inputs import sample
 
     if isinstance(engine, EagerEngine):
         return
-    inputs = sample(ir_hw, hw)
-    check(name, engine(inputs), EagerEngine(weights)(inputs), engine.precision, chooses=chooses)
+    inputs, reference = sample(ir_hw, hw), EagerEngine(weights)
+    check(name, engine(inputs), reference(inputs), engine.precision, chooses=reference.chooses)

@@ -22,7 +22,8 @@ from rtfuse.fuse.engines.cuda import Session
 from rtfuse.fuse.engines.onnx import OUTPUT, program_as_onnx
 from rtfuse.fuse.engines.program import Program
 from rtfuse.fuse.inputs import NAMES, Inputs, Shapes
-from rtfuse.fuse.networks import folding, scaling, student, ufuser
+from rtfuse.fuse.networks import bands as torch_bands
+from rtfuse.fuse.networks import detailed, folding, scaling, student, ufuser
 from rtfuse.fuse.networks.loading import for_gpu, load_network
 from rtfuse.hints import install_hint
 from rtfuse.types import Image
@@ -32,7 +33,7 @@ RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
 """Compute capabilities that TensorRT-RTX builds for."""
 
 _PLAN = "program.plan"
-_SOURCES = (ufuser, student, bands, scaling, folding, program, inputs, onnx)
+_SOURCES = (ufuser, student, detailed, bands, torch_bands, scaling, folding, program, inputs, onnx)
 
 
 def library(name: str | None = None) -> Any:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from torch import nn
 
 from rtfuse.errors import WeightsMissing
-from rtfuse.fuse.networks import student
+from rtfuse.fuse.networks import detailed, student
 from rtfuse.fuse.networks.checkpoints import below, read_tensors
 from rtfuse.fuse.networks.folding import fold
 from rtfuse.fuse.networks.scaling import scaled
@@ -16,11 +17,14 @@ from rtfuse.fuse.networks.ufuser_processor import ProcessorUFuser
 
 
 def load_network(path: str | Path) -> nn.Module:
-    """Return the network whose weights a file holds, a U-Fuser or a student, on the processor, in float32.
+    """Return the network whose weights a file holds, on the processor, in float32: a U-Fuser, alone or `Detailed`, or a
+    student.
 
-    Raises WeightsMissing if the file is absent, unreadable, damaged, or its tensors fit neither.
+    Raises WeightsMissing if the file is absent, unreadable, damaged, or its tensors fit none of them.
     """
     state = read_tensors(path)
+    if (found := below(state, detailed.MARK)) is not None:
+        return detailed.detailed_of(found, str(path))
     if (found := below(state, student.MARK)) is None:
         return ufuser_of(state, str(path))
     try:
@@ -31,9 +35,18 @@ def load_network(path: str | Path) -> nn.Module:
 
 def for_gpu(net: nn.Module) -> nn.Module:
     """Return a network in the form that is fastest on GPUs, and that float16 holds."""
-    return fold(scaled(net)) if isinstance(net, UFuser) else net
+    return with_ufuser(net, lambda ufuser: fold(scaled(ufuser)))
 
 
 def for_processor(net: nn.Module, lanes: int) -> nn.Module:
     """Return a network in the form that is fastest on processors; `lanes`: see `ufuser_processor`."""
-    return ProcessorUFuser(net, lanes=lanes) if isinstance(net, UFuser) else net
+    return with_ufuser(net, lambda ufuser: ProcessorUFuser(ufuser, lanes=lanes))
+
+
+def with_ufuser(net: nn.Module, form: Callable[[UFuser], nn.Module]) -> nn.Module:
+    """Return a network with its U-Fuser in another form; one without a U-Fuser stays as it is."""
+    if isinstance(net, UFuser):
+        return form(net)
+    if isinstance(net, detailed.Detailed) and isinstance(net.net, UFuser):
+        return net.around(form(net.net))
+    return net

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from rtfuse.fuse.bands import LOUDER, UNIT_GAIN, UNIT_WEIGHT
+from rtfuse.fuse.networks import bands
 
 LEVELS = 3
 """Bands of details. The network works on pictures 2^LEVELS times smaller than its sources."""
@@ -96,84 +97,26 @@ class Student(nn.Module):
         """Return the fused luma; in training it may leave [0, 1]."""
         exact = not self.training
         inside = torch.promote_types(ir.dtype, torch.float32)  # halves do not hold the bands
-        image = _rounded(torch.cat((ir, luma), 1).to(inside) * 255, exact)
-        bands, energies = [], []
-        for level in range(LEVELS):
-            coarse = _down(image, exact)
-            band = image - _up(coarse, exact)
-            loud = (LOUDER * band.abs()).clamp(max=255)
-            for _ in range(LEVELS - level):
-                loud = _rounded(F.avg_pool2d(loud, 2), exact)
-            bands.append(band)
-            energies.append(loud)
-            image = coarse
-        planes = torch.cat((image, *energies), 1)
-        guided = _byte(self.guide(planes.to(ir.dtype)).to(inside), exact)
+        image = bands.rounded(torch.cat((ir, luma), 1).to(inside) * 255, exact)
+        details, rest = bands.split(image, LEVELS, exact)
+        energies = [_energy(band, LEVELS - level, exact) for level, band in enumerate(details)]
+        planes = torch.cat((rest, *energies), 1)
+        guided = bands.byte(self.guide(planes.to(ir.dtype)).to(inside), exact)
         fused, weights, gains = torch.split(guided, [1, LEVELS, LEVELS], 1)
         for level in reversed(range(LEVELS)):
             control = torch.cat((weights[:, level : level + 1], gains[:, level : level + 1]), 1)
             for _ in range(LEVELS - level):
-                control = _up(control, exact)
-            fused = _up(fused, exact) + _stronger(bands[level], control[:, :1], control[:, 1:], exact)
+                control = bands.up(control, exact)
+            fused = bands.up(fused, exact) + bands.stronger(details[level], control[:, :1], control[:, 1:], exact)
             fused = fused.clamp(0, 255) if exact else fused
         return (fused / 255).to(ir.dtype)
 
 
-def _stronger(band: Tensor, weight: Tensor, gain: Tensor, exact: bool) -> Tensor:
-    """Return thermal's detail where it is stronger than luma's, times the gain; `band` has both, (N, 2, H, W)."""
-    ir, luma = band[:, :1], band[:, 1:]
-    strength = _strength(band, exact)
-    ahead = _byte(strength[:, :1] * weight / UNIT_WEIGHT, exact) - strength[:, 1:]
-    chosen = (ahead > 0).to(band.dtype)
-    if exact:
-        return torch.round((chosen * ir + (1 - chosen) * luma) * gain / UNIT_GAIN)
-    soft = torch.sigmoid(ahead)  # its slope teaches the weight
-    chosen = chosen + soft - soft.detach()
-    return (chosen * ir + (1 - chosen) * luma) * gain / UNIT_GAIN
-
-
-def _strength(band: Tensor, exact: bool) -> Tensor:
-    """Return the mean of |band| around each pixel, with the weights 1 2 1 both ways, mirrored at the edges."""
-    x = F.pad(band.abs(), (1, 1, 1, 1), mode="reflect")
-    x = x[:, :, :-2] + 2 * x[:, :, 1:-1] + x[:, :, 2:]
-    return _rounded((x[..., :-2] + 2 * x[..., 1:-1] + x[..., 2:]) / 16, exact)
-
-
-def _down(x: Tensor, exact: bool) -> Tensor:
-    """Halve both sides, as OpenCV's pyrDown does: 5 binomial weights, mirrored at the edges.
-
-    Sums of slices, since a convolution on a GPU may round 12 bits to 11 (TF32).
-    """
-    x = F.pad(x, (2, 2, 2, 2), mode="reflect")
-    return _rounded(_halved(_halved(x, 3), 2) / 256, exact)
-
-
-def _halved(x: Tensor, dim: int) -> Tensor:
-    whole, last = slice(None), x.shape[dim] - 5
-    a, b, c, d, e = (x[(*[whole] * dim, slice(k, k + last, 2))] for k in range(5))
-    return a + 4 * (b + d) + 6 * c + e
-
-
-def _up(x: Tensor, exact: bool) -> Tensor:
-    """Double both sides, as OpenCV's pyrUp does: the same weights; mirrored at the top and left, repeated elsewhere."""
-    return _rounded(_doubled(_doubled(x, 2), 3), exact)
-
-
-def _doubled(x: Tensor, dim: int) -> Tensor:
-    size = x.shape[dim]
-    before = torch.cat((x.narrow(dim, 1, 1), x.narrow(dim, 0, size - 1)), dim)
-    after = torch.cat((x.narrow(dim, 1, size - 1), x.narrow(dim, size - 1, 1)), dim)
-    return torch.stack(((before + 6 * x + after) / 8, (x + after) / 2), dim + 1).flatten(dim, dim + 1)
-
-
-def _rounded(x: Tensor, exact: bool) -> Tensor:
-    """Round halves up, as OpenCV's pyramids and means do."""
-    return torch.floor(x + 0.5) if exact else x
-
-
-def _byte(x: Tensor, exact: bool) -> Tensor:
-    """Round halves to even, and cut off, as OpenCV's products do."""
-    return torch.round(x).clamp(0, 255) if exact else x
+def _energy(band: Tensor, halvings: int, exact: bool) -> Tensor:
+    loud = (LOUDER * band.abs()).clamp(max=255)
+    for _ in range(halvings):
+        loud = bands.rounded(F.avg_pool2d(loud, 2), exact)
+    return loud
 
 
 def student_of(state: Mapping[str, Tensor]) -> Student:
