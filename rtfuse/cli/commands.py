@@ -11,27 +11,25 @@ from dataclasses import replace
 from functools import partial
 from math import nan, prod
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-import rtfuse
 from rtfuse.align.drift import DriftMonitor
 from rtfuse.capture.paths import matches
 from rtfuse.capture.scenes.names import png_names
 from rtfuse.capture.scenes.pairing import listed
 from rtfuse.capture.tracks import split_track
 from rtfuse.cli.notes import notes, open_rig_or_advise
+from rtfuse.cli.page import open_page, print_page
 from rtfuse.cli.radiometric import Refinement
 from rtfuse.cli.registering import beside_watch, registered
 from rtfuse.cli.screen import beside
 from rtfuse.cli.signals import Signals
 from rtfuse.cli.start import keep_frames_only
-from rtfuse.cli.status import CAUSES, one_line, slow_fuser, sources_line, watching
-from rtfuse.config import Config, Detector, Web
-from rtfuse.errors import ConfigError, Interrupted, OutputExists
-from rtfuse.hints import install_hint
+from rtfuse.cli.status import one_line, slow_fuser, sources_line, watching
+from rtfuse.config import Config
+from rtfuse.errors import Interrupted, OutputExists
 from rtfuse.observe.stats import Snapshot, Stats
 from rtfuse.observe.trace import Trace
 from rtfuse.pipeline.build import open_rig
@@ -41,16 +39,12 @@ from rtfuse.pipeline.rig import Rig
 from rtfuse.pipeline.run import Pipeline
 from rtfuse.pipeline.scenes import Scenes, stills_of
 from rtfuse.pipeline.sources import open_lasting
-from rtfuse.publish.publisher import About, Publisher
+from rtfuse.publish.publisher import About
 from rtfuse.record.live import LiveRecording
 from rtfuse.record.raw import RawRecorder
 from rtfuse.record.session import RecordSummary, record
 from rtfuse.record.video import VIDEO_CODECS, PictureWriter, Writer, open_writer
 from rtfuse.types import LABELS, Frame, Sink, Source, Stream
-
-if TYPE_CHECKING:
-    from rtfuse.web.server import WebServer
-
 
 def run_live(
     settings: Config,
@@ -92,9 +86,9 @@ def run_live(
         sinks: dict[str, Sink] = {"publish": publisher} if publisher is not None else {}
         sinks |= _local_sinks(settings, rig, console, stack) | ({"window": window} if window is not None else {})
         running = list[Pipeline]()
-        if (server := _open_page(settings, rig, _snapshots(running, rig), publisher)) is not None:
+        if (server := open_page(settings, rig, _snapshots(running, rig), publisher)) is not None:
             sinks["web"] = stack.enter_context(closing(server)).live
-            _print_page(settings.web, server, console)
+            print_page(settings.web, server, console)
         age_at = next((name for name in ("publish", "record", "web") if name in sinks), None)
         pipeline = Pipeline(rig, sinks, age_at=age_at, taps=taps, stop=signals.stop)
         running.append(pipeline)
@@ -162,61 +156,6 @@ def _print_notes(console: Console, settings: Config, rig: Rig, replay: str | Non
 def _print_note(console: Console, note: str) -> None:
     wrap = not console.is_terminal  # a terminal gets whole words, a file whole lines
     console.print(f"note: {note}", style="yellow", soft_wrap=wrap, markup=False, highlight=False)
-
-
-def _open_page(
-    settings: Config, rig: Rig, snapshot: Callable[[], Snapshot], publisher: Publisher | None
-) -> WebServer | None:
-    """Serve the page, if the configuration names an address."""
-    if settings.web.address is None:
-        return None
-    try:
-        from rtfuse.web.rig_view import RigView
-        from rtfuse.web.server import WebServer
-    except ImportError as e:
-        raise ConfigError(f"--web needs {e.name}, which is not installed: {install_hint('web')}") from e
-    how, software = settings.web, rtfuse.__version__
-
-    def about() -> dict[str, str]:
-        return {"rig": settings.rig, "fuser": str(rig.fuser), "version": software}
-
-    view = RigView(snapshot, about, rig.clock, CAUSES, rig if how.controls else None, publisher)
-    return WebServer(
-        settings.web.address,
-        view,
-        allow_remote=how.insecure,
-        token=how.token,
-        link_token=how.link_token,
-        prefix=how.prefix,
-        proxies=how.proxies,
-        embed=how.embed,
-        hosts=how.hosts,
-        viewers=how.viewers,
-        detections=_keyed(how),
-        certificate=(how.cert, how.key),
-    )
-
-
-def _print_page(how: Web, server: WebServer, console: Console) -> None:
-    """Print the page's address, and the login where it needs a token."""
-    from rtfuse.web.qr import qr_code
-
-    console.print(f"answering on {server.url}", soft_wrap=True)
-    if not server.token_needed:
-        return
-    # A token that somebody chose stays out of logs; a random one is nowhere else to be found.
-    login = server.login if console.is_terminal or not how.token else server.login.partition("#")[0]
-    console.print(f"log in at {login}", soft_wrap=True, highlight=False, markup=False)
-    if server.plain:
-        console.print("nothing of it is encrypted: every machine on the way can read it", style="yellow")
-    if console.is_terminal:
-        console.print(qr_code(server.login), style="black on white", highlight=False)
-
-
-def _keyed(how: Web) -> dict[str, str | None]:
-    """Return the endpoints of boxes, each with its file of keys."""
-    listed = [Detector(endpoint=d) if isinstance(d, str) else d for d in how.detections]
-    return {d.endpoint: d.keys or how.detections_keys for d in listed}
 
 
 def _tap(recorder: RawRecorder, frame: Frame) -> None:
