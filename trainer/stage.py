@@ -9,7 +9,8 @@ from typing import Any
 from torch import nn
 
 from trainer.data import Patches
-from trainer.recipe import Fusion, Sensing
+from trainer.recipe import Distill, Fusion, Refine, Sensing
+from trainer.teacher import Pictures
 
 
 @dataclass(slots=True)
@@ -59,5 +60,27 @@ def patch_stage(
         halve_every=options.halve_every,
         batch=batch,
         names=lambda step: [patches.index.scenes[row] for row in patches.rows(step, options.batch)],
+        sample=sample,
+    )
+
+
+def picture_stage(
+    name: str,
+    options: Distill | Refine,
+    pictures: Pictures,
+    task: nn.Module,
+    batch: Callable[[int], tuple[Any, ...]],
+    sample: Callable[[nn.Module], Any],
+) -> Stage:
+    """Return a stage that learns from pictures, with the epochs and rates of `options`."""
+    return Stage(
+        name=name,
+        task=task,
+        steps_per_epoch=max(1, len(pictures) // options.batch),
+        epochs=options.epochs,
+        learning_rate=options.learning_rate,
+        halve_every=options.halve_every,
+        batch=batch,
+        names=lambda step: [pictures.index.pictures[row].scene for row in pictures.rows(step, options.batch)],
         sample=sample,
     )

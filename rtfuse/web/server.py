@@ -38,8 +38,8 @@ _log = logging.getLogger("rtfuse.web")
 class WebServer:
     """Serves a rig over HTTP until closed.
 
-    `settings`: the section `web`, with an address; port 0 takes a free one, and `url` names it. `login` is the address to
-    log in. Pages beyond the loopback device, or behind proxies, have a random token if the settings name none.
+    `settings`: the section `web`, with an address; port 0 takes a free one, and `url` names it. `login` is the address
+    to log in. Pages beyond the loopback device, or behind proxies, have a random token if the settings name none.
 
     `live` is the sink that takes the frames. A request that fails is answered with 500 and logged; none delays the
     pipeline. Raises ConfigError for a wrong address, certificate or endpoint, EndpointUnavailable for an address that
@@ -79,7 +79,8 @@ class WebServer:
             ) from e
         scheme = "https" if self._tls else "http"
         self.url = f"{scheme}://{_in_url(host)}:{self._port}"
-        self.login = f"{scheme}://{_in_url(_reached(host))}:{self._port}/" + (f"login#{self._token}" if self._token else "")
+        page = f"login#{self._token}" if self._token else ""
+        self.login = f"{scheme}://{_in_url(_reached(host))}:{self._port}/{page}"
 
     @property
     def token_needed(self) -> bool:
