@@ -71,7 +71,7 @@ def lens_of(camera: Camera) -> Lens:
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One camera's observation of the board.
+    """Camera's observation of the board.
 
     `camera`: 0 or 1.
     `view`: name of the view.
@@ -87,7 +87,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Adjusted:
-    """The result of an adjustment.
+    """Result of an adjustment.
 
     `lenses`: the lens of each camera.
     `relative`: pose that takes camera 0 to camera 1, (6,); None for one camera.
@@ -270,7 +270,7 @@ def _cost(errors: Sequence[Image], sigma: float | None) -> float:
 
 
 class _Problem:
-    """The normal equations of an adjustment, and the position of every value in the vector of unknowns."""
+    """Normal equations of an adjustment, and the position of every value in the vector of unknowns."""
 
     def __init__(
         self,

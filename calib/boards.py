@@ -18,7 +18,7 @@ _MIN_CHARUCO = 6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Finding:
-    """The position of a board in a picture.
+    """Position of a board in a picture.
 
     `ids`: indices of the board's points, (M,) int.
     `pixels`: positions of these points, (M, 2) float64.

@@ -28,7 +28,7 @@ _JOIN_S = 2.0
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moment:
-    """The frames of one time, from both cameras or from one."""
+    """Frames of one time, from both cameras or from one."""
 
     ir: Frame | None
     rgb: Frame | None
@@ -39,7 +39,7 @@ class Moment:
 
 
 class Footage:
-    """One or two open sources, as an iterable of moments and a context manager.
+    """Open sources, one or two, as an iterable of moments and a context manager.
 
     Pairs recordings by time, within half a frame of the slower one; stills by their names; and the
     newest frames of live cameras. Raises ConfigError without a source, or the error of a source that does not open.

@@ -37,7 +37,7 @@ _NOT_ONE = (
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """The calibration of a camera, and its evidence.
+    """Calibration of a camera, and its evidence.
 
     `camera`: the calibrated camera.
     `kind`: the chosen lens model.

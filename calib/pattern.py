@@ -39,7 +39,7 @@ _HOW = (
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A black rectangle, or a black disc inside it, in mm from the top left of the drawing."""
+    """Black rectangle, or a black disc inside it, in mm from the top left of the drawing."""
 
     x: float
     y: float

@@ -14,7 +14,7 @@ from rtfuse.types import Stream
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """One reason for the verdict: a grade (good, pass, fail, unknown or note) and a sentence."""
+    """Reason for the verdict: a grade (good, pass, fail, unknown or note) and a sentence."""
 
     grade: str
     text: str

@@ -29,7 +29,7 @@ NAMES = LABELS
 
 
 class Sighting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The position of the board in one picture.
+    """Position of the board in one picture.
 
     `ids`: indices of the board's points.
     `pixels`: positions of these points, (x, y).
@@ -56,7 +56,7 @@ def diameter_m(board: Board, sightings: Iterable[Sighting]) -> float:
 
 
 class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One moment: the sighting of each camera, None without one."""
+    """Moment: the sighting of each camera, None without one."""
 
     name: str
     ir: Sighting | None = None
@@ -64,7 +64,7 @@ class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Session(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The content of `boards.json`.
+    """Content of `boards.json`.
 
     `board`: the board, as `describe` writes it.
     `ir_wh`, `rgb_wh`: image sizes, None for a missing stream.

@@ -24,7 +24,7 @@ _MAX_TURN_DEG = 60.0
 
 @dataclass(frozen=True, slots=True)
 class StereoFit:
-    """The calibration of a rig, and its evidence.
+    """Calibration of a rig, and its evidence.
 
     `calibration`: the calibration.
     `pair_errors`: errors by held-out view, (N, 2) RGB pixels: mapped thermal point minus RGB point.
@@ -150,7 +150,7 @@ def _consistent(
     names: Sequence[str],
     most_px: float,
 ) -> tuple[Adjusted, dict[str, str]]:
-    """Return the fit to the views that agree on a pose, and the reasons against the others, by view.
+    """Return the fit to the views that agree on a pose and, for each rejected view, the reason.
 
     Raises CalibrationError if too many disagree, or the median error is above `most_px`.
     """

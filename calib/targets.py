@@ -28,7 +28,7 @@ _WANT = (
 
 
 class Board(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, dict=True):
-    """A flat board.
+    """Flat board.
 
     Kinds:
     `checkerboard`: `cols` × `rows` inner corners; `spacing_m` is the side of a square.

@@ -32,7 +32,7 @@ _MAX_STD_MS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Offset:
-    """A measured time offset.
+    """Measured time offset.
 
     `ms`: offset to add to the thermal camera's times.
     `std_ms`: its standard deviation.
@@ -49,7 +49,7 @@ class Offset:
 
 
 class Track:
-    """The motion of one stream over time.
+    """Motion of one stream over time.
 
     `t_s`: times of the frames in seconds.
     `moves`: motion since the previous frame, (dx, dy, turn): shift of the centre as a part of the width, turn in
@@ -229,7 +229,7 @@ def _peak(x: Image, y: Sequence[float]) -> float:
 
 
 class _Spline:
-    """A cubic spline through points (K, C) at times (K,), with Catmull-Rom tangents for uneven steps."""
+    """Cubic spline through points (K, C) at times (K,), with Catmull-Rom tangents for uneven steps."""
 
     def __init__(self, t: Image, y: Image) -> None:
         self.t, self._y, self._slope = t, y, np.gradient(y, t, axis=0)

@@ -25,7 +25,7 @@ _TILTED = 0.06
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Kept:
-    """A view that is kept.
+    """View that is kept.
 
     `moment`: its frames.
     `found`: the board in each picture.

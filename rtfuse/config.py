@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 import yaml
@@ -44,7 +44,7 @@ __all__ = [
 
 
 class Degraded(Section, frozen=True):
-    """The output while a stream is lost, stalled or frozen.
+    """Settings of the output while a stream is lost, stalled or frozen.
 
     - `policy`: `passthrough` publishes the other stream alone, `hold` repeats the last fused picture, `stop` ends the
       run.
@@ -68,14 +68,16 @@ class Load(Section, frozen=True):
 
     - `step`: lower and lift these parts; false: nothing is lowered, only frames are dropped.
     - `fuser`: also change a fuser that was chosen by name to a cheaper one; `auto` always changes.
+    - `nice`: niceness of a rig with cameras, -20 (first) to 0 (unchanged), where the system allows it.
     """
 
     step: bool = True
     fuser: bool = False
+    nice: Annotated[int, msgspec.Meta(ge=-20, le=0)] = -10
 
 
 class Supervise(Section, frozen=True):
-    """A stage that works on one thing for longer than `limit_s` is reported with its stack, and the process ends."""
+    """Settings of the watchdog: after `limit_s` at one task it reports the stage and its stack, and ends the run."""
 
     limit_s: Positive = 20.0
 

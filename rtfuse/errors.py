@@ -1,4 +1,4 @@
-"""Every error a user can meet: `RtfuseError` and its named children, each also a builtin error.
+"""Define every error that a user can meet: `RtfuseError` and its named children, each also a builtin error.
 
 A message is one line and says what was asked, what was found and what to do. It never carries credentials.
 """
@@ -23,37 +23,37 @@ class RtfuseError(Exception):
 
 
 class SourceNotFound(RtfuseError, FileNotFoundError):
-    """The file, folder or pattern does not exist."""
+    """Raised if a file, folder or pattern does not exist."""
 
 
 class SourceUnreadable(RtfuseError, ValueError):
-    """The file exists but holds no video or image that can be read."""
+    """Raised if a file exists but holds no video or image that can be read."""
 
 
 class SourceLost(RtfuseError, ConnectionError):
-    """A live source ended or failed after it had been opened."""
+    """Raised if a live source ends or fails after it was opened."""
 
     exit_status = 1
 
 
 class DeviceUnavailable(RtfuseError, OSError):
-    """The camera is absent, busy, or not a video capture device."""
+    """Raised if a camera is absent, busy, or not a video capture device."""
 
 
 class AccessRefused(DeviceUnavailable):
-    """The camera refuses this user and password, wants some, or asks to be left alone for a while."""
+    """Raised if a camera refuses this user and password, asks for some, or asks to wait before the next try."""
 
 
 class NoOverlap(RtfuseError, ValueError):
-    """The two streams have no moment in common."""
+    """Raised if the two streams have no moment in common."""
 
 
 class ConfigError(RtfuseError, ValueError):
-    """A configuration file, override or option is wrong."""
+    """Raised if a configuration file, override or option is wrong."""
 
 
 class CalibrationError(RtfuseError, ValueError):
-    """The calibration file is wrong or does not fit the streams."""
+    """Raised if a calibration file is wrong or does not fit the streams."""
 
 
 class UnknownFuser(RtfuseError, LookupError):
@@ -61,27 +61,27 @@ class UnknownFuser(RtfuseError, LookupError):
 
 
 class WeightsMissing(RtfuseError, FileNotFoundError):
-    """The network was asked for but its weights are not there, or do not fit it."""
+    """Raised if the weights of a network do not exist or do not fit it."""
 
 
 class EngineUnavailable(RtfuseError, RuntimeError):
-    """The network's engine is not installed, or does not compute what it should on this machine."""
+    """Raised if an engine is not installed, or computes wrong results on this machine."""
 
 
 class EndpointUnavailable(RtfuseError, OSError):
-    """The ZeroMQ endpoint cannot be bound or connected."""
+    """Raised if a ZeroMQ endpoint cannot be bound or connected."""
 
 
 class OutputExists(RtfuseError, FileExistsError):
-    """The output is already there and `--force` was not given."""
+    """Raised if the output exists and `--force` was not given."""
 
 
 class OutputUnwritable(RtfuseError, PermissionError):
-    """The output cannot be written: permission, a missing folder, an unknown format, a full disk."""
+    """Raised if the output cannot be written: permission, a missing folder, an unknown format, a full disk."""
 
 
 class KeysUnusable(RtfuseError, PermissionError):
-    """A key is missing, damaged, not ours, or open to others."""
+    """Raised if a key is missing or damaged, belongs to another rig, or can be read by other users."""
 
 
 class NoDisplay(RtfuseError, RuntimeError):
@@ -93,7 +93,7 @@ class WireError(RtfuseError, ValueError):
 
 
 class StageFailed(RtfuseError, RuntimeError):
-    """A stage of the running pipeline failed; the message names the stage and its error."""
+    """Raised if a stage of the running pipeline fails; the message names the stage and its error."""
 
     exit_status = 1
 

@@ -1,4 +1,4 @@
-"""The user's folders: `~` in paths, and those of the XDG base directory specification."""
+"""Find the user's folders: `~` in paths, and those of the XDG base directory specification."""
 
 from __future__ import annotations
 

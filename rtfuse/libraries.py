@@ -1,4 +1,4 @@
-"""Foreign libraries that report home when they are imported: they are loaded here, with that switched off."""
+"""Import foreign libraries that send usage data when they are imported, with that switched off."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def openvino_library() -> ModuleType:
     """Import OpenVINO without `openvino_telemetry` and without its converter. Raises ImportError.
 
     The telemetry takes consent for granted, looks up an analytics host at the import, and writes an identifier into the
-    home folder. The converter costs 0.1 s and 5 MB, and who runs a program needs none. OpenVINO imports both in a `try`
+    home folder. The converter costs 0.1 s and 5 MB, and running a program needs none. OpenVINO imports both in a `try`
     for ImportError, which None causes.
     """
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]

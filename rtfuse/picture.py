@@ -45,7 +45,7 @@ class Coding(NamedTuple):
 
 
 class Picture:
-    """A colour picture as its source gave it; its arrays must not be changed afterwards.
+    """Colour picture as its source gave it; do not change its arrays.
 
     - `layout`, `planes`: uint8 arrays. `rgb24` has one (H, W, 3), `gray` one (H, W), planar YUV three, `nv12` two, the
       second (H / 2, W), `yuyv422` and `uyvy422` one (H, 2 W). Rows may be padded; odd sides round chroma up.

@@ -34,7 +34,7 @@ _MOST_ALIASES = 40
 
 
 class _Loader(yaml.SafeLoader):
-    """Load YAML as `yaml.safe_load` does, but refuse a key that stands twice, of which YAML keeps the last one.
+    """Load YAML as `yaml.safe_load` does, but refuse a key that occurs twice, of which YAML keeps the last one.
 
     Numbers are those of YAML 1.2: `1e-3` is one; `5:60` (300 + 60 in YAML 1.1), `1_0` and dates are texts, `010` is 10.
     """
@@ -58,7 +58,7 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = key_node.value if isinstance(key_node, yaml.ScalarNode) else None
             if key is not None and key != "<<" and key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"the key {key} stands twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"the key {key} occurs twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
@@ -80,7 +80,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 def parse_yaml(text: str) -> Any:
     """Parse YAML into plain values.
 
-    Raises yaml.YAMLError, also for a key that stands twice, for nesting that is too deep, and for a tag that does not
+    Raises yaml.YAMLError, also for a key that occurs twice, for nesting that is too deep, and for a tag that does not
     fit its value.
     """
     loader = _Loader(text)

@@ -11,7 +11,7 @@ Shutter = Literal["open", "imminent", "closed"]
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """One pixel of a thermal image, x right and y down from the centre of the top-left one, and its temperature."""
+    """Pixel of a thermal image, x right and y down from the centre of the top-left one, and its temperature."""
 
     x: int
     y: int

@@ -26,7 +26,7 @@ Clock = Callable[[], int]
 
 
 class Stamp(StrEnum):
-    """The meaning of a frame's `t_ns`."""
+    """Meaning of a frame's `t_ns`."""
 
     EXPOSURE = "start-of-exposure"
     END = "end-of-frame"
@@ -41,7 +41,7 @@ class Stamp(StrEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
-    """One image of one stream.
+    """Image of one stream.
 
     - `content`: for `ir` (H, W) uint8 or uint16 counts; for `rgb` a `Picture`, which an (H, W, 3) uint8 array in R, G,
       B order becomes.
@@ -111,7 +111,7 @@ class Frame:
         return self if self.raw is None else replace(self, content=self.raw, raw=None)
 
     def age_ns(self, now_ns: int) -> int:
-        """Nanoseconds from capture to `now_ns` (local monotonic).
+        """Return the nanoseconds from capture to `now_ns` (local monotonic).
 
         A recording's own time says nothing about this machine's clock, so the age of a `Stamp.MEDIA` frame
         counts from the moment it was decoded.
@@ -163,7 +163,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Pair(Moment):
-    """A moment with both frames: thermal and RGB that show the same scene."""
+    """Moment with both frames: thermal and RGB that show the same scene."""
 
     ir: Frame
     rgb: Frame
@@ -173,7 +173,7 @@ class Pair(Moment):
 
 @dataclass(slots=True, eq=False)
 class ThermalPicture:
-    """One thermal frame as displayed, with its place on the RGB grid.
+    """Thermal frame as displayed, with its place on the RGB grid.
 
     - `image`: (h, w) uint8 or uint16.
     - `table`: (65536,) uint8, the display luma of every count; None for uint8.
@@ -204,7 +204,7 @@ Mode = Literal["fused", "rgb", "ir", "held"]
 
 @dataclass(frozen=True, slots=True)
 class PlacedSpot:
-    """A point of the fused picture, x right and y down in pixels, and the temperature there."""
+    """Point of the fused picture, x right and y down in pixels, and the temperature there."""
 
     x: float
     y: float
@@ -213,7 +213,7 @@ class PlacedSpot:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fused:
-    """One fused picture and the moment that it shows.
+    """Fused picture and the moment that it shows.
 
     - `picture`: on the RGB camera's grid; an (H, W, 3) uint8 RGB array becomes a `Picture`.
     - `aligned`: thermal on the same grid, (H, W) uint8; None where neither the fuser nor a sink needed it.
@@ -261,7 +261,7 @@ class Fused:
 
 @dataclass(slots=True, eq=False)
 class Work:
-    """One moment on its way through the stages; each stage reads it, and fills in or exchanges a part.
+    """Moment on its way through the stages; each stage reads it, and fills in or exchanges a part.
 
     - `moment`: the frames.
     - `aligned_wanted`: True if the result must have the aligned thermal plane.

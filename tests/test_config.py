@@ -126,8 +126,8 @@ def test_endpoints_have_settings_of_their_own_and_say_what_is_wrong(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("sync: {tolerance_ms: 5}\nsync: {policy: strict}\n", "the key sync stands twice"),
-        ("fuse: {fuser: pyramid, fuser: student}\n", "the key fuser stands twice"),
+        ("sync: {tolerance_ms: 5}\nsync: {policy: strict}\n", "the key sync occurs twice"),
+        ("fuse: {fuser: pyramid, fuser: student}\n", "the key fuser occurs twice"),
         ("sync: {tolerance_ms: .inf}\n", "sync.tolerance_ms: want a finite number"),
         ("duration_s: .nan\n", "duration_s: want a finite number"),
         ("[" * 5000, "nested too deep"),

@@ -56,6 +56,13 @@ def test_a_docstring_that_begins_with_a_question_word_is_found(tmp_path, word):
     assert [(line, found) for line, found, _ in python(tmp_path / "m.py", text)] == [(5, word), (8, word)]
 
 
+@pytest.mark.parametrize("word", ["A", "An", "The", "One"])
+def test_a_docstring_that_begins_with_an_article_is_found_except_at_a_property(tmp_path, word):
+    text = f'"""{word} module."""\n\n\nclass C:\n    """{word} class."""\n\n    @property\n    def name(self):\n'
+    text += f'        """{word} name."""\n\n    def go(self):\n        """{word} step."""\n'
+    assert [(line, found) for line, found, _ in python(tmp_path / "m.py", text)] == [(n, word) for n in (1, 5, 12)]
+
+
 def test_a_phrase_is_found_across_the_end_of_a_line(tmp_path):
     text = '"""Plain.\n\nSomething that was in\n    vain.\n"""\n'
     assert [(line, phrase) for line, phrase, _ in python(tmp_path / "m.py", text)] == [(3, "in vain")]

@@ -97,7 +97,7 @@ def _section(name: str, found: Any) -> Iterator[str]:
 
 
 def _type_arguments(owner: type) -> dict[str, str]:
-    """Return what a class fills in for the one-letter type variables of its generic bases."""
+    """Return the types that a class gives its generic bases for one-letter type variables."""
     filled = dict[str, str]()
     for base in getattr(owner, "__orig_bases__", ()):
         variables = getattr(get_origin(base), "__parameters__", ())

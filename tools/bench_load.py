@@ -44,7 +44,7 @@ CALM = "headless disable-gpu no-first-run disable-background-networking disable-
 
 @dataclass(frozen=True, slots=True)
 class Phase:
-    """A name, and the age and rate of the frames that were published in it."""
+    """Name of a phase, and the age and rate of the frames that were published in it."""
 
     name: str
     ages_ms: np.ndarray
@@ -129,7 +129,7 @@ def ages_of(trace: Path) -> np.ndarray:
 
 
 class Rig:
-    """A running `rtfuse run` that traces its frames; `url` is its page."""
+    """Run `rtfuse run`, which traces its frames; `url` is its page."""
 
     def __init__(self, process: subprocess.Popen[str], trace: Path, zero: float) -> None:
         self.trace, self._process, self._zero = trace, process, zero

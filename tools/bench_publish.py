@@ -52,7 +52,7 @@ def pictures(stream: Stream, size: str, count: int = 16) -> list[Image]:
 
 
 class Camera:
-    """A live source that repeats pictures at 30 Hz, each stamped with its due time."""
+    """Repeat pictures at 30 Hz as a live source, each stamped with its due time."""
 
     def __init__(self, stream: Stream, size: str) -> None:
         self._stream, self._images, self._over = stream, pictures(stream, size), threading.Event()
@@ -95,7 +95,7 @@ def serve(size: str, settings: list[str]) -> None:
 
 
 class RigProcess:
-    """A rig in its own process; `endpoints` are its addresses, `figures` its output at the end."""
+    """Run a rig in its own process; `endpoints` are its addresses, `figures` its output at the end."""
 
     def __init__(self, size: str, *settings: str) -> None:
         command = [sys.executable, __file__, "serve", "--size", size, *settings]

@@ -43,7 +43,7 @@ _EVERY = 4
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The outcome of a case, in RGB pixels: before and after registration, the estimate, and the note's distance.
+    """Outcome of a case, in RGB pixels: before and after registration, the estimate, and the note's distance.
 
     `after` and `said` are None where the registration was refused.
     """

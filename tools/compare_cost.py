@@ -1,4 +1,4 @@
-"""Compare what `rtfuse fuse` of two checkouts costs: processor time a frame, run in turn so that the ratio holds.
+"""Compare the cost of `rtfuse fuse` in two checkouts: processor time a frame, run in turn so that the ratio holds.
 
     python tools/compare_cost.py ../older . thermal.mp4 rgb.mp4 --fuser student --rounds 5
 

@@ -35,7 +35,7 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True)
 class Script:
-    """One camera and its faults. Times are seconds after the start."""
+    """Faults of one camera. Times are seconds after the start."""
 
     rate_hz: float = 30.0
     slower_from: tuple[float, float] | None = None
@@ -57,7 +57,7 @@ class Script:
 
 
 class Bus:
-    """The bus of the cameras: their names and scripts."""
+    """Bus of the cameras: their names and scripts."""
 
     def __init__(self, scripts: dict[Stream, Script]) -> None:
         self.scripts, self.start = scripts, time.monotonic()
@@ -82,7 +82,7 @@ class Bus:
 
 
 class ScriptedCamera:
-    """A live camera: frames with the local clock's times, and the faults of its script."""
+    """Play a live camera: frames with the local clock's times, and the faults of its script."""
 
     def __init__(self, bus: Bus, stream: Stream, name: str) -> None:
         self._bus, self._stream, self._name, self._script = bus, stream, name, bus.scripts[stream]
@@ -151,7 +151,7 @@ def taken_s(frame: Frame) -> float:
 
 @dataclass
 class Observer:
-    """A sink that records every published frame and its time."""
+    """Record every published frame and its time."""
 
     bus: Bus
     seen: list[tuple[float, str, float | None, float | None, bool]] = field(default_factory=list)
@@ -168,7 +168,7 @@ class Observer:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault: the scripts of both cameras, its end in seconds, the length of the run and the policy."""
+    """Fault: the scripts of both cameras, its end in seconds, the length of the run and the policy."""
 
     name: str
     about: str
@@ -211,7 +211,7 @@ FAULTS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """The output during a fault.
+    """Output during a fault.
 
     `modes`: frames by mode.
     `gap_ms`: the longest time between two frames.

@@ -1,4 +1,4 @@
-"""Check the prose of sources and pages: hard phrases, and docstrings that begin with a question word.
+"""Check the prose of sources and pages: hard phrases, and docstrings that begin with a question word or an article.
 
     python tools/prose.py [PATH ...]
 
@@ -21,6 +21,8 @@ PLACES = ["rtfuse", "trainer", "calib", "tools", "README.md", "CONTRIBUTING.md",
 
 QUESTION = re.compile(r"\W*(What|Whether|How|Who|Whom|Whose|Where|When|Which)\b")
 BEGIN = "a docstring begins with a verb and the standard noun: 'Pair two streams by capture time'"
+ARTICLE = re.compile(r"(A|An|The|One)\b")
+BARE = "begin with a verb, or a noun without the article: 'Page of a TIFF file'; only properties may have one"
 
 # A space stands for any white space, line ends too. Upper and lower case are the same.
 HARD = {
@@ -71,6 +73,15 @@ def docstrings(tree: ast.AST) -> Iterator[ast.Constant]:
             yield node.value
 
 
+def articles(tree: ast.AST) -> Iterator[Finding]:
+    """Yield the docstrings of modules, classes and functions that begin with an article; properties may."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            match = ARTICLE.match(ast.get_docstring(node) or "")
+            if match and not any("property" in ast.unparse(d) for d in getattr(node, "decorator_list", [])):
+                yield node.body[0].lineno, match.group(), BARE
+
+
 def comments(source: str) -> Iterator[tuple[int, str]]:
     """Yield (line, text) of each run of comments on adjacent lines."""
     rows: list[str] = []
@@ -92,6 +103,7 @@ def check_python(source: str) -> Iterator[Finding]:
     for node in docstrings(tree):
         if match := QUESTION.match(str(node.value)):
             yield node.lineno, match.group(1), BEGIN
+    yield from articles(tree)
     for constant in ast.walk(tree):
         if isinstance(constant, ast.Constant) and isinstance(constant.value, str):
             yield from phrases(constant.value, constant.lineno)

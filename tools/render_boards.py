@@ -68,7 +68,7 @@ def rig_of_scene(scene: SyntheticScene) -> Calibration:
 
 
 class BoardScene:
-    """A board before a rig: draws each camera's picture of it at a pose in the RGB camera's system."""
+    """Draw each camera's picture of a board at a pose in the RGB camera's system."""
 
     def __init__(
         self, rig: Calibration, board: Board, *, seed: int = 0, blur_px: float = 0.8, noise: float = 2.0, bits: int = 8

@@ -37,7 +37,7 @@ SCENE = "synthetic:?live=1&size=320x240&bits=16&drop=0.02&ffc_every_s=60&ffc_s=1
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A process at one time: frames, resident memory (kB), file descriptors, threads, p99 of the frames' age (ms)."""
+    """State of a process: frames, resident memory (kB), file descriptors, threads, p99 of the frames' age (ms)."""
 
     frames: int
     resident_kb: int
@@ -106,7 +106,7 @@ def soak(minutes: float, scene: str = SCENE) -> list[Sample]:
 
 
 class Compressed:
-    """A camera in compressed time: frames as fast as they are taken, with losses, freezes, jitter and pauses."""
+    """Play a camera in compressed time: frames as fast as they are taken, with losses, freezes, jitter and pauses."""
 
     def __init__(self, stream: Stream, frames: int, seed: int = 3) -> None:
         self._frames, self._rng = frames, np.random.default_rng([seed, stream == "ir"])
@@ -140,7 +140,7 @@ class Compressed:
 
 
 class _Through(LumaFuser):
-    """A fuser that costs nothing: the output is RGB."""
+    """Return RGB: a fuser that costs nothing."""
 
     def __init__(self) -> None:
         super().__init__("through", lambda ir, luma: luma)
@@ -150,7 +150,7 @@ class _Through(LumaFuser):
 
 
 class _Sampler:
-    """A sink that samples its own process every `every` frames; ages mean nothing in compressed time."""
+    """Sample the own process every `every` frames; ages mean nothing in compressed time."""
 
     def __init__(self, every: int) -> None:
         self._every, self.frames, self.samples = every, 0, list[Sample]()

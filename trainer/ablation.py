@@ -1,4 +1,4 @@
-"""The paper's ablations of the network (table 2, V and VI): every block loses one branch and keeps its size."""
+"""Build the paper's ablations of the network (table 2, V and VI): every block loses one branch and keeps its size."""
 
 from __future__ import annotations
 

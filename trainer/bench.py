@@ -38,7 +38,7 @@ Percentiles = tuple[float, float, float]
 
 
 class Phase(msgspec.Struct, frozen=True, kw_only=True):
-    """One kind of step: its times in ms as p50, p95, p99.
+    """Times of one kind of step, in ms as p50, p95, p99.
 
     `shares`: the parts' shares of the time of all measured steps; their sum is 1.
     `gflop_per_step`: the work of one process.

@@ -1,4 +1,4 @@
-"""Classical fusions: the first stage's pseudo ground truth without images of published methods.
+"""Fuse by classical methods: the first stage's pseudo ground truth without images of published methods.
 
 Each takes two (H, W) uint8 images and returns one. They make other mistakes than networks do; the sensing nets need
 to see such mistakes.
@@ -17,7 +17,7 @@ from rtfuse.types import Image
 
 
 def fuse_guided(ir: Image, luma: Image) -> Image:
-    """Two-scale fusion with guided-filtered weights (Li, Kang and Hu, IEEE TIP 22(7), 2013).
+    """Fuse at two scales, with guided-filtered weights (Li, Kang and Hu, IEEE TIP 22(7), 2013).
 
     Base and detail are split by a 31×31 mean; weights follow the larger Laplacian response, smoothed along the edges
     of each source: widely for the base (r = 45, ε = 0.3), finely for the detail (r = 7, ε = 1e-6).
@@ -36,7 +36,7 @@ def fuse_guided(ir: Image, luma: Image) -> Image:
 
 
 def _guided(guide: Image, x: Image, radius: int, epsilon: float) -> Image:
-    """Guided filter (He, Sun and Tang, ECCV 2010, eqs. 5, 6 and 8) of `x` along the edges of `guide`."""
+    """Smooth `x` along the edges of `guide` by a guided filter (He, Sun and Tang, ECCV 2010, eqs. 5, 6 and 8)."""
     size = (2 * radius + 1, 2 * radius + 1)
     mean_g, mean_x = cv2.blur(guide, size), cv2.blur(x, size)
     a = (cv2.blur(guide * x, size) - mean_g * mean_x) / (cv2.blur(guide * guide, size) - mean_g * mean_g + epsilon)
@@ -45,7 +45,7 @@ def _guided(guide: Image, x: Image, radius: int, epsilon: float) -> Image:
 
 
 def fuse_wavelet(ir: Image, luma: Image, levels: int = 4) -> Image:
-    """Haar wavelet fusion: the mean of the coarsest approximations, the larger absolute value of each detail."""
+    """Fuse Haar wavelets: the mean of the coarsest approximations, the larger absolute value of each detail."""
     h, w = ir.shape
     block = 1 << levels
     pad = ((0, -h % block), (0, -w % block))

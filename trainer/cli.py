@@ -1,4 +1,4 @@
-"""The command line: `trainer prepare | train | distill | refine | export | bench | eval`."""
+"""Define the command line: `trainer prepare | train | distill | refine | export | bench | eval`."""
 
 from __future__ import annotations
 
@@ -213,7 +213,7 @@ def _export(net: nn.Module, manifest: Manifest, output: Path, build: Build, targ
 
 
 def _weights_of_file(weights: Path) -> tuple[nn.Module, Manifest]:
-    """Return the network of a file of weights, and the manifest beside it."""
+    """Return the network of a file of weights, and the its manifest."""
     from rtfuse.fuse.networks.loading import load_network
     from trainer.export import manifest_beside
 

@@ -35,7 +35,7 @@ class PatchIndex(msgspec.Struct, frozen=True):
     survey: Survey = msgspec.field(default_factory=Survey)
 
     def lines(self) -> list[str]:
-        """Return what was prepared, for the first lines of a command."""
+        """Return the first lines of a command: the prepared data."""
         found = f"{len(self.scenes)} patches of {self.patch_px} px from {len(set(self.scenes))} scenes"
         return [*self.survey.lines(), f"{found}; pseudo ground truth: {', '.join(self.methods)}"]
 

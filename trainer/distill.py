@@ -38,7 +38,7 @@ def ssim(x: Tensor, y: Tensor, window: int = 7) -> Tensor:
 
 
 class DistillTask(nn.Module):
-    """The student, its loss, and the frozen sensing nets, None without EMMA's terms."""
+    """Student, its loss, and the frozen sensing nets, None without EMMA's terms."""
 
     def __init__(self, student: nn.Module, options: Distill, fusion: Fusion, sensing: SensingTask | None) -> None:
         super().__init__()

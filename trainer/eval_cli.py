@@ -85,7 +85,7 @@ class _Methods:
 
     @property
     def folders(self) -> dict[str, Path]:
-        """The stored pictures as folders."""
+        """Folders of stored pictures, by method."""
         return {method: Path(path) for method, path in self.stored.items()}
 
     def on_folders(
@@ -162,7 +162,7 @@ def _tell(
 
 
 Given = list[tuple[str, object]]
-"""Options with what was given for them."""
+"""Options and their values; None is not given."""
 
 
 def _of_recordings(frames: int | None) -> Given:

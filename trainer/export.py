@@ -51,7 +51,7 @@ Size = tuple[int, int] | None
 
 
 class Build(msgspec.Struct, frozen=True, kw_only=True):
-    """The sizes and the device for which a program is built.
+    """Sizes and the device for which a program is built.
 
     `size_wh`: RGB's size in px.
     `ir_size_wh`: thermal's size in px; None: the same.
@@ -70,7 +70,7 @@ class Build(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """The origin of a written file, as the JSON file next to it.
+    """Origin of a written file, as the JSON file next to it.
 
     `sha256`: digest of the file; `weights_sha256`: digest of the weights as safetensors.
     `size_wh`: a program's size in px.

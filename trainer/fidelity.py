@@ -1,4 +1,4 @@
-"""Differentiable measures of what a fused picture keeps of its sources, as losses for training without a teacher.
+"""Measure how much a fused picture keeps of its sources, differentiably: losses for training without a teacher.
 
 Pictures are (N, C, H, W) float32 in [0, 1] unless an argument says otherwise.
 """

@@ -20,7 +20,7 @@ from trainer.transforms import KINDS, Transform, draw, draw_set
 
 
 class FusionTask(nn.Module):
-    """The fusion net, its loss and the frozen sensing nets."""
+    """Fusion net, its loss and the frozen sensing nets."""
 
     def __init__(self, sensing: SensingTask, options: Fusion) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""EMMA's losses, beside their equations (arXiv 2305.11443)."""
+"""Compute EMMA's losses, each with the number of its equation (arXiv 2305.11443)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainer.transforms import Transform
 
 @dataclass(frozen=True, slots=True)
 class Nets:
-    """The nets of eq. 6: F fuses thermal and luma; A_i and A_v sense each of them in a fused image."""
+    """Nets of eq. 6: F fuses thermal and luma; A_i and A_v sense each of them in a fused image."""
 
     fusion: Callable[[Tensor, Tensor], Tensor]
     thermal: Callable[[Tensor], Tensor]
@@ -38,7 +38,7 @@ def distance(x: Tensor, y: Tensor, mask: Tensor | None = None) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """The terms of the second stage's loss, for reports, their weighted sum, and the fused images."""
+    """Terms of the second stage's loss, for reports, their weighted sum, and the fused images."""
 
     thermal: Tensor
     visible: Tensor

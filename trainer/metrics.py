@@ -1,4 +1,4 @@
-"""The measures by which the literature compares fused images; all take 8-bit luma, (H, W) uint8.
+"""Measure fused images as the literature does; all measures take 8-bit luma, (H, W) uint8.
 
 Each rewards something that a bad picture can have too (EN and SD reward noise and stretched contrast). Read them
 together, and look at the pictures.

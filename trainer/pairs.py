@@ -64,7 +64,7 @@ class Survey(msgspec.Struct):
         self.examples.setdefault(reason, name)
 
     def summary(self) -> str:
-        """Return what was taken and left out, as one line."""
+        """Return one line about the pairs taken and left out."""
         sets = f" ({', '.join(f'{name} {n}' for name, n in self.taken.items())})" if len(self.taken) > 1 else ""
         kept = f", {self.held_out} kept out for validation" if self.held_out else ""
         left = ", ".join(f"{n} × {reason} (e.g. {self.examples[reason]})" for reason, n in self.refused.items())

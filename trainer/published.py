@@ -1,4 +1,4 @@
-"""Table 1 of EMMA (arXiv 2305.11443): EN, SD, SF, AG, SCD and VIF of published methods.
+"""List table 1 of EMMA (arXiv 2305.11443): EN, SD, SF, AG, SCD and VIF of published methods.
 
 Its authors stretched each image to its own minimum and maximum: compare with `--protocol paper`.
 """

@@ -29,7 +29,7 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Root(_Part, frozen=True):
-    """A set of registered pairs: two folders matched by file name, or two recordings (or `synthetic:` sources).
+    """Set of registered pairs: two folders matched by file name, or two recordings (or `synthetic:` sources).
 
     `name`: prefix of its scenes' names in reports and split files.
     `weight`: how often its patches are drawn, relative to their number.
@@ -50,7 +50,7 @@ class Root(_Part, frozen=True):
 
 
 class Data(_Part, frozen=True):
-    """The patches to learn from.
+    """Settings of the patches to learn from.
 
     `roots`: the pairs.
     `patch_px`, `stride_px`: size of a patch and distance between patches.
@@ -133,7 +133,7 @@ class Fusion(_Part, frozen=True):
 
 
 class Distill(_Part, frozen=True):
-    """A student that learns to imitate a teacher (`rtfuse.fuse.networks.student`); the shipped one has none (`Refine`).
+    """Settings of a student (`rtfuse.fuse.networks.student`) with a teacher; the shipped one has none (`Refine`).
 
     `teacher`: a weights file, or `shipped`.
     `start`: a weights file from which the student begins.

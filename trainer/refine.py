@@ -28,7 +28,7 @@ _SMOOTH_GAIN = 2 * np.pi**0.5 * _SMOOTH_PX
 
 
 class RefineTask(nn.Module):
-    """A network, and the loss of its pictures."""
+    """Network, and the loss of its pictures."""
 
     def __init__(self, network: nn.Module, options: Refine) -> None:
         super().__init__()

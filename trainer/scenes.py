@@ -21,7 +21,7 @@ NO_PSEUDO = "pseudo ground truth missing or of another size"
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Scene:
-    """One registered pair: (H, W) uint8 thermal and luma, and fused images by method, under the name `root/name`.
+    """Registered pair: (H, W) uint8 thermal and luma, and fused images by method, under the name `root/name`.
 
     `valid` is (H, W) uint8, 255 where thermal reaches; None means everywhere.
     """

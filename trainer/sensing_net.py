@@ -1,4 +1,4 @@
-"""The sensing nets A_i and A_v: predict the picture of the thermal, or the RGB, camera from a fused image.
+"""Define the sensing nets A_i and A_v: predict the picture of the thermal, or the RGB, camera from a fused image.
 
 Five-level U-Nets (Ronneberger et al., MICCAI 2015). They are trained in the first stage, frozen in the second, and
 never deployed, so their width affects only the training time.

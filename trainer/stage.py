@@ -1,4 +1,4 @@
-"""One stage of a training run, as the loop of `trainer.run` takes it."""
+"""Describe one stage of a training run, as the loop of `trainer.run` takes it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from trainer.teacher import Pictures
 
 @dataclass(slots=True)
 class Stage:
-    """A module to train, its batches and its learning rate.
+    """Module to train, its batches and its learning rate.
 
     `task` takes what `batch` returns for a step; it returns the loss and its named parts.
     `names` returns the scenes of a step's batch.

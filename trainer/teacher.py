@@ -25,7 +25,7 @@ FuseLuma = Callable[[Image, Image], Image]
 
 
 class Place(msgspec.Struct, frozen=True):
-    """One picture: its scene, its size in px, its offset in the file in bytes, its weight in the draw."""
+    """Entry of one picture: its scene, its size in px, its offset in the file in bytes, its weight in the draw."""
 
     scene: str
     height: int
@@ -42,7 +42,7 @@ class PictureIndex(msgspec.Struct, frozen=True):
     survey: Survey = msgspec.field(default_factory=Survey)
 
     def lines(self) -> list[str]:
-        """Return what was prepared, for the first lines of a command."""
+        """Return the first lines of a command: the prepared data."""
         scenes = len({place.scene for place in self.pictures})
         return [*self.survey.lines(), f"{len(self.pictures)} pictures from {scenes} scenes"]
 

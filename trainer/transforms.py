@@ -27,7 +27,7 @@ class Transform(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """A cyclic shift by whole pixels."""
+    """Shift cyclically by whole pixels."""
 
     down: int
     right: int
@@ -43,7 +43,7 @@ class Shift:
 
 @dataclass(frozen=True, slots=True)
 class QuarterTurns:
-    """A rotation by a multiple of 90 degrees, counter-clockwise."""
+    """Rotate by a multiple of 90 degrees, counter-clockwise."""
 
     turns: int
 
@@ -58,7 +58,7 @@ class QuarterTurns:
 
 @dataclass(frozen=True, slots=True)
 class Reflection:
-    """A reflection: left for right, top for bottom, or both."""
+    """Reflect: left for right, top for bottom, or both."""
 
     horizontal: bool
     vertical: bool
@@ -75,7 +75,7 @@ class Reflection:
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """A rotation about the centre by any angle, counter-clockwise as seen, bilinear; 0 outside the image."""
+    """Rotate about the centre by any angle, counter-clockwise as seen, bilinear; 0 outside the image."""
 
     degrees: float
 

@@ -1,1 +1,1 @@
-"""The `calib` command line: `main` runs it, `app` holds the shared options, the others hold the commands."""
+"""Define the `calib` command line: `main` runs it, `app` holds the shared options, the others hold the commands."""

@@ -1,4 +1,4 @@
-"""The Typer application, and the options and output that the commands share."""
+"""Define the Typer application, and the options and output that the commands share."""
 
 from __future__ import annotations
 

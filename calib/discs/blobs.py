@@ -17,7 +17,7 @@ _CONTRAST = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Disc:
-    """A blob that may be a disc.
+    """Blob that may be a disc.
 
     `x`, `y`: centre in pixels.
     `axes`: full axes of its ellipse, in pixels.

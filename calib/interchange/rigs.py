@@ -45,7 +45,7 @@ class Wanted:
 
 @dataclass(slots=True)
 class Found:
-    """A camera or a calibration that was read, and a line for each guess and each value that was left out."""
+    """Camera or calibration that was read, and a line for each guess and each value that was left out."""
 
     value: Camera | Calibration
     said: list[str] = field(default_factory=list)

@@ -57,7 +57,7 @@ def plain(tree: Tree) -> Tree:
     for key, value in tree.items():
         name = re.sub(r"[^a-z0-9]", "", str(key).lower())
         if name in made:
-            raise ValueError(f"{key} stands twice")
+            raise ValueError(f"{key} occurs twice")
         made[name] = value
     return made
 
@@ -118,7 +118,7 @@ def _once(pairs: Iterable[tuple[str, Any]]) -> Tree:
     made: Tree = {}
     for key, value in pairs:
         if key in made:
-            raise ValueError(f"the key {key} stands twice")
+            raise ValueError(f"the key {key} occurs twice")
         made[key] = value
     return made
 
@@ -153,7 +153,7 @@ def _element(element: ElementTree.Element) -> Any:
     made: Tree = {}
     for child in element:
         if child.tag in made:
-            raise ValueError(f"the element {child.tag} stands twice")
+            raise ValueError(f"the element {child.tag} occurs twice")
         made[child.tag] = _element(child)
     return made
 
@@ -173,7 +173,7 @@ def _ost(text: str) -> Iterable[Tree]:
             except ValueError:
                 key = line
                 if key in tree:
-                    raise ValueError(f"{key} stands twice") from None
+                    raise ValueError(f"{key} occurs twice") from None
     yield tree
 
 

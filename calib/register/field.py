@@ -130,7 +130,7 @@ def model_prior(model: Model, shear_px: float, perspective_px: float) -> Image:
 
 
 class Spline:
-    """A displacement field of uniform cubic B-splines over a picture (H, W), with knots every `step_px` pixels."""
+    """Displacement field of uniform cubic B-splines over a picture (H, W), with knots every `step_px` pixels."""
 
     def __init__(self, hw: tuple[int, int], step_px: float):
         self.hw, self.step_px = hw, step_px

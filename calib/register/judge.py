@@ -30,7 +30,7 @@ _WRONG_PX = 12.0
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The evidence for a registration, in view pixels.
+    """Evidence for a registration, in view pixels.
 
     `confidence`: 0 to 1.
     `support`: weighted share of tiles that point to the result, 0 to 1.

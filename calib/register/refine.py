@@ -120,7 +120,7 @@ def fitted(
 
 @dataclass(frozen=True, slots=True)
 class Bend:
-    """A smooth displacement on top of a matrix, in view pixels.
+    """Smooth displacement on top of a matrix, in view pixels.
 
     `spline`, `coefficients`: the displacement.
     `mean_px`: its mean length over the picture.

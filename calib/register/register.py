@@ -45,7 +45,7 @@ class Tiles:
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """The map from thermal to RGB pixels; (0, 0) is the centre of the top-left pixel.
+    """Map from thermal to RGB pixels; (0, 0) is the centre of the top-left pixel.
 
     `H_rgb_from_ir`: homography (3, 3) float64.
     `field`: with a smooth field, the thermal position (x, y) of each RGB pixel, (H, W, 2) float32, homography included.
@@ -63,7 +63,7 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class _Result:
-    """A refined candidate: its verdict, the view it was refined on, its matrix, and the one that it was expected about.
+    """Refined candidate: its verdict, the view it was refined on, its matrix, and the one that it was expected about.
 
     Both matrices are from thermal to view pixels.
     """

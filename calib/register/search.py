@@ -28,7 +28,7 @@ WIDE = tuple(np.geomspace(0.35, 1.75, 19)), (-8.0, -4.0, 0.0, 4.0, 8.0)
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One result of the search: the matrix from thermal to view pixels, its score, and the start that led to it."""
+    """Result of the search: the matrix from thermal to view pixels, its score, and the start that led to it."""
 
     view_from_ir: Image
     score: float

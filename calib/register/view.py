@@ -18,7 +18,7 @@ WORK_PX = 640
 
 @dataclass
 class View:
-    """The RGB pictures on a grid of `hw` pixels, and the thermal pictures at their own size.
+    """RGB pictures on a grid of `hw` pixels, and the thermal pictures at their own size.
 
     `irs`: thermal pictures, (h, w) float32.
     `masks`: for each thermal picture, 1 where it has content, (h, w) float32.

@@ -1,4 +1,4 @@
-"""The calibration file: two cameras, the way from thermal to RGB pixels, and how good it is.
+"""Define the calibration file: two cameras, the map from thermal to RGB pixels, and its error.
 
 Conventions: `dst_from_src` names, OpenCV's `K` and `dist`, lengths in metres, pixel (0, 0) is the centre of the
 top-left pixel. The file is written by `calib` and read here; docs/calibration.md describes it key by key.
@@ -36,7 +36,7 @@ BEHIND = -1e6
 
 
 class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
-    """Base of all parts of the file: immutable, unknown keys refused, what is at its default not written."""
+    """Base of all parts of the file: immutable; refuses unknown keys, omits default values."""
 
 
 class Mode(_Part, frozen=True):
@@ -51,16 +51,16 @@ class Mode(_Part, frozen=True):
     binning: tuple[Positive, Positive] = (1.0, 1.0)
 
     def calibrated(self, pixels: Image) -> Image:
-        """Pixels (N, 2) of this mode to those of the calibrated image."""
+        """Map pixels (N, 2) of this mode to those of the calibrated image."""
         return np.asarray((pixels + 0.5) * self.binning + self.crop_xy - 0.5)
 
     def streamed(self, pixels: Image) -> Image:
-        """Pixels (N, 2) of the calibrated image to those of this mode."""
+        """Map pixels (N, 2) of the calibrated image to those of this mode."""
         return np.asarray((pixels + 0.5 - self.crop_xy) / self.binning - 0.5)
 
 
 class Camera(_Part, frozen=True):
-    """One camera of the rig: image size in pixels and, if it was calibrated, intrinsics.
+    """Camera of the rig: image size in pixels and, if it was calibrated, intrinsics.
 
     `K` is 3×3 in pixels. `dist` are OpenCV's coefficients: k1 k2 p1 p2 [k3 [k4 k5 k6]] for `pinhole`, four for
     `fisheye`. Without `K` the image is taken as free of distortion. `K_std` are the standard deviations of fx, fy, cx,
@@ -185,7 +185,7 @@ def digest_of(calibration: Calibration) -> str:
 
 
 def fault_of(c: Calibration) -> str:
-    """Say what is wrong with a calibration; an empty text if nothing is."""
+    """Return the first fault of a calibration as text; empty without one."""
     if path := limits.infinite(msgspec.to_builtins(c)):
         return f"{path}: want a finite number"
     fault = _shape_fault(c) or fault_of_camera("ir", c.ir) or fault_of_camera("rgb", c.rgb)
@@ -237,7 +237,7 @@ def cause(c: Calibration) -> str:
 
 
 def fault_of_camera(name: str, camera: Camera) -> str:
-    """Say what is wrong with one camera's part; an empty text if nothing is."""
+    """Return the first fault of one camera's part as text; empty without one."""
     if path := limits.infinite(msgspec.to_builtins(camera)):
         return f"{name}.{path}: want a finite number"
     lengths = (0, 4) if camera.model == "fisheye" else (0, 4, 5, 8, 12, 14)
@@ -253,7 +253,7 @@ def fault_of_camera(name: str, camera: Camera) -> str:
 
 
 def _lens_fault(name: str, camera: Camera) -> str:
-    """Say what is wrong with the distortion of a camera."""
+    """Return the first fault of a camera's distortion as text."""
     pixels, fisheye = limits.spread(camera.size_wh), camera.model == "fisheye"
     if not fisheye and max(map(abs, camera.dist[2:4]), default=0) > limits.TANGENTIAL:
         return f"{name}.dist: p1 and p2 are {camera.dist[2]:g} and {camera.dist[3]:g}; want k1 k2 p1 p2 k3 …"
@@ -267,7 +267,7 @@ def there_and_back(pixels: Image, camera: Camera) -> tuple[Image, Image]:
 
 
 def _mode_fault(name: str, camera: Camera, sizes: list[tuple[int, int]]) -> str:
-    """Say what is wrong with the modes of a camera."""
+    """Return the first fault of a camera's modes as text."""
     if len(set(sizes)) < len(sizes):
         return f"{name}.modes has one size twice; a stream's size must tell its mode"
     for mode in camera.modes:
@@ -278,7 +278,7 @@ def _mode_fault(name: str, camera: Camera, sizes: list[tuple[int, int]]) -> str:
 
 
 def undistorted(pixels: Image, camera: Camera) -> Image:
-    """Pixels (N, 2) of a calibrated camera to ideal coordinates (N, 2) on its plane z = 1."""
+    """Map pixels (N, 2) of a calibrated camera to ideal coordinates (N, 2) on its plane z = 1."""
     dist = np.array(camera.dist, float)
     source = np.ascontiguousarray(pixels, np.float64)[:, None, :]
     if camera.model == "fisheye":
@@ -291,7 +291,7 @@ def undistorted(pixels: Image, camera: Camera) -> Image:
 
 
 def projected(points: Image, camera: Camera) -> Image:
-    """Points (N, 3) in a calibrated camera's own system to its pixels (N, 2); what lies behind it to `BEHIND`."""
+    """Map points (N, 3) in a calibrated camera's own system to its pixels (N, 2); points behind it to `BEHIND`."""
     seen = points[:, 2] > 1e-9
     source = np.where(seen[:, None], points, [0.0, 0.0, 1.0])[:, None, :]
     zero, dist = np.zeros(3), np.array(camera.dist, float)
@@ -340,7 +340,7 @@ def lifted(xy: Image) -> Image:
 
 
 def flattened(pixels: Image, camera: Camera) -> Image:
-    """Pixels (N, 2) to where they would be without distortion."""
+    """Map pixels (N, 2) to their places without distortion."""
     return np.asarray(undistorted(pixels, camera) @ camera.matrix[:2, :2].T + camera.matrix[:2, 2])
 
 

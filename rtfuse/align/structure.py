@@ -14,7 +14,7 @@ _NEIGHBOURHOOD = 33
 
 
 def structure(image: Image, mask: Image | None = None) -> Image:
-    """Edges of a picture (H, W) or (H, W, C) float32 as channels (5, H, W) float32 of about -1 to 1.
+    """Compute the edges of a picture (H, W) or (H, W, C) float32 as channels (5, H, W) float32 of about -1 to 1.
 
     Channels: cosine and sine of twice the edge's angle, the same of four times the angle, and the strength less its
     local mean. Colours add up as in Di Zenzo's tensor (CVGIP 33, 1986), for which doubling the angle is natural.

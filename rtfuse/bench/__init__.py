@@ -1,4 +1,4 @@
-"""Measure what each stage costs (`stages`), and what each engine costs (`engines`): `rtfuse bench`.
+"""Measure the cost of each stage (`stages`) and of each engine (`engines`): `rtfuse bench`.
 
 It imports the stages one by one and no pipeline.
 """

@@ -1,4 +1,4 @@
-"""`rtfuse bench --engines`: what computes the network, from raw bytes to fused bytes, side by side.
+"""`rtfuse bench --engines`: time the engines of the network, from raw bytes to fused bytes, side by side.
 
 For every size and batch, the engines take turns, frame by frame, so that their ratios hold on a machine whose speed
 wanders.
@@ -32,9 +32,9 @@ _SETTLE_S = 60.0
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine on frames of one size, `batch` of them at once. Times in ms of a whole batch as p50, p95, p99.
+    """Times of one engine on frames of one size, `batch` of them at once: ms of a whole batch as p50, p95, p99.
 
-    `ready_s` is what a new process waits for its first fused frame: building or loading, checking, and that frame.
+    `ready_s` is the time to a new process's first fused frame: building or loading, checking, and that frame.
     `memory_mb` is what getting ready and fusing took at its peak, of the GPU or of the process.
     `times` is how many times as fast as the first engine of the size.
     """

@@ -1,4 +1,4 @@
-"""Find out what a recording has lost: its end, by the file's own structure, and pictures that could not be decoded."""
+"""Find the losses of a recording: its end, by the file's own structure, and pictures that could not be decoded."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from rtfuse.capture.transport import Interruptions
 
 
 class Damage:
-    """Take the packets of a track and the pictures that it gives; leave out what is known to be wrong.
+    """Take the packets of a track and the pictures that it gives; leave out those that are known to be wrong.
 
     `ahead`: the first packets. `rate_hz`: the usual rate, which tells how many pictures a hole has taken.
     """

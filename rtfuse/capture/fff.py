@@ -61,7 +61,7 @@ class Record:
         return ">" if int.from_bytes(self.data[:2], "little") >= 0x100 else "<"
 
     def value(self, kind: str, at: int) -> float:
-        """Return the number at a place, by its code of `struct`; 0 beyond the end and for what is not finite."""
+        """Return the number at a place, by its code of `struct`; 0 beyond the end and if it is not finite."""
         if at + struct.calcsize(kind) > len(self.data):
             return 0
         number: float = struct.unpack_from(self.order + kind, self.data, at)[0]
@@ -80,7 +80,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Radiometric:
-    """One thermal picture with all that its camera noted; counts and photo are decoded when they are asked for.
+    """Thermal picture with all that its camera noted. Counts and photo are decoded on request.
 
     - `name`: of the file, for errors.
     - `records`: by their type.

@@ -43,7 +43,7 @@ def is_radiometric(path: str | Path) -> bool:
 
 
 def picture(path: str | Path, stream: Stream) -> Image | None:
-    """Return what a radiometric JPEG holds for a stream; None if the file is another one, or has only a screenshot.
+    """Return the content of a radiometric JPEG for a stream; None if the file is another one, or has only a screenshot.
 
     Thermal is (H, W) uint16 counts, RGB the embedded photo, (H, W, 3) uint8. Raises SourceUnreadable if the data is
     cut or damaged, or holds no photo.
@@ -55,7 +55,7 @@ def picture(path: str | Path, stream: Stream) -> Image | None:
 
 
 def thermal_data(path: str | Path, stream: Stream) -> Thermal | None:
-    """Return what the thermal camera noted with its picture; None for other files, and for RGB."""
+    """Return the thermal camera's notes on its picture; None for other files, and for RGB."""
     found = read(path) if stream == "ir" else None
     if found is None:
         return None

@@ -38,7 +38,7 @@ def segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def fault(data: bytes) -> tuple[Literal["", "cut", "damaged"], int]:
-    """Return what is wrong with the segments before the first scan, and where: behind the last that is right.
+    """Return the fault of the segments before the first scan, and its place: after the last sound segment.
 
     "cut": the data ends in a segment, or between two. "damaged": a segment does not end where another begins.
     """

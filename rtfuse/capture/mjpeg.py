@@ -20,8 +20,8 @@ _END = b"\xff\xd9"
 class JpegPlanes:
     """Decode the pictures of one camera, in one thread.
 
-    FFmpeg takes half the time of OpenCV where no RGB is needed, and the same time where it is. It shows the rest of an
-    older picture where data is cut, so only whole data is given to it, and its first complaint ends a picture.
+    FFmpeg takes half the time of OpenCV where no RGB is needed, else the same time. Where data is cut, FFmpeg shows the
+    rest of an older picture; so incomplete data is not decoded, and an error ends the picture.
     """
 
     def __init__(self) -> None:
@@ -34,8 +34,8 @@ class JpegPlanes:
     def __call__(self, data: bytes, size_wh: tuple[int, int]) -> Picture | None:
         """Return the picture, whose planes are views of FFmpeg's frame; None for OpenCV to decide.
 
-        That is a picture with damage, of another size, or with planes that `Picture` does not have; after the latter
-        the camera's others are not tried.
+        OpenCV decides about pictures with damage, of another size, or with planes that `Picture` does not support;
+        after unsupported planes, skip FFmpeg for this camera.
         """
         if not self._useful or not _whole(data):
             return None

@@ -62,7 +62,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """One setting of a camera; `choices` are the values of a menu by name."""
+    """Setting of a camera; `choices` are the values of a menu by name."""
 
     name: str
     kind: str

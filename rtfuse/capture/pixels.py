@@ -118,7 +118,7 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class CameraFormat:
-    """One pixel format of a camera; `sizes` is empty if the driver does not list them."""
+    """Pixel format of a camera; `sizes` is empty if the driver does not list them."""
 
     fourcc: str
     sizes: tuple[Sizes, ...] = ()

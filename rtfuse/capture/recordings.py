@@ -233,7 +233,7 @@ class Recording:
             self._warn("times", f"of {frame_id + 1} frames: {said}; their times were repaired")
 
     def _count_missing(self, end_ns: int, count: int) -> None:
-        """If the file was cut off, count the frames after `end_ns` that its header announces, at least one."""
+        """Count the frames after `end_ns` that the header of a truncated file announces, at least one."""
         info, losses = self._info, self._decoder.losses
         # Where two transport streams were joined, FFmpeg suspects the last picture of the first.
         losses -= Counter(damaged=self._repairs.restarts)

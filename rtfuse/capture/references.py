@@ -20,7 +20,7 @@ _KEPT = 64
 
 @dataclass(frozen=True, slots=True)
 class _Coded:
-    """A packet's place in the order of decoding, and the number of its key frame, 0 before the first one."""
+    """Place of a packet in the order of decoding, and the number of its key frame, 0 before the first one."""
 
     index: int
     key: int

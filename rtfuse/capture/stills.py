@@ -35,7 +35,7 @@ def is_stills(uri: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """One picture: a page of a file, the name for what is made of it, and its time."""
+    """Picture: a page of a file, the name for its output, and its time."""
 
     path: str
     page: int

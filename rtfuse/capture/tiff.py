@@ -21,7 +21,7 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 13: 4, 16: 8}
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """The byte order and the widths of a file: of its counts, its entries and its offsets."""
+    """Byte order and widths of a file: those of its counts, its entries and its offsets."""
 
     order: str
     big: bool
@@ -47,15 +47,14 @@ class _Kind:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page.
+    """Locate one page of a TIFF file.
 
-    `at`: the place of its directory.
-    `alpha_at`: the place of the tag's value that says that its colours are not multiplied by alpha; None: they are, or
-    there is no alpha.
-    `planar`: True if its channels stand one after the other.
-    `deep`: True if it is known that it has more than 8 bits a channel.
+    `at`: the offset of its directory.
+    `alpha_at`: the offset of the tag value for unassociated alpha; None without one.
+    `planar`: True if its channels follow one another.
+    `deep`: True if the file says that a channel has more than 8 bits.
     `inverted`: True if 0 is white.
-    `nodata`: the value of pixels that have none, as the file says.
+    `nodata`: the value that marks pixels without data.
     """
 
     at: int

@@ -38,7 +38,7 @@ class Repairs:
     wraps: int = 0
 
     def __str__(self) -> str:
-        """Return what was repaired as text, empty if nothing was."""
+        """Return the repairs as text, empty without one."""
         said = {
             "{} frames had no time": self.missing,
             "{} frames had a time out of order": self.disordered,
@@ -130,7 +130,7 @@ def _unwrapped(
 
 
 def _decide(last_ns: int | None, ahead: list[int | None], period_ns: int) -> tuple[list[int], int]:
-    """Return the times of the first frames ahead, at least one, and the time that the clock lost there, or 0."""
+    """Return the next frame times, at least one, and the gap of the clock (0: none)."""
     believed = reading(ahead if last_ns is None else [last_ns, *ahead], period_ns, anchored=last_ns is not None)
     kept = [k for k, sure in enumerate(believed[last_ns is not None :]) if sure]
     at = kept[0] if kept else None

@@ -1,4 +1,4 @@
-"""Choose the video track of a file: by number, by title, or by what the tracks show.
+"""Choose the video track of a file: by number, by title, or by the tracks' content.
 
 A number follows the file's name: `file.mkv?track=2`, or `file.mkv#2`; video tracks count from 1, attached pictures
 (covers, thumbnails) do not count.
@@ -43,7 +43,7 @@ _COLOURED, _MARKS = 12.0, 0.2
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A track: its `number` from 1, and the reason, None where there was nothing to choose; `sure`: False for a guess.
+    """Chosen track: its `number` from 1, and the reason, None if the file has no other; `sure` is False for a guess.
 
     `video` is the stream of the container.
     """

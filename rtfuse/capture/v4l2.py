@@ -161,7 +161,7 @@ class V4l2Source:
         cameras = {camera.path: camera.identity for camera in list_cameras() if camera.identity is not None}
         path = find_again(self._path, self.identity, cameras)
         if path is None:
-            raise DeviceUnavailable(f"{self._name} ({self.identity.card}) is not there")
+            raise DeviceUnavailable(f"{self._name} ({self.identity.card}) is absent")
         return V4l2Source(
             path,
             self._info.stream,

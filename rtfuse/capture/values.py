@@ -146,7 +146,7 @@ def _unit_of(image: Image, path: str) -> Unit:
         return "celsius"
     raise SourceUnreadable(
         f"thermal image {path} holds the values {_span(image)}, which may be temperatures or not: "
-        "say what they are with ir.unit=celsius, ir.unit=kelvin or ir.unit=counts"
+        "set their unit: ir.unit=celsius, ir.unit=kelvin or ir.unit=counts"
     )
 
 

@@ -55,7 +55,7 @@ V4L2_CTRL_FLAG_NEXT_COMPOUND = 0x40000000
 
 
 class v4l2_capability(Structure):
-    """A device's driver, name and capabilities."""
+    """Driver, name and capabilities of a device."""
 
     _fields_ = (
         ("driver", c_char * 16),
@@ -69,7 +69,7 @@ class v4l2_capability(Structure):
 
 
 class v4l2_fmtdesc(Structure):
-    """One pixel format of a device."""
+    """Pixel format of a device."""
 
     _fields_ = (
         ("index", u32),
@@ -83,13 +83,13 @@ class v4l2_fmtdesc(Structure):
 
 
 class v4l2_frmsize_discrete(Structure):
-    """One size of frames, in pixels."""
+    """Size of frames, in pixels."""
 
     _fields_ = (("width", u32), ("height", u32))
 
 
 class v4l2_frmsize_stepwise(Structure):
-    """A grid of sizes of frames, in pixels."""
+    """Grid of sizes of frames, in pixels."""
 
     _fields_ = (
         ("min_width", u32),
@@ -106,7 +106,7 @@ class _frmsize(Union):
 
 
 class v4l2_frmsizeenum(Structure):
-    """The sizes of one pixel format of a device."""
+    """Sizes of one pixel format of a device."""
 
     _anonymous_ = ("_union",)
     _fields_ = (
@@ -119,13 +119,13 @@ class v4l2_frmsizeenum(Structure):
 
 
 class v4l2_fract(Structure):
-    """A fraction."""
+    """Fraction."""
 
     _fields_ = (("numerator", u32), ("denominator", u32))
 
 
 class v4l2_frmival_stepwise(Structure):
-    """A range of frame intervals, in seconds."""
+    """Range of frame intervals, in seconds."""
 
     _fields_ = (("min", v4l2_fract), ("max", v4l2_fract), ("step", v4l2_fract))
 
@@ -135,7 +135,7 @@ class _frmival(Union):
 
 
 class v4l2_frmivalenum(Structure):
-    """The frame intervals at one size, in seconds."""
+    """Frame intervals at one size, in seconds."""
 
     _anonymous_ = ("_union",)
     _fields_ = (
@@ -150,7 +150,7 @@ class v4l2_frmivalenum(Structure):
 
 
 class v4l2_pix_format(Structure):
-    """A pixel format with its size in pixels, and `bytesperline` and `sizeimage` in bytes."""
+    """Pixel format with its size in pixels, and `bytesperline` and `sizeimage` in bytes."""
 
     _fields_ = (
         ("width", u32),
@@ -174,7 +174,7 @@ class _format(Union):
 
 
 class v4l2_format(Structure):
-    """The format that a device captures or puts out."""
+    """Format that a device captures or puts out."""
 
     _fields_ = (("type", u32), ("fmt", _format))
 
@@ -203,7 +203,7 @@ class v4l2_streamparm(Structure):
 
 
 class v4l2_requestbuffers(Structure):
-    """The number of buffers: first the wanted, then the allocated ones."""
+    """Number of buffers: first the wanted, then the allocated ones."""
 
     _fields_ = (
         ("count", u32),
@@ -216,13 +216,13 @@ class v4l2_requestbuffers(Structure):
 
 
 class timeval(Structure):
-    """A time in seconds and microseconds."""
+    """Time in seconds and microseconds."""
 
     _fields_ = (("tv_sec", c_long), ("tv_usec", c_long))
 
 
 class v4l2_timecode(Structure):
-    """A time code, as on tape."""
+    """Time code, as on tape."""
 
     _fields_ = (
         ("type", u32),
@@ -240,7 +240,7 @@ class _place(Union):
 
 
 class v4l2_buffer(Structure):
-    """One buffer: its index, the number of bytes, and the time."""
+    """Buffer: its index, the number of bytes, and the time."""
 
     _fields_ = (
         ("index", u32),
@@ -260,7 +260,7 @@ class v4l2_buffer(Structure):
 
 
 class v4l2_query_ext_ctrl(Structure):
-    """The description of a control."""
+    """Description of a control."""
 
     _fields_ = (
         ("id", u32),
@@ -280,13 +280,13 @@ class v4l2_query_ext_ctrl(Structure):
 
 
 class v4l2_querymenu(Structure):
-    """One entry of a menu. `name` is its text; of a menu of integers, a 64-bit number in its first eight bytes."""
+    """Entry of a menu. `name` is its text; of a menu of integers, a 64-bit number in its first eight bytes."""
 
     _fields_ = (("id", u32), ("index", u32), ("name", u8 * 32), ("reserved", u32))
 
 
 class v4l2_control(Structure):
-    """The value of a control."""
+    """Value of a control."""
 
     _fields_ = (("id", u32), ("value", s32))
 
@@ -334,7 +334,10 @@ def ioctl(fd: int, request: int, argument: Argument) -> Argument:
 
 
 def listed(fd: int, request: int, query: Indexed) -> Iterator[Indexed]:
-    """Yield each entry of a driver's list, always in `query` itself. Raises OSError, EIO if the list has no end."""
+    """Yield `query` once per entry of a driver's list; each step overwrites it.
+
+    Raises OSError, EIO if the list has no end.
+    """
     for index in range(_LONGEST_LIST):
         query.index = index
         try:

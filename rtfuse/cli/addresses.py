@@ -34,7 +34,7 @@ def check_web(web: Web) -> None:
     networks_of(web.proxies)
     origins_of(web.embed)
     if web.token is not None and web.token == web.link_token:
-        raise ConfigError("web.link_token: it is web.token too; want another, as it stands in addresses")
+        raise ConfigError("web.link_token equals web.token; choose another, since others can see links")
     if web.address is None:
         return
     host, port = address_of(web.address)

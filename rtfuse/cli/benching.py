@@ -19,7 +19,7 @@ from rtfuse.fuse import DEFAULT_FUSER, Engine
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """The options of `rtfuse bench`; without `ir` and `rgb` the synthetic scene is recorded in `size`."""
+    """Options of `rtfuse bench`; without `ir` and `rgb` the synthetic scene is recorded in `size`."""
 
     ir: str | None
     rgb: str | None
@@ -39,7 +39,7 @@ def bench_and_print(console: Console, how: Bench) -> None:
     if (how.ir is None) != (how.rgb is None):
         raise ConfigError("rtfuse bench needs both --ir and --rgb, or neither")
     if how.batch != "1" and not how.engines:
-        raise ConfigError(f"--batch {how.batch} is about engines; name them with --engines, for example openvino")
+        raise ConfigError(f"--batch {how.batch} has no effect without --engines, for example --engines openvino")
     numbers: dict[str, Any] = {"machine": bench.machine()}
     numbers |= _engines(console, how) if how.engines else _stages(console, how)
     if how.json_file:

@@ -34,6 +34,7 @@ from rtfuse.observe.stats import Snapshot, Stats
 from rtfuse.observe.trace import Trace
 from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.outputs import check_outputs, describing, open_publisher, open_raw
+from rtfuse.pipeline.priority import raise_priority
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Rig
 from rtfuse.pipeline.run import Pipeline
@@ -79,6 +80,8 @@ def run_live(
         trace = stack.enter_context(Trace(settings.trace, force=settings.record.force)) if settings.trace else None
         rig = open_rig_or_advise(settings, replay, trace=trace, status=lambda: one_line(running[0].snapshot()))
         stack.enter_context(rig)
+        if rig.live:
+            raise_priority(settings.load.nice)
         about = describing(settings, rig)
         say(sources_line(rig))
         _print_notes(console, settings, rig, replay)
@@ -242,7 +245,7 @@ def _writers(
 
 
 def _announce(console: Console, settings: Config, rig: Rig, output: Path) -> None:
-    """Print what is fused into which output, and notes on what looks wrong."""
+    """Print the inputs and the output, and notes on sources that look wrong."""
     for line in (sources_line(rig), f"writing {output}"):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
     _print_notes(console, settings, rig)

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 _STREET = "synthetic:?live=1"
 _PAGE, _FRAMES = 8080, 5555
 _SHOWN = 3
+_BEHIND = 5
+"""Niceness of the detector: the rig goes first, as in `rtfuse detect`."""
 
 
 def demo(
@@ -89,7 +91,7 @@ def _settings(fuser: str | None, duration: float | None) -> Config:
 
 
 class _Screen:
-    """The screen of the demo, and the detector whose boxes it counts."""
+    """Screen of the demo, and the detector whose boxes it counts."""
 
     def __init__(self, settings: Config, signals: Signals, starting: StatusLine, open_page: bool) -> None:
         self._signals, self._starting, self._open = signals, starting, open_page
@@ -108,17 +110,26 @@ class _Screen:
         self._starting.clear()
         if not drawable(out):
             out.print(self._addresses())
-        if self._open and not webbrowser.open(self._page):
-            out.print(f"no browser was found: open {self._page}", style="yellow", highlight=False)
+        if self._open:
+            threading.Thread(target=self._browse, name="rtfuse-demo-browser", daemon=True).start()
         drawn = status(out, lambda: self._drawn(snapshot()), lambda: f"{one_line(snapshot())} {self._boxes()}")
         with beside("rtfuse-demo-detector", self._detect), drawn:
             yield
         if self._error is not None:
             raise self._error
 
+    def _browse(self) -> None:
+        from rtfuse.pipeline.priority import lower_priority
+
+        lower_priority(0)  # a browser may wait
+        if not webbrowser.open(self._page):
+            out.print(f"no browser was found: open {self._page}", style="yellow", highlight=False)
+
     def _detect(self, over: threading.Event) -> None:
         from rtfuse.detect import Report, Warm, Watch, watch
+        from rtfuse.pipeline.priority import lower_priority
 
+        lower_priority(_BEHIND)
         how = Watch(self._endpoint, Warm.topic, self._boxes_endpoint)
         report = Report(self._say, lambda _: None, self._note)
         try:

@@ -26,21 +26,23 @@ BOXES = "tcp://127.0.0.1:5556"
 def detect(
     context: typer.Context,
     endpoint: Endpoint = ENDPOINT,
-    model: Annotated[Path | None, typer.Option(help="An ONNX detector; without one, warm spots.")] = None,
+    model: Annotated[Path | None, typer.Option(help="ONNX detector; without a model, find warm spots.")] = None,
     engine: Annotated[
-        Literal["openvino", "onnxruntime"], typer.Option(help="Runs the model; onnxruntime where it is installed.")
+        Literal["openvino", "onnxruntime"],
+        typer.Option(help="Engine that runs the model; install onnxruntime before use."),
     ] = "openvino",
     names: Annotated[str, typer.Option(help="Class names: person,bicycle,car")] = "",
     layout: Annotated[
-        Literal["v5", "v8", "end2end"] | None, typer.Option(help="Layout of the output, if its shape leaves a doubt.")
+        Literal["v5", "v8", "end2end"] | None, typer.Option(help="Layout of the output, if its shape is ambiguous.")
     ] = None,
-    confidence: Annotated[float, typer.Option(help="Lowest score.")] = 0.25,
-    iou: Annotated[float, typer.Option(help="Of two boxes of a class that overlap more, the better stays.")] = 0.45,
+    confidence: Annotated[float, typer.Option(help="Lowest score of a box.")] = 0.25,
+    iou: Annotated[float, typer.Option(help="If two boxes of a class overlap more, keep the better one.")] = 0.45,
     size: Annotated[
-        int | None, typer.Option(help="Side of the input, where the model takes any; else what it names, or 640.")
+        int | None,
+        typer.Option(help="Side of the input in px, if the model takes any; default: from its metadata, or 640."),
     ] = None,
     topic: Annotated[str | None, typer.Option(help="Plane to watch: fused, or ir without a model.")] = None,
-    publish: Annotated[str, typer.Option(help="Where the boxes go.")] = BOXES,
+    publish: Annotated[str, typer.Option(help="Endpoint for the boxes.")] = BOXES,
     keys: ClientKeys = None,
     publish_keys: Annotated[Path | None, typer.Option(help="Encrypt the boxes with this folder of keys.")] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow plain text beyond this machine.")] = False,

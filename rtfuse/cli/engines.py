@@ -20,11 +20,13 @@ def bench(
     weights: Weights = None,
     engines: Annotated[str | None, typer.Option(help="Compare engines: eager,openvino:float32,…")] = None,
     frames: Annotated[int, typer.Option(min=30, help="Frames to measure.")] = 300,
-    size: Annotated[str, typer.Option(help="Size of the scene; of engines, several: 640x480,1280x720")] = "640x480",
-    batch: Annotated[str, typer.Option(help="Engines: frames at once, several: 1,4")] = "1",
+    size: Annotated[
+        str, typer.Option(help="Size of the scene; for engines, one or more: 640x480,1280x720")
+    ] = "640x480",
+    batch: Annotated[str, typer.Option(help="For engines, frames at once, one or more numbers: 1,4")] = "1",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
 ) -> None:
-    """Measure the cost of every stage per frame, in wall and processor milliseconds; or that of the network's engines.
+    """Measure wall and processor milliseconds of every stage per frame, or compare the network's engines.
 
     Example: rtfuse bench --engines eager,openvino:float32,openvino:bfloat16
     """
@@ -35,7 +37,7 @@ def bench(
 
 @engines_app.command(name="list")
 def engines_list() -> None:
-    """List the engines that are kept: weights, sizes, and when they were last used."""
+    """List the stored engines: weights, sizes, and when they were last used."""
     from rtfuse.cli.benching import list_engines
 
     list_engines(out)
@@ -43,7 +45,7 @@ def engines_list() -> None:
 
 @engines_app.command(name="clear")
 def engines_clear() -> None:
-    """Remove all engines that are kept; a run that needs one builds it again."""
+    """Remove all stored engines; a run that needs one builds it again."""
     from rtfuse.cli.benching import clear_engines
 
     clear_engines(out)
@@ -53,7 +55,7 @@ def engines_clear() -> None:
 def engines_build(
     engine: Annotated[str, typer.Option(help="auto, tensorrt, cuda, openvino or eager.")] = "auto",
     size: Annotated[str, typer.Option(metavar="WxH", help="Size of RGB.")] = "640x480",
-    ir_size: Annotated[str | None, typer.Option(metavar="WxH", help="Size of thermal, if another.")] = None,
+    ir_size: Annotated[str | None, typer.Option(metavar="WxH", help="Size of thermal, if different.")] = None,
     weights: Weights = None,
 ) -> None:
     """Build, or load, the engine for frames of a size, and check it, so that the first run does not wait.

@@ -41,16 +41,16 @@ def fuse(
     context: typer.Context,
     ir: Annotated[str, typer.Argument(metavar="IR", help="Thermal recording, folder, pattern or image.")],
     rgb: Annotated[
-        str | None, typer.Argument(metavar="[RGB]", help="RGB likewise; not needed if IR holds both.")
+        str | None, typer.Argument(metavar="[RGB]", help="RGB source, as for IR; not needed if IR holds both.")
     ] = None,
     overrides: Overrides = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Video, image, or folder (no suffix); else beside RGB.")
+        Path | None, typer.Option("-o", "--output", help="Video, image, or folder; default: beside the RGB input.")
     ] = None,
     side_by_side: Annotated[bool, typer.Option("--side-by-side", help="Thermal | RGB | fused.")] = False,
     picture: Annotated[
         Path | None,
-        typer.Option(help="Also write a side-by-side picture of a pair in (or near) the middle."),
+        typer.Option(help="Also write a side-by-side picture of a pair near the middle."),
     ] = None,
     config: ConfigFile = None,
     calib: Calib = None,
@@ -59,11 +59,11 @@ def fuse(
     align_starts: AlignStarts = False,
     register: Register = False,
     pair: PairWay = None,
-    sequence: Annotated[bool, typer.Option("--sequence", help="Stills: they are a video, not single scenes.")] = False,
+    sequence: Annotated[bool, typer.Option("--sequence", help="Fuse stills as a video, not as single scenes.")] = False,
     recursive: Recursive = False,
     force: Force = False,
 ) -> None:
-    """Fuse two recordings, folders or images completely, in order; the output's times are the RGB stream's, from 0.
+    """Fuse two recordings, folders or images completely, in order. Output times are those of RGB, starting at 0.
 
     Example: rtfuse fuse thermal.mp4 rgb.mp4 -o fused.mp4; with a radiometric JPEG: rtfuse fuse FLIR0123.jpg
     """
@@ -103,7 +103,7 @@ def _fuse(
 
 
 def _tidy(*outputs: Path | None) -> None:
-    """Remove what a command that was cut off has written of its outputs."""
+    """Remove the incomplete outputs of an interrupted command."""
     from rtfuse.record.video import remove_partial
 
     remove_partial(*outputs)

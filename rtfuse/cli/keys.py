@@ -17,7 +17,7 @@ app.add_typer(new_app, name="new")
 _out = Console(highlight=False, soft_wrap=True)
 
 Folder = Annotated[
-    Path | None, typer.Option("--dir", help="Folder of keys; else rtfuse/keys in the user's configuration.")
+    Path | None, typer.Option("--dir", help="Folder of keys; default: rtfuse/keys in the user's configuration.")
 ]
 Replace = Annotated[bool, typer.Option("--force", help="Replace an existing key.")]
 
@@ -37,7 +37,9 @@ def keys_new_rig(folder: Folder = None, force: Replace = False) -> None:
 @new_app.command(name="client")
 def keys_new_client(
     name: Annotated[str, typer.Argument(help="Letters, digits, '.', '_' and '-'.")],
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="The client's file; else NAME.key.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Key file of the client; default: NAME.key.")
+    ] = None,
     folder: Folder = None,
     force: Replace = False,
 ) -> None:

@@ -1,4 +1,4 @@
-"""The command line `rtfuse`: its subcommands, a module of this package each."""
+"""Define the command line `rtfuse`: its subcommands, a module of this package each."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def probe(
     save: Annotated[Path | None, typer.Option(help="Write a snapshot of every camera into this folder.")] = None,
     controls: Annotated[bool, typer.Option("--controls", help="Also list the cameras' controls.")] = False,
 ) -> None:
-    """List cameras: formats, sizes, rates, names that stay, and which one is likely thermal.
+    """List cameras: formats, sizes, rates, stable names, and the likely thermal camera.
 
     Example: rtfuse probe --save out/cameras
     """

@@ -1,4 +1,4 @@
-"""Keep what image decoders print by themselves about damaged input off the terminal: the commands say it in a line."""
+"""Hide the messages that image decoders print about damaged input; the commands report it in one line."""
 
 from __future__ import annotations
 

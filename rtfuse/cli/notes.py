@@ -138,7 +138,7 @@ def _doubts(config: Config, rig: Rig) -> Iterator[str]:
         )
     grey_camera = rig.sources["rgb"].info.coding in _GREY
     if grey_camera or _seem_swapped(config, deep=rig.sources["ir"].info.dtype == "uint16"):
-        yield "RGB looks like thermal, by its colours or without any: are --ir and --rgb swapped?"
+        yield "RGB looks like thermal (false colours or grey): are the inputs --ir and --rgb swapped?"
 
 
 def _seem_swapped(config: Config, *, deep: bool) -> bool:

@@ -1,4 +1,4 @@
-"""The options that several subcommands share."""
+"""Define the options that several subcommands share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; th
 Calib = Annotated[str | None, typer.Option(help="Calibration file (YAML).")]
 FuserName = Annotated[str | None, typer.Option("--fuser", help="auto, ufuser, student (fast) or pyramid.")]
 Fps = Annotated[
-    float | None, typer.Option(help="Rate of stills and of video without times; the rate asked of cameras.")
+    float | None, typer.Option(help="Rate of stills and of video without times; rate to request from cameras.")
 ]
 Register = Annotated[
     bool, typer.Option("--register", help="Find the calibration from the footage, and keep it for --calib.")
@@ -22,20 +22,20 @@ Register = Annotated[
 AlignStarts = Annotated[
     bool, typer.Option("--align-starts", help="Take the first frames of two recordings as one moment.")
 ]
-Size = Annotated[str | None, typer.Option(metavar="WxH", help="Size asked of the RGB camera: 640x480.")]
-IrSize = Annotated[str | None, typer.Option(metavar="WxH", help="Size asked of the thermal camera.")]
-PairWay = Annotated[str | None, typer.Option("--pair", help="Stills: by name, order, or the time in their names.")]
-Recursive = Annotated[bool, typer.Option("--recursive", help="Stills: those of subfolders too.")]
+Size = Annotated[str | None, typer.Option(metavar="WxH", help="Size to request from the RGB camera: 640x480.")]
+IrSize = Annotated[str | None, typer.Option(metavar="WxH", help="Size to request from the thermal camera.")]
+PairWay = Annotated[str | None, typer.Option("--pair", help="Pair stills by name, order, or the time in their names.")]
+Recursive = Annotated[bool, typer.Option("--recursive", help="Also take the stills of subfolders.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite existing outputs.")]
 Frames = Annotated[int | None, typer.Option(help="End after this many frames.")]
 Duration = Annotated[float | None, typer.Option(help="End after this many seconds.")]
-Ir = Annotated[str | None, typer.Option(help="Thermal: /dev/videoN or N, URL, recording, stills, synthetic.")]
-Rgb = Annotated[str | None, typer.Option(help="RGB: the same.")]
-Log = Annotated[str | None, typer.Option(help="text or json.")]
+Ir = Annotated[str | None, typer.Option(help="Thermal source: /dev/videoN or N, URL, recording, stills, synthetic.")]
+Rgb = Annotated[str | None, typer.Option(help="RGB source, as for --ir.")]
+Log = Annotated[str | None, typer.Option(help="Format of log lines: text or json.")]
 Keys = Annotated[str | None, typer.Option(help="Encrypt with this folder of keys; see rtfuse keys.")]
 ClientKeys = Annotated[
-    Path | None, typer.Option("--keys", help="The file of rtfuse keys new client, if the rig encrypts.")
+    Path | None, typer.Option("--keys", help="If the rig encrypts: key file from rtfuse keys new client.")
 ]
 Insecure = Annotated[bool, typer.Option("--insecure", help="Allow plain text beyond this machine.")]
-Endpoint = Annotated[str, typer.Argument(help="The endpoint that rtfuse run publishes on.")]
+Endpoint = Annotated[str, typer.Argument(help="Endpoint of the rig.")]
 Weights = Annotated[str | None, typer.Option(help="Network weights.")]

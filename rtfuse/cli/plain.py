@@ -1,4 +1,4 @@
-"""Write to terminals whose encoding lacks some of our signs: with signs of ASCII in their place."""
+"""Write ASCII in place of characters that the terminal's encoding lacks."""
 
 from __future__ import annotations
 

@@ -16,16 +16,18 @@ _out = Console(highlight=False, soft_wrap=True)
 
 def proxy(
     config: Annotated[Path | None, typer.Option("--config", help="YAML file; the command line wins over it.")] = None,
-    rig: Annotated[list[str] | None, typer.Option(metavar="NAME=ENDPOINT", help="A rig to join; several.")] = None,
-    rig_keys: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=FILE", help="The client's key file, for a rig that encrypts.")
+    rig: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=ENDPOINT", help="Rig to join; may be repeated.")
     ] = None,
-    bind: Annotated[str | None, typer.Option(help="Endpoint to serve on; else tcp://127.0.0.1:5560.")] = None,
+    rig_keys: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=FILE", help="Client key file for a rig that encrypts.")
+    ] = None,
+    bind: Annotated[str | None, typer.Option(help="Endpoint to serve on; default: tcp://127.0.0.1:5560.")] = None,
     keys: Annotated[str | None, typer.Option(help="Encrypt with this folder of keys; see rtfuse keys.")] = None,
     insecure: Annotated[bool | None, typer.Option("--insecure", help="Allow plain text beyond this machine.")] = None,
-    log: Annotated[str | None, typer.Option(help="text or json.")] = None,
+    log: Annotated[str | None, typer.Option(help="Format of log lines: text or json.")] = None,
 ) -> None:
-    """Join many rigs to one endpoint, for a control room; rigs have publish.rig_topics=true and names of their own.
+    """Join many rigs to one endpoint, for a control room. Each rig needs publish.rig_topics=true and its own name.
 
     Example: rtfuse proxy --rig truck-1=tcp://10.0.0.11:5555 --rig truck-2=tcp://10.0.0.12:5555
     """

@@ -1,4 +1,4 @@
-"""Fuse files that hold thermal and a photo: what they must hold, and thermal's place on the photo."""
+"""Fuse files that hold thermal and a photo: check their content, and find the place of thermal on the photo."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Refinement:
 
 
 def _temperatures(moment: Moment) -> list[str]:
-    """Return a line with the temperatures in a thermal picture, and what the camera took for granted; or none."""
+    """Return a line with the temperatures in a thermal picture and the camera's assumptions; or none."""
     said = moment.ir.thermal if moment.ir is not None else None
     if said is None or said.hot is None or said.cold is None or said.radiometry is None:
         return []

@@ -34,7 +34,7 @@ _FRAMES, _LIVE_FRAMES = 600, 60
 
 @dataclass(slots=True)
 class _Pairs:
-    """A sink that keeps the images of some frames, spread over all of them; at least `_PAIRS` if there are as many.
+    """Keep the images of some frames, spread over all of them; at least `_PAIRS` if there are as many.
 
     Once `interrupted` is set, the next frame sets `stop`.
     """

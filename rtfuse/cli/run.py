@@ -88,18 +88,24 @@ def run(
     calib: Calib = None,
     fuser: FuserName = None,
     show: Annotated[bool, typer.Option("--show", help="Show the fused picture in a window.")] = False,
-    publish: Annotated[list[str] | None, typer.Option(help="ZeroMQ endpoint; several; 'off': none.")] = None,
-    encoding: Annotated[str | None, typer.Option(help="raw, jpeg, png or h264.")] = None,
+    publish: Annotated[
+        list[str] | None, typer.Option(help="ZeroMQ endpoint; may be repeated; 'off' publishes nothing.")
+    ] = None,
+    encoding: Annotated[str | None, typer.Option(help="Encoding of pictures: raw, jpeg, png or h264.")] = None,
     keys: Keys = None,
     insecure: Insecure = False,
-    web: Annotated[str | None, typer.Option(metavar="[ADDR:PORT]", help="A page for browsers, and metrics.")] = None,
-    boxes: Annotated[list[str] | None, typer.Option(help="Endpoint of a detector, drawn on the page.")] = None,
-    boxes_keys: Annotated[str | None, typer.Option(help="A client's key file for the detectors.")] = None,
+    web: Annotated[
+        str | None, typer.Option(metavar="[ADDR:PORT]", help="Serve a page for browsers, and metrics.")
+    ] = None,
+    boxes: Annotated[
+        list[str] | None, typer.Option(help="Draw the boxes of this detector's endpoint on the page.")
+    ] = None,
+    boxes_keys: Annotated[str | None, typer.Option(help="Client key file for detectors that encrypt.")] = None,
     record: Annotated[str | None, typer.Option(help="Record fused video to this file.")] = None,
     record_raw: Annotated[str | None, typer.Option(help="Record both streams, unfused, to this file.")] = None,
-    replay: Annotated[str | None, typer.Option(help="Both streams from a file of rtfuse record.")] = None,
-    speed: Annotated[str | None, typer.Option(help="Recordings: times real time, or 'max'.")] = None,
-    loop: Annotated[bool, typer.Option("--loop", help="Recordings: start again at the end.")] = False,
+    replay: Annotated[str | None, typer.Option(help="Replay a recording of rtfuse record.")] = None,
+    speed: Annotated[str | None, typer.Option(help="Speed of recordings: multiple of real time, or 'max'.")] = None,
+    loop: Annotated[bool, typer.Option("--loop", help="Start recordings again at their end.")] = False,
     align_starts: AlignStarts = False,
     register: Register = False,
     pair: PairWay = None,
@@ -164,7 +170,7 @@ def record(
     ir_size: IrSize = None,
     fps: Fps = None,
     config: ConfigFile = None,
-    codec: Annotated[str | None, typer.Option(help="Of RGB: h264, ffv1 (lossless) or mjpeg.")] = None,
+    codec: Annotated[str | None, typer.Option(help="Codec of RGB: h264, ffv1 (lossless) or mjpeg.")] = None,
     split_s: Annotated[float | None, typer.Option(help="Begin a new part after this many seconds.")] = None,
     split_mb: Annotated[float | None, typer.Option(help="Begin a new part after this many megabytes.")] = None,
     duration: Duration = None,

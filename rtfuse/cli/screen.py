@@ -89,7 +89,7 @@ def _draw_in_place(console: Console, draw: Callable[[], RenderableType], over: t
 
 @contextmanager
 def _log_above(console: Console) -> Iterator[None]:
-    """Let log lines for the same terminal go by way of the console, which draws below them."""
+    """Print log lines above the live status."""
     handlers = [h for h in logging.getLogger("rtfuse").handlers if isinstance(h, RichHandler) and h.console.is_terminal]
     before = [(handler, handler.console) for handler in handlers]
     for handler in handlers:

@@ -14,14 +14,14 @@ from rtfuse.cli.options import ENDPOINT, ClientKeys, Duration, Endpoint, Force, 
 def view(
     endpoint: Endpoint = ENDPOINT,
     save: Annotated[Path | None, typer.Option(help="Write every frame into this folder, or .mkv, .mp4.")] = None,
-    stats: Annotated[bool, typer.Option("--stats", help="Print rate, age, skew and gaps instead.")] = False,
+    stats: Annotated[bool, typer.Option("--stats", help="Print rate, age, skew and gaps; open no window.")] = False,
     pipe: Annotated[
         str | None, typer.Option(help="Write video to standard output (y4m, raw, mjpeg), or into /dev/videoN.")
     ] = None,
-    rate: Annotated[float, typer.Option(min=1, max=1000, help="The frame rate that y4m announces.")] = 30.0,
+    rate: Annotated[float, typer.Option(min=1, max=1000, help="Frame rate in the header of y4m.")] = 30.0,
     topic: Annotated[str, typer.Option(help="Topic to watch.")] = "fused",
     keys: ClientKeys = None,
-    palette: Annotated[str | None, typer.Option(help="Colours for pictures of thermal alone, e.g. iron.")] = None,
+    palette: Annotated[str | None, typer.Option(help="Palette for thermal pictures, e.g. iron.")] = None,
     spots: Annotated[bool, typer.Option("--spots", help="Draw the hottest and the coldest point.")] = False,
     frames: Frames = None,
     duration: Duration = None,

@@ -1,4 +1,4 @@
-"""Receive what a rig publishes: frames, statistics, states, detections.
+"""Receive the messages of a rig: frames, statistics, states, detections.
 
 Other programs import this package. It loads neither torch nor OpenCV nor FFmpeg.
 """

@@ -29,7 +29,7 @@ class BaseSubscriber(ABC, Generic[T]):
     `context`: a ZeroMQ context to share, which its owner ends; None makes one.
     `malformed`: counts messages that could not be decoded and were skipped.
     It waits for a publisher that does not run yet, and reconnects to one that restarts. Use it from one thread, or one
-    task; it is a context manager. Raises ConfigError for an endpoint that cannot be, KeysUnusable for the file of
+    task; it is a context manager. Raises ConfigError for an invalid endpoint, KeysUnusable for the file of
     `keys`.
     """
 

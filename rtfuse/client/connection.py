@@ -22,7 +22,7 @@ def connected(
 ) -> zmq.Socket[Any]:
     """Return a SUB socket on `endpoint`; `queue` None keeps the newest message only.
 
-    Raises ConfigError for an endpoint that cannot be, KeysUnusable for the file of `keys`.
+    Raises ConfigError for an invalid endpoint, KeysUnusable for the file of `keys`.
     """
     s = subscribed(context, endpoint, topic.encode() + b"\0", max_bytes=max_bytes, keys=keys)
     if queue is None:
@@ -38,7 +38,7 @@ def subscribed(
 ) -> zmq.Socket[Any]:
     """Return a SUB socket for messages that begin with `prefix`, not yet connected to `endpoint`.
 
-    Raises ConfigError for an endpoint that cannot be, KeysUnusable for the file of `keys`.
+    Raises ConfigError for an invalid endpoint, KeysUnusable for the file of `keys`.
     """
     check_endpoint(endpoint)
     options = {} if keys is None else curve_client(keys, endpoint)
@@ -56,7 +56,7 @@ def subscribed(
 
 
 def connect(s: zmq.Socket[Any], endpoint: str) -> None:
-    """Connect a socket; closes it and raises ConfigError for an endpoint that cannot be."""
+    """Connect a socket; closes it and raises ConfigError for an invalid endpoint."""
     try:
         s.connect(endpoint)
     except zmq.ZMQError as e:

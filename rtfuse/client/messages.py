@@ -48,7 +48,7 @@ class StatisticsSubscriber(_MessageSubscriber[Statistics]):
 
     Iterate over it, or call `recv`, or `recv_async` with `await`. It returns the newest message. `malformed` counts
     skipped messages. `keys` are as for `Subscriber`. Use it from one thread, or one task; it is a context manager.
-    Raises ConfigError for an endpoint that cannot be.
+    Raises ConfigError for an invalid endpoint.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class DetectionsSubscriber(_MessageSubscriber[Detections]):
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """A rig's description, and the text of its calibration file (YAML), None if it has none."""
+    """Rig's description, and the text of its calibration file (YAML), None if it has none."""
 
     about: Description
     calibration: str | None
@@ -110,8 +110,8 @@ def describe(
 ) -> Described:
     """Return the description of the rig that publishes on an endpoint: cameras, fuser, planes and calibration.
 
-    `topic` is `RIG/about` behind a proxy; `keys` are as for `Subscriber`. Raises ConfigError for an endpoint that
-    cannot be, KeysUnusable for the file, EndpointUnavailable if no answer came within `timeout_s`.
+    `topic` is `RIG/about` behind a proxy; `keys` are as for `Subscriber`. Raises ConfigError for an
+    invalid endpoint, KeysUnusable for the file, EndpointUnavailable if no answer came within `timeout_s`.
     """
     with _MessageSubscriber(endpoint, topic, _described, max_bytes=_ABOUT_BYTES, queue=None, keys=keys) as subscriber:
         described = subscriber.recv(timeout_s)

@@ -69,7 +69,7 @@ class Subscriber(BaseSubscriber[Received]):
     It waits for a publisher that does not run yet, and reconnects to one that restarts. Raw pixels and planes are views
     of the message, which lives as long as they do. H.264 begins with a key frame, also after a gap; there, `latest`
     returns the newest frame that has arrived. Use it from one thread, or one task; it is a context manager.
-    Raises ConfigError for an endpoint that cannot be, KeysUnusable for the file.
+    Raises ConfigError for an invalid endpoint, KeysUnusable for the file.
     """
 
     def __init__(

@@ -30,7 +30,7 @@ class Detector(Protocol):
     def topic(self) -> str: ...
 
     def __call__(self, image: Image) -> list[Box]:
-        """Return what is in an image, (H, W, 3) uint8 RGB or (H, W) uint8, in its pixels."""
+        """Return the boxes of an image, (H, W, 3) uint8 RGB or (H, W) uint8, in its pixels."""
         ...
 
 
@@ -50,7 +50,7 @@ class Warm:
     def __call__(self, image: Image) -> list[Box]:
         """Return the warm things in an image, (H, W) uint8, in its pixels. Raises ConfigError for another one."""
         if image.ndim != 2:
-            raise ConfigError("without a model warm things are looked for in thermal: --topic ir, or give a --model")
+            raise ConfigError("without a model, detect needs thermal: use --topic ir, or give a --model")
         smooth = cv2.GaussianBlur(image, (5, 5), 0)
         middle, bright, hot = np.percentile(smooth[::3, ::3], (50, 98, 99.7)).tolist()
         limit = max(self._contrast, 0.3 * (hot - middle))

@@ -31,7 +31,7 @@ PADDING = 114
 
 @dataclass(frozen=True)
 class Network:
-    """A compiled network: `run` takes (1, 3, H, W) float of `dtype`; `size_wh` is None where it takes any size.
+    """Compiled network: `run` takes (1, 3, H, W) float of `dtype`; `size_wh` is None where it takes any size.
 
     `made_for_wh` is the size that its metadata names, if any.
     """
@@ -202,7 +202,7 @@ def _reason(e: Exception) -> str:
 
 
 class Yolo:
-    """A detector of the YOLO family. Raises ConfigError for a file that is not a model of that family."""
+    """Detect objects by a model of the YOLO family. Raises ConfigError for a file that is not such a model."""
 
     topic = "fused"
 

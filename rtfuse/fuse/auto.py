@@ -18,7 +18,7 @@ from rtfuse.fuse.pyramid import open_pyramid
 from rtfuse.types import Clock, Image, ThermalPicture
 
 _MARGIN, _ROOM = 0.7, 0.6
-"""Shares of a frame's period: what the network may take at the start; what a better one may take to be tried again."""
+"""Largest shares of a frame's period: for the network at the start; for a better one before it is tried again."""
 _RECENT = 30
 """Frames over which the cost of the fuser at work is averaged."""
 _APART = 15.0
@@ -77,7 +77,7 @@ class SteppingFuser:
         self._period_ns = 1e9 / rate_hz
 
     def prepare(self, ir_hw: tuple[int, int], rgb_hw: tuple[int, int]) -> None:
-        """Get ready for frames of these sizes, and choose by what they cost. Raises EngineUnavailable."""
+        """Get ready for frames of these sizes, and choose by their cost. Raises EngineUnavailable."""
         if self._sizes == (ir_hw, rgb_hw):
             return
         chosen, self._sizes, self._frames = self._sizes is None, (ir_hw, rgb_hw), 0
@@ -157,7 +157,7 @@ class SteppingFuser:
         self._open_better, self._failed, self._frames = None, True, 0
 
     def _measured(self, fuser: Fuser) -> float:
-        """Return what a frame costs, in ns: the median of some, after one that is not counted."""
+        """Return the cost of a frame, in ns: the median of some, after one that is not counted."""
         assert self._sizes is not None
         ir_hw, rgb_hw = self._sizes
         fuser.prepare(ir_hw, rgb_hw)

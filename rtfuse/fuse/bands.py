@@ -1,4 +1,4 @@
-"""Bands of details in 8-bit integers: a picture less its blurred self, and the stronger of two.
+"""Compute bands of details in 8-bit integers: a picture less its blurred self, and the stronger of two bands.
 
     h = pyrDown(x), u = pyrUp(h), band = x − u
 

@@ -44,7 +44,7 @@ class FallbackFuser:
         return self._now
 
     def aim(self, rate_hz: float) -> None:
-        """See `Fuser`."""
+        """Tell the fuser at work the frame rate; see `Fuser`."""
         self._now.aim(rate_hz)
 
     def prepare(self, ir_hw: tuple[int, int], rgb_hw: tuple[int, int]) -> None:

@@ -1,4 +1,4 @@
-"""The arrays that whole programs take: raw bytes of thermal and RGB, the gain table, the warp and the mask."""
+"""Hold the arrays that whole programs take: raw bytes of thermal and RGB, the gain table, the warp and the mask."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Shapes = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inputs:
-    """The arrays of N frames; H and W are multiples of 8, at least 16.
+    """Arrays of N frames; H and W are multiples of 8, at least 16.
 
     `ir` is (N, h, w, 2) uint8: counts, low byte first. `rgb` is (N, H, W, 3) uint8. `table` is (N, 65536) uint8, the
     display luma of every count. `grid` is (N, H, W, 2) float32: where each RGB pixel lies in the thermal image, x and

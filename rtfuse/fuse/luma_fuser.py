@@ -39,7 +39,7 @@ class Blend:
 
 
 class LumaFuser:
-    """A fuser that fuses luma by a function of two pictures on one grid.
+    """Fuse luma by a function of two pictures on one grid.
 
     `fuse_luma` sees a thermal image in which the parts that thermal does not reach are filled with visible luma,
     so that no artificial edge enters it; its result counts only where thermal is valid. `engine` names the engine.
@@ -62,7 +62,7 @@ class LumaFuser:
         return f"{self.name} ({self.engine})" if self.engine else self.name
 
     def aim(self, rate_hz: float) -> None:
-        """See `Fuser`; one method does not depend on the rate."""
+        """Ignore the rate."""
 
     def prepare(self, ir_hw: tuple[int, int], rgb_hw: tuple[int, int]) -> None:
         """Get ready for frames of these sizes. Raises EngineUnavailable."""

@@ -13,7 +13,7 @@ from rtfuse.types import Image, ThermalPicture
 
 
 class ProgramEngine(Protocol):
-    """Runs the program on what it was built for."""
+    """Run the program by one engine."""
 
     @property
     def name(self) -> str:
@@ -54,7 +54,7 @@ class RawFuser:
         return f"{self.name} ({self.engine.name})"
 
     def aim(self, rate_hz: float) -> None:
-        """See `Fuser`; one engine does not depend on the rate."""
+        """Ignore the rate."""
 
     def prepare(self, ir_hw: tuple[int, int], rgb_hw: tuple[int, int]) -> None:
         """Get ready for frames of these sizes, so that the first of them does not wait. Raises EngineUnavailable."""
@@ -108,7 +108,7 @@ _IDENTITY = np.minimum(np.arange(TABLE), 255).astype(np.uint8)
 
 
 def _missing(shape_hw: tuple[int, int]) -> tuple[int, int]:
-    """Return how many rows and columns an image lacks to what the network takes."""
+    """Return the rows and columns to add to an image so that the network takes it."""
     rows, columns = (max(-side % MULTIPLE, 2 * MULTIPLE - side) for side in shape_hw)
     return rows, columns
 

@@ -7,7 +7,7 @@ from rtfuse.settings import Section, Share
 
 
 class Fuse(Section, frozen=True):
-    """The fuser, and the deflicker after it.
+    """Settings of the fuser, and of the deflicker after it.
 
     - `fuser`: `auto` is `ufuser` where it holds the camera's rate, else `student`, and a cheaper one under load; for
       recordings that are fused completely it is `ufuser`.

@@ -129,7 +129,7 @@ def _pace(config: Config, replay: str | None) -> tuple[Order, float | None]:
 def _open_both(
     config: Config, order: Order, opener: SourceOpener, stack: ExitStack
 ) -> tuple[Fuser, dict[Stream, Source]]:
-    """Open the fuser and, meanwhile, the sources: each waits for what the other does not need.
+    """Open the fuser and the sources at the same time.
 
     The fuser's error comes first: cameras that cannot be opened today may be there tomorrow.
     """

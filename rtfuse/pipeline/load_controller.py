@@ -36,7 +36,7 @@ _SPAN_NS = 30_000 * _MS
 
 
 class Step(Protocol):
-    """A part of the rig that may be lowered, once or by several degrees."""
+    """Part of the rig that may be lowered, once or by several degrees."""
 
     @property
     def lowered(self) -> str | None:
@@ -64,7 +64,7 @@ class Step(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A step down or up: how the part is now, and why, in words."""
+    """Step down or up: the new state of the part, and the reason, in words."""
 
     down: bool
     what: str
@@ -109,7 +109,7 @@ class LoadController:
         self.pressed = False
         """True while frames are late: then only the newest one is worth fusing."""
         self.stuck: str | None = None
-        """The reason why frames stay late or lost, which lowering other parts does not mend, until a calm ends it."""
+        """The reason why frames stay late or lost although other parts are lowered, until a calm ends it."""
         self._ages, self._costs = list[int](), list[int]()
         self._start_ns: int | None = None
         self._begun_ns = 0
@@ -214,7 +214,7 @@ class LoadController:
 
 
 class _Youngest:
-    """The least age of the present and the previous span."""
+    """Least age of the present and the previous span."""
 
     def __init__(self) -> None:
         self._before = self._now = _INF

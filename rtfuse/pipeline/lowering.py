@@ -11,6 +11,7 @@ from rtfuse.observe.health import State
 from rtfuse.observe.logs import event
 from rtfuse.observe.pressure import waited_ns
 from rtfuse.pipeline.load_controller import LoadController
+from rtfuse.pipeline.priority import niceness
 from rtfuse.pipeline.queues import Outlet
 from rtfuse.pipeline.rig import Rig
 from rtfuse.pipeline.steps import Stepping, steps_of
@@ -23,6 +24,7 @@ _SETTLED_NS = 2_000_000_000
 _LITTLE, _ENOUGH = "too little processor", "enough processor again"
 _OTHER_FUSER = "the fuser was chosen by name and stays; load.fuser=true lets it change, --fuser auto chooses one"
 _LESS = "end other programs, or let the cameras send smaller pictures, or fewer"
+_PRIORITY = "; the system gives this rig no priority, see docs/live.md"
 _log = logging.getLogger("rtfuse.load")
 
 
@@ -75,7 +77,8 @@ class Lowering:
             self._say(level, name, f"{_LITTLE if change.down else _ENOUGH} ({change.why}): {change.what}")
         stuck, self._stuck = self._stuck, self._controller.stuck
         if stuck is None and self._stuck is not None:
-            what = f"{_LITTLE} ({self._stuck}), which lowering other parts does not mend: {self._remedy}"
+            what = f"{_LITTLE} ({self._stuck}), and lowering other parts did not help: {self._remedy}"
+            what += _PRIORITY if self._remedy is _LESS and niceness() >= 0 else ""
             self._say(logging.WARNING, "stuck", what)
         elif stuck is not None and self._stuck is None:
             self._say(logging.INFO, "unstuck", f"{_ENOUGH}: frames are in time")

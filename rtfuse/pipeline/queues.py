@@ -230,7 +230,7 @@ class OrderedInbox(Inbox):
 
 @runtime_checkable
 class Dropping(Protocol):
-    """A sink that may lose frames that it has taken, and counts them by (where, cause)."""
+    """Sink that may lose frames that it has taken, and counts them by (where, cause)."""
 
     @property
     def drops(self) -> Mapping[tuple[str, str], int]: ...
@@ -238,14 +238,14 @@ class Dropping(Protocol):
 
 @runtime_checkable
 class Selective(Protocol):
-    """A sink that does not always need the aligned thermal plane."""
+    """Sink that does not always need the aligned thermal plane."""
 
     def wants_aligned(self) -> bool: ...
 
 
 @runtime_checkable
 class Ticking(Protocol):
-    """A sink with periodic work, also while no frame comes."""
+    """Sink with periodic work, also while no frame comes."""
 
     def tick(self) -> None: ...
 

@@ -51,7 +51,7 @@ class StageTrace:
 
 @dataclass(slots=True)
 class Rig:
-    """The parts of one pipeline; `build.open_rig` opens them from a `Config`. Use it as a context manager.
+    """Parts of one pipeline; `build.open_rig` opens them from a `Config`. Use it as a context manager.
 
     - `sources`: where the frames come from; `reopen` opens one again at its start, for loops.
     - `pairer`, `stages`: from frames to moments, from moments to fused pictures.

@@ -51,7 +51,7 @@ class SourceOpener:
         ThermalFront(self.config.thermal)
         FalseColour(self.config.ir.palette)
         if self.config.rgb.palette != "auto" or self.config.rgb.unit is not None:
-            raise ConfigError("rgb.palette and rgb.unit have no meaning: they are for thermal, ir.palette and ir.unit")
+            raise ConfigError("rgb.palette and rgb.unit have no effect; for thermal, set ir.palette and ir.unit")
         for stream in STREAMS:
             if self.replay is None and stream not in self.given and not self.camera(stream).uri:
                 raise ConfigError(f"{stream}.uri: no source given; use --{stream} URI or set it in the config file")

@@ -20,7 +20,7 @@ _EVERY = 5
 
 @runtime_checkable
 class Easing(Protocol):
-    """A sink that can do less for those who watch it.
+    """Sink that can lower its rate or quality for its viewers.
 
     `degree`: how far it is lowered now, from 0 to `degrees`.
     `watched`: True if somebody watches.
@@ -41,7 +41,7 @@ class Easing(Protocol):
 
 @runtime_checkable
 class Stepping(Protocol):
-    """A fuser that can change to a cheaper one and back: `rtfuse.fuse.auto.SteppingFuser`."""
+    """Fuser that can change to a cheaper one and back: `rtfuse.fuse.auto.SteppingFuser`."""
 
     @property
     def name(self) -> str: ...
@@ -115,25 +115,25 @@ class PreviewStep:
 
     @property
     def lowered(self) -> str | None:
-        """The share of frames that they get, if not all."""
+        """The share of frames that the previews get, if not all."""
         return f"{self._names} to one frame in {_EVERY}" if self.can_lift else None
 
     @property
     def can_lower(self) -> bool:
-        """True if they get all frames."""
+        """True if the previews get all frames."""
         return not self.can_lift
 
     @property
     def can_lift(self) -> bool:
-        """True if they do not get all frames."""
+        """True if the previews get fewer than all frames."""
         return self._previews[0].every > 1
 
     def lower(self) -> str:
-        """Give them few."""
+        """Give the previews few frames."""
         return self._give(_EVERY)
 
     def lift(self) -> str:
-        """Give them all."""
+        """Give the previews all frames."""
         return self._give(1)
 
     def _give(self, every: int) -> str:

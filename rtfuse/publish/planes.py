@@ -1,4 +1,4 @@
-"""Say what an endpoint publishes: which planes, in which encodings, under which topics."""
+"""Describe the output of an endpoint: its planes, their encodings and topics."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Offer:
         wrong = [plane for plane in self.planes if plane not in PIXEL_FORMATS]
         if wrong or not self.planes:
             found = f"plane {wrong[0]!r} is unknown" if wrong else f"{self.endpoint} has no planes"
-            raise ConfigError(f"{found}; choose of {', '.join(PIXEL_FORMATS)}")
+            raise ConfigError(f"{found}; choose one of {', '.join(PIXEL_FORMATS)}")
         formats = (*get_args(YuvFormat), "rgb24")
         if self.pixel_format not in formats:
             raise ConfigError(f"pixel format {self.pixel_format!r} is unknown; choose {', '.join(formats)}")
@@ -62,7 +62,9 @@ class Offer:
         own = [self.prefix + topic for topic in _OWN_TOPICS]
         twice = next((n for k, n in enumerate(names) if n in (*names[:k], *own)), None)
         if twice is not None:
-            raise ConfigError(f"the topic {twice!r} would mean two things on {self.endpoint}; choose another")
+            raise ConfigError(
+                f"the topic {twice!r} would carry two kinds of messages on {self.endpoint}; choose another"
+            )
 
     def topic_of(self, plane: Plane) -> str:
         """Return the topic of a plane: the prefix, and `topic` for the fused one or the plane's name."""

@@ -34,7 +34,7 @@ _log = logging.getLogger("rtfuse.proxy")
 
 
 class RigLink(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The endpoint of a rig and, if it encrypts, its file of `rtfuse keys new client`."""
+    """Endpoint of a rig and, if it encrypts, its file of `rtfuse keys new client`."""
 
     endpoint: str
     keys: str | None = None

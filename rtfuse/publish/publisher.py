@@ -54,7 +54,7 @@ class About:
 
 
 class Publisher:
-    """A sink that publishes every frame, each plane as one message part; see `rtfuse.wire.message`.
+    """Publish every frame, each plane as one message part; see `rtfuse.wire.message`.
 
     A slow, stuck or dead subscriber loses frames and delays nothing: a few frames wait for each, no more. A plane is
     encoded only for subscribers, and once for all of them; frames that an encoder could not take in time are counted in

@@ -13,7 +13,7 @@ _DELAYED = 64
 
 
 class ReservedFile:
-    """A file for `av.open` that has room on the disk, before it is needed, for what completes a video.
+    """Open a file for `av.open`, and reserve disk space for the data that completes a video.
 
     The writer asks `takes` before it hands a packet to the container, and calls `check` before each frame.
     `size`: the number of written bytes.
@@ -36,7 +36,7 @@ class ReservedFile:
 
     @property
     def _owed(self) -> int:
-        """The most bytes that completing the file needs: an index, and what the container has not written yet."""
+        """Return the most bytes needed to complete the file: an index, and the data not yet written."""
         return _HEAD_BYTES + _INDEX_BYTES * self._packets + max(0, self._bytes - self.size)
 
     def check(self) -> None:

@@ -83,7 +83,7 @@ class ImageWriter:
             event(_log, logging.WARNING, "others", what)
 
     def abort(self) -> None:
-        """Remove what was written."""
+        """Remove the incomplete output."""
         if self._partial.is_dir():
             shutil.rmtree(self._partial, ignore_errors=True)
         else:

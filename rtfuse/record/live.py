@@ -1,4 +1,4 @@
-"""Record fused video beside a running rig, which goes on when the disk is full."""
+"""Record fused video while a rig runs; the rig goes on when the disk is full."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _log = logging.getLogger("rtfuse.record")
 
 
 class LiveRecording:
-    """A sink that hands frames to a writer until the disk takes no more; then the output is completed and kept.
+    """Hand frames to a writer until the disk is full; then complete the output and keep it.
 
     `stopped`: the reason why recording ended, None until then. `drops`: counts the frames that came later.
     Raises OutputUnwritable for frames that do not fit the output: that is an error of the configuration.

@@ -274,7 +274,7 @@ class VideoWriter:
             raise OutputUnwritable(f"output {self._path} cannot be written: {e.strerror or e}") from e
 
     def abort(self) -> None:
-        """Remove what was written."""
+        """Remove the incomplete output."""
         with suppress(OSError, av.error.FFmpegError):  # an unfinished container, a full disk
             self._container.close()
         if self._disk is not None:
@@ -321,5 +321,5 @@ class PictureWriter:
         self._image.close()
 
     def abort(self) -> None:
-        """Remove what was written."""
+        """Remove the incomplete output."""
         self._image.abort()

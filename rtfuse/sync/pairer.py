@@ -37,7 +37,7 @@ _MAX_WAITING = 64
 
 @dataclass(slots=True)
 class _Entry:
-    """A frame waiting in a `Pairer`: its corrected time and what has happened to it."""
+    """Frame waiting in a `Pairer`: its corrected time and its state."""
 
     t_ns: int
     frame: Frame

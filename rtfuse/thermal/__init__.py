@@ -1,4 +1,4 @@
-"""Read the thermal stream: what its cameras send, how counts become brightness, and colours.
+"""Read thermal cameras, map counts to brightness, colour them.
 
 `cameras` are frame layouts, `preprocessing` cuts out and repairs the picture, `agc` maps counts, `palettes` colour it.
 """

@@ -2,7 +2,7 @@
 
 Sources: Boson telemetry, FLIR Boson software IDD (status in word 38, counter in 42 and 43, camera temperature in 47);
 Lepton telemetry, FLIR Lepton engineering datasheet (rows A and C); TC001, P2 Pro and TC002C: what their users have
-published. None of these cameras was at hand: what is read from telemetry is only believed where it is plausible.
+published. None of these cameras was at hand: telemetry is used only where it is plausible.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Layout:
     telemetry: Telemetry | None = None
 
     def picture(self, image: Image) -> Image:
-        """Return the thermal picture in what the camera sent, uncopied."""
+        """Return the thermal picture inside a frame as sent, uncopied."""
         if self.top == 0 and self.bottom == image.shape[0]:
             return image
         rows = image[self.top : self.bottom]
@@ -60,7 +60,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """A kind of camera: its layouts by size (w, h) and depth, and whether its YUYV holds 16-bit words.
+    """Kind of camera: its layouts by size (w, h) and depth, and whether its YUYV holds 16-bit words.
 
     Other sizes are plain pictures, unless it is `fixed`.
     """
@@ -132,7 +132,7 @@ def camera_named(name: str) -> Camera | None:
 
 
 def layout_of(name: str, size_wh: tuple[int, int], dtype: str) -> Layout:
-    """Return what a frame of this size and depth is made up of; `auto` goes by those two.
+    """Return the layout of a frame of this size and depth; `auto` goes by those two.
 
     Raises ConfigError for an unknown name, or a size that the named camera does not send.
     """

@@ -54,7 +54,7 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Colours:
-    """The most frequent colours of a picture: `rgb` (n, 3) float32, and the share of pixels of each, `weight` (n,)."""
+    """Most frequent colours of a picture: `rgb` (n, 3) float32, and the share of pixels of each, `weight` (n,)."""
 
     rgb: Image
     weight: Image
@@ -141,7 +141,7 @@ def _rises(first: Image, last: Image) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A palette that was recognised: its name, or `UNKNOWN`, its colours (256, 3), and how a picture lies on it."""
+    """Palette that was recognised: its name, or `UNKNOWN`, its colours (256, 3), and how a picture lies on it."""
 
     name: str
     line: Image
@@ -321,7 +321,7 @@ class FalseColour:
         self._say(found.name, text.format(found.name, hot))
 
     def _say(self, name: str, text: str) -> None:
-        """Say once for each palette what is done."""
+        """Log the treatment of each palette once."""
         if name in self._said:
             return
         self._said.add(name)

@@ -1,4 +1,4 @@
-"""Colours for thermal pictures."""
+"""Define colours for thermal pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The palettes in which thermal cameras and programs record: colours from cold to hot, by name.
+"""List the palettes in which thermal cameras and programs record: colours from cold to hot, by name.
 
 The cameras' own tables are not published. These are drawn through a few colours of each, and OpenCV's are its own; a
 picture need not be made with exactly these colours to be recognised.

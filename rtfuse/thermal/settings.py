@@ -1,4 +1,4 @@
-"""Settings of the thermal stream: what the camera sends, and how counts become brightness."""
+"""Settings of the thermal stream: the camera's frames, and the mapping of counts to brightness."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class AgcSettings(Section, frozen=True):
 
 
 class Thermal(Section, frozen=True):
-    """The thermal camera's frames, and their display; see `rtfuse.thermal`.
+    """Settings of the thermal camera's frames, and of their display; see `rtfuse.thermal`.
 
     - `camera`: a layout of `rtfuse.thermal.cameras`, or `auto`, which goes by the picture's size.
     - `k_per_count`: the scale of any other radiometric camera (0.01 for centikelvin).

@@ -82,9 +82,9 @@ class CameraOutput:
             # With exclusive_caps=1 it takes no second writer.
             raise self._unwritable(OSError(errno.EBUSY, ""))
         if not able & api.V4L2_CAP_VIDEO_OUTPUT:
-            raise ConfigError(f"--pipe {self._path} ({card}) takes no pictures, it gives them; {_WANTED}")
+            raise ConfigError(f"--pipe {self._path} ({card}) is a camera, not an output; {_WANTED}")
         if not able & api.V4L2_CAP_READWRITE:
-            raise ConfigError(f"--pipe {self._path} ({card}) takes no pictures by write(); {_WANTED}")
+            raise ConfigError(f"--pipe {self._path} ({card}) does not accept pictures by write(); {_WANTED}")
 
     def _agreed(self, width: int, height: int) -> api.v4l2_pix_format:
         """Agree on a format with the device, and return it in the device's own terms."""

@@ -231,7 +231,7 @@ def _absence(how: View, console: Console, over: Callable[[], bool]) -> Absence:
 
 
 class _Outputs:
-    """The outputs of a view, and its subscriber; the stack closes them."""
+    """Outputs of a view, and its subscriber; the stack closes them."""
 
     def __init__(self, how: View, console: Console, stack: ExitStack, over: Callable[[], bool]) -> None:
         self.subscriber = stack.enter_context(

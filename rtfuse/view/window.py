@@ -1,4 +1,4 @@
-"""A window for pictures: of a stream that is received, or of a rig that runs in this process."""
+"""Show pictures in a window: of a stream that is received, or of a rig that runs in this process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rtfuse.types import Fused, Image
 
 
 class Window:
-    """A window that shows RGB images; q, Esc or its close button end it, f fills the screen, s saves a picture.
+    """Show RGB images in a window; q, Esc or its close button end it, f fills the screen, s saves a picture.
 
     Raises NoDisplay without a display or without the `view` extra; the error advises to do `instead`.
     """
@@ -83,13 +83,13 @@ class Window:
 
 
 class Stopping(Protocol):
-    """A call that ends the run."""
+    """Call that ends the run."""
 
     def __call__(self) -> None: ...
 
 
 class FusedWindow:
-    """A sink that keeps the newest fused picture, and a window that shows it.
+    """Keep the newest fused picture, and show it in a window.
 
     `write` may be called in any thread; `idle` belongs to the thread that made the window. Raises NoDisplay.
     """

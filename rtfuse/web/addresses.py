@@ -85,7 +85,7 @@ def networks_of(texts: Iterable[str]) -> tuple[Network, ...]:
         if mapped is not None and network.prefixlen >= _MAPPED_BITS:  # clients' addresses are read as IPv4 too
             network = ipaddress.ip_network(f"{mapped}/{network.prefixlen - _MAPPED_BITS}")
         if network.prefixlen == 0:
-            raise ConfigError(f"web.proxies: {text!r} is everybody, so any client could forge its address")
+            raise ConfigError(f"web.proxies: {text!r} includes every address, so any client could forge its own")
         found.append(network)
     return tuple(found)
 

@@ -14,7 +14,7 @@ _Tail = Annotated[float, msgspec.Meta(ge=0, le=0.05)]
 
 
 class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A change of some settings of the gain control (see `rtfuse.thermal.agc.Agc`), and of the mark on the picture."""
+    """Change of some settings of the gain control (see `rtfuse.thermal.agc.Agc`), and of the mark on the picture."""
 
     method: Method | UnsetType = UNSET
     plateau: Annotated[float, msgspec.Meta(ge=1, le=20)] | UnsetType = UNSET
@@ -26,7 +26,7 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Adjustable(Protocol):
-    """A rig whose settings can change while it runs: `rtfuse.pipeline.rig.Rig`."""
+    """Rig whose settings can change while it runs: `rtfuse.pipeline.rig.Rig`."""
 
     mark: bool
 

@@ -1,4 +1,4 @@
-"""Pictures for browsers: each plane of a frame becomes a JPEG once, however many watch, in a thread of its own."""
+"""Encode pictures for browsers, in a thread: each plane of a frame becomes a JPEG once for all viewers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def at_most(quality: QualityName, most: QualityName) -> QualityName:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Shot:
-    """A frame as the page counts them, from 1."""
+    """Frame and its number on the page, from 1."""
 
     seq: int
     fused: Fused
@@ -53,7 +53,7 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A plane as JPEG, and its size in pixels."""
+    """Plane as JPEG, and its size in pixels."""
 
     data: bytes
     width: int

@@ -37,7 +37,7 @@ _log = logging.getLogger("rtfuse.web")
 
 
 class TooManyTries(Exception):
-    """An address has failed to log in too often; `wait_s` until it may try again."""
+    """Raised if an address fails to log in too often; `wait_s` until it may try again."""
 
     def __init__(self, wait_s: float) -> None:
         super().__init__(f"too many tries; wait {wait_s:.0f} s")

@@ -39,14 +39,14 @@ _log = logging.getLogger("rtfuse.web")
 
 
 class Want(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A viewer's choice of planes and quality."""
+    """Choice of a viewer: planes and quality."""
 
     planes: Annotated[list[Plane], msgspec.Meta(max_length=3)]
     quality: QualityName = "medium"
 
 
 class Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A message from a viewer."""
+    """Message from a viewer."""
 
     ack: int | None = None
     want: Want | None = None
@@ -54,7 +54,7 @@ class Said(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @dataclass(eq=False)
 class Viewer:
-    """A viewer: the frame it has, the frame on its way (`flying`), the text to send next."""
+    """Viewer: the frame it has, the frame on its way (`flying`), the text to send next."""
 
     want: Want
     seq: int = 0
@@ -67,7 +67,7 @@ class Viewer:
 
 
 class Live:
-    """A sink that keeps the newest frame, and the viewers to whom it is shown.
+    """Keep the newest frame, and send it to the viewers.
 
     `write` stores a reference and wakes all viewers; nothing is encoded while nobody watches. `extras` gives
     what else goes into the header of a frame. All but `write` and `degree` is for the event loop.
@@ -128,13 +128,13 @@ class Live:
             viewer.stirred.set()
 
     def tell(self, text: str) -> None:
-        """Say this to every viewer; one that has not taken what was said before gets the newest only."""
+        """Send a text to every viewer; it replaces an earlier text that a viewer has not received yet."""
         for viewer in self.viewers:
             viewer.text = text
             viewer.stirred.set()
 
     async def leave(self) -> None:
-        """Send all viewers away, as the rig ends; who does not answer is not waited for."""
+        """Disconnect all viewers as the rig ends; do not wait for those that do not answer."""
         sockets = [viewer.socket for viewer in self.viewers if viewer.socket is not None]
         goodbyes = [asyncio.create_task(s.close(code=1001, message=b"the rig has stopped")) for s in sockets]
         if goodbyes:
@@ -183,7 +183,7 @@ class Live:
             return  # it has left
         except Exception as e:  # noqa: BLE001 - the viewer is sent away and may come back
             event(_log, logging.ERROR, "web", f"a picture could not be shown: {type(e).__name__}: {e}")
-            await socket.close(code=1011, message=b"this failed; the log says why")
+            await socket.close(code=1011, message=b"the rig failed to answer; see its log")
 
     async def _say_newest(self, viewer: Viewer, socket: web.WebSocketResponse) -> None:
         if viewer.text is not None:

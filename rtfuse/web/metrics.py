@@ -26,7 +26,7 @@ class Audience(Protocol):
         ...
 
     def subscribers(self) -> Mapping[tuple[str, str], int]:
-        """Subscriptions by endpoint and topic."""
+        """Yield the subscriptions by endpoint and topic."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""The page: its files, the live picture, the rig's state, its controls, and the login."""
+"""Serve the page: its files, the live picture, the rig's state, its controls, and the login."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _WRONG = "That is not the token."
 class Page:
     """Everything behind `/`. `live` is the sink; `add_to` gives an application its routes.
 
-    Beyond `viewers`, who wants to watch is answered with 503.
+    Further viewers than `viewers` get status 503.
     """
 
     def __init__(

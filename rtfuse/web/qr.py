@@ -1,4 +1,4 @@
-"""An address for a phone's camera, so that nobody types a token on glass."""
+"""Print an address as a code for a phone's camera, so that nobody types a token on a phone."""
 
 from __future__ import annotations
 

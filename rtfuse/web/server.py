@@ -1,4 +1,4 @@
-"""An HTTP server beside the pipeline, in a thread of its own: the page, and `/metrics`, `/healthz`, `/readyz`."""
+"""Serve HTTP in a thread of its own: the page, and `/metrics`, `/healthz`, `/readyz`."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class WebServer:
         if remote and self._tls is None and not how.insecure:
             raise ConfigError(
                 f"web.address: {address} reaches beyond this machine and nothing is encrypted; listen on 127.0.0.1, "
-                "give a certificate (web.cert, web.key), or say that you want it with --insecure"
+                "give a certificate (web.cert, web.key), or allow plain text with --insecure"
             )
         self._rig = rig
         self._plain = remote and self._tls is None
@@ -93,7 +93,7 @@ class WebServer:
         return self._plain
 
     def close(self) -> None:
-        """Stop listening, and end what is being answered."""
+        """Stop listening, and end the requests in progress."""
         asyncio.run_coroutine_threadsafe(self._runner.cleanup(), self._loop).result(_START_S)
         self._page.close()
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -138,7 +138,7 @@ class WebServer:
 
 
 def not_ready(s: Snapshot) -> list[str]:
-    """Return why the rig is not publishing what it should, in sentences; none if it is.
+    """Return the reasons why the rig does not publish as it should, in sentences; none if it does.
 
     A rig that publishes one stream alone is ready, and says so: it publishes all that it can.
     """
@@ -211,4 +211,4 @@ async def _logged(request: web.Request, handler: Handler) -> web.StreamResponse:
         raise
     except Exception as e:
         event(_log, logging.ERROR, "web", f"{request.path} failed: {type(e).__name__}: {e}")
-        raise web.HTTPInternalServerError(text="this failed; the log says why\n") from e
+        raise web.HTTPInternalServerError(text="the rig failed to answer; see its log\n") from e

@@ -17,7 +17,7 @@ class Detector(Section, frozen=True):
 
 
 class Web(Section, frozen=True):
-    """The page at `/`, numbers for Prometheus at `/metrics`, `/healthz`, `/readyz`.
+    """Settings of the page at `/`, of Prometheus' numbers at `/metrics`, and of `/healthz` and `/readyz`.
 
     - `address`: `ADDR:PORT`, or a port of this machine alone; null: no page.
     - `token`: needed beyond this machine; null: a random one, printed at the start.

@@ -50,7 +50,7 @@ def state_of(s: Snapshot) -> dict[str, Any]:
 
 
 class Chronicle:
-    """The last five minutes, second by second, as differences between snapshots."""
+    """Keep the last five minutes, second by second, as differences between snapshots."""
 
     def __init__(self) -> None:
         self.samples: deque[dict[str, Any]] = deque(maxlen=_MINUTES_S)

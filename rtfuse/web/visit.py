@@ -16,7 +16,7 @@ class Role(StrEnum):
 
 @dataclass(slots=True)
 class Visit:
-    """A request's rights, and the path that the page lies under in the client's address; empty: unknown, or none.
+    """Rights of a request, and the path of the page in the client's address; empty: unknown, or none.
 
     link: link token in the request's address.
     """

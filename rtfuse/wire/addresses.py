@@ -71,5 +71,5 @@ def check_reach(endpoint: str, what: str, *, encrypted: bool, allow_remote: bool
     if not _LOOPBACK.match(endpoint) and not _LOOPBACK.match(bindable(endpoint)):
         raise ConfigError(
             f"{what}: {endpoint} reaches beyond this machine and the stream is not encrypted; encrypt it with "
-            "--keys DIR, bind to 127.0.0.1, or say that you want it with --insecure"
+            "--keys DIR, bind to 127.0.0.1, or allow plain text with --insecure"
         )

@@ -37,7 +37,7 @@ _STATES: dict[str, Literal["authorised", "revoked"]] = {_CLIENTS: "authorised", 
 
 
 class PublicKey(msgspec.Struct, frozen=True, kw_only=True):
-    """A public key with its owner's name and its time of creation (UTC, ISO 8601)."""
+    """Public key with its owner's name and its time of creation (UTC, ISO 8601)."""
 
     name: str
     created: str
@@ -51,7 +51,7 @@ class PublicKey(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class KeyPair(PublicKey, frozen=True, kw_only=True):
-    """A key pair of a rig, or of a client with the public key of its rig (`server`). Its text shows no secret."""
+    """Key pair of a rig, or of a client with the public key of its rig (`server`). Its text shows no secret."""
 
     secret: Z85
     server: Z85 | None = None
@@ -65,7 +65,7 @@ class KeyPair(PublicKey, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """One key of a folder. `since`: the time of its present state (UTC, ISO 8601)."""
+    """Key of a folder. `since`: the time of its present state (UTC, ISO 8601)."""
 
     name: str
     fingerprint: str
@@ -334,7 +334,7 @@ def _read_private(path: Path) -> KeyPair:
 
 
 def _check_not_writable(path: Path) -> None:
-    """Raise KeysUnusable for a path that another user can write, who could authorise himself. Raises OSError."""
+    """Raise KeysUnusable for a path that another user can write: that user could authorise himself. Raises OSError."""
     s = path.stat()
     if s.st_uid not in (0, os.geteuid()):
         raise KeysUnusable(f"{path} belongs to another user (uid {s.st_uid}): chown {os.geteuid()} {path}")

@@ -61,7 +61,7 @@ def test_a_file_gives_back_what_was_written(tmp_path):
         ("version: 2", "version"),
         ("quality: {method: guess, pair_error_px: 1, views: 3}", "quality"),
         ("colour: red", "colour"),
-        ("ir: {size_wh: [64, 48]}\nir: {size_wh: [64, 48]}", "the key ir stands twice"),
+        ("ir: {size_wh: [64, 48]}\nir: {size_wh: [64, 48]}", "the key ir occurs twice"),
         ("plane_m: .nan", "plane_m: want a finite number"),
     ],
 )

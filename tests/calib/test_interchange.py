@@ -232,7 +232,7 @@ def test_kalibrs_poses_by_way_of_the_imu_are_read_and_compared(tmp_path):
         ("- 1\n- 2\n", {}, "no keys and values"),
         ("<a><b></a>", {}, "cannot be read"),
         ('<!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>', {}, "document type"),
-        ('{"K": [1], "K": [2]}', {}, "stands twice"),
+        ('{"K": [1], "K": [2]}', {}, "occurs twice"),
         ("image_width: 3\n", {}, "it has no cameramatrix .*its keys are imagewidth"),
         (ros1_message(PINHOLE).replace("K: [560.0, ", "K: ["), {}, "camera matrix has 8 numbers; want 3x3"),
         (b"\x80\x04\x95", {}, "pickle of Python, which is not loaded"),

@@ -81,14 +81,32 @@ def test_the_tour_shows_a_picture_and_ends_with_ctrl_c(start, rtfuse, here, monk
     assert demo.end(10) in (0, 130), demo.output
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_every_command_can_be_pasted_into_bash_and_zsh(name):
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_every_command_can_be_pasted_into_bash_and_zsh(page):
     """An interactive zsh takes `#` for a word, and an unquoted pattern without a match for an error."""
-    for line in (line for block in shell_blocks(PAGES[name]) for line in block):
-        unquoted = re.sub(r"'[^']*'", "", line)
-        assert not set(unquoted) & set("?*[]()#~^"), line
-        for shell in filter(shutil.which, ("bash", "zsh")):
-            subprocess.run([shell, "-n", "-c", line], check=True)
+    for block in shell_blocks(page.read_text(encoding="utf-8")):
+        for line in block:
+            assert not unsafe(line), line
+            for shell in filter(shutil.which, ("bash", "zsh")):
+                subprocess.run([shell, "-n", "-c", line], check=True)
+
+
+def unsafe(line):
+    """Return the characters of a command that zsh may expand, outside of quotes; `~/` and `~user/` begin a path."""
+    unquoted = re.sub(r"'[^']*'|\"[^\"]*\"", "", line)
+    return set(re.sub(r"(?<=\s)~(?=[\w/])", "", unquoted)) & set("?*[]()#~^")
+
+
+@pytest.mark.parametrize(
+    "line", ["rtfuse run  # it's live", "rtfuse run --ir synthetic:?live=1", "rtfuse fuse ir[1].mp4", "ls a~ b*"]
+)
+def test_unquoted_patterns_and_comments_are_found(line):
+    assert unsafe(line)
+
+
+@pytest.mark.parametrize("line", ["rtfuse run --ir 'synthetic:?live=1' --keys ~/keys", 'python -c "print(1)"'])
+def test_quoted_patterns_and_home_folders_pass(line):
+    assert not unsafe(line)
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)

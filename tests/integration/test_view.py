@@ -220,7 +220,7 @@ def test_a_loopback_device_shows_the_rig_as_a_camera(playing, view):
 @pytest.mark.timeout(300)
 @loopback
 def test_a_camera_and_a_device_in_use_take_no_pictures():
-    with pytest.raises(ConfigError, match="takes no pictures, it gives them"):
+    with pytest.raises(ConfigError, match="is a camera, not an output"):
         CameraOutput(os.environ["RTFUSE_TEST_CAMERAS"].split(",")[0])
     for _ in range(2):  # the second time it has been given back
         with contextlib.closing(CameraOutput(LOOPBACK)) as output:

@@ -87,7 +87,7 @@ def test_a_fuser_that_was_chosen_by_name_may_take_its_time_and_the_log_says_so_o
     (said,) = [r.getMessage() for r in caplog.records if r.name == "rtfuse.load"]
     assert said.startswith("too little processor (it takes 4")
     assert said.endswith(
-        " ms to fuse a frame, 33 ms are there), which lowering other parts does not mend: "
+        " ms to fuse a frame, 33 ms are there), and lowering other parts did not help: "
         "the fuser was chosen by name and stays; load.fuser=true lets it change, --fuser auto chooses one"
     )
 
@@ -98,7 +98,7 @@ def test_frames_that_stay_late_with_everything_lowered_are_said_once(caplog):
     assert pipeline.run(duration_s=11).lowered == ("the fuser to small",)
     first, second = (r.getMessage() for r in caplog.records if r.name == "rtfuse.load")
     assert first.endswith("the fuser to small")
-    assert "does not mend: end other programs, or let the cameras send smaller pictures, or fewer" in second
+    assert "did not help: end other programs, or let the cameras send smaller pictures, or fewer" in second
 
 
 def test_a_preview_that_is_lowered_gets_one_frame_in_five_and_the_others_are_counted():

@@ -361,9 +361,9 @@ def test_a_state_is_told_when_it_changes_and_to_whoever_joins(open_, ipc, listen
         (lambda: Offer("ipc:///x", planes=()), "no planes"),
         (lambda: Offer("ipc:///x", pixel_format="bgr24"), "bgr24.*yuv420p, nv12, rgb24"),
         (lambda: Offer("ipc:///x", "jpeg", pixel_format="nv12"), "sends jpeg, which has no pixel format nv12"),
-        (lambda: Offer("ipc:///x", planes=("fused", "ir"), topic="ir"), "two things"),
-        (lambda: Offer("ipc:///x", topic="stats"), "two things"),
-        (lambda: Offer("ipc:///x", topic="about"), "two things"),
+        (lambda: Offer("ipc:///x", planes=("fused", "ir"), topic="ir"), "two kinds of messages"),
+        (lambda: Offer("ipc:///x", topic="stats"), "two kinds of messages"),
+        (lambda: Offer("ipc:///x", topic="about"), "two kinds of messages"),
     ],
 )
 def test_offers_that_make_no_sense_are_refused(offer, words):

@@ -238,8 +238,8 @@ def test_behind_a_proxy_there_is_always_a_token(serve):
         ("web.prefix=/static/x", "begins like a path of the page itself"),
         ("web.proxies=[nginx]", "'nginx' is not an address or a network; want for example 127.0.0.1"),
         ("web.proxies=[10.0.0.7/8]", "bits set beyond its network"),
-        ("web.proxies=[0.0.0.0/0]", "is everybody"),
-        ("web.proxies=['::/0']", "is everybody"),
+        ("web.proxies=[0.0.0.0/0]", "includes every address"),
+        ("web.proxies=['::/0']", "includes every address"),
         ("web.proxies=10.0.0.1", "write a list as"),
         ("web.hosts=['http://rigs.example']", "is not a name; want for example rigs.example"),
         ("web.hosts=['rigs.example:8080']", "is not a name"),
@@ -248,7 +248,7 @@ def test_behind_a_proxy_there_is_always_a_token(serve):
         ("web.hosts=['']", "is not a name"),
         ("web.hosts=['a b']", "is not a name"),
         ("web.hosts=['*.example']", "is not a name"),
-        ("web.proxies=['::ffff:0.0.0.0/96']", "is everybody"),
+        ("web.proxies=['::ffff:0.0.0.0/96']", "includes every address"),
         ("web.embed=['https://home.example:81230']", "is not an origin"),
         ("web.embed=['https://home.example:0']", "is not an origin"),
         ("web.embed=['*']", "is not an origin; want for example https://home.example:8123"),
@@ -258,7 +258,7 @@ def test_behind_a_proxy_there_is_always_a_token(serve):
         ('web.embed=["https://a; script-src *"]', "is not an origin"),
         ("web.link_token=short", "link_token"),
         ("web.link_token='has a blank and more'", "link_token"),
-        ("web.token=the-same-for-both web.link_token=the-same-for-both", "it is web.token too"),
+        ("web.token=the-same-for-both web.link_token=the-same-for-both", "web.link_token equals web.token"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused_before_anything_is_opened(setting, fault):

@@ -1,1 +1,1 @@
-"""Measures beside those of papers: detection, segmentation, video, artefacts; docs/quality.md defines each."""
+"""Measure what papers do not: detection, segmentation, video, artefacts; docs/quality.md defines each."""

@@ -24,7 +24,7 @@ DRAWS = 1000
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """The matched detections of one class, best score first.
+    """Matched detections of one class, best score first.
 
     - `picture`: (D,) index of each detection's picture; `hit`: (T, D) True where it matches a box, T IoU limits.
     - `boxes`: (P,) true boxes of each picture.
@@ -119,7 +119,7 @@ def draws(pictures: int, count: int = DRAWS, seed: int = 0) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A value with its 95 % interval (percentiles 2.5 and 97.5 of the draws); NaN where nothing can be measured."""
+    """Value with its 95 % interval (percentiles 2.5 and 97.5 of the draws); NaN where nothing can be measured."""
 
     value: float
     low: float
@@ -127,7 +127,7 @@ class Estimate:
 
 
 def estimate(value: float, drawn: Floats) -> Estimate:
-    """Return a value with the interval of its draws; draws without a value (no such box drawn) are left out."""
+    """Return a value and its bootstrap interval; samples without such a box are left out."""
     there = drawn[np.isfinite(drawn)]
     low, high = np.percentile(there, (2.5, 97.5)) if len(there) else (np.nan, np.nan)
     return Estimate(value, float(low), float(high))

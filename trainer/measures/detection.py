@@ -21,7 +21,7 @@ CONFIDENCE, IOU = 0.001, 0.7
 
 
 class Detects(Protocol):
-    """A detector, such as `rtfuse.detect.yolo.Yolo`."""
+    """Detector, such as `rtfuse.detect.yolo.Yolo`."""
 
     def __call__(self, image: Image) -> list[Box]: ...
 

@@ -24,7 +24,7 @@ _WANT = "want one input [1, 3, height, width] and one output, [1, classes, h, w]
 
 @dataclass(frozen=True, slots=True)
 class Segmenter:
-    """A network: (H, W, 3) uint8 RGB to (H, W) class numbers. `classes`: their count; None if the output names none."""
+    """Segment by a network: (H, W, 3) uint8 RGB to (H, W) class numbers. `classes`: their count; None if not named."""
 
     run: Callable[[Image], npt.NDArray[np.int64]]
     classes: int | None

@@ -46,7 +46,7 @@ class Chosen:
 
 
 class _Side:
-    """The pages of one stream's files, in natural order."""
+    """Pages of one stream's files, in natural order."""
 
     def __init__(self, stream: Stream, found: Listing) -> None:
         self.stream, self.found = stream, found

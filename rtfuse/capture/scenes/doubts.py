@@ -33,7 +33,7 @@ def refuse_word_of_scene(rgb_of: Mapping[str, str]) -> None:
                 raise ConfigError(
                     f"{LABELS[stream]} {names[stream]} may be the same scene as {LABELS[other]} {names[other]}, if "
                     f"'{one[at]}' names the stream, or another one, '{one[at]} {one[at + 1]}'; say which: --pair name "
-                    "takes it for the stream's word, other names or --pair order settle it"
+                    "reads it as the stream's name; otherwise, rename the files or use --pair order"
                 )
 
 

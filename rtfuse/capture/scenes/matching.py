@@ -1,4 +1,4 @@
-"""Match two lists of names by what they have in common; a match that could be another one is refused.
+"""Match two lists of names by their common parts; refuse an ambiguous match.
 
 Names are read in steps, from strict to loose; a name that has found its partner keeps it:
 
@@ -81,7 +81,7 @@ def match(ir: Sequence[str], rgb: Sequence[str]) -> Matches:
 
 @dataclass(frozen=True, slots=True)
 class _Readings:
-    """The readings of both sides without the words of streams; `sure` is False if some of these words are in doubt."""
+    """Readings of both sides without the words of streams; `sure` is False if some of these words are in doubt."""
 
     ir: Reading
     rgb: Reading

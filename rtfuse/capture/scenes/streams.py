@@ -29,7 +29,7 @@ from rtfuse.types import LABELS, Stream
 
 @dataclass(frozen=True, slots=True)
 class _Word:
-    """A word of a name that is or has one of a stream, its part of the path, its places and the separator behind."""
+    """Word that is or has the word of a stream: its part of the path, its places, and the separator after it."""
 
     text: str
     depth: int
@@ -61,7 +61,7 @@ def shape_of(name: str, *, decimal: bool) -> Tokens:
 
 @dataclass(slots=True)
 class _Votes:
-    """The names that have a word of a stream at a place, and the words."""
+    """Names that have a word of a stream at a place, and the words."""
 
     names: set[str] = field(default_factory=set)
     words: set[str] = field(default_factory=set)

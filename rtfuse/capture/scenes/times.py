@@ -31,7 +31,7 @@ _PER_S = {"ns": 9, "us": 6, "\u03bcs": 6, "ms": 3, "s": 0}
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """A time in a name: nanoseconds since 1970 or since a start, and its first and last place in the stem."""
+    """Time in a name: nanoseconds since 1970 or since a start, and its first and last place in the stem."""
 
     ns: int
     start: int

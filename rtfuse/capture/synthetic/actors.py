@@ -20,7 +20,7 @@ _SUPER = 2
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sprite:
-    """A figure, standing at the middle of its lower edge, in a row of copies, each half as large as the one before.
+    """Figure, standing at the middle of its lower edge, in a row of copies, each half as large as the one before.
 
     height_m: height of the whole picture.
     outline: left, top, right and bottom of the visible part, in pixels of the largest copy.

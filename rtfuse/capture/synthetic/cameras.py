@@ -1,4 +1,4 @@
-"""Draw what the two cameras of the synthetic scene see."""
+"""Draw the pictures of the synthetic scene's two cameras."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from rtfuse.capture.synthetic.scene import SyntheticScene
 from rtfuse.types import Image
 
 DISPLAY_C = (3.0, 36.0)
-"""The temperatures that 8-bit thermal shows as 0 and 255."""
+"""Temperatures that 8-bit thermal shows as 0 and 255."""
 
 
 class ColourCamera:
-    """Draws what the RGB camera sees, (H, W, 3) uint8."""
+    """Draw the RGB camera's picture, (H, W, 3) uint8."""
 
     def __init__(self, scene: SyntheticScene) -> None:
         self._scene, self._stage = scene, scene.stage
@@ -40,7 +40,7 @@ class ColourCamera:
 
 
 class ThermalCamera:
-    """Draws what the thermal camera sees: (H, W) uint8 display luma or uint16 counts of 0.01 K."""
+    """Draw the thermal camera's picture: (H, W) uint8 display luma or uint16 counts of 0.01 K."""
 
     def __init__(self, scene: SyntheticScene) -> None:
         self._scene, self._stage = scene, scene.stage

@@ -46,7 +46,7 @@ class FrameTruth:
 
 @dataclass(frozen=True, slots=True)
 class WarmObject:
-    """A `person` or `car`: its boxes (left, top, right, bottom) in pixels of each image, and its distance."""
+    """`person` or `car`: its boxes (left, top, right, bottom) in pixels of each image, and its distance."""
 
     kind: str
     box_rgb: tuple[float, float, float, float]
@@ -55,7 +55,7 @@ class WarmObject:
 
 
 class SyntheticScene(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, dict=True):
-    """The parameters of the scene; all are keys of a `synthetic:?key=value&…` source.
+    """Parameters of the scene; all are keys of a `synthetic:?key=value&…` source.
 
     `size` and `ir_size` are (w, h); `ir_size` None is `size`. `skew_ms`: the thermal camera exposes this much later
     than the RGB camera. `stamp_ms`: it stamps its frames this much too late. `jitter_ms`: capture times vary by up to
@@ -94,7 +94,7 @@ class SyntheticScene(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     @classmethod
     def from_uri(cls, uri: str) -> SyntheticScene:
-        """Read `synthetic:` or `synthetic:?key=value&…`. Raises ConfigError naming the key and what is possible."""
+        """Read `synthetic:` or `synthetic:?key=value&…`. Raises ConfigError with the key and its possible values."""
         keys = {f.name for f in msgspec.structs.fields(cls)}
         values: dict[str, object] = {}
         for key, text in parse_qsl(urlsplit(uri).query, keep_blank_values=True):
@@ -113,7 +113,7 @@ class SyntheticScene(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     @property
     def uri(self) -> str:
-        """The `synthetic:` source that gives this scene again; what is at its default is left out."""
+        """The `synthetic:` source that gives this scene again, without default values."""
         parts = []
         for f in msgspec.structs.fields(self):
             value = getattr(self, f.name)

@@ -14,7 +14,7 @@ from rtfuse.types import Clock, Frame, SourceInfo, Stamp, Stream
 
 
 class SyntheticSource:
-    """One stream of a scene; `t_ns` is the scene's own time (`Stamp.MEDIA`), frames come as fast as they are taken.
+    """Draw one stream of a scene, frame by frame, without waiting; `t_ns` is the scene's own time (`Stamp.MEDIA`).
 
     Of a `live` scene they come at their own pace, `t_ns` on the local clock (`Stamp.END`); those that were not waited
     for count as `stale`. `losses` also counts the frames that the camera lost, `dropped`; their numbers are left out.

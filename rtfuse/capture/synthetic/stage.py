@@ -30,7 +30,7 @@ _TREES = ((CURB_M + 1.0, 30.0), (-CURB_M - 1.0, 17.5))
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Actor:
-    """A sprite at a place in the street."""
+    """Sprite at a place in the street."""
 
     kind: Literal["person", "car", "prop"]
     sprite: Sprite
@@ -65,7 +65,7 @@ class Placement:
 
 
 class Stage:
-    """The drawings of one scene: the empty street, and who walks and drives in it.
+    """Drawings of one scene: the empty street, its people and its cars.
 
     seed: chooses the street.
     size_wh: size of the RGB camera's pictures.
@@ -109,7 +109,7 @@ class Stage:
         return sorted([*self._props, *self._people(t_s), *self._traffic(t_s)], key=lambda a: -a.z_m)
 
     def _people(self, t_s: float) -> Iterator[Actor]:
-        """Some cross the road and some walk along it; all come and go softly at the ends of their way."""
+        """Yield the people: some cross the road, some walk along it; all fade in and out at the ends of their way."""
         for start_s, z, way in _CROSSINGS:
             steps = self._across if way > 0 else self._back
             walked = 1.45 * ((t_s - start_s) % _PERIOD_S)
@@ -123,7 +123,7 @@ class Stage:
             yield Actor("person", _step(self._along, walked), x, z, _fade(walked, length))
 
     def _traffic(self, t_s: float) -> Iterator[Actor]:
-        """One car comes, another one goes; neither while somebody crosses before it."""
+        """Yield the cars: one comes, another one goes; neither while somebody crosses before it."""
         for sprite, start_s, x, speed in ((self._cars[0], 0.5, -1.8, -8.0), (self._cars[1], 16.5, 1.8, 7.0)):
             driven = abs(speed) * ((t_s - start_s) % _PERIOD_S)
             if driven < 80:

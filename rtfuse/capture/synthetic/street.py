@@ -36,7 +36,7 @@ _SIGNS = ("HOTEL", "CAFE", "METRO", "BAKERY", "OPEN", "TAXI", "BOOKS", "24H")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class View:
-    """A pinhole camera that looks along the street: focal length and vanishing point in pixels."""
+    """Pinhole camera that looks along the street: focal length and vanishing point in pixels."""
 
     size_wh: tuple[int, int]
     focal_px: float

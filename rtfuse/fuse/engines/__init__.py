@@ -1,4 +1,4 @@
 """Run a network: by OpenVINO, TensorRT, CUDA graphs or eager torch.
 
-`selection` takes the fastest engine that works here; `cache` keeps what was built, `parity` checks it.
+`selection` takes the fastest engine that works here; `cache` stores built engines, `parity` checks it.
 """

@@ -1,8 +1,8 @@
-"""Built engines, kept in a private folder: found again by everything that they depend on, and never trusted unseen.
+"""Store built engines in a private folder, under a key of all that they depend on; check them before each use.
 
 An entry is a folder named by a digest of its key; `manifest.json` in it holds the key and the digest of every file. It
 appears whole or not at all. An entry that is damaged, incomplete, of another user or of another key is built again;
-nothing is ever unpickled. When there are more than `LIMIT_BYTES`, those that were not used for longest go.
+nothing is ever unpickled. Beyond `LIMIT_BYTES` in total, the least recently used go.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _log = logging.getLogger("rtfuse.fuse")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One kept engine: its folder, what it depends on, its size, and when it was last used (seconds since 1970)."""
+    """Stored engine: its folder, its key, its size, and the time of its last use (seconds since 1970)."""
 
     folder: Path
     key: dict[str, str]
@@ -50,7 +50,7 @@ def cache_folder() -> Path:
 
 
 def cached(key: Key, build: Callable[[Path], None], *, folder: Path | None = None) -> Path:
-    """Return the folder of what `build` writes into an empty folder for this key; it is called only if need be.
+    """Return the folder of this key's files; call `build` with an empty folder if it does not exist.
 
     Where nothing can be kept, a line in the log says so, and the folder lasts until the end of the program. Raises
     OSError without a temporary folder.
@@ -106,7 +106,7 @@ def entries(folder: Path | None = None) -> list[Entry]:
 
 
 def clear(folder: Path | None = None) -> list[Entry]:
-    """Remove everything that is kept, and return what it was."""
+    """Remove all stored engines, and return their entries."""
     gone = entries(folder)
     for entry in gone:
         shutil.rmtree(entry.folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Weights into programs for processors (`openvino.py`), by torch: once for these weights, some 40 s for U-Fuser."""
+"""Convert weights into programs for processors (`openvino.py`) by torch, once; U-Fuser takes some 40 s."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NAME = "program.xml"
 
 
 class LumaProgram(nn.Module):
-    """A network on bytes: thermal and visible luma, (N, 1, H, W) uint8 each, to fused luma of the same shape."""
+    """Run a network on bytes: thermal and visible luma, (N, 1, H, W) uint8 each, to fused luma of the same shape."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class LumaProgram(nn.Module):
 
 
 class GuideProgram(nn.Module):
-    """A student's guide on bytes: planes (N, 2 + 2 L, h, w) uint8 to (N, 1 + 2 L, h, w) uint8."""
+    """Run a student's guide on bytes: planes (N, 2 + 2 L, h, w) uint8 to (N, 1 + 2 L, h, w) uint8."""
 
     def __init__(self, guide: Guide) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""NVIDIA GPUs by torch alone: the folded program compiled by torch.compile, in half precision, replayed as a graph.
+"""Run on NVIDIA GPUs by torch alone: the folded program, compiled, in half precision, replayed as a graph.
 
-`Session` is what all engines on a GPU share: pinned buffers, a stream of their own, copies that overlap with the
-computation of the frame before, and one launch for the whole program (a CUDA graph).
+`Session` is the part that all engines on a GPU share: pinned buffers, a stream of their own, copies that overlap with
+the computation of the frame before, and one launch for the whole program (a CUDA graph).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The program in eager torch: the reference that every faster engine is held to."""
+"""Run the program in eager torch: the reference for every faster engine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class EagerEngine:
         self._program = Program(net.to(self._device, dtype).eval())
 
     def prepare(self, inputs: Inputs) -> None:
-        """Nothing has to be built."""
+        """Do nothing: eager torch needs no build."""
 
     @torch.inference_mode()
     def __call__(self, inputs: Inputs) -> Image:

@@ -1,4 +1,4 @@
-"""A network on the processor as a whole program: gain table, warp, seam and colours by OpenCV around it.
+"""Run a network on the processor as a whole program: gain table, warp, seam and colours by OpenCV around it.
 
 In a rig the stages before the fuser do that. This form takes the same raw bytes as engines on a GPU, to compare them.
 """

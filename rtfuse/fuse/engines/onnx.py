@@ -1,4 +1,4 @@
-"""The program as ONNX: what TensorRT reads."""
+"""Write the program as ONNX, which TensorRT reads."""
 
 from __future__ import annotations
 

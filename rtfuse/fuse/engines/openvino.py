@@ -1,4 +1,4 @@
-"""OpenVINO: the engine for processors, in float32, or in bfloat16 where they compute in it (AMX).
+"""Run networks on processors by OpenVINO, in float32, or in bfloat16 on processors that compute in it (AMX).
 
 `LumaFuser` calls it. The default for cameras is the student, unless U-Fuser holds their rate.
 
@@ -95,12 +95,12 @@ class OpenVinoEngine:
         return (inputs[0].partial_shape[1].get_length() - 2) // 2 if len(inputs) == 1 else 0
 
     def _check(self) -> None:
-        """Raise EngineUnavailable if this machine does not compute the picture that is kept with the program."""
+        """Raise EngineUnavailable if the output differs from the stored reference picture."""
         try:
             with np.load(self._path.with_suffix(".npz"), allow_pickle=False) as kept:
                 ir, luma, fused = (kept[name] for name in ("ir", "luma", "fused"))
         except (OSError, ValueError, KeyError, EOFError) as e:
-            raise WeightsMissing(f"program {self._path}: its .npz, which it is checked with, is missing: {e}") from e
+            raise WeightsMissing(f"program {self._path}: its .npz with the reference picture is missing: {e}") from e
         if not self._path.is_file() or not self._path.with_suffix(".bin").is_file():
             raise WeightsMissing(f"program {self._path}: want .xml and .bin of one name; write them by trainer export")
         check("openvino", self(ir, luma), fused, self.precision, chooses=bool(self._levels))

@@ -5,7 +5,7 @@
     rgb ─┬─ luma ─────────────────────┘                         ├─ fused
          └─────────────────────────────────── chroma ───────────┘
 
-The calibration (`grid`, `mask`) and the gain control (`table`) are data, not part of the program: what was built once
+The calibration (`grid`, `mask`) and the gain control (`table`) are data, not part of the program: an engine built once
 serves every rig, and only `ir`, `rgb` and 64 KB of table change from frame to frame.
 """
 

@@ -1,4 +1,4 @@
-"""TensorRT: the engine for NVIDIA GPUs, by the one of its two libraries that is installed.
+"""Run on NVIDIA GPUs by TensorRT, with one of its two libraries.
 
 `tensorrt` builds for the GPU at hand, on data-centre GPUs and Jetson. `tensorrt_rtx` is for RTX cards and builds on any
 machine, without a GPU, for stated ones. Both read the program as ONNX, whole: a layer that they do not have is an
@@ -64,10 +64,12 @@ def build_plan(trt: Any, model: bytes, *, rigs: int = 1, capability: str | None 
     config = builder.create_builder_config()
     if capability is not None:
         if not hasattr(trt, "ComputeCapability"):
-            raise EngineUnavailable(f"{trt.__name__} builds for the GPU at hand; only tensorrt_rtx for stated ones")
+            raise EngineUnavailable(
+                f"{trt.__name__} builds only for the GPU of this machine; tensorrt_rtx builds for others"
+            )
         if capability not in RTX_CAPABILITIES:
             raise EngineUnavailable(
-                f"TensorRT-RTX does not build for compute capability {capability!r}; but for "
+                f"TensorRT-RTX does not build for compute capability {capability!r}, only for "
                 f"{', '.join(RTX_CAPABILITIES)}"
             )
         config.num_compute_capabilities = 1
@@ -142,7 +144,7 @@ class TensorRtEngine(GpuEngine):
 
 
 class _Plan:
-    """A built engine as a function of tensors on the GPU."""
+    """Run a built engine on tensors on the GPU."""
 
     def __init__(self, trt: Any, plan: bytes, shapes: Shapes) -> None:
         self._runtime = trt.Runtime(_logger(trt))

@@ -1,4 +1,4 @@
-"""Exact algebraic folding of U-Fuser, before any engine is built: the same picture for 70 % of the arithmetic.
+"""Fold U-Fuser by exact algebra, before any engine is built: the same picture for 70 % of the arithmetic.
 
 Between layers without a nonlinearity, products of weights are computed once instead of for every pixel:
 
@@ -51,7 +51,7 @@ class FoldedAttention(nn.Module):
         self.register_buffer("project", source.project.weight.detach()[:, :, 0, 0].clone())
 
     def forward(self, x: Tensor) -> Tensor:
-        """(P A) v, with A = softmax(q kᵀ · temperature) for each head."""
+        """Compute (P A) v, with A = softmax(q kᵀ · temperature) for each head."""
         n, c, h, w = x.shape
         per_head = c // self.heads
         q, k, v = self.qkv(x).reshape(n, 3, self.heads, per_head, h * w).unbind(1)
@@ -84,7 +84,7 @@ class FoldedFeedForward(nn.Module):
         self.project = copy.deepcopy(source.project)
 
     def forward(self, x: Tensor) -> Tensor:
-        """One half of the features, through GELU, gates the other."""
+        """Gate one half of the features by the other half, through GELU."""
         return self.project(F.gelu(self.gate(x)) * self.value(x))
 
 

@@ -1,4 +1,4 @@
-"""The networks, and the form of each that an engine computes fastest."""
+"""Load the networks, each in the form that an engine computes fastest."""
 
 from __future__ import annotations
 

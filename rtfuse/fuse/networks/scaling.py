@@ -1,4 +1,4 @@
-"""Exact scaling of U-Fuser by powers of two, so that float16, whose largest number is 65504, holds what it computes.
+"""Scale U-Fuser exactly by powers of two, so that its values fit into float16, whose largest number is 65504.
 
 Nothing in the network keeps its features small: those of the shipped weights reach 10⁶ in the decoder. Within a block
 everything but two inner branches is linear or a ReLU, and these branches begin with a layer norm, which takes any scale

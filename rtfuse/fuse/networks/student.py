@@ -1,4 +1,4 @@
-"""The student: a small network that directs a choice between the details of both sources.
+"""Define the student: a small network that directs a choice between the details of both sources.
 
 Both sources become bands of details and a rest at an eighth of the size (`rtfuse.fuse.bands`, Burt and Adelson 1983).
 All that is learnt works there, on 1/64 of the pixels: it mixes the rests, and says for each band how much thermal
@@ -12,7 +12,7 @@ counts in the choice, and by what gain the chosen details are shown.
 No detail is resampled, and none is invented: each comes from one source. The context looks further, and at the mean of
 the whole picture, which the exposure of a fused image depends on.
 
-The bands are integers from 0 to 255, here as in OpenCV, so that engines differ in what is learnt alone. Training
+The bands are integers from 0 to 255, here as in OpenCV, so that engines differ only in the learnt part. Training
 computes without these roundings, whose slope is 0.
 """
 

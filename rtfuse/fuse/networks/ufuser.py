@@ -1,4 +1,4 @@
-"""U-Fuser, the fusion network of EMMA (Zhao et al., CVPR 2024, arXiv 2305.11443), in plain torch.
+"""Define U-Fuser, the fusion network of EMMA (Zhao et al., CVPR 2024, arXiv 2305.11443), in plain torch.
 
 Two encoders with weights of their own, one for thermal and one for visible luma, each at four scales; at every scale
 a block fuses their features; a decoder climbs back up over the fused features:
@@ -31,7 +31,7 @@ HEADS = 8
 
 
 def _conv(inputs: int, outputs: int, *, stride: int = 1, bias: bool = False, groups: int = 1) -> nn.Conv2d:
-    """3×3 convolution with reflected borders, which do not darken the picture's edge as zeros would."""
+    """Make a 3×3 convolution with reflected borders, which do not darken the picture's edge as zeros would."""
     return nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, padding_mode="reflect", bias=bias, groups=groups)
 
 
@@ -66,7 +66,7 @@ class ChannelAttention(nn.Module):
         self.project = nn.Conv2d(channels, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """softmax(q kᵀ · temperature) v, with q and k of unit length over all pixels."""
+        """Compute softmax(q kᵀ · temperature) v, with q and k of unit length over all pixels."""
         n, c, h, w = x.shape
         q, k, v = self.mix(self.expand(x)).reshape(n, 3, self.heads, c // self.heads, h * w).unbind(1)
         likeness = (_unit(q) @ _unit(k).transpose(-2, -1)) * self.temperature
@@ -95,13 +95,13 @@ class GatedFeedForward(nn.Module):
         self.project = nn.Conv2d(channels, channels, 1, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """One half of the features, through GELU, gates the other."""
+        """Gate one half of the features by the other half, through GELU."""
         gate, value = self.spread(self.expand(x)).chunk(2, 1)
         return self.project(F.gelu(gate) * value)
 
 
 class Transformer(nn.Module):
-    """The global branch: attention between channels, then a gated feed-forward, each on top of its input."""
+    """Global branch: attention between channels, then a gated feed-forward, each on top of its input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class Transformer(nn.Module):
         self.feed_forward: nn.Module = GatedFeedForward(channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, H, W) to the same."""
+        """Return features of the same shape, (N, C, H, W)."""
         x = x + self.attention(self.norm1(x))
         return x + self.feed_forward(self.norm2(x))
 
@@ -125,7 +125,7 @@ class Residual(nn.Module):
         self.conv2 = _conv(channels, channels, bias=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """x + conv2(relu(conv1(x)))."""
+        """Compute x + conv2(relu(conv1(x)))."""
         return x + self.conv2(F.relu(self.conv1(x)))
 
 
@@ -146,7 +146,7 @@ class Block(nn.Module):
 
 
 class Encoder(nn.Module):
-    """One modality's features at four scales: (N, 1, H, W) to (N, CHANNELS[s], H / 2ˢ, W / 2ˢ) for s = 0 … 3."""
+    """Compute one modality's features at four scales: (N, 1, H, W) to (N, CHANNELS[s], H / 2ˢ, W / 2ˢ), s = 0 … 3."""
 
     def __init__(self) -> None:
         super().__init__()

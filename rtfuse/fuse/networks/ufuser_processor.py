@@ -1,4 +1,4 @@
-"""The folded network in the form that processors compute fastest: the same sums in an order that wastes nothing.
+"""Rewrite the folded network in the form that processors compute fastest: the same sums, in a better order.
 
 * A vector register holds `lanes` numbers (16 with AVX-512, 8 with AVX2, 4 on ARM), but the finest scale has 8 channels.
   Where registers are wider, one convolution makes two neighbouring pixels at once: its kernel is 3×4, its stride across
@@ -30,7 +30,7 @@ class Plain:
 
     @staticmethod
     def image(x: Tensor) -> Tensor:
-        """Return features as what a convolution takes, (N, C, H, W)."""
+        """Return features in the layout of a convolution, (N, C, H, W)."""
         return x
 
     @staticmethod
@@ -56,7 +56,7 @@ class Paired(Plain):
 
     @staticmethod
     def image(x: Tensor) -> Tensor:
-        """Return features as what a convolution takes, (N, C, H, W)."""
+        """Return features in the layout of a convolution, (N, C, H, W)."""
         return x.permute(0, 3, 1, 2)
 
     @staticmethod
@@ -81,9 +81,9 @@ Layout = type[Plain]
 
 
 class Conv(nn.Module):
-    """A 3×3 convolution that makes `pixels` neighbours at once: (N, C, H, W) to (N, pixels · C', H', W' / pixels).
+    """Compute a 3×3 convolution for `pixels` neighbours at once: (N, C, H, W) to (N, pixels · C', H', W' / pixels).
 
-    `border` is what is added as zeros; a reflected border has to be there already.
+    `border` is the width of the zeros to add; add a reflected border before the call.
     """
 
     weight: Tensor
@@ -107,7 +107,7 @@ class Conv(nn.Module):
 
 
 class Mixed(nn.Module):
-    """A (C', C) matrix applied to every pixel of packed features."""
+    """Apply a (C', C) matrix to every pixel of packed features."""
 
     weight: Tensor
 
