@@ -71,7 +71,7 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True)
 class _Methods:
-    """The methods to measure, by name: fusers to run, and folders or recordings of fused pictures.
+    """Methods to measure, by name: fusers to run, and folders or recordings of fused pictures.
 
     Raises ConfigError if there is none.
     """

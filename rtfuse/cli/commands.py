@@ -78,10 +78,7 @@ def run_live(
         if publisher is not None:
             stack.enter_context(publisher)
         trace = stack.enter_context(Trace(settings.trace, force=settings.record.force)) if settings.trace else None
-        rig = open_rig_or_advise(settings, replay, trace=trace, status=lambda: one_line(running[0].snapshot()))
-        stack.enter_context(rig)
-        if rig.live:
-            raise_priority(settings.load.nice)
+        rig = stack.enter_context(_open_live(settings, replay, trace, lambda: one_line(running[0].snapshot())))
         about = describing(settings, rig)
         say(sources_line(rig))
         _print_notes(console, settings, rig, replay)
@@ -100,6 +97,14 @@ def run_live(
             result = pipeline.run(frames=settings.frames, duration_s=settings.duration_s)
         _note_slow(console, rig, result)
         return result
+
+
+def _open_live(settings: Config, replay: str | None, trace: Trace | None, status: Callable[[], str]) -> Rig:
+    """Open the rig; one with cameras raises the priority of this process."""
+    rig = open_rig_or_advise(settings, replay, trace=trace, status=status)
+    if rig.live:
+        raise_priority(settings.load.nice)
+    return rig
 
 
 def _given(sinks: dict[str, Sink | None]) -> dict[str, Sink]:
