@@ -21,7 +21,7 @@ from trainer.losses import Nets, fusion_loss, sobel
 from trainer.pictures import sheet
 from trainer.recipe import Distill, Fusion, Recipe
 from trainer.sensing import SensingTask, sensing_net_of
-from trainer.stage import Stage, picture_stage
+from trainer.stage import Stage, stage_on
 from trainer.teacher import PictureIndex, Pictures, imitate
 
 
@@ -115,4 +115,4 @@ def distill_stage(recipe: Recipe, pictures: Pictures) -> Stage:
         return sheet([ir, luma, target, fused], ["thermal", "luma", "teacher", "student"])
 
     task = DistillTask(student, options, recipe.fusion, sensing)
-    return picture_stage("distill", options, pictures, task, batch, sample)
+    return stage_on("distill", options, pictures, task, batch, sample)

@@ -19,7 +19,7 @@ from trainer.distill import ssim
 from trainer.fidelity import edges_kept, gradients, means_differ, noise_added, outside, vif, wanted_gradients
 from trainer.pictures import sheet
 from trainer.recipe import Recipe, Refine
-from trainer.stage import Stage, picture_stage
+from trainer.stage import Stage, stage_on
 from trainer.teacher import PictureIndex, Pictures, imitate
 
 _SMOOTH_PX = 0.8
@@ -95,7 +95,7 @@ def refine_stage(recipe: Recipe, pictures: Pictures) -> Stage:
         return sheet([ir, luma, base, fused], ["thermal", "luma", options.base_on, "fused"])
 
     task = RefineTask(start_of(options), options)
-    return picture_stage("refine", options, pictures, task, batch, sample)
+    return stage_on("refine", options, pictures, task, batch, sample)
 
 
 def grainy(sources: Tensor, most: float, rng: torch.Generator) -> Tensor:
