@@ -22,6 +22,7 @@ from rtfuse.thermal.agc import Agc
 from rtfuse.types import Fused, Moment, Pair
 from rtfuse.web.rig_view import RigView
 from rtfuse.web.server import WebServer
+from rtfuse.web.settings import Web
 
 TOKEN = "correct horse battery"
 SIZE = (640, 480)
@@ -71,7 +72,7 @@ def serving():
             causes={"busy": "the fuser is slow"},
             adjustable=rig if controls else None,
         )
-        server = WebServer(address, view, **options)
+        server = WebServer(Web(address=address, **options), view)
         server.rig = rig
         running.append(server)
         return server

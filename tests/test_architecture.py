@@ -84,6 +84,43 @@ def test_no_module_imports_itself_by_way_of_others():
     TopologicalSorter({module: imports(path) for module, path in MODULES.items()}).prepare()
 
 
+MODULE_LINES, FUNCTION_LINES, PARAMETERS = 350, 50, 8
+COMMANDS = ("rtfuse/cli/", "calib/cli/", "trainer/cli.py", "trainer/eval_cli.py")
+"""Files whose functions may have more parameters: those of a command are its options."""
+
+
+def too_long(name, text):
+    """Return each fault of a file's sizes."""
+    lines = len(text.splitlines())
+    if lines > MODULE_LINES:
+        yield f"{name} has {lines} lines"
+    for node in ast.walk(ast.parse(text)):
+        if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        length = node.end_lineno - node.lineno + 1
+        listed = [a.arg for a in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+        count = len([a for a in listed if a not in ("self", "cls")])
+        if length > FUNCTION_LINES:
+            yield f"{name}:{node.lineno} {node.name} has {length} lines"
+        if count > PARAMETERS and not name.startswith(COMMANDS):
+            yield f"{name}:{node.lineno} {node.name} has {count} parameters"
+
+
+def test_modules_and_functions_are_short():
+    faults = [f for p in MODULES.values() for f in too_long(p.relative_to(ROOT).as_posix(), p.read_text())]
+    assert faults == []
+
+
+def test_the_limits_find_what_is_too_long():
+    body = "    x = 1\n"
+    assert list(too_long("a.py", "def f():\n" + body * 49)) == []
+    assert list(too_long("a.py", "async def f():\n" + body * 50)) == ["a.py:1 f has 51 lines"]
+    assert list(too_long("a.py", "x = 1\n" * 351)) == ["a.py has 351 lines"]
+    many = "class A:\n    def f(self, a, b, c, d, *, e, f, g, h, i): ..."
+    assert list(too_long("a.py", many)) == ["a.py:2 f has 9 parameters"]
+    assert list(too_long("rtfuse/cli/a.py", many)) == []
+
+
 def test_the_runtime_does_not_import_the_trainer_or_the_tools():
     """The command line alone may call `calib.register`, and loads it when it is needed."""
     for path in (ROOT / "rtfuse").rglob("*.py"):

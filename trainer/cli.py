@@ -21,7 +21,7 @@ from trainer.run_folder import claim
 if TYPE_CHECKING:
     from torch import nn
 
-    from trainer.export import Manifest
+    from trainer.export import Build, Manifest
 
 app = typer.Typer(
     add_completion=False,
@@ -174,13 +174,8 @@ def export(
         raise ConfigError("trainer export needs either --config RECIPE or --weights FILE")
     onnx = ("onnx", "onnxscript") if (target or output.suffix) in ("onnx", ".onnx", "tensorrt", "tensorrt-rtx") else ()
     need("trainer export", ("torch", *onnx), "export")
-    import msgspec
-
     from rtfuse.cli.words import size_of
-    from rtfuse.fuse.networks.loading import load_network
-    from trainer.export import TARGETS, Build, manifest_beside, read_metrics, target_of
-    from trainer.export import export as write
-    from trainer.refine import name_of
+    from trainer.export import TARGETS, Build, target_of
 
     if target is not None and target not in TARGETS:
         raise ConfigError(f"--target {target}: there are {', '.join(TARGETS)}")
@@ -193,13 +188,36 @@ def export(
         precision=precision,
         lanes=lanes,
     )
-    net, manifest = (load_network(weights), manifest_beside(weights)) if weights else _weights_of_run(config, run)
-    manifest = msgspec.structs.replace(manifest, network=name_of(net))
-    measured = read_metrics(metrics or [], manifest.network)
-    manifest = msgspec.structs.replace(manifest, metrics=manifest.metrics | measured)
+    net, manifest = _weights_of_file(weights) if weights else _weights_of_run(config, run)
+    _export(net, _measured(net, manifest, metrics or []), output, build, target)
+
+
+def _measured(net: nn.Module, manifest: Manifest, metrics: list[str]) -> Manifest:
+    """Return the manifest with the network's name and the metrics of the tables."""
+    from msgspec.structs import replace
+
+    from trainer.export import read_metrics
+    from trainer.refine import name_of
+
+    name = name_of(net)
+    return replace(manifest, network=name, metrics=manifest.metrics | read_metrics(metrics, name))
+
+
+def _export(net: nn.Module, manifest: Manifest, output: Path, build: Build, target: str) -> None:
+    """Write the file, and print its origin."""
+    from trainer.export import export as write
+
     manifest = write(net, output, manifest, build, target)
     steps = f"{manifest.steps} steps" if manifest.steps or manifest.recipe else "origin unknown"
     out.print(f"{output}: {steps}, weights {manifest.weights_sha256[:12]}…", soft_wrap=True)
+
+
+def _weights_of_file(weights: Path) -> tuple[nn.Module, Manifest]:
+    """Return the network of a file of weights, and the its manifest."""
+    from rtfuse.fuse.networks.loading import load_network
+    from trainer.export import manifest_beside
+
+    return load_network(weights), manifest_beside(weights)
 
 
 def _weights_of_run(config: Path | None, run: Path | None) -> tuple[nn.Module, Manifest]:

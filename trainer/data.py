@@ -8,6 +8,7 @@ A prepared folder holds:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -149,6 +150,10 @@ class Patches:
         epoch, place = divmod(step, per_epoch)
         order = torch.randperm(len(self), generator=torch.Generator().manual_seed(self._seed * 7919 + epoch))
         return order[place * batch : place * batch + batch].tolist()
+
+    def scenes(self, rows: Sequence[int]) -> list[str]:
+        """Return the scene of each of these rows."""
+        return [self.index.scenes[row] for row in rows]
 
     def sources(self, rows: list[int], crop_px: int | None, rng: torch.Generator) -> tuple[Tensor, Tensor]:
         """Return thermal and luma, (N, 1, P, P) float32 in [0, 1], cropped at random places if `crop_px`."""

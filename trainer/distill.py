@@ -21,7 +21,7 @@ from trainer.losses import Nets, fusion_loss, sobel
 from trainer.pictures import sheet
 from trainer.recipe import Distill, Fusion, Recipe
 from trainer.sensing import SensingTask, sensing_net_of
-from trainer.stage import Stage
+from trainer.stage import Stage, stage_on
 from trainer.teacher import PictureIndex, Pictures, imitate
 
 
@@ -114,14 +114,5 @@ def distill_stage(recipe: Recipe, pictures: Pictures) -> Stage:
         fused = task.student(ir.to(device), luma.to(device)).clamp(0, 1)
         return sheet([ir, luma, target, fused], ["thermal", "luma", "teacher", "student"])
 
-    return Stage(
-        name="distill",
-        task=DistillTask(student, options, recipe.fusion, sensing),
-        steps_per_epoch=max(1, len(pictures) // options.batch),
-        epochs=options.epochs,
-        learning_rate=options.learning_rate,
-        halve_every=options.halve_every,
-        batch=batch,
-        names=lambda step: [pictures.index.pictures[row].scene for row in pictures.rows(step, options.batch)],
-        sample=sample,
-    )
+    task = DistillTask(student, options, recipe.fusion, sensing)
+    return stage_on("distill", options, pictures, task, batch, sample)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,7 +14,7 @@ from trainer.outputs import check_output, write_output
 from trainer.printing import print_lines, print_whole
 
 if TYPE_CHECKING:
-    from trainer.evaluate import FuseLuma, Result
+    from trainer.evaluate import FuseLuma, Result, Watcher
     from trainer.measures.detection import Detection
     from trainer.measures.segmentation import Overlap, Segmentation
     from trainer.tables import Detected
@@ -53,63 +54,148 @@ def evaluate(
     Example: trainer eval --ir pairs/ir --rgb pairs/rgb --weights ufuser.safetensors --pyramid --sheet sheet.png
     """
     need("trainer eval", ("torch",), "train")
-    from trainer.evaluate import are_pictures, contact_sheet, evaluate_recordings, method_name
-    from trainer.evaluate import evaluate as evaluate_folders
-    from trainer.pictures import encoded
-    from trainer.published import published
-    from trainer.scenes import split_names
-    from trainer.tables import table, to_csv, to_json
+    _check_outputs(dataset, csv, json, sheet)
+    pictures = _are_pictures(ir, _of_recordings(frames), _of_folders(only, root, sheet, protocol, detector, segmenter))
+    methods = _Methods(_fusers(weights or [], run or [], pyramid), _stored([*(fused or []), *(against or [])]))
+    families = _watchers(rgb, detector, labels, classes, segmenter, masks)
+    if pictures:
+        names, paper = _listed(only, root), protocol == "paper"
+        result = methods.on_folders(ir, rgb, calib, only=names, paper=paper, watchers=families)
+    else:
+        result = methods.on_recordings(ir, rgb, calib, frames=frames)
+    _tell(result, dataset, families, csv, json)
+    if sheet:
+        methods.write_sheet(result, ir, rgb, calib, sheet)
+    print_lines(f"{output} written" for output in (csv, json, sheet) if output)
 
-    if dataset:
-        published(dataset)  # an unknown one is an error before anything is measured
-    pictures = are_pictures(ir)
-    for option, given in _of_one_kind(pictures, only, root, sheet, frames, protocol):
-        if given:
-            raise ConfigError(f"{option} is for {'recordings' if pictures else 'folders of pictures'}: {ir} is not")
-    if not pictures and (detector or segmenter):
-        raise ConfigError("--detector and --segmenter are for folders of pictures: fuse some frames into a folder")
-    names = split_names(only, root) if only else None
-    fusers = _fusers(weights or [], run or [], pyramid)
+
+@dataclass(frozen=True, slots=True)
+class _Methods:
+    """Methods to measure, by name: fusers to run, and folders or recordings of fused pictures.
+
+    Raises ConfigError if there is none.
+    """
+
+    fusers: dict[str, FuseLuma]
+    stored: dict[str, str]
+
+    def __post_init__(self) -> None:
+        if not self.fusers and not self.stored:
+            raise ConfigError("nothing to measure: give --fused PATH, --weights FILE, --run DIR or --pyramid")
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """Folders of stored pictures, by method."""
+        return {method: Path(path) for method, path in self.stored.items()}
+
+    def on_folders(
+        self,
+        ir: str,
+        rgb: str,
+        calib: str | None,
+        *,
+        only: set[str] | None,
+        paper: bool,
+        watchers: tuple[Watcher | None, ...],
+    ) -> Result:
+        """Measure the pairs of two folders."""
+        from trainer.evaluate import evaluate
+
+        present = [watcher for watcher in watchers if watcher is not None]
+        return evaluate(ir, rgb, self.folders, self.fusers, calib=calib, only=only, paper=paper, watchers=present)
+
+    def on_recordings(self, ir: str, rgb: str, calib: str | None, *, frames: int | None) -> Result:
+        """Measure the pairs of two recordings."""
+        from trainer.evaluate import evaluate_recordings
+
+        return evaluate_recordings(ir, rgb, self.stored, self.fusers, calib=calib, frames=frames)
+
+    def write_sheet(self, result: Result, ir: str, rgb: str, calib: str | None, sheet: Path) -> None:
+        """Write the contact sheet."""
+        from trainer.evaluate import contact_sheet
+        from trainer.pictures import encoded
+
+        drawn = contact_sheet(result, ir, rgb, self.folders, self.fusers, calib=calib)
+        write_output("--sheet", sheet, encoded(drawn, sheet))
+
+
+def _stored(paths: list[str]) -> dict[str, str]:
+    """Return folders or recordings of fused pictures by their names; a name that comes again is the whole path."""
+    from trainer.evaluate import method_name
+
     stored: dict[str, str] = {}
-    for path in [*(fused or []), *(against or [])]:
+    for path in paths:
         name = method_name(Path(path))
         stored[name if name not in stored else path] = path
-    if not fusers and not stored:
-        raise ConfigError("nothing to measure: give --fused PATH, --weights FILE, --run DIR or --pyramid")
-    for option, output, suffixes in (
-        ("--csv", csv, ()),
-        ("--json", json, ()),
-        ("--sheet", sheet, (".png", ".jpg", ".jpeg")),
-    ):
+    return stored
+
+
+def _check_outputs(dataset: str | None, csv: Path | None, json: Path | None, sheet: Path | None) -> None:
+    """Raise ConfigError for an unknown dataset, OutputUnwritable for an output that cannot be written."""
+    from trainer.published import published
+
+    if dataset:
+        published(dataset)
+    listed = (("--csv", csv, ()), ("--json", json, ()), ("--sheet", sheet, (".png", ".jpg", ".jpeg")))
+    for option, output, suffixes in listed:
         if output:
             check_output(option, output, suffixes)
-    folders = {method: Path(f) for method, f in stored.items()}
-    detection, segmentation = _watchers(rgb, detector, labels, classes, segmenter, masks)
-    if pictures:
-        watchers = [watcher for watcher in (detection, segmentation) if watcher is not None]
-        paper = protocol == "paper"
-        result = evaluate_folders(ir, rgb, folders, fusers, calib=calib, only=names, paper=paper, watchers=watchers)
-    else:
-        result = evaluate_recordings(ir, rgb, stored, fusers, calib=calib, frames=frames)
+
+
+def _tell(
+    result: Result,
+    dataset: str | None,
+    families: tuple[Detection | None, Segmentation | None],
+    csv: Path | None,
+    json: Path | None,
+) -> None:
+    """Print the tables, and write them."""
+    from trainer.tables import table, to_csv, to_json
+
     print_lines(result.survey.lines())
     print_whole(table(result, dataset))
-    found, overlaps = _print_families(result, detection, segmentation)
+    found, overlaps = _print_families(result, *families)
     if json:
         write_output("--json", json, to_json(result, found, overlaps))
     if csv:
         write_output("--csv", csv, to_csv(result).encode())
-    if sheet:
-        write_output("--sheet", sheet, encoded(contact_sheet(result, ir, rgb, folders, fusers, calib=calib), sheet))
-    print_lines(f"{output} written" for output in (csv, json, sheet) if output)
 
 
-def _of_one_kind(
-    pictures: bool, only: Path | None, root: str, sheet: Path | None, frames: int | None, protocol: str
-) -> list[tuple[str, object]]:
-    """Return the options of `trainer eval` that have no meaning for pictures, or else for recordings."""
-    if pictures:
-        return [("--frames", frames)]
-    return [("--only", only), ("--root", root), ("--sheet", sheet), ("--protocol paper", protocol == "paper")]
+Given = list[tuple[str, object]]
+"""Options and their values; None is not given."""
+
+
+def _of_recordings(frames: int | None) -> Given:
+    """Return the options that have no meaning for pictures."""
+    return [("--frames", frames)]
+
+
+def _of_folders(
+    only: Path | None, root: str, sheet: Path | None, protocol: str, detector: Path | None, segmenter: Path | None
+) -> Given:
+    """Return the options that have no meaning for recordings."""
+    listed: Given = [("--only", only), ("--root", root), ("--sheet", sheet), ("--protocol paper", protocol == "paper")]
+    return [*listed, ("--detector", detector), ("--segmenter", segmenter)]
+
+
+def _are_pictures(ir: str, of_recordings: Given, of_folders: Given) -> bool:
+    """Return True for folders of pictures. Raises ConfigError for an option of the other kind of input."""
+    from trainer.evaluate import are_pictures
+
+    pictures = are_pictures(ir)
+    for option, given in of_recordings if pictures else of_folders:
+        if given:
+            wanted = "recordings" if pictures else "folders of pictures"
+            hint = ": fuse some frames into a folder" if option in ("--detector", "--segmenter") else ""
+            raise ConfigError(f"{option} is for {wanted}: {ir} is not{hint}")
+    return pictures
+
+
+def _listed(only: Path | None, root: str) -> set[str] | None:
+    """Return the names of a split file; None without one."""
+    from trainer.scenes import split_names
+
+    return split_names(only, root) if only else None
 
 
 def _fusers(weights: list[Path], runs: list[Path], pyramid: bool) -> dict[str, FuseLuma]:

@@ -129,19 +129,9 @@ def evaluate(
     artefacts: dict[str, dict[str, Artefacts]] = {m: {} for m in scores}
     for name in sorted((only or set()) - set(pairs.names)):
         pairs.survey.note("listed name without a pair", name)
-    waiting, taken = deque[Waiting](), pairs.survey.taken
-    taken[""] = 0
+    waiting = deque[Waiting]()
     with ProcessPoolExecutor(_WORKERS) as pool:
-        for pair in pairs:
-            if pair.stretched or min(pair.rgb.shape[:2]) < SMALLEST_PX:
-                reason = "two sizes, and no --calib" if pair.stretched else f"smaller than {SMALLEST_PX} px"
-                pairs.survey.note(reason, pair.name)
-                continue
-            i, v = _sources(pair)
-            if np.array_equal(i, v):
-                pairs.survey.note(SAME, pair.name)
-                continue
-            taken[""] += 1
+        for pair, i, v in _measurable(pairs):
             whole: dict[str, Image] = {}
             for method, image in _fused(pair, stored, fusers):
                 if image is None or image.shape != v.shape:
@@ -162,6 +152,22 @@ def evaluate(
     if not scores:
         raise ConfigError(f"nothing to evaluate: no pair of {ir} and {rgb} has a fused image; {pairs.survey.summary()}")
     return Result(scores, pairs.survey, artefacts={m: artefacts[m] for m in scores})
+
+
+def _measurable(pairs: Pairs) -> Iterator[tuple[Registered, Image, Image]]:
+    """Yield each pair that can be measured, with its thermal and luma; the survey counts them, and names the others."""
+    pairs.survey.taken[""] = 0
+    for pair in pairs:
+        if pair.stretched or min(pair.rgb.shape[:2]) < SMALLEST_PX:
+            reason = "two sizes, and no --calib" if pair.stretched else f"smaller than {SMALLEST_PX} px"
+            pairs.survey.note(reason, pair.name)
+            continue
+        ir, visible = _sources(pair)
+        if np.array_equal(ir, visible):
+            pairs.survey.note(SAME, pair.name)
+            continue
+        pairs.survey.taken[""] += 1
+        yield pair, ir, visible
 
 
 Waiting = tuple[str, str, "Future[tuple[Scores, Artefacts]]"]

@@ -15,7 +15,7 @@ from trainer.losses import Nets, distance, fusion_loss
 from trainer.pictures import sheet
 from trainer.recipe import Fusion, Recipe
 from trainer.sensing import SensingTask
-from trainer.stage import Stage, patch_stage
+from trainer.stage import Stage, stage_on
 from trainer.transforms import KINDS, Transform, draw, draw_set
 
 
@@ -98,4 +98,4 @@ def fusion_stage(recipe: Recipe, patches: Patches, sensing: SensingTask) -> Stag
     if options.start:
         start = load_weights(UFUSER_WEIGHTS if options.start == "shipped" else options.start)
         task.fusion.load_state_dict(start.state_dict())
-    return patch_stage("fusion", options, patches, task, batch, sample)
+    return stage_on("fusion", options, patches, task, batch, sample)

@@ -22,7 +22,7 @@ from trainer.distill import ssim
 from trainer.fidelity import edges_kept, gradients, means_differ, noise_added, outside, vif, wanted_gradients
 from trainer.pictures import sheet
 from trainer.recipe import Recipe, Refine
-from trainer.stage import Stage
+from trainer.stage import Stage, stage_on
 from trainer.teacher import PictureIndex, Pictures, imitate
 
 _SMOOTH_PX = 0.8
@@ -112,17 +112,8 @@ def refine_stage(recipe: Recipe, pictures: Pictures) -> Stage:
         fused = task.network(ir.to(device), luma.to(device)).clamp(0, 1)
         return sheet([ir, luma, base, fused], ["thermal", "luma", options.base_on, "fused"])
 
-    return Stage(
-        name="refine",
-        task=RefineTask(start_of(options), options),
-        steps_per_epoch=max(1, len(pictures) // options.batch),
-        epochs=options.epochs,
-        learning_rate=options.learning_rate,
-        halve_every=options.halve_every,
-        batch=batch,
-        names=lambda step: [pictures.index.pictures[row].scene for row in pictures.rows(step, options.batch)],
-        sample=sample,
-    )
+    task = RefineTask(start_of(options), options)
+    return stage_on("refine", options, pictures, task, batch, sample)
 
 
 def grainy(sources: Tensor, most: float, rng: torch.Generator) -> Tensor:

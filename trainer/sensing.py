@@ -16,7 +16,7 @@ from trainer.data import Patches
 from trainer.pictures import sheet
 from trainer.recipe import Recipe, Sensing, load_recipe
 from trainer.sensing_net import SensingNet
-from trainer.stage import Stage, patch_stage
+from trainer.stage import Stage, stage_on
 
 
 class SensingTask(nn.Module):
@@ -59,7 +59,7 @@ def sensing_stage(recipe: Recipe, patches: Patches) -> Stage:
         task.train(was)
         return sheet(columns, ["fused", "thermal", "sensed", "luma", "sensed"])
 
-    return patch_stage("sensing", options, patches, SensingTask(options, half=in_half(recipe)), batch, sample)
+    return stage_on("sensing", options, patches, SensingTask(options, half=in_half(recipe)), batch, sample)
 
 
 def sensing_net_of(run: Path) -> SensingTask:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from torch import nn
 
-from trainer.data import Patches
-from trainer.recipe import Fusion, Sensing
+from trainer.recipe import Distill, Fusion, Refine, Sensing
 
 
 @dataclass(slots=True)
@@ -41,23 +40,33 @@ class Stage:
         return self.learning_rate * float(0.5 ** (step // self.steps_per_epoch // self.halve_every))
 
 
-def patch_stage(
+class TrainingData(Protocol):
+    """Patches or pictures of a run folder; the rows of a batch depend only on the seed and the step."""
+
+    def steps(self, batch: int) -> int: ...
+
+    def rows(self, step: int, batch: int) -> list[int]: ...
+
+    def scenes(self, rows: Sequence[int]) -> list[str]: ...
+
+
+def stage_on(
     name: str,
-    options: Sensing | Fusion,
-    patches: Patches,
+    options: Sensing | Fusion | Distill | Refine,
+    data: TrainingData,
     task: nn.Module,
     batch: Callable[[int], tuple[Any, ...]],
     sample: Callable[[nn.Module], Any],
 ) -> Stage:
-    """Return a stage that learns from patches, with the epochs and rates of `options`."""
+    """Return a stage that learns from `data`, with the epochs and rates of `options`."""
     return Stage(
         name=name,
         task=task,
-        steps_per_epoch=patches.steps(options.batch),
+        steps_per_epoch=data.steps(options.batch),
         epochs=options.epochs,
         learning_rate=options.learning_rate,
         halve_every=options.halve_every,
         batch=batch,
-        names=lambda step: [patches.index.scenes[row] for row in patches.rows(step, options.batch)],
+        names=lambda step: data.scenes(data.rows(step, options.batch)),
         sample=sample,
     )

@@ -7,7 +7,7 @@ A prepared folder holds:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import msgspec
@@ -124,6 +124,10 @@ class Pictures:
         """The numbers of pictures and of scenes, for manifests."""
         return {"pictures": len(self), "scenes": len({p.scene for p in self.index.pictures})}
 
+    def steps(self, batch: int) -> int:
+        """Return the steps of one epoch."""
+        return max(1, len(self) // batch)
+
     def rng(self, step: int) -> torch.Generator:
         """Return the random number generator of one step."""
         return torch.Generator().manual_seed((self._seed * 1_000_003 + step) % 2**63)
@@ -131,6 +135,10 @@ class Pictures:
     def rows(self, step: int, batch: int) -> list[int]:
         """Return the row numbers of one step's batch."""
         return torch.multinomial(self._weights, batch, replacement=True, generator=self.rng(-1 - step)).tolist()
+
+    def scenes(self, rows: Sequence[int]) -> list[str]:
+        """Return the scene of each of these rows."""
+        return [self.index.pictures[row].scene for row in rows]
 
     def whole(self, row: int) -> Image:
         """Return thermal, luma and fused of one picture, (3, H, W) uint8."""

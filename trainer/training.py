@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+from lightning_fabric import Fabric
 from torch import nn
 
 from trainer.checks import StageName
@@ -57,18 +58,24 @@ def _small(recipe: Recipe, count: int) -> Iterator[str]:
             yield f"note: {name}.batch is {batch}, more than the {count} patches: each step takes all of them"
 
 
+def _pictures(fabric: Fabric, recipe: Recipe, folder: Path, make: Callable[[Recipe, Path], object]) -> Pictures:
+    """Load the pictures of a folder; the first process makes them if they are not there, and prints their counts."""
+    if fabric.is_global_zero and not (folder / "pictures.json").exists():
+        make(recipe, folder)
+    fabric.barrier()
+    pictures = Pictures(folder, seed=recipe.seed)
+    if fabric.is_global_zero:
+        print("\n".join(pictures.index.lines()), flush=True)
+    return pictures
+
+
 def distill(recipe: Recipe, folder: Path) -> Path | None:
     """Train the student, resuming from the checkpoint in `folder`; run the teacher if its pictures are not there.
 
     Returns the weights file; None in every process but the first.
     """
     fabric = make_fabric()
-    if fabric.is_global_zero and not (folder / "data" / "pictures.json").exists():
-        taught(recipe, folder / "data")
-    fabric.barrier()
-    pictures = Pictures(folder / "data", seed=recipe.seed)
-    if fabric.is_global_zero:
-        print("\n".join(pictures.index.lines()), flush=True)
+    pictures = _pictures(fabric, recipe, folder / "data", taught)
     stage = distill_stage(recipe, pictures)
     task = Run(folder, recipe, fabric).train(stage)
     if not fabric.is_global_zero:
@@ -83,12 +90,7 @@ def refine(recipe: Recipe, folder: Path) -> Path | None:
     Returns the weights file; None in every process but the first.
     """
     fabric = make_fabric()
-    if fabric.is_global_zero and not (folder / "bases" / "pictures.json").exists():
-        prepare_pictures(recipe, folder / "bases")
-    fabric.barrier()
-    pictures = Pictures(folder / "bases", seed=recipe.seed)
-    if fabric.is_global_zero:
-        print("\n".join(pictures.index.lines()), flush=True)
+    pictures = _pictures(fabric, recipe, folder / "bases", prepare_pictures)
     stage = refine_stage(recipe, pictures)
     task = Run(folder, recipe, fabric).train(stage)
     if not fabric.is_global_zero:

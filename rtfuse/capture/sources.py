@@ -48,7 +48,7 @@ def open_source(
     """
     uri = expanded(uri)
     if uri.startswith("synthetic:"):
-        from rtfuse.capture.synthetic.scene import SyntheticScene, SyntheticSource
+        from rtfuse.capture.synthetic import SyntheticScene, SyntheticSource
 
         return SyntheticSource(SyntheticScene.from_uri(uri), stream, clock=clock)
     if is_device(uri):

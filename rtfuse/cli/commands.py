@@ -11,46 +11,41 @@ from dataclasses import replace
 from functools import partial
 from math import nan, prod
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-import rtfuse
 from rtfuse.align.drift import DriftMonitor
 from rtfuse.capture.paths import matches
 from rtfuse.capture.scenes.names import png_names
 from rtfuse.capture.scenes.pairing import listed
 from rtfuse.capture.tracks import split_track
 from rtfuse.cli.notes import notes, open_rig_or_advise
+from rtfuse.cli.page import open_page, print_page
 from rtfuse.cli.radiometric import Refinement
 from rtfuse.cli.registering import beside_watch, registered
 from rtfuse.cli.screen import beside
 from rtfuse.cli.signals import Signals
 from rtfuse.cli.start import keep_frames_only
-from rtfuse.cli.status import CAUSES, one_line, slow_fuser, sources_line, watching
-from rtfuse.config import Config, Detector, Web
-from rtfuse.errors import ConfigError, Interrupted, OutputExists
-from rtfuse.hints import install_hint
+from rtfuse.cli.status import one_line, slow_fuser, sources_line, watching
+from rtfuse.config import Config
+from rtfuse.errors import Interrupted, OutputExists, OutputUnwritable
 from rtfuse.observe.stats import Snapshot, Stats
 from rtfuse.observe.trace import Trace
 from rtfuse.pipeline.build import open_rig
-from rtfuse.pipeline.outputs import describing, open_publisher, open_raw
+from rtfuse.pipeline.outputs import check_outputs, describing, open_publisher, open_raw
 from rtfuse.pipeline.priority import raise_priority
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Rig
 from rtfuse.pipeline.run import Pipeline
 from rtfuse.pipeline.scenes import Scenes, stills_of
 from rtfuse.pipeline.sources import open_lasting
-from rtfuse.publish.publisher import About, Publisher
+from rtfuse.publish.publisher import About
 from rtfuse.record.live import LiveRecording
 from rtfuse.record.raw import RawRecorder
 from rtfuse.record.session import RecordSummary, record
-from rtfuse.record.video import VIDEO_CODECS, PictureWriter, Writer, open_writer
+from rtfuse.record.video import VIDEO_CODECS, PictureWriter, Writer, check_picture, check_writer, open_writer
 from rtfuse.types import LABELS, Frame, Sink, Source, Stream
-
-if TYPE_CHECKING:
-    from rtfuse.web.server import WebServer
 
 
 def run_live(
@@ -64,17 +59,18 @@ def run_live(
 ) -> Snapshot:
     """`rtfuse run`: fuse at the sources' own pace, publish, record; returns the counts.
 
-    Addresses and files are opened before the cameras; an error closes each part that was opened.
+    Files are checked and addresses bound before the cameras are opened; an error closes each part that was opened.
     `window` is one more sink; `show` is entered when everything is open, and left at the end.
     """
+    check_outputs(settings)
     say = partial(console.print, soft_wrap=not console.is_terminal, markup=False)
     rig: Rig
-    pipeline: Pipeline
+    running = list[Pipeline]()
     about: Callable[[], About]
     with ExitStack() as stack:
         publisher = open_publisher(
             settings,
-            statistics=lambda: pipeline.statistics(),
+            statistics=lambda: running[0].statistics(),
             states=lambda: rig.states(),
             about=lambda: about(),
             clock=lambda: rig.clock(),
@@ -82,22 +78,17 @@ def run_live(
         if publisher is not None:
             stack.enter_context(publisher)
         trace = stack.enter_context(Trace(settings.trace, force=settings.record.force)) if settings.trace else None
-        rig = open_rig_or_advise(settings, replay, trace=trace, status=lambda: one_line(pipeline.snapshot()))
-        stack.enter_context(rig)
-        if rig.live:
-            raise_priority(settings.load.nice)
+        rig = stack.enter_context(_open_live(settings, replay, trace, lambda: one_line(running[0].snapshot())))
         about = describing(settings, rig)
         say(sources_line(rig))
         _print_notes(console, settings, rig, replay)
         taps = _raw_taps(settings, rig, console, stack)
         for line in publisher.lines() if publisher is not None else ():
             say(f"publishing {line}")
-        sinks: dict[str, Sink] = {"publish": publisher} if publisher is not None else {}
-        sinks |= _local_sinks(settings, rig, console, stack) | ({"window": window} if window is not None else {})
-        running = list[Pipeline]()
-        if (server := _open_page(settings, rig, _snapshots(running, rig), publisher)) is not None:
+        sinks = _given({"publish": publisher, "window": window}) | _local_sinks(settings, rig, console, stack)
+        if (server := open_page(settings, rig, _snapshots(running, rig), publisher)) is not None:
             sinks["web"] = stack.enter_context(closing(server)).live
-            _print_page(settings.web, server, console)
+            print_page(settings.web, server, console)
         age_at = next((name for name in ("publish", "record", "web") if name in sinks), None)
         pipeline = Pipeline(rig, sinks, age_at=age_at, taps=taps, stop=signals.stop)
         running.append(pipeline)
@@ -106,6 +97,19 @@ def run_live(
             result = pipeline.run(frames=settings.frames, duration_s=settings.duration_s)
         _note_slow(console, rig, result)
         return result
+
+
+def _open_live(settings: Config, replay: str | None, trace: Trace | None, status: Callable[[], str]) -> Rig:
+    """Open the rig; one with cameras raises the priority of this process."""
+    rig = open_rig_or_advise(settings, replay, trace=trace, status=status)
+    if rig.live:
+        raise_priority(settings.load.nice)
+    return rig
+
+
+def _given(sinks: dict[str, Sink | None]) -> dict[str, Sink]:
+    """Return the sinks that are there."""
+    return {name: sink for name, sink in sinks.items() if sink is not None}
 
 
 def _snapshots(running: list[Pipeline], rig: Rig) -> Callable[[], Snapshot]:
@@ -167,67 +171,13 @@ def _print_note(console: Console, note: str) -> None:
     console.print(f"note: {note}", style="yellow", soft_wrap=wrap, markup=False, highlight=False)
 
 
-def _open_page(
-    settings: Config, rig: Rig, snapshot: Callable[[], Snapshot], publisher: Publisher | None
-) -> WebServer | None:
-    """Serve the page, if the configuration names an address."""
-    if settings.web.address is None:
-        return None
-    try:
-        from rtfuse.web.rig_view import RigView
-        from rtfuse.web.server import WebServer
-    except ImportError as e:
-        raise ConfigError(f"--web needs {e.name}, which is not installed: {install_hint('web')}") from e
-    how, software = settings.web, rtfuse.__version__
-
-    def about() -> dict[str, str]:
-        return {"rig": settings.rig, "fuser": str(rig.fuser), "version": software}
-
-    view = RigView(snapshot, about, rig.clock, CAUSES, rig if how.controls else None, publisher)
-    return WebServer(
-        settings.web.address,
-        view,
-        allow_remote=how.insecure,
-        token=how.token,
-        link_token=how.link_token,
-        prefix=how.prefix,
-        proxies=how.proxies,
-        embed=how.embed,
-        hosts=how.hosts,
-        viewers=how.viewers,
-        detections=_keyed(how),
-        certificate=(how.cert, how.key),
-    )
-
-
-def _print_page(how: Web, server: WebServer, console: Console) -> None:
-    """Print the page's address, and the login where it needs a token."""
-    from rtfuse.web.qr import qr_code
-
-    console.print(f"answering on {server.url}", soft_wrap=True)
-    if not server.token_needed:
-        return
-    # A token that somebody chose stays out of logs; a random one is nowhere else to be found.
-    login = server.login if console.is_terminal or not how.token else server.login.partition("#")[0]
-    console.print(f"log in at {login}", soft_wrap=True, highlight=False, markup=False)
-    if server.plain:
-        console.print("nothing of it is encrypted: every machine on the way can read it", style="yellow")
-    if console.is_terminal:
-        console.print(qr_code(server.login), style="black on white", highlight=False)
-
-
-def _keyed(how: Web) -> dict[str, str | None]:
-    """Return the endpoints of boxes, each with its file of keys."""
-    listed = [Detector(endpoint=d) if isinstance(d, str) else d for d in how.detections]
-    return {d.endpoint: d.keys or how.detections_keys for d in listed}
-
-
 def _tap(recorder: RawRecorder, frame: Frame) -> None:
     recorder.write(frame.sent)
 
 
 def record_raw(settings: Config, signals: Signals, console: Console) -> RecordSummary:
     """`rtfuse record`: write both streams into one file as they come; returns the counts and the cause of the end."""
+    check_outputs(settings)
     sources: dict[Stream, Source] = {}
     with ExitStack() as stack:
         for stream in STREAMS:
@@ -250,10 +200,12 @@ def fuse_recordings(
 ) -> Snapshot:
     """`rtfuse fuse`: every pair once, in order, into `output`; a failed or interrupted run leaves no output.
 
-    `register`: finds the calibration from the footage first.
+    `register`: finds the calibration from the footage first. Raises OutputExists or OutputUnwritable for an output that
+    cannot be written, before anything is opened.
     """
     for path in (output, picture):
         _refuse_input(path, settings)
+    _check_files(output, picture, force=force)
     refinement = Refinement()
     scenes = Scenes(mixed=output.suffix.lower() not in VIDEO_CODECS, refine=refinement)
     if register:
@@ -262,24 +214,10 @@ def fuse_recordings(
         rig = stack.enter_context(open_rig(settings, scenes=scenes))
         rig.check_overlap()
         _announce(console, settings, rig, output)
-        rgb = rig.sources["rgb"].info
-        writers: dict[str, Writer] = {}
-        writers["record"] = open_writer(
-            output,
-            rate_hz=rgb.rate_hz,
-            time_base=rgb.time_base,
-            utc_ns=None if rgb.utc_ns is None else rgb.utc_ns - (rgb.start_ns or 0),
-            side_by_side=side_by_side,
-            force=force,
-            names=_names(rig),
-        )
-        stack.push(partial(_finish, writers["record"]))
-        if picture:
-            writers["picture"] = PictureWriter(picture, at=rgb.frames // 2 if rgb.frames else None, force=force)
-            stack.push(partial(_finish, writers["picture"]))
+        writers = _writers(rig, output, picture, stack, side_by_side=side_by_side, force=force)
         sinks = {**writers, **_beside(settings, rig, console, stack)}
         pipeline = Pipeline(rig, sinks, age_at="record", stop=signals.stop)
-        with _progress(console, pipeline.snapshot, settings.frames or rgb.frames):
+        with _progress(console, pipeline.snapshot, settings.frames or rig.sources["rgb"].info.frames):
             result = pipeline.run(frames=settings.frames)
         for line in refinement.lines():
             console.print(line, soft_wrap=True, markup=False, highlight=False)
@@ -287,6 +225,28 @@ def fuse_recordings(
             raise Interrupted(f"interrupted after {result.frames} frames; {output} was not written")
         _print_damaged(console, rig)
     return replace(result, skew_ms=(nan,) * 3) if rig.stages.scenes else result
+
+
+def _writers(
+    rig: Rig, output: Path, picture: Path | None, stack: ExitStack, *, side_by_side: bool, force: bool
+) -> dict[str, Writer]:
+    """Open the outputs; the stack completes them, or removes them if the run fails."""
+    rgb = rig.sources["rgb"].info
+    writers: dict[str, Writer] = {}
+    writers["record"] = open_writer(
+        output,
+        rate_hz=rgb.rate_hz,
+        time_base=rgb.time_base,
+        utc_ns=None if rgb.utc_ns is None else rgb.utc_ns - (rgb.start_ns or 0),
+        side_by_side=side_by_side,
+        force=force,
+        names=_names(rig),
+    )
+    stack.push(partial(_finish, writers["record"]))
+    if picture:
+        writers["picture"] = PictureWriter(picture, at=rgb.frames // 2 if rgb.frames else None, force=force)
+        stack.push(partial(_finish, writers["picture"]))
+    return writers
 
 
 def _announce(console: Console, settings: Config, rig: Rig, output: Path) -> None:
@@ -316,6 +276,16 @@ def _print_damaged(console: Console, rig: Rig) -> None:
             names = [f"{name} (partner {partners[k].name})" for name, k in zip(names, stills.damaged, strict=True)]
         line = f"{LABELS[stream]}: {len(names)} of {len(stills.stills)} cannot be read: {listed(names)}"
         console.print(line, style="yellow", soft_wrap=not console.is_terminal, markup=False, highlight=False)
+
+
+def _check_files(output: Path, picture: Path | None, *, force: bool) -> None:
+    """Raise OutputExists or OutputUnwritable for outputs that cannot be written, or are one file."""
+    check_writer(output, force=force)
+    if picture is None:
+        return
+    check_picture(picture, force=force)
+    if os.path.realpath(output) == os.path.realpath(picture):
+        raise OutputUnwritable(f"output {output} and --picture name the same file; give each its own")
 
 
 def _refuse_input(output: Path | None, settings: Config) -> None:

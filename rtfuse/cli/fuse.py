@@ -22,6 +22,7 @@ from rtfuse.cli.options import (
     Register,
 )
 from rtfuse.cli.words import settings_of, starts_of
+from rtfuse.config import Config
 from rtfuse.observe.stats import Snapshot
 
 _FUSE = {
@@ -71,13 +72,18 @@ def fuse(
     given, told = one_input(context.params)
     if told:
         out.print(told, soft_wrap=True, markup=False, highlight=False)
-    rgb = str(given["rgb"])
     fixed: dict[str, Any] = {"playback.speed": "max", "playback.loop": False, **starts_of(align_starts)}
-    settings = settings_of(given, _FUSE, fixed=fixed)
+    settings, target = settings_of(given, _FUSE, fixed=fixed), output or output_beside(str(given["rgb"]))
+    _fuse(settings, target, side_by_side=side_by_side, picture=picture, register=register, force=force)
+
+
+def _fuse(
+    settings: Config, target: Path, *, side_by_side: bool, picture: Path | None, register: bool, force: bool
+) -> None:
+    """Fuse into `target`, and end with the summary."""
     from rtfuse.cli.commands import fuse_recordings
     from rtfuse.cli.signals import interruptible
 
-    target = output or output_beside(rgb)
     result = interruptible(
         lambda signals: fuse_recordings(
             settings,

@@ -121,6 +121,11 @@ def run(
     Example: rtfuse run --ir /dev/video1 --rgb /dev/video0
     """
     settings = settings_of(context.params, _RUN, more=endpoints(publish), fixed=starts_of(align_starts))
+    _run(settings, replay, show=show, register=register)
+
+
+def _run(settings: Config, replay: str | None, *, show: bool, register: bool) -> None:
+    """Run until the end, and print the summary."""
     from rtfuse.cli.addresses import check_web
     from rtfuse.cli.commands import run_live
     from rtfuse.cli.signals import interruptible
@@ -142,7 +147,9 @@ def run(
 def _registered(settings: Config, signals: Signals, replay: str | None) -> Config:
     """Return the settings with a calibration that is found from the first seconds."""
     from rtfuse.cli.registering import registered
+    from rtfuse.pipeline.outputs import check_outputs
 
+    check_outputs(settings)
     beside = Path(settings.record.path or settings.raw.path or "rtfuse")
     return registered(settings, beside, signals, out, replay=replay, force=settings.record.force)
 

@@ -13,6 +13,7 @@ from rtfuse.align.aligner import Aligner
 from rtfuse.align.calibration import Calibration, load_calibration
 from rtfuse.align.doubts import doubts
 from rtfuse.capture.pacing import Playback
+from rtfuse.capture.scenes.choosing import Chosen
 from rtfuse.capture.tracks import split_track
 from rtfuse.config import Config
 from rtfuse.errors import ConfigError
@@ -75,31 +76,48 @@ def open_rig(
         fuser.aim((opened["rgb"].info.rate_hz or 30) * (1.0 if replay else speed or 1.0))
         if place is None:
             stages.prepare()
-        clock = _replayed(opened, clock, speed or 1.0) if replay else clock
+        pairer = (chosen and pairer_of(chosen)) or _pairer(config, opened, calibration, order)
         supervisor = Supervisor(limit_s=config.supervise.limit_s, status=status)
-        health = _health(config, opened, clock)
-        rig = Rig(
-            sources=opened,
-            pairer=(chosen and pairer_of(chosen)) or _pairer(config, opened, calibration, order),
-            stages=stages,
-            playback=Playback(speed, config.playback.loop),
-            order=order,
-            queue=config.sync.queue,
-            policy=config.degraded.policy,
-            limit_ns=round(max(config.ir.timeout_ms, config.rgb.timeout_ms) * _MS),
-            lowers=config.load.step and speed is not None,
-            mark=config.degraded.mark,
-            reopen=lambda stream: placement.apply(stream, opener.open(stream)),
-            remark=placement.remark,
-            health=health,
-            supervisor=supervisor,
-            watchdogs=_keep_open(opener, opened, health, supervisor),
-            trace=traced,
-            chosen=chosen,
-            clock=clock,
-        )
+        rig = _rig(opener, placement, opened, pairer, stages, supervisor=supervisor, traced=traced, chosen=chosen)
         stack.pop_all()
     return rig
+
+
+def _rig(
+    opener: SourceOpener,
+    placement: Placement,
+    sources: dict[Stream, Source],
+    pairer: Pairer,
+    stages: Stages,
+    *,
+    supervisor: Supervisor,
+    traced: StageTrace | None,
+    chosen: Chosen | None,
+) -> Rig:
+    """Fit the opened parts together, with the health and the watchdogs of the sources."""
+    config, (order, speed) = opener.config, _pace(opener.config, opener.replay)
+    clock = _replayed(sources, opener.clock, speed or 1.0) if opener.replay else opener.clock
+    health = _health(config, sources, clock)
+    return Rig(
+        sources=sources,
+        pairer=pairer,
+        stages=stages,
+        playback=Playback(speed, config.playback.loop),
+        order=order,
+        queue=config.sync.queue,
+        policy=config.degraded.policy,
+        limit_ns=round(max(config.ir.timeout_ms, config.rgb.timeout_ms) * _MS),
+        lowers=config.load.step and speed is not None,
+        mark=config.degraded.mark,
+        reopen=lambda stream: placement.apply(stream, opener.open(stream)),
+        remark=placement.remark,
+        health=health,
+        supervisor=supervisor,
+        watchdogs=_keep_open(opener, sources, health, supervisor),
+        trace=traced,
+        chosen=chosen,
+        clock=clock,
+    )
 
 
 def _pace(config: Config, replay: str | None) -> tuple[Order, float | None]:

@@ -1,7 +1,8 @@
-"""Open the outputs of a `Config`: the ZeroMQ endpoints, and the file of both streams."""
+"""Check and open the outputs of a `Config`: the ZeroMQ endpoints, and the files."""
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,13 +10,35 @@ from pathlib import Path
 import rtfuse
 from rtfuse.capture.prepared import Prepared
 from rtfuse.config import Config, Endpoint, dump_config
+from rtfuse.errors import OutputUnwritable
+from rtfuse.folders import expanded
+from rtfuse.outputs import check_output
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Rig
 from rtfuse.publish.planes import Offer
 from rtfuse.publish.publisher import About, Publisher, States, Statistics
-from rtfuse.record.raw import RawRecorder
+from rtfuse.record.raw import RawRecorder, check_raw
+from rtfuse.record.video import check_writer
 from rtfuse.types import Clock, Source, SourceInfo, Stream
 from rtfuse.wire.description import CameraAbout
+
+
+def check_outputs(config: Config) -> None:
+    """Raise OutputExists or OutputUnwritable for a file that cannot be written, before anything is opened."""
+    record, raw, trace = config.record, config.raw, config.trace
+    named = [os.path.realpath(expanded(path)) for path in (record.path, raw.path, trace) if path]
+    if len(named) != len(set(named)):
+        raise OutputUnwritable("two of record.path, raw.path and trace name the same file; give each its own")
+    if record.path:
+        check_writer(record.path, force=record.force)
+    if raw.path:
+        check_raw(Path(raw.path), reserve_bytes=_reserve_bytes(config), force=raw.force)
+    if trace:
+        check_output(Path(trace), force=record.force)
+
+
+def _reserve_bytes(config: Config) -> int:
+    return round(config.raw.reserve_mb * 1e6)
 
 
 def open_publisher(
@@ -101,7 +124,7 @@ def open_raw(config: Config, sources: Mapping[Stream, Source]) -> RawRecorder:
         rgb_codec=raw.rgb_codec,
         split_s=raw.split_s,
         split_bytes=round(raw.split_mb * 1e6) if raw.split_mb else None,
-        reserve_bytes=round(raw.reserve_mb * 1e6),
+        reserve_bytes=_reserve_bytes(config),
         metadata={"config": dump_config(config), "calibration": Path(calib).read_text() if calib else ""},
         force=raw.force,
     )

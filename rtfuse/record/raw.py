@@ -19,6 +19,7 @@ import numpy as np
 from rtfuse.capture.paths import ffmpeg_name, is_pipe
 from rtfuse.errors import OutputExists, OutputUnwritable
 from rtfuse.observe.logs import event
+from rtfuse.outputs import try_in
 from rtfuse.picture import video_frame
 from rtfuse.record.format import (
     CONTAINER,
@@ -58,6 +59,34 @@ _LOOK_S = 0.5
 _log = logging.getLogger("rtfuse.raw")
 
 
+def check_raw(path: Path, *, reserve_bytes: int = 0, force: bool = False) -> list[Path]:
+    """Return the parts of an older recording at a path that a recording can be written to; nothing is left there.
+
+    Raises OutputExists for older parts without `force`, and OutputUnwritable for a pipe, another suffix, a folder that
+    is missing or takes no file, or fewer than `reserve_bytes` free on the disk.
+    """
+    if is_pipe(path):
+        raise OutputUnwritable(f"recording {path} is a pipe: its parts and times need a file; name one")
+    if path.suffix.lower() != SUFFIX:
+        raise OutputUnwritable(f"recording {path}: it becomes a Matroska file, so its name must end in {SUFFIX}")
+    if not path.parent.is_dir():
+        raise OutputUnwritable(f"recording {path}: folder {path.parent} does not exist; make it, or choose another")
+    old = existing_parts(path)
+    if old and not force:
+        raise OutputExists(f"recording {old[0]} exists; choose another name or give --force")
+    try:
+        try_in(path.parent)
+        free = shutil.disk_usage(path.parent).free
+    except OSError as e:
+        raise OutputUnwritable(f"recording {path} cannot be written: {e.strerror or e}") from e
+    if free < reserve_bytes:
+        raise OutputUnwritable(
+            f"recording {path}: {free / 1e6:.0f} MB are free, raw.reserve_mb keeps {reserve_bytes / 1e6:.0f}; "
+            "lower that?"
+        )
+    return old
+
+
 class RawRecorder:
     """Record the frames of both streams to `path`, in a thread of its own.
 
@@ -68,7 +97,7 @@ class RawRecorder:
     `stopped`: the reason why recording ended (full disk, error), None until then. The file is complete, later frames
     are ignored.
     `losses`: counts frames that the disk was too slow for, by stream.
-    Raises OutputExists without `force`, and OutputUnwritable.
+    Raises what `check_raw` raises.
     """
 
     def __init__(
@@ -93,33 +122,20 @@ class RawRecorder:
         self.stopped: str | None = None
         self._part: _Part | None = None
         self._looked_s = 0.0
-        self._check(force)
+        self._claim(force)
         self._waiting: queue.Queue[Frame | None] = queue.Queue(_WAITING)
         self._thread = threading.Thread(target=self._work, name="rtfuse-raw", daemon=True)
         self._thread.start()
 
-    def _check(self, force: bool) -> None:
-        path = self._path
-        if is_pipe(path):
-            raise OutputUnwritable(f"recording {path} is a pipe: its parts and times need a file; name one")
-        if path.suffix.lower() != SUFFIX:
-            raise OutputUnwritable(f"recording {path}: it becomes a Matroska file, so its name must end in {SUFFIX}")
-        if not path.parent.is_dir():
-            raise OutputUnwritable(f"recording {path}: folder {path.parent} does not exist; make it, or choose another")
-        old = existing_parts(path)
-        if old and not force:
-            raise OutputExists(f"recording {old[0]} exists; choose another name or give --force")
-        if self._short_of_disk():
-            free_mb, want_mb = shutil.disk_usage(path.parent).free / 1e6, self._reserve_bytes / 1e6
-            raise OutputUnwritable(
-                f"recording {path}: {free_mb:.0f} MB are free, raw.reserve_mb keeps {want_mb:.0f}; lower that?"
-            )
+    def _claim(self, force: bool) -> None:
+        """Remove the parts of an older recording, and make the file."""
+        old = check_raw(self._path, reserve_bytes=self._reserve_bytes, force=force)
         try:
             for part in old:
                 part.unlink()
-            path.touch()
+            self._path.touch()
         except OSError as e:
-            raise OutputUnwritable(f"recording {path} cannot be written: {e.strerror or e}") from e
+            raise OutputUnwritable(f"recording {self._path} cannot be written: {e.strerror or e}") from e
 
     def write(self, frame: Frame) -> None:
         """Queue a frame for recording; return at once. Call it for one stream from one thread only."""

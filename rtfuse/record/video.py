@@ -20,6 +20,7 @@ from av.video.reformatter import ColorRange, Colorspace
 from rtfuse.capture.paths import ffmpeg_name, is_pipe
 from rtfuse.errors import OutputExists, OutputUnwritable
 from rtfuse.folders import expanded
+from rtfuse.outputs import try_in
 from rtfuse.picture import MATRIX_TAGS, Coding, Matrix, video_frame
 from rtfuse.record.disk import ReservedFile
 from rtfuse.record.images import ImageWriter, compose
@@ -74,12 +75,36 @@ def open_writer(
     `side_by_side`: True puts thermal and RGB to the left of the fused picture.
     `force`: True replaces a file that exists, and in a folder the files of the same names; others stay.
     `names`: in a folder, the file for each frame of RGB by its number, with its subfolders; None: `NNNNNN.png`.
-    Raises OutputExists without `force`, OutputUnwritable if the folder
-    is missing or not writable, or the suffix is unknown.
+    Raises what `check_writer` raises.
+    """
+    path = check_writer(path, force=force)
+    suffix, piped = path.suffix.lower(), is_pipe(path)
+    partial = path if piped else partial_of(path)
+    try:
+        if suffix in VIDEO_CODECS or piped:
+            if not piped:
+                partial.touch()
+            return VideoWriter(
+                path, partial, rate_hz=rate_hz, time_base=time_base, utc_ns=utc_ns, side_by_side=side_by_side
+            )
+        if not suffix:
+            partial.mkdir()
+        else:
+            partial.touch()
+    except OSError as e:
+        raise OutputUnwritable(f"output {path} cannot be written: {e.strerror or e}") from e
+    return ImageWriter(path, partial, side_by_side=side_by_side, names=names)
+
+
+def check_writer(path: str | Path, *, force: bool = False) -> Path:
+    """Return the path, with `~` expanded, of an output that `open_writer` can open; nothing is left there.
+
+    Raises OutputExists without `force`, OutputUnwritable if the folder is missing or not writable, or the suffix is
+    unknown.
     """
     path = Path(expanded(str(path)))
     if is_pipe(path):
-        return _open_pipe(path, rate_hz=rate_hz, time_base=time_base, utc_ns=utc_ns, side_by_side=side_by_side)
+        return _check_pipe(path)
     if path.name in ("", ".."):  # `.` and the like, which have no name beside which a partial output could lie
         path = Path(os.path.realpath(path))
     suffix = path.suffix.lower()
@@ -92,20 +117,11 @@ def open_writer(
         raise OutputUnwritable(f"output {path} is {'a folder' if suffix else 'a file'}; choose another name")
     if not path.name:
         raise OutputUnwritable(f"output {path} names neither a file nor a folder of pictures")
-    partial = partial_of(path)
     try:
-        if suffix in VIDEO_CODECS:
-            partial.touch()
-            return VideoWriter(
-                path, partial, rate_hz=rate_hz, time_base=time_base, utc_ns=utc_ns, side_by_side=side_by_side
-            )
-        if not suffix:
-            partial.mkdir()
-        else:
-            partial.touch()
+        try_in(path.parent)
     except OSError as e:
         raise OutputUnwritable(f"output {path} cannot be written: {e.strerror or e}") from e
-    return ImageWriter(path, partial, side_by_side=side_by_side, names=names)
+    return path
 
 
 def partial_of(path: Path) -> Path:
@@ -120,14 +136,12 @@ def remove_partial(*paths: Path | None) -> None:
             shutil.rmtree(partial) if partial.is_dir() else partial.unlink(missing_ok=True)
 
 
-def _open_pipe(
-    path: Path, *, rate_hz: float | None, time_base: Fraction | None, utc_ns: int | None, side_by_side: bool
-) -> Writer:
+def _check_pipe(path: Path) -> Path:
     if path.suffix.lower() not in {*VIDEO_CODECS, ""}:
         raise OutputUnwritable(f"output {path} is a pipe, for a video: want {' '.join(VIDEO_CODECS)} or no suffix")
     if _is_stdout(path):
         raise OutputUnwritable(f"output {path} also gets the lines of this command; name a pipe, or >(command)")
-    return VideoWriter(path, path, rate_hz=rate_hz, time_base=time_base, utc_ns=utc_ns, side_by_side=side_by_side)
+    return path
 
 
 def _is_stdout(path: Path) -> bool:
@@ -270,6 +284,13 @@ class VideoWriter:
             self._partial.unlink(missing_ok=True)
 
 
+def check_picture(path: Path, *, force: bool = False) -> None:
+    """Raise what `check_writer` raises, and OutputUnwritable if the suffix is not that of an image."""
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise OutputUnwritable(f"picture {path}: want one of {' '.join(sorted(IMAGE_SUFFIXES))}")
+    check_writer(path, force=force)
+
+
 class PictureWriter:
     """Write one side-by-side picture: the frame number `at`, or the last one if fewer came.
 
@@ -277,8 +298,7 @@ class PictureWriter:
     """
 
     def __init__(self, path: Path, *, at: int | None, force: bool) -> None:
-        if path.suffix.lower() not in IMAGE_SUFFIXES:
-            raise OutputUnwritable(f"picture {path}: want one of {' '.join(sorted(IMAGE_SUFFIXES))}")
+        check_picture(path, force=force)
         self._image = open_writer(path, side_by_side=True, force=force)
         self._at, self._seen = at, 0
         self._last: Fused | None = None

@@ -54,6 +54,7 @@ class Guard:
     again, as of a dashboard that nobody has told of a new token, is not a further try.
 
     link_token: secret of `?token=`, which gives `Role.VIEW`; embed: origins of pages that may frame this one.
+    port: returns the port, for the cookie's name: sites on other ports of a host see each other's cookies.
     """
 
     def __init__(
@@ -63,6 +64,7 @@ class Guard:
         link_token: str | None = None,
         hosts: Iterable[str] = (),
         embed: Sequence[str] = (),
+        port: Callable[[], int] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         own = socket.gethostname().lower()
@@ -72,8 +74,12 @@ class Guard:
         self._sessions: OrderedDict[str, tuple[Role, float]] = OrderedDict()
         self._failed: OrderedDict[str, deque[tuple[float, bytes]]] = OrderedDict()
         self.headers = headers_for(embed)
-        self.cookie = "rtfuse"
-        """The cookie's name; sites on other ports of a host see each other's cookies, so it should say the port."""
+        self._port = port
+
+    @property
+    def cookie(self) -> str:
+        """The name of the cookie."""
+        return "rtfuse" if self._port is None else f"rtfuse-{self._port()}"
 
     @property
     def locked(self) -> bool:

@@ -10,12 +10,10 @@ import socket
 import ssl
 import stat
 import threading
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aiohttp import web
 
-from rtfuse.client.connection import Keys
 from rtfuse.errors import ConfigError, EndpointUnavailable
 from rtfuse.observe.health import State
 from rtfuse.observe.logs import event
@@ -27,6 +25,7 @@ from rtfuse.web.guard import Guard, Handler
 from rtfuse.web.metrics import exposition
 from rtfuse.web.page import Page
 from rtfuse.web.rig_view import RigView
+from rtfuse.web.settings import Web
 from rtfuse.web.visit import Role, visit
 
 _FRESH_S = 2.0
@@ -39,70 +38,49 @@ _log = logging.getLogger("rtfuse.web")
 class WebServer:
     """Serves a rig over HTTP until closed.
 
-    address: `ADDR:PORT`, or a port on the loopback device; port 0 takes a free one, and `url` names it.
-    allow_remote: serve beyond the loopback device without a certificate.
-    token: token of browsers beyond the loopback device, or behind `proxies`; None: a random one. `login` is the address
-      to log in.
-    link_token: token of addresses that only show the picture; None: no such address works.
-    prefix: path that the page lies under; proxies: addresses or networks whose forwarding headers are believed.
-    embed: origins of pages that may frame it.
-    hosts: further names of the rig.
-    viewers: most viewers at once.
-    detections: ZeroMQ endpoints of boxes to draw, each with its file of client keys, or None.
-    certificate: its PEM file and that of its key.
+    `settings`: the section `web`, with an address; port 0 takes a free one, and `url` names it. `login` is the address
+    to log in. Pages beyond the loopback device, or behind proxies, have a random token if the settings name none.
 
     `live` is the sink that takes the frames. A request that fails is answered with 500 and logged; none delays the
     pipeline. Raises ConfigError for a wrong address, certificate or endpoint, EndpointUnavailable for an address that
     cannot be bound.
     """
 
-    def __init__(
-        self,
-        address: str,
-        rig: RigView,
-        *,
-        allow_remote: bool = False,
-        token: str | None = None,
-        link_token: str | None = None,
-        prefix: str = "",
-        proxies: Sequence[str] = (),
-        embed: Sequence[str] = (),
-        hosts: Sequence[str] = (),
-        viewers: int = 8,
-        detections: Mapping[str, Keys] | None = None,
-        certificate: tuple[str | None, str | None] = (None, None),
-    ) -> None:
+    def __init__(self, settings: Web, rig: RigView) -> None:
+        how, address = settings, settings.address or "127.0.0.1:0"
         host, port = address_of(address)
-        self._tls = _tls(*certificate)
+        self._tls = _tls(how.cert, how.key)
         remote = not _loopback(host)
-        if remote and self._tls is None and not allow_remote:
+        if remote and self._tls is None and not how.insecure:
             raise ConfigError(
                 f"web.address: {address} reaches beyond this machine and nothing is encrypted; listen on 127.0.0.1, "
                 "give a certificate (web.cert, web.key), or allow plain text with --insecure"
             )
         self._rig = rig
         self._plain = remote and self._tls is None
-        self._token = token or (secrets.token_urlsafe(16) if remote or proxies else None)
-        self._entrance = Entrance(prefix_of(prefix), networks_of(proxies))
-        self._guard = Guard(self._token, link_token=link_token, hosts=[*names_of(hosts), host], embed=origins_of(embed))
-        boxes = BoxFeed(detections, rig=rig.about().get("rig", "rig")) if detections else None
+        self._token = how.token or (secrets.token_urlsafe(16) if remote or how.proxies else None)
+        self._entrance = Entrance(prefix_of(how.prefix), networks_of(how.proxies))
+        hosts, embed = [*names_of(how.hosts), host], origins_of(how.embed)
+        self._guard = Guard(self._token, link_token=how.link_token, hosts=hosts, embed=embed, port=lambda: self._port)
+        self._port = 0  # unknown until it is bound
+        boxes = BoxFeed(keyed, rig=rig.about().get("rig", "rig")) if (keyed := how.keyed()) else None
         self._loop = asyncio.new_event_loop()
-        self._page = Page(self._loop, rig, self._guard, viewers=viewers, boxes=boxes)
+        self._page = Page(self._loop, rig, self._guard, viewers=how.viewers, boxes=boxes)
         self.live = self._page.live
         self._thread = threading.Thread(target=self._loop.run_forever, name="rtfuse-web", daemon=True)
         self._thread.start()
         self._runner = web.AppRunner(self._app(), access_log=None, handle_signals=False, shutdown_timeout=0.5)
         try:
-            bound = asyncio.run_coroutine_threadsafe(self._listen(host, port), self._loop).result(_START_S)
+            self._port = asyncio.run_coroutine_threadsafe(self._listen(host, port), self._loop).result(_START_S)
         except OSError as e:
             self.close()
             raise EndpointUnavailable(
                 f"web.address: cannot listen on {address}: {e.strerror or e}; choose another with --web"
             ) from e
-        self._guard.cookie = f"rtfuse-{bound}"
         scheme = "https" if self._tls else "http"
-        self.url = f"{scheme}://{_in_url(host)}:{bound}"
-        self.login = f"{scheme}://{_in_url(_reached(host))}:{bound}/" + (f"login#{self._token}" if self._token else "")
+        self.url = f"{scheme}://{_in_url(host)}:{self._port}"
+        page = f"login#{self._token}" if self._token else ""
+        self.login = f"{scheme}://{_in_url(_reached(host))}:{self._port}/{page}"
 
     @property
     def token_needed(self) -> bool:

@@ -45,3 +45,8 @@ class Web(Section, frozen=True):
     controls: bool = True
     detections: tuple[str | Detector, ...] = ()
     detections_keys: str | None = None
+
+    def keyed(self) -> dict[str, str | None]:
+        """Return the endpoints of boxes, each with its file of keys."""
+        listed = [Detector(endpoint=d) if isinstance(d, str) else d for d in self.detections]
+        return {d.endpoint: d.keys or self.detections_keys for d in listed}

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rtfuse.capture import open_source
-from rtfuse.capture.synthetic.scene import PLANE_M, SyntheticScene, SyntheticSource
+from rtfuse.capture.synthetic import PLANE_M, SyntheticScene, SyntheticSource
 from rtfuse.errors import ConfigError
 from rtfuse.fuse.luma_fuser import luma
 from rtfuse.types import Stamp

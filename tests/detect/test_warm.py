@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from rtfuse.capture.synthetic.scene import SyntheticScene, SyntheticSource
+from rtfuse.capture.synthetic import SyntheticScene, SyntheticSource
 from rtfuse.detect.detector import Warm
 from rtfuse.thermal.agc import Agc
 

@@ -74,5 +74,5 @@ def test_mistakes_are_one_line_before_anything_is_measured(pairs):
     with pytest.raises(ConfigError, match=r"1 of 5 label files have no pair of their name, e.g. alone\.txt"):
         measured(pairs, detector=model, labels=labels, classes="0=person")
     scene = "synthetic:?size=64x64&duration_s=1"
-    with pytest.raises(ConfigError, match="are for folders of pictures"):
+    with pytest.raises(ConfigError, match="--detector is for folders of pictures"):
         cli.evaluate(scene, scene, pyramid=True, detector=model, labels=labels)

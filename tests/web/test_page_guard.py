@@ -182,7 +182,7 @@ def test_the_wait_ends_and_memory_is_bounded():
 
 
 def test_beyond_this_machine_there_is_always_a_token(serve):
-    first, second = (serve(address="0.0.0.0:0", allow_remote=True) for _ in range(2))
+    first, second = (serve(address="0.0.0.0:0", insecure=True) for _ in range(2))
     tokens = {server.login.partition("#")[2] for server in (first, second)}
     assert len(tokens) == 2
     assert all(len(token) >= 20 for token in tokens)
@@ -202,22 +202,22 @@ def new_certificate(folder, *options):
 def test_keys_that_others_read_or_that_need_a_password_are_refused(serve, tmp_path):
     cert, key = new_certificate(tmp_path, "-passout", "pass:secret")
     with pytest.raises(ConfigError, match="cannot be used"):
-        serve(certificate=(cert, key))
+        serve(cert=cert, key=key)
     cert, key = new_certificate(tmp_path)
     Path(key).chmod(0o644)
     with pytest.raises(ConfigError, match="everybody on this machine can read"):
-        serve(certificate=(cert, key))
+        serve(cert=cert, key=key)
 
 
 def test_wrong_certificates_are_named(serve, tmp_path):
-    for certificate in ((str(tmp_path / "none.pem"), None), (None, "key.pem"), (__file__, None)):
+    for cert, key in ((str(tmp_path / "none.pem"), None), (None, "key.pem"), (__file__, None)):
         with pytest.raises(ConfigError, match=r"web\.(cert|key)"):
-            serve(address="0.0.0.0:0", certificate=certificate)
+            serve(address="0.0.0.0:0", cert=cert, key=key)
 
 
 def test_with_a_certificate_it_is_encrypted(serve, tmp_path):
     cert, key = new_certificate(tmp_path)
-    server = serve(address="127.0.0.1:0", certificate=(cert, key), token=TOKEN)
+    server = serve(address="127.0.0.1:0", cert=cert, key=key, token=TOKEN)
     assert server.url.startswith("https://")
     assert not server.plain
     trusting = urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=cert))

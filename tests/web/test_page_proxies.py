@@ -342,7 +342,7 @@ def test_a_name_that_has_only_an_ipv6_address(serve, monkeypatch):
 
     monkeypatch.setattr(socket, "getaddrinfo", found)
     check_web(load_config(overrides=["web.address=rig6.example:0"]).web)
-    server = serve(address="rig6.example:0", allow_remote=True, token=TOKEN)
+    server = serve(address="rig6.example:0", insecure=True, token=TOKEN)
     assert server._runner.addresses[0][0] == "::1"
     assert log_in(server, TOKEN, Origin=server.url)[0] == 303
     assert ask(server, "/login", Host="rig6.example.evil.example")[0] == 421
@@ -355,7 +355,7 @@ def test_the_page_on_ipv6(serve, bound):
             probe.bind(("::1", 0))
         except OSError as e:
             pytest.skip(f"needs IPv6: {e}")
-    server = serve(address=bound, allow_remote=True, token=TOKEN)
+    server = serve(address=bound, insecure=True, token=TOKEN)
     assert server.url.startswith(bound.removesuffix("0").join(["http://", ""]))
     assert re.fullmatch(r"http://\[[0-9a-f:]+\]:\d+/login#" + TOKEN, server.login) or bound == "[::]:0"
     server.url = server.url.replace("[::]", "[::1]")

@@ -93,7 +93,7 @@ def said(k=0, *, rig="mast", detector="hog", boxes=1, rgb_t_ns=0):
 
 def test_boxes_come_with_the_frames_and_go_when_they_are_old(serve, tmp_path):
     endpoint = f"ipc://{tmp_path}/boxes"
-    server = serve(detections={endpoint: None})
+    server = serve(detections=(endpoint,))
     feed = server._page._boxes
     one = fused()
 

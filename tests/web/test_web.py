@@ -20,6 +20,7 @@ from rtfuse.web import address_of
 from rtfuse.web.metrics import exposition
 from rtfuse.web.rig_view import RigView
 from rtfuse.web.server import WebServer, not_ready
+from rtfuse.web.settings import Web
 
 ABOUT = {"rig": 'mast "7"\n', "fuser": "pyramid", "version": "1"}
 
@@ -157,7 +158,7 @@ def serve():
     running = []
 
     def begin(snapshot, address="127.0.0.1:0", **options):
-        running.append(WebServer(address, RigView(snapshot, lambda: ABOUT), **options))
+        running.append(WebServer(Web(address=address, **options), RigView(snapshot, lambda: ABOUT)))
         return running[-1]
 
     yield begin
@@ -198,7 +199,7 @@ def test_beyond_this_machine_only_when_it_was_asked_for(serve):
     for address in ("0.0.0.0:0", "[::]:0", "example.org:80"):
         with pytest.raises(ConfigError, match=r"beyond this machine.*--insecure"):
             serve(counted()[0].snapshot, address)
-    server = serve(counted()[0].snapshot, "0.0.0.0:0", allow_remote=True)
+    server = serve(counted()[0].snapshot, "0.0.0.0:0", insecure=True)
     assert answer(server.url.replace("0.0.0.0", "127.0.0.1") + "/healthz")[0] == 200
 
 

@@ -8,26 +8,19 @@ scene's parameters and the frame's number.
 from __future__ import annotations
 
 import difflib
-import threading
-import time
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Annotated, Literal
 from urllib.parse import parse_qsl, urlsplit
 
-import cv2
 import msgspec
 import numpy as np
 
 from rtfuse.capture.synthetic.stage import PLANE_M as PLANE_M
 from rtfuse.capture.synthetic.stage import Placement, Stage
 from rtfuse.errors import ConfigError
-from rtfuse.types import Clock, Frame, Image, SourceInfo, Stamp, Stream
+from rtfuse.types import Image, Stream
 
-DISPLAY_C = (3.0, 36.0)
-"""The temperatures that 8-bit thermal shows as 0 and 255."""
 _STREAM_KEY = {"ir": 1, "rgb": 2}
 
 Share = Annotated[float, msgspec.Meta(ge=0, lt=1)]
@@ -207,145 +200,3 @@ class SyntheticScene(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 @lru_cache(maxsize=2)
 def _stage(seed: int, size_wh: tuple[int, int], enlarged: float) -> Stage:
     return Stage(seed, size_wh, enlarged)
-
-
-class SyntheticSource:
-    """Draw one stream of a scene, frame by frame, without waiting; `t_ns` is the scene's own time (`Stamp.MEDIA`).
-
-    Of a `live` scene they come at their own pace, `t_ns` on the local clock (`Stamp.END`); those that were not waited
-    for count as `stale`. `losses` also counts the frames that the camera lost, `dropped`; their numbers are left out.
-    """
-
-    def __init__(self, scene: SyntheticScene, stream: Stream, *, clock: Clock = time.monotonic_ns) -> None:
-        self.scene, self._clock, self._closed = scene, clock, threading.Event()
-        self._losses: Counter[str] = Counter()
-        count, period_ns = scene.count(stream), round(1e9 / scene.rate_hz(stream))
-        first = scene.frame(stream, 0).t_ns
-        self._info = SourceInfo(
-            uri=scene.uri,
-            stream=stream,
-            size_wh=scene.size_wh(stream),
-            dtype="uint16" if stream == "ir" and scene.bits == 16 else "uint8",
-            live=scene.live,
-            rate_hz=scene.rate_hz(stream),
-            frames=None if scene.drop or scene.live else count,
-            start_ns=None if scene.live else first,
-            end_ns=None if scene.live else first + count * period_ns,
-        )
-        self._camera = ThermalCamera(scene) if stream == "ir" else ColourCamera(scene)
-
-    @property
-    def info(self) -> SourceInfo:
-        return self._info
-
-    @property
-    def losses(self) -> Counter[str]:
-        return self._losses
-
-    def __iter__(self) -> Iterator[Frame]:
-        return self._lived() if self.scene.live else self._played()
-
-    def _lived(self) -> Iterator[Frame]:
-        stream, scene, origin_ns = self._info.stream, self.scene, _origin_ns(self.scene, self._clock)
-        first = k = int((self._clock() - origin_ns) * scene.rate_hz(stream) / 1e9) + 1
-        period_s = 1 / scene.rate_hz(stream)
-        while True:
-            truth = scene.frame(stream, k)
-            wait_s = (origin_ns + truth.true_ns - self._clock()) / 1e9
-            if self._closed.wait(max(wait_s, 0.0)):
-                return
-            if truth.dropped:
-                self._losses["dropped"] += 1
-            elif wait_s < -period_s:  # the next one is there, and a camera gives the newest
-                self._losses["stale"] += 1
-            else:
-                image = self._camera.take(k, truth.shown_ns)
-                yield Frame(stream, image, k - first, origin_ns + truth.t_ns, Stamp.END, self._clock())
-            k += 1
-
-    def _played(self) -> Iterator[Frame]:
-        stream = self._info.stream
-        for k in range(self.scene.count(stream)):
-            if self._closed.is_set():
-                return
-            truth = self.scene.frame(stream, k)
-            if truth.dropped:
-                self._losses["dropped"] += 1
-                continue
-            image = self._camera.take(k, truth.shown_ns)
-            yield Frame(stream, image, k, truth.t_ns, Stamp.MEDIA, self._clock())
-
-    def close(self) -> None:
-        """End the iteration after the frame in progress."""
-        self._closed.set()
-
-
-@lru_cache(maxsize=8)
-def _origin_ns(scene: SyntheticScene, clock: Clock) -> int:
-    """Return when the live scene began; the same for both of its cameras."""
-    return clock()
-
-
-class ColourCamera:
-    """Draw the RGB camera's picture, (H, W, 3) uint8."""
-
-    def __init__(self, scene: SyntheticScene) -> None:
-        self._scene, self._stage = scene, scene.stage
-        w, h = scene.size
-        # Two layers of bytes: OpenCV adds those many times faster than signed ones.
-        self._lighter, self._darker = np.empty((2, h + 64, w + 64, 3), np.uint8)
-        rng = np.random.default_rng(scene.seed + 1)
-        for lighter, darker in zip(self._lighter, self._darker, strict=True):  # row by row: little memory
-            grain = rng.normal(0, scene.noise, lighter.shape).round()
-            lighter[:], darker[:] = grain.clip(0, 255), (-grain).clip(0, 255)
-
-    def take(self, k: int, t_ns: int) -> Image:
-        """Return the picture of the moment `t_ns`, with the grain of frame `k`."""
-        stage, placement = self._stage, self._scene.placement("rgb", t_ns)
-        image = stage.backdrop(stage.colour, placement, self._scene.size)
-        for actor in stage.actors(t_ns / 1e9):
-            stage.add_colour(image, actor, placement)
-        if not self._scene.noise:
-            return image
-        y, x = (self._scene.draws("rgb", k)[2:] * 64).astype(int)
-        h, w = image.shape[:2]
-        cv2.add(image, self._lighter[y : y + h, x : x + w], dst=image)
-        return cv2.subtract(image, self._darker[y : y + h, x : x + w], dst=image)
-
-
-class ThermalCamera:
-    """Draw the thermal camera's picture: (H, W) uint8 display luma or uint16 counts of 0.01 K."""
-
-    def __init__(self, scene: SyntheticScene) -> None:
-        self._scene, self._stage = scene, scene.stage
-        (w, h), degrees = scene.size_wh("ir"), scene.noise * (DISPLAY_C[1] - DISPLAY_C[0]) / 255
-        self._grain, rng = np.empty((h + 64, w + 64), np.float32), np.random.default_rng(scene.seed + 2)
-        for row in self._grain:
-            row[:] = rng.normal(0, degrees, row.shape)
-        self._celsius = self._stage.celsius_for(w)
-        self._held: tuple[int, Image] | None = None
-
-    def take(self, k: int, t_ns: int) -> Image:
-        """Return the picture of the moment `t_ns` with the noise of frame `k`; while that stands still, the same."""
-        if self._held is not None and self._held[0] == t_ns:
-            return self._held[1].copy()  # a consumer may keep or change its frame
-        self._held = t_ns, self._draw(k, t_ns)
-        return self._held[1]
-
-    def _draw(self, k: int, t_ns: int) -> Image:
-        scene, stage = self._scene, self._stage
-        w, h = scene.size_wh("ir")
-        placement = scene.placement("ir", t_ns)
-        celsius = stage.backdrop(self._celsius, placement, (w, h))
-        for actor in stage.actors(t_ns / 1e9):
-            stage.add_heat(celsius, actor, placement)
-        cv2.GaussianBlur(celsius, (0, 0), max(0.6, 0.9 * w / 640), dst=celsius)  # thermal optics are soft
-        if scene.noise:
-            y, x = (scene.draws("ir", k)[2:] * 64).astype(int)
-            cv2.add(celsius, self._grain[y : y + h, x : x + w], dst=celsius)
-        if scene.bits == 16:
-            return ((celsius + 273.15) * 100 + 0.5).astype(np.uint16)
-        cold, hot = DISPLAY_C
-        celsius *= 255 / (hot - cold)
-        celsius += 0.5 - cold * 255 / (hot - cold)
-        return np.clip(celsius, 0, 255, out=celsius).astype(np.uint8)

@@ -83,27 +83,28 @@ class Session:
         return self.submit(inputs)()
 
 
-class CudaEngine:
-    """Runs the program by torch.compile on a GPU. Raises WeightsMissing, or EngineUnavailable without a CUDA GPU."""
+class GpuEngine:
+    """Base of the engines on a GPU: a session for each size of frames, made when that comes first."""
 
-    def __init__(self, weights: str | Path, dtype: torch.dtype = torch.float16) -> None:
+    def __init__(self, name: str, dtype: torch.dtype) -> None:
+        """Raise EngineUnavailable without a CUDA GPU; `name` is that of the engine in the error."""
         if not torch.cuda.is_available():
             raise EngineUnavailable(
-                f"engine 'cuda' needs an NVIDIA GPU and a CUDA build of torch; this is torch {torch.__version__}"
+                f"engine '{name}' needs an NVIDIA GPU and a CUDA build of torch; this is torch {torch.__version__}"
             )
         self.precision = str(dtype).removeprefix("torch.")
-        self.name = f"torch, compiled, {self.precision}, on {torch.cuda.get_device_name()}"
-        net = for_gpu(load_network(weights)).to("cuda", dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        # The default mode is ready within a minute; autotuning every convolution took over two and was given up.
-        self._program = torch.compile(Program(net), dynamic=False)
         self._sessions: dict[Shapes, Session] = {}
 
+    def program(self, inputs: Inputs) -> Run:
+        """Return what runs inputs of these shapes, as a function of tensors on the GPU."""
+        raise NotImplementedError
+
     def session(self, inputs: Inputs) -> Session:
-        """Return what runs inputs of these shapes; compiled when they come first."""
+        """Return what runs inputs of these shapes; built, compiled or loaded when they come first."""
         shapes = inputs.shapes
         if shapes not in self._sessions:
             with torch.inference_mode():
-                self._sessions[shapes] = Session(self._program, inputs)
+                self._sessions[shapes] = Session(self.program(inputs), inputs)
         return self._sessions[shapes]
 
     def prepare(self, inputs: Inputs) -> None:
@@ -114,3 +115,19 @@ class CudaEngine:
     def __call__(self, inputs: Inputs) -> Image:
         """Return the fused images, (N, H, W, 3) uint8."""
         return self.session(inputs)(inputs)
+
+
+class CudaEngine(GpuEngine):
+    """Runs the program by torch.compile on a GPU. Raises WeightsMissing, or EngineUnavailable without a CUDA GPU."""
+
+    def __init__(self, weights: str | Path, dtype: torch.dtype = torch.float16) -> None:
+        super().__init__("cuda", dtype)
+        self.name = f"torch, compiled, {self.precision}, on {torch.cuda.get_device_name()}"
+        net = for_gpu(load_network(weights)).to("cuda", dtype).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        # The default mode is ready within a minute; autotuning every convolution took over two and was given up.
+        self._program = torch.compile(Program(net), dynamic=False)
+
+    def program(self, inputs: Inputs) -> Run:
+        """Return the compiled program, which fits inputs of all shapes."""
+        del inputs
+        return self._program

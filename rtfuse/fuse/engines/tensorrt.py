@@ -18,7 +18,7 @@ from rtfuse.errors import EngineUnavailable
 from rtfuse.fuse import bands, inputs
 from rtfuse.fuse.engines import onnx, program
 from rtfuse.fuse.engines.cache import cached, digest, installed
-from rtfuse.fuse.engines.cuda import Session
+from rtfuse.fuse.engines.cuda import GpuEngine
 from rtfuse.fuse.engines.onnx import OUTPUT, program_as_onnx
 from rtfuse.fuse.engines.program import Program
 from rtfuse.fuse.inputs import NAMES, Inputs, Shapes
@@ -26,7 +26,6 @@ from rtfuse.fuse.networks import bands as torch_bands
 from rtfuse.fuse.networks import detailed, folding, scaling, student, ufuser
 from rtfuse.fuse.networks.loading import for_gpu, load_network
 from rtfuse.hints import install_hint
-from rtfuse.types import Image
 
 LIBRARIES = ("tensorrt", "tensorrt_rtx")
 RTX_CAPABILITIES = ("7.5", "8.0", "8.6", "8.9", "12.0", "12.1")
@@ -92,7 +91,7 @@ def folded_program(weights: str | Path, dtype: torch.dtype) -> Program:
     return Program(for_gpu(load_network(weights)).to(dtype))
 
 
-class TensorRtEngine:
+class TensorRtEngine(GpuEngine):
     """Runs the program by TensorRT on the GPU at hand, in float16 (`dtype`: or float32).
 
     An engine is built for every size of frames when that comes first, in about a minute, and kept. `plan` is a file
@@ -108,32 +107,14 @@ class TensorRtEngine:
         cache: Path | None = None,
     ) -> None:
         self._trt = library()
-        if not torch.cuda.is_available():
-            raise EngineUnavailable(
-                f"engine 'tensorrt' needs an NVIDIA GPU and a CUDA build of torch; this is torch {torch.__version__}"
-            )
-        self.precision = str(dtype).removeprefix("torch.")
+        super().__init__("tensorrt", dtype)
         self._weights, self._dtype, self._cache = Path(weights), dtype, cache
         self._plan = None if plan is None else Path(plan)
         self.name = f"{self._trt.__name__} {self._trt.__version__}, {self.precision}, on {torch.cuda.get_device_name()}"
-        self._sessions: dict[Shapes, Session] = {}
 
-    def session(self, inputs: Inputs) -> Session:
-        """Return what runs inputs of these shapes; built, or taken from the cache, when they come first."""
-        shapes = inputs.shapes
-        if shapes not in self._sessions:
-            with torch.inference_mode():
-                self._sessions[shapes] = Session(_Plan(self._trt, self._built(inputs), shapes), inputs)
-        return self._sessions[shapes]
-
-    def prepare(self, inputs: Inputs) -> None:
-        """Build, load and record what runs inputs of these shapes."""
-        self.session(inputs)
-
-    @torch.inference_mode()
-    def __call__(self, inputs: Inputs) -> Image:
-        """Return the fused images, (N, H, W, 3) uint8."""
-        return self.session(inputs)(inputs)
+    def program(self, inputs: Inputs) -> _Plan:
+        """Return the engine for inputs of these shapes: built, or taken from the cache."""
+        return _Plan(self._trt, self._built(inputs), inputs.shapes)
 
     def _built(self, inputs: Inputs) -> bytes:
         if self._plan is not None:
