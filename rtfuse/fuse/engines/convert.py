@@ -95,8 +95,10 @@ def convert(net: nn.Module, path: Path, *, lanes: int = 8) -> None:
     model.reshape({k: [-1, x.shape[1], -1, -1] for k, x in enumerate(given)})
     openvino.save_model(model, path, compress_to_fp16=False)
     ir, luma = _pictures()
-    above = {"gains": net.gains().byte().numpy()} if isinstance(net, Detailed) else {}
-    np.savez_compressed(path.with_suffix(".npz"), ir=ir, luma=luma, fused=reference(net, ir, luma), **above)
+    kept = {"ir": ir, "luma": luma, "fused": reference(net, ir, luma)}
+    if isinstance(net, Detailed):
+        kept["gains"] = net.gains().byte().numpy()
+    np.savez_compressed(path.with_suffix(".npz"), **kept)  # type: ignore[arg-type]
 
 
 def _program(net: nn.Module, lanes: int) -> tuple[nn.Module, tuple[Tensor, ...], int]:
