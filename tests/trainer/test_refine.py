@@ -7,14 +7,19 @@ import os
 import subprocess
 import sys
 
+import msgspec
+import numpy as np
 import pytest
 import yaml
+from safetensors.torch import save_file
 
 from rtfuse.errors import ConfigError, WeightsMissing
+from rtfuse.fuse import STUDENT_WEIGHTS, UFUSER_WEIGHTS
+from rtfuse.fuse.networks.detailed import Detailed
 from rtfuse.fuse.networks.loading import load_network
 from rtfuse.fuse.networks.student import Student
 from rtfuse.fuse.networks.ufuser import UFuser
-from trainer import cli
+from trainer import cli, refine
 from trainer.recipe import load_recipe
 
 SCENE = "synthetic:?seed=5&size=160x112&duration_s=1"
@@ -34,7 +39,7 @@ def config(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("start", "kind", "epochs"), [("student", Student, 2), ("ufuser", UFuser, 1)])
+@pytest.mark.parametrize(("start", "kind", "epochs"), [("student", Student, 2), ("ufuser", Detailed, 1)])
 def test_the_command_ends_in_weights_and_resumes_along_the_same_curve(config, tmp_path, start, kind, epochs):
     run, change = tmp_path / "run", [f"refine.start={start}", f"refine.epochs={epochs}"]
     args = [sys.executable, "-m", "trainer", "refine", "--config", str(config), "--run", str(run), *change]
@@ -65,6 +70,7 @@ def test_a_network_that_was_never_trained_comes_closer(config, tmp_path):
         ("refine.start=gone.safetensors", WeightsMissing, "gone.safetensors"),
         ("refine.base_px=200", ConfigError, "does not fit into a crop"),
         ("refine.base_on=magic", ConfigError, "base_on"),
+        ("refine.bands=2", ConfigError, "has its own bands"),
     ],
 )
 def test_a_mistake_is_found_before_the_first_step(config, tmp_path, change, error, words):
@@ -73,5 +79,26 @@ def test_a_mistake_is_found_before_the_first_step(config, tmp_path, change, erro
     assert not (tmp_path / "run").exists()
 
 
-def test_the_shipped_recipes_are_valid():
-    assert load_recipe("configs/train_student.yaml").refine.start == "new"
+@pytest.mark.parametrize(("name", "weights"), [("student", STUDENT_WEIGHTS), ("ufuser", UFUSER_WEIGHTS)])
+def test_the_shipped_weights_are_those_of_the_recipe(name, weights):
+    """Their manifest holds the recipe, without paths; `refine` of it must be that of the file in configs/."""
+    recipe = load_recipe(f"configs/train_{name}.yaml")
+    kept = json.loads(weights.with_suffix(".json").read_text())["recipe"]
+    assert kept["refine"] == json.loads(msgspec.json.encode(recipe.refine)) | {"start": kept["refine"]["start"]}
+    assert (kept["name"], kept["seed"]) == (recipe.name, recipe.seed)
+
+
+def test_contrast_stretches_a_picture_about_its_mean():
+    x = np.random.default_rng(0).integers(60, 190, (40, 50), np.uint8)
+    stretched = refine.stretched(x, 1.2)
+    assert stretched.mean() == pytest.approx(x.mean(), abs=0.5)
+    assert stretched.std() == pytest.approx(1.2 * x.std(), rel=0.01)
+    assert np.array_equal(refine.stretched(x, 1.0), x)
+
+
+def test_a_ufuser_of_whole_pictures_gets_bands(config, tmp_path):
+    save_file(UFuser().state_dict(), tmp_path / "u.safetensors")
+    options = load_recipe(config, [f"refine.start={tmp_path / 'u.safetensors'}", "refine.bands=1"]).refine
+    net = refine.start_of(options)
+    assert isinstance(net, Detailed)
+    assert net.levels == 1
