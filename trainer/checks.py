@@ -8,10 +8,10 @@ from typing import Literal
 
 from rtfuse.capture.paths import is_pattern
 from rtfuse.errors import ConfigError, SourceNotFound
-from rtfuse.fuse import UFUSER_WEIGHTS
 from rtfuse.fuse.networks.loading import load_network
 from rtfuse.fuse.networks.student import Student
 from rtfuse.fuse.networks.ufuser import load_weights
+from trainer.fusion import fusion_start
 from trainer.recipe import Data, Recipe
 from trainer.refine import start_of
 from trainer.scenes import methods_of, validation_names
@@ -53,7 +53,7 @@ def check_train(recipe: Recipe, folder: Path, stage: StageName) -> None:
             f"fusion.warm_up_on: no pseudo ground truth is called {fusion.warm_up_on!r}; there are {', '.join(methods)}"
         )
     if fusion.start:
-        load_weights(UFUSER_WEIGHTS if fusion.start == "shipped" else fusion.start)
+        fusion_start(fusion)
     if stage == "fusion" and fusion.epochs > fusion.warm_up_epochs and not (folder / "sensing.ckpt").exists():
         raise ConfigError(f"--stage fusion needs {folder / 'sensing.ckpt'}; run --stage sensing first")
 

@@ -30,8 +30,7 @@ from rtfuse.errors import ConfigError, OutputUnwritable, SourceNotFound, SourceU
 from rtfuse.fuse.engines.onnx import OPSET, OUTPUT, check_installed, quiet
 from rtfuse.fuse.inputs import MULTIPLE
 from rtfuse.fuse.networks.checkpoints import fault_of, refuse_infinite
-from rtfuse.fuse.networks.detailed import Detailed
-from rtfuse.fuse.networks.ufuser import UFuser
+from rtfuse.fuse.networks.detailed import MARK, Detailed
 from rtfuse.outputs import replace_file
 from trainer.ablation import fusion_net
 from trainer.outputs import check_output
@@ -95,7 +94,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     metrics: dict[str, float] = {}
 
 
-def trained(run: Path) -> tuple[UFuser, int]:
+def trained(run: Path) -> tuple[nn.Module, int]:
     """Return the fusion net of a run folder's last checkpoint, ablations too, and its number of steps.
 
     Raises SourceNotFound, or SourceUnreadable if the checkpoint is damaged or not of the folder's recipe.
@@ -103,10 +102,12 @@ def trained(run: Path) -> tuple[UFuser, int]:
     path = run / "fusion.ckpt"
     if not path.exists():
         raise SourceNotFound(f"checkpoint {path} not found; train the fusion stage first")
-    net = fusion_net(load_recipe(run / "recipe.yaml").fusion.without)
+    net: nn.Module = fusion_net(load_recipe(run / "recipe.yaml").fusion.without)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        net.load_state_dict({k.removeprefix("fusion."): v for k, v in state["task"].items() if k.startswith("fusion.")})
+        found = {k.removeprefix("fusion."): v for k, v in state["task"].items() if k.startswith("fusion.")}
+        net = Detailed(net, len(found[MARK])) if MARK in found else net
+        net.load_state_dict(found)
         steps = int(state["step"])
     except (RuntimeError, KeyError, TypeError, OSError, EOFError, UnpicklingError) as e:
         raise SourceUnreadable(f"{path} does not fit this folder's fusion stage: {fault_of(e)}") from e

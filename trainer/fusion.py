@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rtfuse.errors import WeightsMissing
 from rtfuse.fuse import UFUSER_WEIGHTS
-from rtfuse.fuse.networks.ufuser import load_weights
+from rtfuse.fuse.networks.loading import load_network
+from rtfuse.fuse.networks.student import Student
 from trainer.ablation import fusion_net
 from trainer.data import Patches
 from trainer.losses import Nets, distance, fusion_loss
@@ -24,7 +26,7 @@ class FusionTask(nn.Module):
 
     def __init__(self, sensing: SensingTask, options: Fusion) -> None:
         super().__init__()
-        self.fusion = fusion_net(options.without)
+        self.fusion = fusion_start(options)
         self.sensing = sensing
         self.options = options
         for net in (sensing.thermal, sensing.visible):
@@ -56,6 +58,16 @@ class FusionTask(nn.Module):
             return terms.total, parts
         imitation = distance(terms.fused, target)
         return terms.total + options.anchor * imitation, parts | {"imitation": imitation}
+
+
+def fusion_start(options: Fusion) -> nn.Module:
+    """Return the network with which the second stage begins, a U-Fuser, alone or below bands. Raises WeightsMissing."""
+    if not options.start:
+        return fusion_net(options.without)
+    net = load_network(UFUSER_WEIGHTS if options.start == "shipped" else options.start)
+    if isinstance(net, Student):
+        raise WeightsMissing(f"weights {options.start} are those of a student, not of U-Fuser")
+    return net
 
 
 def drawn(options: Fusion, size_px: int, rng: torch.Generator) -> list[Transform]:
@@ -95,7 +107,4 @@ def fusion_stage(recipe: Recipe, patches: Patches, sensing: SensingTask) -> Stag
         return sheet(columns, ["thermal", "luma", "fused", "sensed thermal", "sensed luma"])
 
     task = FusionTask(sensing, options)
-    if options.start:
-        start = load_weights(UFUSER_WEIGHTS if options.start == "shipped" else options.start)
-        task.fusion.load_state_dict(start.state_dict())
     return stage_on("fusion", options, patches, task, batch, sample)

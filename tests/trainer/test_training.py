@@ -28,6 +28,8 @@ from rtfuse.capture import open_source
 from rtfuse.errors import OutputUnwritable, SourceUnreadable
 from rtfuse.fuse import open_fuser
 from rtfuse.fuse.luma_fuser import luma
+from rtfuse.fuse.networks.detailed import Detailed
+from rtfuse.fuse.networks.loading import load_network
 from rtfuse.fuse.networks.ufuser import UFuser, load_weights
 from trainer import cli
 from trainer.recipe import load_recipe
@@ -177,16 +179,19 @@ def test_a_full_disk_costs_what_came_after_the_last_checkpoint(tmp_path, whole):
     assert curve(run) == pytest.approx(fusion, rel=1e-3, abs=1e-5)
 
 
-def test_training_may_start_from_weights_and_compute_in_half_precision(tmp_path):
+@pytest.mark.parametrize("bands", [0, 2])
+def test_training_may_start_from_weights_and_compute_in_half_precision(tmp_path, bands):
+    """It keeps the form of the network: a U-Fuser alone, or below bands of details."""
     torch.manual_seed(3)
-    begun = UFuser()
+    begun = Detailed(UFuser(), bands) if bands else UFuser()
     save_file(begun.state_dict(), tmp_path / "w.safetensors")
     changes = {"epochs": 1, "start": str(tmp_path / "w.safetensors"), "warm_up_epochs": 0, "anchor": 0.5}
     path = recipe(tmp_path, precision="bf16-mixed", sensing={"width": 2, "epochs": 1, "batch": 4, "crop_px": 32},
                   fusion=RECIPE["fusion"] | changes | {"learning_rate": 1e-9})  # fmt: skip
     cli.train(config=path, run=tmp_path / "run")
     assert ("fusion", 9, "imitation") in curve(tmp_path / "run")
-    trained = load_weights(tmp_path / "run" / "ufuser.safetensors").state_dict()
+    trained = load_network(tmp_path / "run" / "ufuser.safetensors").state_dict()
+    assert trained.keys() == begun.state_dict().keys()
     assert all(torch.allclose(v, trained[k], atol=1e-6) for k, v in begun.state_dict().items())
     assert str(tmp_path) not in (tmp_path / "run" / "ufuser.json").read_text()
 
