@@ -17,6 +17,7 @@ from rtfuse.fuse.engines.parity import tolerance
 from rtfuse.fuse.engines.program import Program, tensors
 from rtfuse.fuse.inputs import MULTIPLE, sample
 from rtfuse.fuse.luma_fuser import luma
+from rtfuse.fuse.networks.detailed import Detailed
 from rtfuse.fuse.networks.loading import for_gpu, load_network
 from rtfuse.fuse.networks.student import Student
 from rtfuse.fuse.networks.ufuser import UFuser
@@ -53,7 +54,9 @@ def test_it_begins_near_the_mean_of_both_and_details_are_never_resampled():
 
 def test_the_file_says_which_network_it_holds(tmp_path):
     assert isinstance(load_network(STUDENT_WEIGHTS), Student)
-    assert isinstance(load_network(UFUSER_WEIGHTS), UFuser)
+    assert isinstance(load_network(UFUSER_WEIGHTS), Detailed)
+    save_file(load_network(UFUSER_WEIGHTS).net.state_dict(), tmp_path / "whole.safetensors")
+    assert isinstance(load_network(tmp_path / "whole.safetensors"), UFuser)
     state = load_file(STUDENT_WEIGHTS)
     state.pop("guide.head.weight")
     save_file(state, tmp_path / "less.safetensors")
