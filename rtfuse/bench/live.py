@@ -76,11 +76,12 @@ def measure(
 
 
 def _start(command: Sequence[str], log: BinaryIO) -> subprocess.Popen[bytes]:
-    """Start a process on the first cores that this thread may use; this thread keeps all of them."""
+    """Start a process on the first cores that this thread may use, without limits to its threads by environment."""
     cores = os.sched_getaffinity(0)
+    env = {name: value for name, value in os.environ.items() if not name.endswith("_NUM_THREADS")}
     os.sched_setaffinity(0, sorted(cores)[:_CORES])
     try:
-        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, start_new_session=True, env=env)
     finally:
         os.sched_setaffinity(0, cores)
 
