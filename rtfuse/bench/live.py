@@ -49,9 +49,7 @@ class Live:
     ages_ms: np.ndarray
 
 
-def measure(
-    options: Sequence[str] = ("--ir", STREET, "--rgb", STREET, "--fuser", "student"), seconds: float = 5
-) -> Live:
+def measure(options: Sequence[str] = OPTIONS, seconds: float = 5) -> Live:
     """Run `rtfuse run` with these options for some seconds after its first frame.
 
     Raises StageFailed, with its last lines, if it publishes nothing or ends early.

@@ -45,7 +45,7 @@ def bench_and_print(console: Console, how: Bench) -> None:
     if how.batch != "1" and not how.engines:
         raise ConfigError(f"--batch {how.batch} has no effect without --engines, for example --engines openvino")
     if how.compare and (how.engines or how.weights):
-        raise ConfigError("--compare runs each version with its own weights and engines: leave --weights and --engines out")
+        raise ConfigError("--compare runs each version with its own engines and weights: omit --engines and --weights")
     numbers: dict[str, Any] = {"machine": bench.machine()}
     measure = _versions if how.compare else _engines if how.engines else _stages
     numbers |= measure(console, how)
