@@ -202,10 +202,8 @@ def main() -> None:
             return stages.record_scene(place, (width, height), 2 * rate_hz, rate_hz)
 
         print(stages.machine())
-        print(
-            "| rigs | size | Hz | fuser | frames/s | age p50 / p95 / p99 ms | processor ms a frame | cores | MB | load |"
-        )
-        print("|---|---|---|---|---|---|---|---|---|---|")
+        columns = ["rigs", "size", "Hz", "fuser", "frames/s", "age p50 / p95 / p99 ms", "processor ms a frame", "cores"]
+        print(f"| {' | '.join([*columns, 'MB', 'load'])} |\n|{'---|' * (len(columns) + 2)}")
         for case in cases(asked):
             files, load = recordings(case.size, case.rate_hz), os.getloadavg()[0]
             print(f"{measure(case, files, asked.seconds).row(case)} {load:.1f} |", flush=True)
