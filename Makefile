@@ -1,6 +1,7 @@
 # make demo      fuse the synthetic scene, or IR=thermal.mp4 RGB=rgb.mp4, into out/
 # make test      run the tests that need no camera and no GPU, but for the slow ones
 # make test-slow run the slow tests: training, exports, calibration from footage, whole guides (minutes)
+# make bench     print the budgets of tests/bench/test_budgets.py with what this machine measures beside them
 # make lint      linters, the type checker, and the prose
 # make docs      renew docs/api.md from the docstrings
 # make test-packaging  install the wheel, with each extra alone, and run what it is for (minutes)
@@ -22,7 +23,7 @@ IR ?= synthetic:?duration_s=2
 RGB ?= synthetic:?duration_s=2
 export DEMO = fuse '$(IR)' '$(RGB)' -o out/demo.mp4 --picture out/demo.png --fuser student --force
 
-.PHONY: demo test test-slow test-packaging test-container test-cameras lint docs newest lock clean
+.PHONY: demo test test-slow bench test-packaging test-container test-cameras lint docs newest lock clean
 
 # A process that dies ends the run: a test of its own must survive what it starts, and xdist's replacement can hang.
 TESTS := $(BIN)/pytest -n 2 --max-worker-restart=0 --dist loadfile --no-loadscope-reorder --durations=25
@@ -46,6 +47,9 @@ test-container: $(VENV)/.test
 
 test-cameras: $(VENV)/.test
 	tools/camera_vm.sh $(BIN)/python -m pytest -m camera -p no:cacheprovider tests/capture/test_v4l2.py tests/integration/test_view.py tests/integration/test_cameras.py
+
+bench: $(VENV)/.test
+	PYTHONPATH=tests $(BIN)/python tests/bench/test_budgets.py
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check

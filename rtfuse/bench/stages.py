@@ -69,14 +69,15 @@ class Stopwatch:
         self.begin()
 
 
-def record_scene(folder: Path, size_wh: tuple[int, int], frames: int) -> tuple[str, str]:
+def record_scene(folder: Path, size_wh: tuple[int, int], frames: int, rate_hz: int = 30) -> tuple[str, str]:
     """Record the synthetic scene as two H.264 files in `folder` and return their paths."""
+    scene = f"synthetic:?size={size_wh[0]}x{size_wh[1]}&fps={rate_hz}&duration_s={frames / rate_hz}"
     streams: tuple[Stream, Stream] = ("ir", "rgb")
     paths = [str(folder / f"{stream}.mp4") for stream in streams]
     for stream, path in zip(streams, paths, strict=True):
-        source = open_source(f"synthetic:?size={size_wh[0]}x{size_wh[1]}&duration_s={frames / 30}", stream)
+        source = open_source(scene, stream)
         with av.open(ffmpeg_name(path), "w") as container:
-            video = container.add_stream("libx264", rate=30, options={"preset": "veryfast", "crf": "20"})
+            video = container.add_stream("libx264", rate=rate_hz, options={"preset": "veryfast", "crf": "20"})
             assert isinstance(video, av.VideoStream)
             video.width, video.height, video.pix_fmt = *size_wh, "yuv420p"
             for frame in source:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -30,18 +32,23 @@ class Bench:
     size: str
     batch: str
     json_file: Path | None
+    compare: Path | None = None
+    rounds: int = 5
 
 
 def bench_and_print(console: Console, how: Bench) -> None:
-    """Measure the stages on two recordings, or the engines, and print and write the numbers."""
+    """Measure the stages on two recordings, the engines, or two versions, and print and write the numbers."""
     from rtfuse.bench import stages as bench
 
     if (how.ir is None) != (how.rgb is None):
         raise ConfigError("rtfuse bench needs both --ir and --rgb, or neither")
     if how.batch != "1" and not how.engines:
         raise ConfigError(f"--batch {how.batch} has no effect without --engines, for example --engines openvino")
+    if how.compare and (how.engines or how.weights):
+        raise ConfigError("--compare runs each version with its own engines and weights: omit --engines and --weights")
     numbers: dict[str, Any] = {"machine": bench.machine()}
-    numbers |= _engines(console, how) if how.engines else _stages(console, how)
+    measure = _versions if how.compare else _engines if how.engines else _stages
+    numbers |= measure(console, how)
     if how.json_file:
         how.json_file.write_text(json.dumps(numbers, indent=1))
 
@@ -59,13 +66,37 @@ def _engines(console: Console, how: Bench) -> dict[str, Any]:
     return as_json(rows, machine())
 
 
+def _versions(console: Console, how: Bench) -> dict[str, Any]:
+    from rtfuse.bench import compare
+    from rtfuse.bench.stages import machine
+
+    assert how.compare is not None
+    fusers = (how.fuser or "pyramid,student").split(",")
+    compare.check(how.compare.resolve())
+    with _recordings(how) as (ir, rgb):
+        found = compare.compare(how.compare, ir, rgb, fusers, how.rounds)
+    title = f"rtfuse fuse, {how.rounds} rounds of {found[0].frames} frames in turn, start included; {machine()}"
+    _print_whole(console, compare.table(found, how.compare, title))
+    return compare.as_json(found, how.compare)
+
+
+@contextmanager
+def _recordings(how: Bench) -> Iterator[tuple[str, str]]:
+    """Yield the recordings that were given, or those of the synthetic scene, which exist while the block runs."""
+    from rtfuse.bench import stages as bench
+
+    if how.ir is not None and how.rgb is not None:
+        yield how.ir, how.rgb
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        yield bench.record_scene(Path(folder), _sizes(how)[0], how.frames + bench.WARM_UP)
+
+
 def _stages(console: Console, how: Bench) -> dict[str, Any]:
     from rtfuse.bench import stages as bench
 
-    name, ir, rgb, size_wh = how.fuser or DEFAULT_FUSER, how.ir, how.rgb, _sizes(how)[0]
-    with tempfile.TemporaryDirectory() as folder:
-        if ir is None or rgb is None:
-            ir, rgb = bench.record_scene(Path(folder), size_wh, how.frames + bench.WARM_UP)
+    name = how.fuser or DEFAULT_FUSER
+    with _recordings(how) as (ir, rgb):
         watch = bench.bench_stages(ir, rgb, fuser_name=name, weights=how.weights, frames=how.frames)
     console.print(bench.table(watch, f"{name}, milliseconds per frame; {bench.machine()}"))
     return {"fuser": name, "stages_ms": bench.rows(watch)}

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from rtfuse.cli.app import out
-from rtfuse.cli.options import FuserName, Weights
+from rtfuse.cli.options import Weights
 
 engines_app = typer.Typer(no_args_is_help=True, help="List, build or remove the engines of the network.")
 
@@ -16,8 +16,15 @@ engines_app = typer.Typer(no_args_is_help=True, help="List, build or remove the 
 def bench(
     ir: Annotated[str | None, typer.Option(help="Thermal recording; else the synthetic scene.")] = None,
     rgb: Annotated[str | None, typer.Option(help="RGB recording.")] = None,
-    fuser: FuserName = None,
+    fuser: Annotated[
+        str | None, typer.Option("--fuser", help="auto, ufuser, student (fast) or pyramid; --compare takes more: a,b")
+    ] = None,
     weights: Weights = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(metavar="CHECKOUT", help="Run `rtfuse fuse` of another version and of this one in turn."),
+    ] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="With --compare, runs of each version.")] = 5,
     engines: Annotated[str | None, typer.Option(help="Compare engines: eager,openvino:float32,…")] = None,
     frames: Annotated[int, typer.Option(min=30, help="Frames to measure.")] = 300,
     size: Annotated[
@@ -26,13 +33,15 @@ def bench(
     batch: Annotated[str, typer.Option(help="For engines, frames at once, one or more numbers: 1,4")] = "1",
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
 ) -> None:
-    """Measure wall and processor milliseconds of every stage per frame, or compare the network's engines.
+    """Measure milliseconds of every stage per frame, or compare engines of the network or two versions of rtfuse.
 
     Example: rtfuse bench --engines eager,openvino:float32,openvino:bfloat16
+
+    Example: rtfuse bench --compare ../older --fuser pyramid,student
     """
     from rtfuse.cli.benching import Bench, bench_and_print
 
-    bench_and_print(out, Bench(ir, rgb, fuser, weights, engines, frames, size, batch, json_file))
+    bench_and_print(out, Bench(ir, rgb, fuser, weights, engines, frames, size, batch, json_file, compare, rounds))
 
 
 @engines_app.command(name="list")

@@ -184,7 +184,9 @@ class Stats:
     def took(self, stage: str, duration_ns: int) -> None:
         """Count how long one frame was in a stage."""
         with self._lock:
-            self._stages.setdefault(stage, Histogram()).add(duration_ns)
+            if stage not in self._stages:  # `setdefault` would make a histogram, which is large, for each frame
+                self._stages[stage] = Histogram()
+            self._stages[stage].add(duration_ns)
 
     def snapshot(
         self,
