@@ -100,6 +100,7 @@ def one_line(s: Snapshot) -> str:
         f"frames={s.frames} rate={s.recent_hz:.1f}Hz {age}"
         f"skew_ms={_triple(s.skew_ms)} {streams_line(s)} drops: {drops_line(s)}"
         + (f" lowered: {', '.join(s.lowered)}" if s.lowered else "")
+        + (f" {s.overload}" if s.overload else "")
     )
 
 
@@ -143,6 +144,8 @@ def live_view(s: Snapshot) -> Group:
     ]
     if s.lowered:
         lines.append(Text(f"  too little processor, lowered: {', '.join(s.lowered)}", style="bold yellow"))
+    if s.overload:
+        lines.append(Text(f"  {s.overload}", style="bold red"))
     drops = Text(f"  drops: {drops_line(s)}", style="yellow" if s.drops else "green")
     return Group(live_table(s), drops, *lines)
 

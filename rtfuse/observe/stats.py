@@ -112,6 +112,8 @@ class Snapshot:
     """The hottest and the coldest point of the newest frame of a radiometric camera."""
     lowered: tuple[str, ...] = ()
     """Parts that are lowered now for lack of processor, in words."""
+    overload: str | None = None
+    """Why frames stay late although lowering parts does not help, with the remedy; None if they do not."""
     quiet_s: float | None = None
     """Seconds since the newest frame was delivered; None before the first."""
     recorded: bool = False
@@ -128,6 +130,7 @@ class Snapshot:
             "skew_histogram": [(_known(edge), n) for edge, n in self.skew.bins],
             "modes": dict(self.modes),
             "lowered": list(self.lowered),
+            "overload": self.overload,
             "drops": {f"{where}.{cause}": n for (where, cause), n in self.drops.items()},
             "streams": {
                 name: {
@@ -194,8 +197,9 @@ class Stats:
         streams: Mapping[str, Condition] | None = None,
         queues: Mapping[str, int] | None = None,
         lowered: tuple[str, ...] = (),
+        overload: str | None = None,
     ) -> Snapshot:
-        """Return the present numbers, with the drops `others`, streams, queues and lowered parts of the pipeline."""
+        """Return the present numbers, with the drops `others` and the state of the pipeline's parts."""
         now = self._clock()
         with self._lock:
             drops = Counter(self.drops)
@@ -220,6 +224,7 @@ class Stats:
                 streams=streams or {},
                 spots=self._spots,
                 lowered=lowered,
+                overload=overload,
                 quiet_s=(now - recent[-1]) / 1e9 if recent else None,
                 recorded=self._recorded,
             )

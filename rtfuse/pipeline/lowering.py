@@ -49,6 +49,15 @@ class Lowering:
         return self._controller.lowered
 
     @property
+    def overload(self) -> str | None:
+        """Why frames stay late or lost although lowering parts does not help, with the remedy; None if they do not."""
+        if (stuck := self._stuck) is None:
+            return None
+        lowest = self._remedy is _LESS and niceness() >= 0
+        more = _PRIORITY if lowest else ""
+        return f"{_LITTLE} ({stuck}), and lowering other parts does not help: {self._remedy}{more}"
+
+    @property
     def pressed(self) -> bool:
         """True while frames are late: then only the newest one is worth fusing."""
         return self._controller.pressed
@@ -76,10 +85,8 @@ class Lowering:
             level, name = (logging.WARNING, "lowered") if change.down else (logging.INFO, "lifted")
             self._say(level, name, f"{_LITTLE if change.down else _ENOUGH} ({change.why}): {change.what}")
         stuck, self._stuck = self._stuck, self._controller.stuck
-        if stuck is None and self._stuck is not None:
-            what = f"{_LITTLE} ({self._stuck}), and lowering other parts did not help: {self._remedy}"
-            what += _PRIORITY if self._remedy is _LESS and niceness() >= 0 else ""
-            self._say(logging.WARNING, "stuck", what)
+        if stuck is None and (overload := self.overload) is not None:
+            self._say(logging.WARNING, "stuck", overload)
         elif stuck is not None and self._stuck is None:
             self._say(logging.INFO, "unstuck", f"{_ENOUGH}: frames are in time")
 

@@ -80,8 +80,9 @@ class Pipeline:
         rig = self.rig
         streams = {str(s): rig.health[s].condition(**_clock_of(source)) for s, source in rig.sources.items()}
         queues = {"fuse": self._inbox.waiting} | {outlet.name: outlet.waiting for outlet in self._outlets}
-        lowered = self._lowering.lowered if self._lowering is not None else ()
-        return self.stats.snapshot(*self._drops(), streams=streams, queues=queues, lowered=lowered)
+        lowering = self._lowering
+        lowered, overload = (lowering.lowered, lowering.overload) if lowering is not None else ((), None)
+        return self.stats.snapshot(*self._drops(), streams=streams, queues=queues, lowered=lowered, overload=overload)
 
     def statistics(self) -> dict[str, Any]:
         """Return the counts so far as the fields of the statistics message."""

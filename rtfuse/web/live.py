@@ -29,7 +29,7 @@ MAX_SAID_BYTES = 4096
 _SAID_PER_S = 200
 """Messages of one viewer; more, and it is sent away."""
 _LENGTH = struct.Struct("<I")
-_AGAIN_S = 2.0
+_AGAIN_S = 0.5
 _GOODBYE_S = 0.3
 _DEGREES: tuple[tuple[int, QualityName], ...] = ((1, "high"), (2, "medium"), (6, "low"))
 """Of how many frames a viewer gets one, and the best quality, by how far the page is lowered."""
@@ -230,7 +230,7 @@ class Live:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(viewer.stirred.wait(), _AGAIN_S)
                 viewer.stirred.clear()
-                # After a while the old picture again: so a viewer that has gone is noticed.
+                # Soon the old picture again: it fills the buffers of a viewer that does not read, which shows it.
                 shot, waited_s = self.shot, (time.monotonic_ns() - viewer.sent_ns) / 1e9
                 if shot is None or (self._passed_over(viewer, shot) and waited_s < _AGAIN_S):
                     continue

@@ -86,6 +86,8 @@ def _families(s: Snapshot, about: Mapping[str, str]) -> Iterator[Metric]:
     stages: dict[_Labels, Spread] = {(name,): spread for name, spread in s.stages.items()}
     yield _histogram("rtfuse_stage_seconds", "How long one frame takes in a stage.", stages, ["stage"])
     yield _gauge("rtfuse_lowered", "Parts lowered for lack of processor.", {(): float(len(s.lowered))}, [])
+    overload: dict[_Labels, float] = {(): float(s.overload is not None)}
+    yield _gauge("rtfuse_overload", "1 while frames stay late although lowering parts does not help.", overload, [])
     queues: dict[_Labels, float] = {(name,): float(n) for name, n in s.queues.items()}
     yield _gauge("rtfuse_queue_depth", "Frames that wait before a stage.", queues, ["stage"])
     yield from _streams(s)

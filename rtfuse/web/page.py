@@ -218,12 +218,12 @@ class Page:
     async def _stream(self, request: web.Request) -> web.StreamResponse:
         plane, quality, colours = _asked(request)
         kind = "multipart/x-mixed-replace; boundary=frame"
-        response = web.StreamResponse(headers={"Content-Type": kind} | _shared())
+        unbuffered = {"X-Accel-Buffering": "no"}  # nginx would read on for a player that is paused
+        response = web.StreamResponse(headers={"Content-Type": kind} | unbuffered | _shared())
         if request.method == "HEAD":  # asks for the headers alone, and watches nothing
             return response
         with self._seat(), suppress(ConnectionError):
             await response.prepare(request)
-            end_when_gone(request.transport)
             hold_little(request.transport)
             await self.live.stream(Patient(response, request.transport), plane, quality, colours)
         return response

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
+import time
+from array import array
 from contextlib import suppress
 
 from aiohttp import web
 
+if sys.platform != "win32":
+    import fcntl
+    import termios
+
 HEARTBEAT_S = 4.0
 """Silence of a WebSocket after which it is asked for a sign of life; it is closed if none comes in half of that."""
 _STUCK_S = 5.0
+_LOOK_S = 0.5
 _SEND_BYTES = 64 << 10
 
 
@@ -34,28 +42,47 @@ def hold_little(transport: asyncio.Transport | None) -> None:
 
 
 class Patient:
-    """Writes a stream to a viewer, however slow, until it has taken nothing for some seconds."""
+    """Writes a stream to a viewer, however slow, until it has taken nothing for some seconds.
+
+    A viewer takes bytes when its system acknowledges them. A slow reader's system does so in steps of some ten
+    kilobytes, so the socket's queue is asked: that the socket can be written to again is known later and more rarely.
+    """
 
     def __init__(self, response: web.StreamResponse, transport: asyncio.Transport | None) -> None:
         self._response, self._transport = response, transport
+        self._written = self._most = 0
+        self._since = time.monotonic()
 
     async def write(self, data: bytes) -> None:
         """Write bytes. Raises ConnectionError if the viewer has gone or does not read."""
+        self._written += len(data)
         writing = asyncio.ensure_future(self._response.write(data))
         try:
+            await asyncio.wait({writing}, timeout=_LOOK_S)
+            self._look()
             while not writing.done():
-                before = self._waiting()
-                await asyncio.wait({writing}, timeout=_STUCK_S)
-                if not writing.done() and self._waiting() >= before:
-                    self._abort()
-                    raise ConnectionAbortedError("the viewer does not read")
+                await asyncio.wait({writing}, timeout=_LOOK_S)
+                self._look()
             writing.result()
         finally:
             writing.cancel()
 
-    def _waiting(self) -> int:
-        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+    def _look(self) -> None:
+        """Abort if the viewer has taken nothing for long. Raises ConnectionAbortedError."""
+        waiting, now = self._waiting(), time.monotonic()
+        if not waiting or self._written - waiting > self._most:
+            self._most, self._since = self._written - waiting, now
+        elif now - self._since > _STUCK_S:
+            if self._transport is not None:
+                self._transport.abort()
+            raise ConnectionAbortedError("the viewer does not read")
 
-    def _abort(self) -> None:
-        if self._transport is not None:
-            self._transport.abort()
+    def _waiting(self) -> int:
+        """Return the bytes that the viewer's system has not acknowledged, where the system counts them."""
+        if self._transport is None:
+            return 0
+        queued = array("i", [0])
+        if sys.platform != "win32":
+            with suppress(OSError, ValueError):  # it may have ended already
+                fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, queued)
+        return self._transport.get_write_buffer_size() + queued[0]

@@ -38,6 +38,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     `modes`: frames by mode.
     `drops`: lost frames by `where.cause`.
     `lowered`: the parts that are lowered for lack of processor, in words.
+    `overload`: why frames stay late although lowering parts does not help, with the remedy; null if they do not.
     """
 
     version: int = VERSION
@@ -56,6 +57,7 @@ class Statistics(msgspec.Struct, frozen=True, kw_only=True):
     drops: dict[str, int]
     streams: dict[str, StreamStatistics]
     lowered: list[str] = []
+    overload: str | None = None
 
 
 _statistics_decoder = msgspec.json.Decoder(Statistics)

@@ -10,6 +10,7 @@ from scenes import Memory
 
 from rtfuse.align.aligner import Aligner
 from rtfuse.capture.synthetic import SyntheticScene, SyntheticSource
+from rtfuse.cli.status import one_line
 from rtfuse.config import load_config
 from rtfuse.fuse import open_fuser
 from rtfuse.fuse.auto import SteppingFuser
@@ -20,6 +21,7 @@ from rtfuse.pipeline.run import Pipeline
 from rtfuse.pipeline.stages import Stages
 from rtfuse.pipeline.steps import steps_of
 from rtfuse.sync.pairer import Pairer
+from rtfuse.web.metrics import exposition
 
 MS = 1_000_000
 SIZE_WH = (64, 48)
@@ -83,22 +85,28 @@ def test_what_is_not_to_be_lowered_is_not():
 def test_a_fuser_that_was_chosen_by_name_may_take_its_time_and_the_log_says_so_once(caplog):
     caplog.set_level(logging.INFO, "rtfuse.load")
     pipeline = live(Slow("slow", 0.4), web=Page())
-    assert pipeline.run(duration_s=10).lowered == ()
+    result = pipeline.run(duration_s=10)
+    assert result.lowered == ()
     (said,) = [r.getMessage() for r in caplog.records if r.name == "rtfuse.load"]
     assert said.startswith("too little processor (it takes 4")
     assert said.endswith(
-        " ms to fuse a frame, 33 ms are there), and lowering other parts did not help: "
+        " ms to fuse a frame, 33 ms are there), and lowering other parts does not help: "
         "the fuser was chosen by name and stays; load.fuser=true lets it change, --fuser auto chooses one"
     )
+    assert result.fields()["overload"] == result.overload == said
 
 
 def test_frames_that_stay_late_with_everything_lowered_are_said_once(caplog):
     caplog.set_level(logging.INFO, "rtfuse.load")
     pipeline = live(SteppingFuser([lambda: Slow("large", 0.12), lambda: Slow("small", 0.09)]))
-    assert pipeline.run(duration_s=11).lowered == ("the fuser to small",)
+    result = pipeline.run(duration_s=11)
+    assert result.lowered == ("the fuser to small",)
     first, second = (r.getMessage() for r in caplog.records if r.name == "rtfuse.load")
     assert first.endswith("the fuser to small")
-    assert "did not help: end other programs, or let the cameras send smaller pictures, or fewer" in second
+    assert "does not help: end other programs, or let the cameras send smaller pictures, or fewer" in second
+    assert result.overload == second
+    assert second in one_line(result)
+    assert "rtfuse_overload 1.0" in exposition(result, {}).decode()
 
 
 def test_a_preview_that_is_lowered_gets_one_frame_in_five_and_the_others_are_counted():

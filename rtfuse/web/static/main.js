@@ -132,8 +132,10 @@ function showState(now) {
   by("size").textContent = now.size ? `${now.size[0]} × ${now.size[1]}` : "–";
   by("trip").textContent = header?.trip_ms == null ? "–" : `${header.trip_ms.toFixed(0)} ms`;
   by("viewers").textContent = now.viewers;
-  by("lowered").textContent = now.lowered.length ? `Too little processor, so lowered: ${now.lowered.join("; ")}.` : "";
-  by("lowered").hidden = !now.lowered.length;
+  const little = now.lowered.length ? [`Too little processor, so lowered: ${now.lowered.join("; ")}.`] : [];
+  if (now.overload) little.push(`${now.overload[0].toUpperCase()}${now.overload.slice(1)}.`);
+  by("lowered").textContent = little.join(" ");
+  by("lowered").hidden = !little.length;
   by("spots").hidden = !now.spots;
   // A recording's frames have no age: their times are the recording's.
   for (const id of ["osd-age-row", "age-row", "plot-age-figure"]) by(id).hidden = now.recorded;
