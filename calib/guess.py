@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -23,6 +24,9 @@ _MOST_PX = 800
 _MOST_PICTURES = 40
 """Number of pictures that are looked at; a guess takes longer than the search for a known board."""
 _VOTES, _VOTES_LIVE = 2, 10
+_FOUND = 5
+"""Number of pictures with the wanted board after which no other is guessed."""
+_SIZE = re.compile(r"(?P<kind>\w+):(?P<cols>\d+)x(?P<rows>\d+)(?P<rest>.*)")
 _GAP_NS, _GAP_LIVE_NS = 150_000_000, 1_000_000_000
 """Least time between two guesses. A person before a live camera needs time to bring the board into the picture."""
 
@@ -90,6 +94,7 @@ def _checkerboard(grey: Image) -> str | None:
             cells = np.stack(np.meshgrid(np.arange(cols), np.arange(rows)), -1).reshape(-1, 2)
             xy = corners.reshape(-1, 2)
             sound = _alternates(version, cells, xy) and _is_whole(cells, xy, grey.shape, 1.0)
+            sound = sound and not _goes_on(version, cells, xy)
             return f"checkerboard:{max(cols, rows)}x{min(cols, rows)}" if sound else None
     return None
 
@@ -100,10 +105,37 @@ def _alternates(grey: Image, cells: Image, xy: Image) -> bool:
     squares = cells[(cells < cells.max(0)).all(1)]
     if H is None or len(squares) < 2:
         return False
-    at = cv2.perspectiveTransform(squares[:, None] + 0.5, H).astype(np.float32)
-    levels = cv2.remap(grey, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).ravel()
+    levels = _levels(grey, H, squares)
     odd = squares.sum(1) % 2 == 1
     return bool(levels[odd].min() > levels[~odd].max() or levels[odd].max() < levels[~odd].min())
+
+
+def _goes_on(grey: Image, cells: Image, xy: Image) -> bool:
+    """Return True if squares alternate beyond the outer squares: the corners are a part of a larger board."""
+    H, _ = cv2.findHomography(cells.astype(float), xy)
+    cols, rows = cells.max(0) + 1
+    x, y = np.meshgrid(np.arange(-1, cols), np.arange(-1, rows))
+    own = _contrast(grey, H, np.stack([x.ravel(), y.ravel()], 1))
+    columns = [np.stack([np.full(rows + 1, k), np.arange(-1, rows)], 1) for k in (-2, cols)]
+    lines = [np.stack([np.arange(-1, cols), np.full(cols + 1, k)], 1) for k in (-2, rows)]
+    return any(_contrast(grey, H, strip) * np.sign(own) > 0.5 * abs(own) for strip in columns + lines)
+
+
+def _contrast(grey: Image, H: Image, squares: Image) -> float:
+    """Return the mean level of odd squares (N, 2) minus that of even ones; 0 if the picture has under two of each."""
+    at = cv2.perspectiveTransform(squares[:, None] + 0.5, H)[:, 0]
+    squares = squares[((at >= 0) & (at <= np.array(grey.shape[::-1]) - 1)).all(1)]
+    odd = squares.sum(1) % 2 == 1
+    if min(odd.sum(), (~odd).sum()) < 2:
+        return 0.0
+    levels = _levels(grey, H, squares).astype(float)
+    return float(levels[odd].mean() - levels[~odd].mean())
+
+
+def _levels(grey: Image, H: Image, squares: Image) -> Image:
+    """Return the grey levels, (N,), at the middle of the squares (N, 2)."""
+    at = cv2.perspectiveTransform(squares[:, None] + 0.5, H).astype(np.float32)
+    return cv2.remap(grey, at, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).ravel()
 
 
 def _discs(grey: Image) -> tuple[str | None, bool]:
@@ -136,17 +168,23 @@ def _is_whole(cells: Image, xy: Image, hw: tuple[int, ...], margin: float) -> bo
 
 
 class BoardDoubt:
-    """Collects guesses from pictures in which the wanted board was not found."""
+    """Weighs guesses from pictures in which the wanted board was not found against the pictures in which it was."""
 
     def __init__(self, board: Board, live: bool) -> None:
         self._board, self._live = board, live
         self._votes: Counter[str] = Counter()
-        self._pictures, self._next_ns = 0, -(1 << 62)
+        self._pictures, self._found, self._next_ns = 0, 0, -(1 << 62)
 
-    def look(self, moment: Moment) -> None:
-        """Guess the board in the pictures of a moment, at most `_MOST_PICTURES` in all."""
+    def look(self, moment: Moment, found: int = 0) -> None:
+        """Count the `found` pictures of a moment that have the wanted board; without one, guess the board.
+
+        At most `_MOST_PICTURES` are guessed in all, and none once the wanted board is seen regularly.
+        """
         frames = [f for s in STREAMS if (f := moment.frame(s)) is not None]
-        if frames[0].t_ns < self._next_ns or self._pictures >= _MOST_PICTURES:
+        self._found += found
+        best = max(self._votes.values(), default=0)
+        regular = self._found >= _FOUND and self._found > best
+        if found or regular or frames[0].t_ns < self._next_ns or self._pictures >= _MOST_PICTURES:
             return
         self._next_ns = frames[0].t_ns + (_GAP_LIVE_NS if self._live else _GAP_NS)
         for frame in frames:
@@ -161,21 +199,49 @@ class BoardDoubt:
         yield f"{b.kind}:{b.cols}x{b.rows}"
         yield f"{b.kind}:{b.rows}x{b.cols}"
 
+    def _best(self) -> tuple[str, int]:
+        """Return the board guessed most often, with its votes; a smaller board inside it votes for it.
+
+        A larger board takes the votes of a smaller one only if it was guessed twice, because one guess may be wrong.
+        """
+        sums = {
+            name: sum(n for other, n in self._votes.items() if other == name or (own > 1 and _inside(other, name)))
+            for name, own in self._votes.items()
+        }
+        name = max(sums, key=lambda k: (sums[k], self._votes[k]))
+        return name, sums[name]
+
     @property
     def sure(self) -> bool:
         """True once enough pictures, and nearly all, show one other board."""
-        best = max(self._votes.values(), default=0)
-        return best >= (_VOTES_LIVE if self._live else _VOTES) and best >= 0.8 * self._votes.total()
+        if not self._votes:
+            return False
+        _, best = self._best()
+        return best >= (_VOTES_LIVE if self._live else _VOTES) and best >= 0.8 * (self._votes.total() + self._found)
 
     def hint(self) -> str:
-        """Return the sentence about the board that the pictures seem to show; empty without a guess."""
+        """Return the sentence about the board that the pictures seem to show; empty without a guess.
+
+        Also empty if the wanted board was found in at least as many pictures.
+        """
         if not self._votes:
             return ""
-        name, count = self._votes.most_common(1)[0]
-        seen = f"{count} of {self._pictures} pictures seem to show {name}"
+        name, count = self._best()
+        if count <= self._found:
+            return ""
+        seen = f"{count} of {self._pictures + self._found} pictures seem to show {name}"
         sides = {self._board.cols - 1, self._board.rows - 1}
         if self._board.kind == "checkerboard" and name == f"checkerboard:{max(sides)}x{min(sides)}":
             return f"{seen}: --board counts inner corners, and {self._board.cols}x{self._board.rows} counts its squares"
         return (
             f"{seen}; if so, give it and its spacing as --board, otherwise uncover every row of {describe(self._board)}"
         )
+
+
+def _inside(small: str, large: str) -> bool:
+    """Return True if the board `small` is of the same kind as `large` and fits into it, both as KIND:COLSxROWS."""
+    a, b = (_SIZE.fullmatch(name) for name in (small, large))
+    if a is None or b is None or a["kind"] != b["kind"] or a["rest"] != b["rest"]:
+        return False
+    (a0, a1), (b0, b1) = (sorted((int(m["cols"]), int(m["rows"]))) for m in (a, b))
+    return a0 <= b0 and a1 <= b1 and (a0, a1) != (b0, b1)

@@ -93,38 +93,37 @@ def find_views(
             if k % every:
                 continue
             found = chooser.look(moment)
-            if not any(chooser.seen.values()):
-                doubt.look(moment)
-                if doubt.sure:
-                    break
+            doubt.look(moment, len(found))
+            if doubt.sure:
+                break
             if not watch(moment, found, chooser) or (footage.live and len(chooser.kept) >= limit):
                 break
     except KeyboardInterrupt:
         if not footage.live:  # live cameras end in no other way
             raise
-    _check(chooser, footage, doubt.hint(), colourless_rgb)
+    _check(chooser, footage, doubt, colourless_rgb)
     return chooser
 
 
-def _check(chooser: Chooser, footage: Footage, hint: str, colourless_rgb: bool) -> None:
-    """Raise CalibrationError if the search found no view, or the RGB pictures have no colour.
-
-    `hint`: sentence about another board that the pictures seem to show.
-    """
+def _check(chooser: Chooser, footage: Footage, doubt: BoardDoubt, colourless_rgb: bool) -> None:
+    """Raise CalibrationError if the search found no view or another board, or the RGB pictures have no colour."""
     if chooser.looked and chooser.colourless == chooser.looked and not colourless_rgb:
         raise CalibrationError(
             "the RGB pictures have no colour: are the streams swapped? If the RGB camera is monochrome, add "
             "--colourless-rgb"
         )
+    hint, board = doubt.hint(), describe(chooser.board)
     for stream in footage.sources:
         if not chooser.seen[stream]:
             advice = "check that it is this board, whole in the picture, and with enough contrast"
             if chooser.board.kind == "checkerboard":
                 advice += ", and that --board counts its inner corners, one fewer than its squares each way"
             raise CalibrationError(
-                f"{describe(chooser.board)} was not found in any of {chooser.looked} {NAMES[stream]} pictures; "
-                f"{advice if any(chooser.seen.values()) else hint or advice}"
+                f"{board} was not found in any of {chooser.looked} {NAMES[stream]} pictures; {hint or advice}"
             )
+    if doubt.sure:
+        counts = ", ".join(f"{chooser.seen[s]} {NAMES[s]}" for s in footage.sources)
+        raise CalibrationError(f"{board} was found in few of {chooser.looked} pictures each ({counts}); {hint}")
     if not chooser.kept:
         raise CalibrationError(
             f"the board was found ({chooser.seen['ir']} thermal, {chooser.seen['rgb']} RGB pictures) but never at rest"

@@ -25,6 +25,7 @@ from rtfuse.types import LABELS, Frame, Image, Moment, Stamp, Stream
 
 _COLOUR_LEVELS, _COLOUR_SHARE = 24, 0.02
 """An image has colour if more than this share of its pixels has channels further apart than this many levels."""
+_WANTED: dict[Stream, str] = {"ir": "(H, W) uint8 or uint16", "rgb": "(H, W, 3) uint8 in R, G, B order"}
 _lock = threading.Lock()
 """A fuser fuses one pair at a time."""
 
@@ -55,8 +56,9 @@ def fuse(
     a calibration of other sizes or one that cannot be right, UnknownFuser, WeightsMissing or EngineUnavailable.
     """
     said = list[str]()
-    thermal, colour = _image("ir", ir, said.append), _image("rgb", rgb, said.append)
-    _warn_of_doubts(np.asarray(ir), np.asarray(rgb), said, stretched=calibration is None)
+    given_ir, given_rgb = _array("ir", ir), _array("rgb", rgb)
+    thermal, colour = _image("ir", given_ir, said.append), _image("rgb", given_rgb, said.append)
+    _warn_of_doubts(given_ir, given_rgb, said, stretched=calibration is None)
     frame = ThermalFront(freeze=False)(Frame("ir", thermal, 0, 0, Stamp.MEDIA, 0))
     moment = Moment(frame, Frame("rgb", colour, 0, 0, Stamp.MEDIA, 0))
     aligner = Aligner(frame.shape_hw, (colour.shape[0], colour.shape[1]), _loaded(calibration))
@@ -83,10 +85,21 @@ def _loaded(calibration: str | Path | Calibration | None) -> Calibration | None:
     return loaded
 
 
-def _image(stream: Stream, given: npt.ArrayLike, say: Callable[[str], None]) -> Image:
-    """Return an image that a `Frame` of the stream takes, contiguous; `say` what is done. Raises SourceUnreadable."""
-    image = np.asarray(given)
+def _array(stream: Stream, given: npt.ArrayLike) -> Image:
+    """Return the given value of a stream as an array, checked. Raises SourceUnreadable."""
+    try:
+        image = np.asarray(given)
+    except (TypeError, ValueError) as e:  # a ragged list, or a tensor on a GPU
+        raise SourceUnreadable(
+            f"{LABELS[stream]} must be {_WANTED[stream]}, got a {type(given).__name__} that NumPy makes no array of: "
+            f"{' '.join(str(e).split())}"
+        ) from e
     _check(stream, image)
+    return image
+
+
+def _image(stream: Stream, image: Image, say: Callable[[str], None]) -> Image:
+    """Return an image that a `Frame` of the stream takes, contiguous; `say` what is done."""
     image = np.ascontiguousarray(image, image.dtype.newbyteorder("="))
     if stream == "ir":
         plane = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
@@ -103,14 +116,13 @@ def _image(stream: Stream, given: npt.ArrayLike, say: Callable[[str], None]) -> 
 def _check(stream: Stream, image: Image) -> None:
     """Raise SourceUnreadable for an array that is not an image, saying what to do."""
     name, shape = LABELS[stream], image.shape
-    want = "(H, W) uint8 or uint16" if stream == "ir" else "(H, W, 3) uint8 in R, G, B order"
-    found = f"{name} must be {want}, got {shape} {image.dtype}"
+    found = f"{name} must be {_WANTED[stream]}, got {shape} {image.dtype}"
+    if 0 in shape:
+        raise SourceUnreadable(f"{found}: the array is empty")
     if image.ndim == 3 and shape[0] in (1, 3, 4) and shape[2] not in (1, 3, 4):
         raise SourceUnreadable(f"{found}: put the channels last, for example with numpy.moveaxis(image, 0, -1)")
     if image.ndim not in (2, 3) or (image.ndim == 3 and shape[2] not in (1, 3, 4)):
         raise SourceUnreadable(f"{found}: give one image")
-    if 0 in shape:
-        raise SourceUnreadable(f"{found}: the array is empty")
     if image.dtype.kind != "u" or image.dtype.itemsize > 2:
         hint = "scale its range to 0 to 255 and convert with .astype(numpy.uint8)"
         if image.dtype.kind == "f" and not np.isfinite(image).all():

@@ -34,9 +34,14 @@ class Stamp(StrEnum):
     STREAM = "stream"
     """A network stream's own clock, mapped onto the local one: capture plus the shortest delay seen on the way."""
     PLAYBACK = "playback"
-    """A recording's time, mapped onto the local monotonic clock by the player."""
+    """A recording's time, mapped onto the local monotonic clock by the player; a replay keeps the time."""
     MEDIA = "media"
     """A recording's own time: comparable between streams, not with the local clock."""
+
+    @property
+    def recorded(self) -> bool:
+        """True for times of a recording: its frames have no age that would mean anything, and none is shown."""
+        return self in (Stamp.PLAYBACK, Stamp.MEDIA)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,8 +118,8 @@ class Frame:
     def age_ns(self, now_ns: int) -> int:
         """Return the nanoseconds from capture to `now_ns` (local monotonic).
 
-        A recording's own time says nothing about this machine's clock, so the age of a `Stamp.MEDIA` frame
-        counts from the moment it was decoded.
+        Of a recording (`Stamp.recorded`) it is the delay behind the player, which the control of load needs:
+        `Stamp.MEDIA` counts from the moment of decoding, `Stamp.PLAYBACK` from the time at which the frame was due.
         """
         return now_ns - (self.arrival_ns if self.stamp is Stamp.MEDIA else self.t_ns)
 

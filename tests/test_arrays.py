@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pydoc
 import subprocess
 import sys
 import warnings
@@ -42,6 +43,13 @@ def by_files(folder, ir, rgb, *options, fuser="pyramid"):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr
     return cv2.imread(str(folder / "o.png"))[..., ::-1]
+
+
+class OnGpu:
+    """Refuses to become an array, as a tensor on a GPU does."""
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("copy it\nto the host first")
 
 
 def eight(ir):
@@ -137,6 +145,16 @@ def test_the_result_is_the_callers(images):
         (lambda ir, rgb: (ir[0], rgb), r"\(128,\) uint16: give one image"),
         (lambda ir, rgb: (None, rgb), "object"),
         (lambda ir, rgb: (["a"], rgb), "thermal must be"),
+        (lambda ir, rgb: ([], rgb), r"thermal must be .*, got \(0,\) float64: the array is empty"),
+        (lambda ir, rgb: (ir, [[]]), r"RGB must be .*, got \(1, 0\) float64: the array is empty"),
+        (
+            lambda ir, rgb: ([[1, 2], [3]], rgb),
+            "thermal must be .*, got a list that NumPy makes no array of: .*inhomog",
+        ),
+        (
+            lambda ir, rgb: (ir, OnGpu()),
+            "RGB must be .*, got a OnGpu that NumPy makes no array of: copy it to the host",
+        ),
     ],
 )
 def test_an_array_that_is_no_image_is_refused_in_one_line(images, change, said):
@@ -193,3 +211,12 @@ def test_the_name_is_the_function_however_it_is_imported():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "(8, 8, 3)\n"
     assert list(inspect.signature(arrays.fuse).parameters) == ["ir", "rgb", "fuser", "calibration"]
+
+
+def test_help_and_signature_are_those_of_the_function():
+    assert inspect.signature(rtfuse.fuse) == inspect.signature(arrays.fuse)
+    text = pydoc.plain(pydoc.render_doc(rtfuse.fuse))
+    assert "rtfuse.fuse - Fuse a thermal and an RGB image of one moment" in text
+    assert "rtfuse.fuse(ir: " in text
+    for line in inspect.getdoc(arrays.fuse).splitlines():
+        assert line.strip() in text

@@ -91,7 +91,7 @@ def serve(size: str, settings: list[str]) -> None:
     publisher.close()
     fuse = [float(x) / 1e6 for x in np.percentile(spent[30:] or [0], [50, 95, 99])]
     drops = {".".join(key): n for key, n in snapshot.drops.items()}
-    print(json.dumps({"fuse_ms": fuse, "age_ms": snapshot.age_ms, "frames": snapshot.frames, "drops": drops}))
+    print(json.dumps({"fuse_ms": fuse, "age_ms": snapshot.delay_ms, "frames": snapshot.frames, "drops": drops}))
 
 
 class RigProcess:

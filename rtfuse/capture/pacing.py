@@ -24,6 +24,11 @@ def timeline(infos: Iterable[SourceInfo]) -> tuple[int, int]:
     return origin_ns, max((info.end_ns or 0 for info in recorded), default=0) - origin_ns
 
 
+def as_played(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """Yield frames of a replay, marked as those of a recording; their times stay on the recording's clock."""
+    return (replace(frame, stamp=Stamp.PLAYBACK) for frame in frames)
+
+
 def paced(
     frames: Iterator[Frame], clock: Clock, stop: threading.Event, start_ns: int, origin_ns: int, speed: float = 1.0
 ) -> Iterator[Frame]:

@@ -30,7 +30,7 @@ class Reception:
     `received`, `lost` (by sequence number), `malformed`, `restarts` (of the publisher): counters since the start.
     `rate_hz`: over the last 60 frames, 0 before the second.
     `transport_ms`: from publishing to the decoded picture, over the last 512 frames.
-    `age_ms`: from capture to the decoded picture, over the last 512 frames.
+    `age_ms`: from capture to the decoded picture, over the last 512 frames; None for a recording.
     Both are None for a publisher on another machine, whose clock cannot be compared.
     """
 
@@ -52,14 +52,20 @@ class Arrivals:
         self._transport: deque[int] = deque(maxlen=_DELAY_FRAMES)
         self._age: deque[int] = deque(maxlen=_DELAY_FRAMES)
 
-    def add(self, published_ns: int, published_unix_ms: int, age_ns: int) -> None:
-        """Add a frame that was published at these times, `age_ns` after its capture, and has just been decoded."""
+    def add(self, published_ns: int, published_unix_ms: int, age_ns: int | None) -> None:
+        """Add a frame that was published at these times and has just been decoded.
+
+        `age_ns`: its age when it was published; None for a frame of a recording.
+        """
         now = self._clock()
         self._came.append(now)
         booted_ms, theirs_ms = (self._wall_ns() - now) / 1e6, published_unix_ms - published_ns / 1e6
         if abs(booted_ms - theirs_ms) < _SAME_BOOT_MS:
             self._transport.append(now - published_ns)
-            self._age.append(now - published_ns + age_ns)
+            if age_ns is None:
+                self._age.clear()
+            else:
+                self._age.append(now - published_ns + age_ns)
         else:
             self._transport.clear()
             self._age.clear()
@@ -78,7 +84,7 @@ class Arrivals:
         return _percentiles(self._transport)
 
     def age_ms(self) -> Percentiles | None:
-        """Return the time from capture to the decoded picture; None for a publisher on another machine."""
+        """Return the time from capture to the decoded picture; None for a recording or a publisher elsewhere."""
         return _percentiles(self._age)
 
 

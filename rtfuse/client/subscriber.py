@@ -131,5 +131,6 @@ class Subscriber(BaseSubscriber[Received]):
         self._next_seq = header.seq + 1
         self.received += 1
         self.lost += gap
-        self._arrivals.add(header.published_ns, header.published_unix_ms, header.age_ns)
+        age_ns = None if header.recorded else header.age_ns
+        self._arrivals.add(header.published_ns, header.published_unix_ms, age_ns)
         return gap

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rtfuse.observe.health import Condition
-from rtfuse.types import Clock, Fused, PlacedSpot, Stamp
+from rtfuse.types import Clock, Fused, PlacedSpot
 
 _BIN_NS = 100_000
 _BINS = 200_000
@@ -88,14 +88,16 @@ class Histogram:
 class Snapshot:
     """Summarise a run: percentiles (p50, p95, p99) in milliseconds over the whole run, drops by (where, cause).
 
-    `skew_ms` is of absolute skews: frames before and after their partners do not cancel each other.
+    `delay_ms`: from the leading frame's time to its first sink; of a recording, from the time at which it was due.
+    `skew_ms`: of absolute skews; frames before and after their partners do not cancel each other.
+    `age`: the ages of a camera's frames; empty for a recording.
     """
 
     frames: int
     elapsed_s: float
     rate_hz: float
     recent_hz: float
-    age_ms: tuple[float, ...]
+    delay_ms: tuple[float, ...]
     skew_ms: tuple[float, ...]
     reused: int
     drops: Mapping[tuple[str, str], int]
@@ -117,7 +119,12 @@ class Snapshot:
     quiet_s: float | None = None
     """Seconds since the newest frame was delivered; None before the first."""
     recorded: bool = False
-    """True for frames of a recording, whose age says nothing: their times are the recording's, or those of playing."""
+    """True for frames of a recording, which have no age: their times are the recording's, or those of playing."""
+
+    @property
+    def age_ms(self) -> tuple[float, ...]:
+        """Percentiles of the age, p50, p95 and p99, from capture to the first sink; NaN for a recording."""
+        return (math.nan,) * len(self.delay_ms) if self.recorded else self.delay_ms
 
     def fields(self) -> dict[str, Any]:
         """Return the fields of the statistics message (`rtfuse.wire.statistics.Statistics`)."""
@@ -178,7 +185,7 @@ class Stats:
             if fused.mode == "held":
                 return
             self._spots = fused.spots
-            self._recorded = fused.pair.leader.stamp in (Stamp.PLAYBACK, Stamp.MEDIA)
+            self._recorded = fused.pair.leader.stamp.recorded
             self._age.add(fused.pair.leader.age_ns(now))
             if fused.pair.skew_ns is not None:
                 self._reused += fused.pair.reused
@@ -212,12 +219,12 @@ class Stats:
                 elapsed_s=elapsed_ns / 1e9,
                 rate_hz=self._frames / (elapsed_ns / 1e9) if self._frames else 0.0,
                 recent_hz=(len(recent) - 1) / (quiet_ns / 1e9) if len(recent) > 1 else 0.0,
-                age_ms=self._age.percentiles_ms(50, 95, 99),
+                delay_ms=self._age.percentiles_ms(50, 95, 99),
                 skew_ms=self._skew.percentiles_ms(50, 95, 99, absolute=True),
                 reused=self._reused,
                 drops=+drops,
                 modes=dict(self._modes),
-                age=self._age.spread(_AGE_EDGES_MS),
+                age=Spread() if self._recorded else self._age.spread(_AGE_EDGES_MS),
                 skew=self._skew.spread(_SKEW_EDGES_MS),
                 stages={name: spent.spread(_STAGE_EDGES_MS) for name, spent in self._stages.items()},
                 queues=queues or {},

@@ -19,11 +19,10 @@ from typing import Any
 
 from rtfuse.errors import OutputExists, OutputUnwritable
 from rtfuse.observe.logs import event
-from rtfuse.types import Frame, Fused, Moment, Stamp
+from rtfuse.types import Frame, Fused, Moment
 
 _FLUSH_NS = 500_000_000
 _CLOSING = b"\n]\n"
-_LOCAL = {Stamp.EXPOSURE, Stamp.END, Stamp.ARRIVAL, Stamp.STREAM}
 """Meanings of a frame's time that refer to this machine's clock."""
 _log = logging.getLogger("rtfuse.trace")
 
@@ -52,7 +51,7 @@ class Trace:
 
     def captured(self, frame: Frame) -> None:
         """Note the span of a frame from its capture, if that is a time of this machine's clock, to its arrival."""
-        begun_ns = frame.t_ns if frame.stamp in _LOCAL else frame.arrival_ns
+        begun_ns = frame.arrival_ns if frame.stamp.recorded else frame.t_ns
         begun_ns = min(begun_ns, frame.arrival_ns)
         self.span("capture", f"capture {frame.stream}", begun_ns, frame.arrival_ns, id=frame.frame_id)
 

@@ -23,7 +23,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from rtfuse.capture.pacing import paced, timeline
+from rtfuse.capture.pacing import as_played, paced, timeline
 from rtfuse.errors import CalibrationError, NoOverlap, SourceLost, StageFailed, named
 from rtfuse.observe.health import State, of_stream
 from rtfuse.observe.logs import event
@@ -150,6 +150,8 @@ class Pipeline:
             frames = rig.frames(stream, period_ns)
             if rig.order == "live" and not rig.sources[stream].info.live:
                 frames = paced(frames, rig.clock, self.stop, start_ns, origin_ns, rig.playback.speed or 1.0)
+            elif rig.order == "replay":
+                frames = as_played(frames)
             thread = threading.Thread(
                 target=self._pump, args=(stream, frames), name=f"rtfuse-capture-{stream}", daemon=True
             )

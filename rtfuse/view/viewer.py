@@ -127,7 +127,7 @@ class Film:
 
 
 class Report:
-    """Print, once a second, the rate, the age at publish, the absolute skew, the size and the gaps of the stream."""
+    """Print, once a second, the rate, the age at publish (of cameras), the absolute skew, the size and the gaps."""
 
     def __init__(self, console: Console, subscriber: Subscriber, every_s: float = 1.0) -> None:
         self._console, self._subscriber, self._every_s = console, subscriber, every_s
@@ -140,19 +140,21 @@ class Report:
     def show(self, received: Received) -> None:
         """Count one frame."""
         self._frames += 1
-        self._age.add(received.header.age_ns)
+        if not received.header.recorded:
+            self._age.add(received.header.age_ns)
         if received.header.mode == "fused":
             self._skew.add(received.header.skew_ns)
         elapsed = time.monotonic() - self._since
         if elapsed < self._every_s:
             return
         h, s = received.header, self._subscriber
-        p50, p95 = self._age.percentiles_ms(50, 95)
         near, far = self._skew.percentiles_ms(50, 95, absolute=True)
+        young, old = self._age.percentiles_ms(50, 95)
+        age = f"age at publish p50 {young:.1f} p95 {old:.1f} ms, " if self._age.total else ""
         skew = f"skew p50 {near:.1f} p95 {far:.1f} ms, " if self._skew.total else ""
         self._console.print(
             f"{h.rig}: {h.width}x{h.height} {h.encoding} {_contents(h)}, {self._frames / elapsed:.1f} frames/s, "
-            f"age at publish p50 {p50:.1f} p95 {p95:.1f} ms, {skew}"
+            f"{age}{skew}"
             f"lost {s.lost}, malformed {s.malformed}",
             soft_wrap=True,
         )

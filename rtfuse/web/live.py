@@ -90,12 +90,13 @@ class Live:
         self.viewers: set[Viewer] = set()
         self.degree = 0
         self.worst_ns = 0
-        """The oldest that a frame was when it came here, since somebody set this to 0."""
+        """The greatest age of a frame when it came here, since somebody set this to 0; 0 for recordings."""
 
     def write(self, fused: Fused) -> None:
         """Keep the frame until the next one comes."""
         self.shot = Shot(self.shot.seq + 1 if self.shot else 1, fused)
-        self.worst_ns = max(self.worst_ns, fused.pair.leader.age_ns(self._clock()))
+        if not fused.pair.leader.stamp.recorded:
+            self.worst_ns = max(self.worst_ns, fused.pair.leader.age_ns(self._clock()))
         if self.viewers:
             with suppress(RuntimeError):  # the loop may have ended
                 self._loop.call_soon_threadsafe(self._stir)
@@ -206,7 +207,7 @@ class Live:
         fused, pair = shot.fused, shot.fused.pair
         header = {
             "seq": shot.seq,
-            "age_ms": round(pair.leader.age_ns(self._clock()) / 1e6, 1),
+            "age_ms": None if pair.leader.stamp.recorded else round(pair.leader.age_ns(self._clock()) / 1e6, 1),
             "trip_ms": viewer.trip_ms and round(viewer.trip_ms, 1),
             "skew_ms": round(pair.skew_ns / 1e6, 2) if pair.skew_ns is not None else None,
             "mode": fused.mode,

@@ -17,7 +17,7 @@ from aiohttp import web
 from rtfuse.observe.logs import event
 from rtfuse.observe.stats import Snapshot
 from rtfuse.thermal.palettes import PALETTES, palette
-from rtfuse.types import Fused, Stamp
+from rtfuse.types import Fused
 from rtfuse.web.boxes import BoxFeed
 from rtfuse.web.controls import Controls
 from rtfuse.web.encode import Plane, QualityName
@@ -125,7 +125,7 @@ class Page:
             "about": dict(self._rig.about()),
             "size": None if shot is None else list(shot.fused.shape_hw[::-1]),
             "counts": shot is not None and _has_counts(shot.fused),
-            "recorded": shot is not None and shot.fused.pair.leader.stamp in (Stamp.PLAYBACK, Stamp.MEDIA),
+            "recorded": shot is not None and shot.fused.pair.leader.stamp.recorded,
             "viewers": len(self.live.viewers),
             "causes": plain_causes(state["drops"], self._rig.causes),
             "spots": spots_of(s.spots),

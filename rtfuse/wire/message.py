@@ -16,7 +16,7 @@ import numpy as np
 
 from rtfuse.errors import ConfigError, WireError
 from rtfuse.picture import Coding, Matrix
-from rtfuse.types import Image, Picture
+from rtfuse.types import Image, Picture, Stamp
 from rtfuse.wire import yuv
 from rtfuse.wire.images import compress, decompress
 from rtfuse.wire.names import Encoding, PixelFormat, YuvFormat
@@ -64,7 +64,8 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     `skew_ns`: capture time of thermal minus that of RGB.
     `ir_state`, `rgb_state`: the states of the streams.
     `hot`, `cold`: the hottest and coldest point, of a radiometric thermal camera.
-    `age_ns`: time from the capture of the RGB frame (in `ir` mode: the thermal frame) to `published_ns`.
+    `age_ns`: time from the capture of the RGB frame (in `ir` mode: the thermal frame) to `published_ns`; of a
+    recording, from the time at which the frame was due or decoded.
     `published_unix_ms`: the wall clock at `published_ns`.
     `plane`: the plane of the image (see `rtfuse.wire.names`).
     `matrix`, `full_range`: the meaning of the values of raw `yuv420p` and `nv12`; None for other pixel formats.
@@ -102,6 +103,11 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     unit: NotNegative = 0
     matrix: Matrix | None = None
     full_range: bool | None = None
+
+    @property
+    def recorded(self) -> bool:
+        """True for a frame of a recording, whose `age_ns` is a delay behind the player, not an age."""
+        return self.stamp in (Stamp.PLAYBACK, Stamp.MEDIA)
 
     @property
     def yuv(self) -> YuvFormat | None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -19,6 +20,7 @@ from rtfuse import DetectionsSubscriber, Subscriber
 from rtfuse.client.arrivals import Arrivals, Percentiles
 from rtfuse.errors import ConfigError
 from rtfuse.publish.publisher import Publisher
+from rtfuse.types import Stamp
 from rtfuse.wire.detections import DETECTIONS_TOPIC, Box, Detections, encode_detections
 
 FOUND = Detections(
@@ -164,6 +166,20 @@ def test_rates_and_delays_are_those_of_the_newest_frames():
     assert arrivals.age_ms() == Percentiles(7, 7, 7)
     now[0] += 60_000_000_000
     assert arrivals.rate_hz() < 1.1
+
+
+def test_a_recording_has_a_delay_but_no_age(publisher):
+    live = fused()
+    played = replace(live, pair=replace(live.pair, rgb=replace(live.pair.rgb, stamp=Stamp.PLAYBACK)))
+    with Subscriber(publisher.endpoint, latest=False) as stream:
+        flowing(publisher, stream, live)
+        assert stream.reception().age_ms is not None
+        publisher.write(played)
+        while not stream.recv(20).header.recorded:
+            pass
+        reception = stream.reception()
+    assert reception.transport_ms is not None
+    assert reception.age_ms is None
 
 
 def test_the_clock_of_another_machine_is_not_mistaken_for_ours():

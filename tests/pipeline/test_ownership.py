@@ -144,7 +144,7 @@ def test_age_is_measured_at_the_sink_that_is_named():
     sinks, ages = {"first": Memory(), "second": Late()}, {}
     for name in sinks:
         with rig() as opened:
-            ages[name] = Pipeline(opened, sinks, age_at=name).run().age_ms[0]
+            ages[name] = Pipeline(opened, sinks, age_at=name).run().delay_ms[0]
     assert ages["second"] > ages["first"] + 40
     with rig() as opened, pytest.raises(ValueError, match="no sink is called 'third'; want one of first, second"):
         Pipeline(opened, sinks, age_at="third")

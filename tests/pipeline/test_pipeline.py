@@ -134,7 +134,7 @@ def test_a_slow_fuser_drops_frames_at_the_front_and_the_age_stays_flat():
     r = paced(list_source("ir", 90), list_source("rgb", 90), stages=fused_by(Slow(0.1)))
     result = r.run()
     assert 5 <= result.frames <= 32
-    assert result.age_ms[2] < 1000  # three seconds of recording, were it to build up
+    assert result.delay_ms[2] < 1000  # three seconds of recording, were it to build up
     ids = [f.pair.rgb.frame_id for f in out(r)]
     assert ids == sorted(ids)
     rgb = result.frames + sum(n for k, n in result.drops.items() if k[0] == "rgb")
@@ -147,7 +147,7 @@ def test_a_very_slow_fuser_gets_the_newest_frame_from_the_first_on():
     r = paced(list_source("ir", 90), list_source("rgb", 90), stages=fused_by(Slow(0.4)))
     result = r.run()
     assert 4 <= result.frames <= 9
-    assert result.age_ms[2] < 3 * 400
+    assert result.delay_ms[2] < 3 * 400
     assert result.drops["rgb", "busy"] > 0
 
 
@@ -176,7 +176,7 @@ def test_a_fuser_that_only_just_holds_the_rate_does_not_keep_the_queue_of_a_hicc
             return rgb
 
     r = paced(list_source("ir", 90), list_source("rgb", 90), stages=fused_by(Tight(0.4)))
-    assert r.run().age_ms[0] < 150
+    assert r.run().delay_ms[0] < 150
 
 
 def test_a_stuck_sink_does_not_hold_up_the_others():

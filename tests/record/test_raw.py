@@ -309,7 +309,8 @@ def test_a_replay_pairs_as_the_live_run_did(tmp_path, policy, speed):
     )
     rig, live = open_rig(settings), Noted()
     recorder = open_raw(settings, rig.sources)
-    Pipeline(rig, {"noted": live}, age_at="noted", taps=[lambda frame: recorder.write(frame.sent)]).run(duration_s=3.0)
+    taps = [lambda frame: recorder.write(frame.sent)]
+    assert not Pipeline(rig, {"noted": live}, age_at="noted", taps=taps).run(duration_s=3.0).recorded
     recorder.close()
     assert not recorder.losses
 
@@ -321,6 +322,7 @@ def test_a_replay_pairs_as_the_live_run_did(tmp_path, policy, speed):
     assert both >= len(live.seen) - 1  # the run was cut off at its end
     assert replayed.seen[:both] == live.seen[:both]
     assert {"fused", "rgb"} == set(result.modes)
+    assert result.recorded
     assert speed == 1.0 or time.monotonic() - start < 3.0
 
 

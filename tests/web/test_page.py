@@ -9,6 +9,7 @@ import socket
 import threading
 import time
 import urllib.request
+from dataclasses import replace
 from types import SimpleNamespace
 
 import aiohttp
@@ -20,7 +21,7 @@ from scenes import make_frame
 
 from rtfuse.thermal.agc import Agc
 from rtfuse.thermal.settings import AgcSettings
-from rtfuse.types import Fused, PlacedSpot
+from rtfuse.types import Fused, Pair, PlacedSpot, Stamp
 from rtfuse.web.encode import QUALITIES
 
 
@@ -148,6 +149,22 @@ def test_a_stuck_viewer_costs_the_pipeline_nothing(serve):
                 server.live.write(fused(k, size_wh=(64, 48)))
             await asyncio.sleep(0)
             assert server.live.encoder.made == {"fused": 1, "ir": 1, "rgb": 1}
+
+    asyncio.run(watch())
+
+
+def test_a_recording_has_no_age(serve):
+    server, one = serve(), fused()
+    ir, rgb = (replace(frame, stamp=Stamp.PLAYBACK) for frame in (one.pair.ir, one.pair.rgb))
+    played = replace(one, pair=Pair(ir, rgb, skew_ns=0))
+
+    async def watch():
+        async with watching(server) as (viewer,):
+            await viewer.want("fused")
+            server.live.write(played)
+            header, _ = await viewer.frame()
+            assert header["age_ms"] is None
+            assert server.live.worst_ns == 0
 
     asyncio.run(watch())
 

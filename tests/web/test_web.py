@@ -6,16 +6,18 @@ import math
 import socket
 import urllib.error
 import urllib.request
+from dataclasses import replace
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from scenes import make_frame
 
 from rtfuse.cli.app import _completed
+from rtfuse.cli.status import one_line
 from rtfuse.errors import ConfigError, EndpointUnavailable
 from rtfuse.observe.health import Condition, State
 from rtfuse.observe.stats import Histogram, Stats
-from rtfuse.types import Fused, Moment, Pair, Picture, PlacedSpot
+from rtfuse.types import Fused, Moment, Pair, Picture, PlacedSpot, Stamp
 from rtfuse.web import address_of
 from rtfuse.web.metrics import exposition
 from rtfuse.web.rig_view import RigView
@@ -68,6 +70,22 @@ def parsed(text):
         for family in text_string_to_metric_families(text.decode())
         for sample in family.samples
     }
+
+
+@pytest.mark.parametrize("stamp", list(Stamp))
+def test_only_cameras_have_an_age(stamp):
+    clock = Ticks()
+    stats = Stats(clock)
+    ir, rgb = (replace(at(stream, -8), stamp=stamp) for stream in ("ir", "rgb"))
+    stats.delivered(Fused(rgb.image, None, Pair(ir, rgb, skew_ns=0), None, "pyramid"))
+    found = stats.snapshot()
+    live = stamp not in (Stamp.PLAYBACK, Stamp.MEDIA)
+    assert found.recorded is not live
+    assert [ms is not None for ms in found.fields()["age_ms"]] == [live] * 3
+    assert all(ms is not None for ms in found.fields()["skew_ms"])
+    assert sum(count for _, count in found.age.bins) == live
+    assert not any(math.isnan(ms) for ms in found.delay_ms)
+    assert ("age" in one_line(found)) is live
 
 
 def test_what_prometheus_reads_is_what_was_counted():
