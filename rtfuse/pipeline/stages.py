@@ -1,4 +1,4 @@
-"""Turn one moment into one fused picture: thermal, align, fuse, deflicker; no threads, clocks or sockets.
+"""Turn one moment into one fused picture: thermal, align, fuse, hot, deflicker; no threads, clocks or sockets.
 
 `run`, `fuse`, `bench` and `trainer` call `Stages`. To add a stage, write its file and add a line to `Stages._chain`.
 """
@@ -14,11 +14,13 @@ import numpy as np
 from rtfuse.align.aligner import Aligner
 from rtfuse.align.calibration import Calibration
 from rtfuse.config import Config
-from rtfuse.errors import CalibrationError, named
+from rtfuse.errors import CalibrationError, ConfigError, named
 from rtfuse.fuse import Fuser
 from rtfuse.fuse.deflicker import Deflicker
+from rtfuse.fuse.hot import KeepHot
 from rtfuse.observe.logs import event
 from rtfuse.thermal.agc import Agc, displayed
+from rtfuse.thermal.planck import count_at
 from rtfuse.types import Frame, Fused, Image, Mode, Moment, Picture, PlacedSpot, Spot, Stage, ThermalPicture, Work
 
 _log = logging.getLogger("rtfuse.pipeline")
@@ -38,6 +40,8 @@ class Stages:
     - `fuser` fuses; `config` has the settings of the other stages.
     - `scenes`: True if moments have nothing to do with each other (stills): each is fused as if it were the only one.
     - `done`, if given, is called with a stage's name each time that it has ended; nothing is measured here.
+
+    Raises ConfigError for settings that contradict each other.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Stages:
             ("thermal", self._show),
             ("align", self._align),
             ("fuse", self._fuse),
+            *([("hot", hot)] if (hot := hot_of(config, hold=not scenes)) is not None else []),
             ("deflicker", self._hold),
         ]
 
@@ -179,6 +184,23 @@ class Stages:
             return PlacedSpot(*self.aligner.place((spot.x, spot.y)), spot.k)
 
         return place(thermal.hot), place(thermal.cold)
+
+
+def hot_of(config: Config, *, hold: bool = True) -> KeepHot | None:
+    """Return the stage that keeps hot places as thermal shows them; None if it is off. Raises ConfigError."""
+    share, above_c = config.fuse.keep_hot, config.fuse.keep_hot_c
+    if share is None and above_c is None:
+        return None
+    if share is not None and above_c is not None:
+        raise ConfigError("fuse.keep_hot and fuse.keep_hot_c: give one of the two, a share or a temperature")
+    if config.thermal.agc.method == "clahe":
+        raise ConfigError(
+            "fuse.keep_hot needs a gain control by which hotter is brighter everywhere: "
+            "thermal.agc.method must be plateau or linear, found clahe"
+        )
+    if above_c is not None and config.thermal.polarity == "black-hot":
+        raise ConfigError("fuse.keep_hot_c needs counts that rise with temperature, and thermal.polarity is black-hot")
+    return KeepHot(share, above_c=above_c, count_at=count_at, hold=hold)
 
 
 def _picture(work: Work) -> Picture:
