@@ -18,6 +18,7 @@ from rtfuse.errors import CalibrationError, ConfigError, named
 from rtfuse.fuse import Fuser
 from rtfuse.fuse.deflicker import Deflicker
 from rtfuse.fuse.hot import KeepHot
+from rtfuse.fuse.lean import Lean
 from rtfuse.observe.logs import event
 from rtfuse.thermal.agc import Agc, displayed
 from rtfuse.thermal.planck import count_at
@@ -59,6 +60,7 @@ class Stages:
         self.aligner, self.fuser, self.agc = aligner, fuser, Agc(config.thermal.agc)
         self._weight = config.fuse.thermal_weight
         self._deflicker = Deflicker() if config.fuse.steady and not scenes else None
+        self._lean = Lean(hold=not scenes) if config.fuse.lean else None
         self.scenes, self._fit, self._place, self._done = scenes, fit, place, done
         self._own: Calibration | None = None
         self._unfit: dict[tuple[Size, Size], CalibrationError] = {}
@@ -153,10 +155,13 @@ class Stages:
     def _fuse(self, work: Work) -> None:
         rgb = work.moment.rgb
         if work.thermal is not None:
-            work.luma = work.thermal() if rgb is None else self._weighted(work.thermal, rgb.picture.luma)
+            work.luma = work.thermal() if rgb is None else self._weighted(work.thermal, rgb)
 
-    def _weighted(self, thermal: ThermalPicture, luma: Image) -> Image:
-        fused, weight = self.fuser.fuse(thermal, luma), self._weight
+    def _weighted(self, thermal: ThermalPicture, rgb: Frame) -> Image:
+        luma, weight = rgb.picture.luma, self._weight
+        if self._lean is not None:
+            thermal = self._lean(thermal, rgb.t_ns, self.aligner)
+        fused = self.fuser.fuse(thermal, luma)
         return fused if weight == 1 else cv2.addWeighted(fused, weight, luma, 1 - weight, 0)
 
     def _hold(self, work: Work) -> None:
