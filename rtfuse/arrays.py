@@ -15,6 +15,7 @@ import numpy.typing as npt
 from rtfuse.align.aligner import Aligner
 from rtfuse.align.calibration import Calibration, fault_of, load_calibration
 from rtfuse.align.doubts import doubts
+from rtfuse.config import load_config
 from rtfuse.errors import CalibrationError, SourceUnreadable
 from rtfuse.fuse.fuser import DEFAULT_FUSER, Fuser
 from rtfuse.fuse.registry import open_fuser
@@ -36,6 +37,7 @@ def fuse(
     *,
     fuser: str = "auto",
     calibration: str | Path | Calibration | None = None,
+    keep_hot: float | None = None,
 ) -> Image:
     """Fuse a thermal and an RGB image of one moment; return (H, W, 3) uint8 RGB on the RGB image's grid.
 
@@ -48,13 +50,17 @@ def fuse(
       is dropped, a grey image gets three channels, and of 16 bits the upper eight are used.
     - `fuser`: a name of `open_fuser`. `auto` is `ufuser`, as for `rtfuse fuse`: one picture may take its time.
     - `calibration`: a file of `calib`, or a loaded `Calibration`. Without it thermal is stretched to (H, W).
+    - `keep_hot`: the share of thermal's pixels, at most 0.25, whose luma is thermal's: the hottest ones, so that hotter
+      is brighter there. None: off.
 
     The fuser stays open, so that the next call is fast. Calls may come from any thread; they fuse one after another.
     Neither array is changed.
 
     Raises SourceUnreadable (also a ValueError) for an array that is not an image of 8 or 16 bits, CalibrationError for
-    a calibration of other sizes or one that cannot be right, UnknownFuser, WeightsMissing or EngineUnavailable.
+    a calibration of other sizes or one that cannot be right, ConfigError for a share out of range, UnknownFuser,
+    WeightsMissing or EngineUnavailable.
     """
+    config = load_config(None, options={"fuse.keep_hot": None if keep_hot is None else float(keep_hot)})
     said = list[str]()
     given_ir, given_rgb = _array("ir", ir), _array("rgb", rgb)
     thermal, colour = _image("ir", given_ir, said.append), _image("rgb", given_rgb, said.append)
@@ -63,7 +69,7 @@ def fuse(
     moment = Moment(frame, Frame("rgb", colour, 0, 0, Stamp.MEDIA, 0))
     aligner = Aligner(frame.shape_hw, (colour.shape[0], colour.shape[1]), _loaded(calibration))
     with _lock:
-        stages = Stages(aligner, _opened(DEFAULT_FUSER if fuser == "auto" else fuser))
+        stages = Stages(aligner, _opened(DEFAULT_FUSER if fuser == "auto" else fuser), config, scenes=True)
         stages.prepare()
         return stages.process(moment, aligned=False).image
 

@@ -36,7 +36,7 @@ MAY_IMPORT = {
     | SERVICES
     | STAGES
     | {"arrays", "bench", "config", "detect", "pipeline", "record", "view", "web", "wire"},
-    "arrays": BASE | {"align", "fuse", "pipeline", "thermal"},
+    "arrays": BASE | {"align", "config", "fuse", "pipeline", "thermal"},
     "__init__": BASE | {"arrays", "capture", "client", "fuse"},
     "__main__": {"cli"},
 }

@@ -15,7 +15,7 @@ import pytest
 
 import rtfuse
 from rtfuse import arrays
-from rtfuse.errors import CalibrationError, SourceUnreadable, UnknownFuser
+from rtfuse.errors import CalibrationError, ConfigError, SourceUnreadable, UnknownFuser
 
 ROOT = Path(__file__).parents[1]
 CALIBRATION = ROOT / "configs/calibration_example.yaml"
@@ -97,6 +97,14 @@ def test_a_calibration_is_the_command_lines(tmp_path, images):
     assert not np.array_equal(fused, rtfuse.fuse(ir, rgb, fuser="pyramid"))
     with pytest.raises(CalibrationError, match="the thermal stream is 128x96"):
         rtfuse.fuse(images[0], rgb, fuser="pyramid", calibration=loaded)
+
+
+def test_hot_places_are_the_command_lines(tmp_path, images):
+    fused = rtfuse.fuse(*images, fuser="pyramid", keep_hot=0.05)
+    assert np.array_equal(fused, by_files(tmp_path, *images, "fuse.keep_hot=0.05"))
+    assert not np.array_equal(fused, rtfuse.fuse(*images, fuser="pyramid"))
+    with pytest.raises(ConfigError, match=r"fuse\.keep_hot: expected `float` <= 0\.25"):
+        rtfuse.fuse(*images, fuser="pyramid", keep_hot=0.5)
 
 
 def test_counts_are_not_saturated(images):
@@ -210,7 +218,7 @@ def test_the_name_is_the_function_however_it_is_imported():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "(8, 8, 3)\n"
-    assert list(inspect.signature(arrays.fuse).parameters) == ["ir", "rgb", "fuser", "calibration"]
+    assert list(inspect.signature(arrays.fuse).parameters) == ["ir", "rgb", "fuser", "calibration", "keep_hot"]
 
 
 def test_help_and_signature_are_those_of_the_function():

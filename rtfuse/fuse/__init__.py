@@ -1,7 +1,8 @@
 """Fuse thermal and RGB on one pixel grid into one RGB image: `open_fuser(name)`.
 
-`pyramid` computes the pixels, or a network of `networks`, run by an engine of `engines`; `deflicker` holds the fused
-picture still. The package is also the public function `rtfuse.fuse(ir, rgb)`, which lives in `rtfuse.arrays`.
+`pyramid` computes the pixels, or a network of `networks`, run by an engine of `engines`; `lean` finds the parts in
+which thermal shows nothing, `hot` keeps thermal's order in hot places, `deflicker` holds the fused picture still. The
+package is also the public function `rtfuse.fuse(ir, rgb)`, which lives in `rtfuse.arrays`.
 """
 
 import inspect

@@ -21,6 +21,7 @@ from rtfuse.observe.health import Health, of_stream
 from rtfuse.observe.logs import event
 from rtfuse.observe.watchdog import Watchdog
 from rtfuse.pipeline.queues import STREAMS
+from rtfuse.pipeline.stages import hot_of
 from rtfuse.record.replay import Replay
 from rtfuse.thermal.cameras import camera_named
 from rtfuse.thermal.false_colour import FalseColour
@@ -50,6 +51,7 @@ class SourceOpener:
         camera_named(self.config.thermal.camera)
         ThermalFront(self.config.thermal)
         FalseColour(self.config.ir.palette)
+        hot_of(self.config)
         if self.config.rgb.palette != "auto" or self.config.rgb.unit is not None:
             raise ConfigError("rgb.palette and rgb.unit have no effect; for thermal, set ir.palette and ir.unit")
         for stream in STREAMS:

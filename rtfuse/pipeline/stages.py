@@ -1,4 +1,4 @@
-"""Turn one moment into one fused picture: thermal, align, fuse, deflicker; no threads, clocks or sockets.
+"""Turn one moment into one fused picture: thermal, align, fuse, hot, deflicker; no threads, clocks or sockets.
 
 `run`, `fuse`, `bench` and `trainer` call `Stages`. To add a stage, write its file and add a line to `Stages._chain`.
 """
@@ -14,11 +14,14 @@ import numpy as np
 from rtfuse.align.aligner import Aligner
 from rtfuse.align.calibration import Calibration
 from rtfuse.config import Config
-from rtfuse.errors import CalibrationError, named
+from rtfuse.errors import CalibrationError, ConfigError, named
 from rtfuse.fuse import Fuser
 from rtfuse.fuse.deflicker import Deflicker
+from rtfuse.fuse.hot import KeepHot
+from rtfuse.fuse.lean import Lean
 from rtfuse.observe.logs import event
 from rtfuse.thermal.agc import Agc, displayed
+from rtfuse.thermal.planck import count_at
 from rtfuse.types import Frame, Fused, Image, Mode, Moment, Picture, PlacedSpot, Spot, Stage, ThermalPicture, Work
 
 _log = logging.getLogger("rtfuse.pipeline")
@@ -38,6 +41,8 @@ class Stages:
     - `fuser` fuses; `config` has the settings of the other stages.
     - `scenes`: True if moments have nothing to do with each other (stills): each is fused as if it were the only one.
     - `done`, if given, is called with a stage's name each time that it has ended; nothing is measured here.
+
+    Raises ConfigError for settings that contradict each other.
     """
 
     def __init__(
@@ -55,6 +60,7 @@ class Stages:
         self.aligner, self.fuser, self.agc = aligner, fuser, Agc(config.thermal.agc)
         self._weight = config.fuse.thermal_weight
         self._deflicker = Deflicker() if config.fuse.steady and not scenes else None
+        self._lean = Lean(hold=not scenes) if config.fuse.lean else None
         self.scenes, self._fit, self._place, self._done = scenes, fit, place, done
         self._own: Calibration | None = None
         self._unfit: dict[tuple[Size, Size], CalibrationError] = {}
@@ -64,6 +70,7 @@ class Stages:
             ("thermal", self._show),
             ("align", self._align),
             ("fuse", self._fuse),
+            *([("hot", hot)] if (hot := hot_of(config, hold=not scenes)) is not None else []),
             ("deflicker", self._hold),
         ]
 
@@ -148,10 +155,13 @@ class Stages:
     def _fuse(self, work: Work) -> None:
         rgb = work.moment.rgb
         if work.thermal is not None:
-            work.luma = work.thermal() if rgb is None else self._weighted(work.thermal, rgb.picture.luma)
+            work.luma = work.thermal() if rgb is None else self._weighted(work.thermal, rgb)
 
-    def _weighted(self, thermal: ThermalPicture, luma: Image) -> Image:
-        fused, weight = self.fuser.fuse(thermal, luma), self._weight
+    def _weighted(self, thermal: ThermalPicture, rgb: Frame) -> Image:
+        luma, weight = rgb.picture.luma, self._weight
+        if self._lean is not None:
+            thermal = self._lean(thermal, rgb.t_ns, self.aligner)
+        fused = self.fuser.fuse(thermal, luma)
         return fused if weight == 1 else cv2.addWeighted(fused, weight, luma, 1 - weight, 0)
 
     def _hold(self, work: Work) -> None:
@@ -179,6 +189,23 @@ class Stages:
             return PlacedSpot(*self.aligner.place((spot.x, spot.y)), spot.k)
 
         return place(thermal.hot), place(thermal.cold)
+
+
+def hot_of(config: Config, *, hold: bool = True) -> KeepHot | None:
+    """Return the stage that keeps hot places as thermal shows them; None if it is off. Raises ConfigError."""
+    share, above_c = config.fuse.keep_hot, config.fuse.keep_hot_c
+    if share is None and above_c is None:
+        return None
+    if share is not None and above_c is not None:
+        raise ConfigError("fuse.keep_hot and fuse.keep_hot_c: give one of the two, a share or a temperature")
+    if config.thermal.agc.method == "clahe":
+        raise ConfigError(
+            "fuse.keep_hot needs a gain control by which hotter is brighter everywhere: "
+            "thermal.agc.method must be plateau or linear, found clahe"
+        )
+    if above_c is not None and config.thermal.polarity == "black-hot":
+        raise ConfigError("fuse.keep_hot_c needs counts that rise with temperature, and thermal.polarity is black-hot")
+    return KeepHot(share, above_c=above_c, count_at=count_at, hold=hold)
 
 
 def _picture(work: Work) -> Picture:

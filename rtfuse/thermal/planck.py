@@ -12,9 +12,12 @@ and the camera, behind air of transmission t, a window of transmission w and air
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
+
 import numpy as np
 
-from rtfuse.types import Image, Radiometry
+from rtfuse.types import Image, Radiometry, Thermal
 
 _LEVELS = 65536
 _ZERO_C = 273.15
@@ -27,6 +30,22 @@ def kelvin_of_counts(how: Radiometry) -> Image:
         r1, b, f, o, r2 = how.planck
         kelvin = b / np.log(r1 / (r2 * (signal + o)) + f)
     return np.where(np.isfinite(kelvin) & (kelvin > 0), kelvin, np.nan).astype(np.float32)
+
+
+def count_at(said: Thermal, kelvin: float) -> int | None:
+    """Return the smallest count of a frame that is at least this temperature; None if its counts have none.
+
+    65536 if every count is colder.
+    """
+    if said.k_per_count is not None:
+        return min(max(math.ceil(kelvin / said.k_per_count - 1e-9), 0), _LEVELS)
+    return None if said.radiometry is None else _first_at(said.radiometry, kelvin)
+
+
+@lru_cache(maxsize=8)
+def _first_at(how: Radiometry, kelvin: float) -> int:
+    hot = np.flatnonzero(kelvin_of_counts(how) >= kelvin)  # NaN is not
+    return int(hot[0]) if len(hot) else _LEVELS
 
 
 def object_signal(counts: Image, how: Radiometry) -> Image:
