@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--fuser", action="append", help="fuser; may be repeated (default: pyramid, student)")
     parser.add_argument("--pairs", type=int, default=len(PAIRS), help="number of pairs")
     parser.add_argument("--sheet", type=Path, help="picture to write: every case of one pair")
-    parser.add_argument("--of", default="msrs/00706N", help="pair of the sheet")
+    parser.add_argument("--of", default="roadscene/FLIR_04997", help="pair of the sheet")
     parser.add_argument("--no-lean", action="store_true", help="without `fuse.lean`")
     given = parser.parse_args()
     logging.getLogger("rtfuse").setLevel(logging.ERROR)  # a line for each case, otherwise
@@ -174,7 +174,7 @@ def main() -> None:
             print(f"| {case} | {part} | {' | '.join(f'{v:.2f}' for v in values)} |", flush=True)
     if given.sheet:
         made = sheet(fusers, read(given.data, given.of), read(given.data, PAIRS[0])[0], 220, lean=lean)
-        quality = [cv2.IMWRITE_JPEG_QUALITY, 78] if given.sheet.suffix in (".jpg", ".jpeg") else []
+        quality = [cv2.IMWRITE_JPEG_QUALITY, 62] if given.sheet.suffix in (".jpg", ".jpeg") else []
         cv2.imwrite(str(given.sheet), made, quality)
 
 
