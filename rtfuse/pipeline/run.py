@@ -79,7 +79,7 @@ class Pipeline:
         """Return the counts so far; callable from any thread."""
         rig = self.rig
         streams = {str(s): rig.health[s].condition(**_clock_of(source)) for s, source in rig.sources.items()}
-        queues = {"fuse": self._pair_queue.waiting} | {thread.name: thread.waiting for thread in self._sink_threads}
+        queues = {"fuse": self._pair_queue.waiting} | {o.name: o.waiting for o in self._sink_threads}
         lowered = self._lowering.lowered if self._lowering is not None else ()
         return self.stats.snapshot(*self._drops(), streams=streams, queues=queues, lowered=lowered)
 
@@ -139,8 +139,8 @@ class Pipeline:
 
     def _join(self, sources: list[threading.Thread]) -> bool:
         """Let the sinks take the waiting frames, and the sources end; return True if the sinks did in time."""
-        for thread in self._sink_threads:
-            thread.finish()
+        for sink_thread in self._sink_threads:
+            sink_thread.finish()
         deadline = time.monotonic() + (_DRAIN_S if self.rig.lossless else _JOIN_S)
         drained = [o.joined(max(0.0, deadline - time.monotonic())) for o in self._sink_threads]
         deadline = time.monotonic() + _JOIN_S / 2
@@ -274,8 +274,8 @@ class Pipeline:
             self._lowering.frame(fused)
 
     def _deliver(self, fused: Fused) -> None:
-        for thread in self._sink_threads:
-            thread.offer(fused)
+        for sink_thread in self._sink_threads:
+            sink_thread.offer(fused)
         if self._age_at is None:
             self._delivered(fused)
         self._last, self._last_ns = fused, self.rig.clock()
