@@ -16,7 +16,7 @@ from rtfuse.capture import open_source
 from rtfuse.config import Camera as Settings
 from rtfuse.config import Config
 from rtfuse.errors import CalibrationError, ConfigError, SourceLost
-from rtfuse.pipeline.queues import Inbox, LiveInbox, OrderedInbox
+from rtfuse.pipeline.queues import LivePairQueue, OrderedPairQueue, PairQueue
 from rtfuse.pipeline.scenes import chosen_stills, openers
 from rtfuse.sync.pairer import Pairer
 from rtfuse.types import Frame, Image, Source, Stream
@@ -108,16 +108,18 @@ class Footage:
     def _paired(self) -> Iterator[Moment]:
         wait_ns = 50_000_000 if self.live else None
         pairer = Pairer(policy="strict", tolerance_ns=self._tolerance_ns, wait_ns=wait_ns)
-        inbox: Inbox = OrderedInbox(pairer, when=lambda frame: frame.t_ns)
+        pair_queue: PairQueue = OrderedPairQueue(pairer, when=lambda frame: frame.t_ns)
         if self.live:
-            inbox = LiveInbox(pairer, 1, clock=time.monotonic_ns)
+            pair_queue = LivePairQueue(pairer, 1, clock=time.monotonic_ns)
         for item in self.sources.items():
-            thread = threading.Thread(target=_pump, args=(inbox, *item), name=f"calib-capture-{item[0]}", daemon=True)
+            thread = threading.Thread(
+                target=_pump, args=(pair_queue, *item), name=f"calib-capture-{item[0]}", daemon=True
+            )
             thread.start()
             self._stack.callback(thread.join, _JOIN_S)
-        self._stack.callback(inbox.stop)
-        while not inbox.over:
-            for pair in inbox.take(0.1):
+        self._stack.callback(pair_queue.stop)
+        while not pair_queue.over:
+            for pair in pair_queue.take(0.1):
                 if pair.ir is not None and pair.rgb is not None:
                     yield Moment(pair.ir, pair.rgb)
 
@@ -133,15 +135,15 @@ def _paired_stills(ir: str | None, rgb: str | None) -> dict[Stream, Callable[[],
     return openers(chosen, config, time.monotonic_ns)
 
 
-def _pump(inbox: Inbox, stream: Stream, source: Source) -> None:
+def _pump(pair_queue: PairQueue, stream: Stream, source: Source) -> None:
     """Put the frames of a source into the pair queue until its end, or until the queue is stopped."""
     try:
         for frame in source:
-            if not inbox.put(frame):
+            if not pair_queue.put(frame):
                 return
     except Exception as e:  # noqa: BLE001 - raised again by `take`
-        inbox.fail(e)
-    inbox.end(stream)
+        pair_queue.fail(e)
+    pair_queue.end(stream)
 
 
 def sampled(footage: Footage, count: int) -> list[tuple[Image, Image]]:

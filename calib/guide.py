@@ -13,7 +13,7 @@ from calib.footage import Footage, Moment, as_grey
 from calib.guess import BoardDoubt
 from calib.session import NAMES, VIEWS, Session, View, save_session
 from calib.targets import Board, describe
-from calib.views import Chooser, Kept, sighting
+from calib.views import Chooser, Kept, points_of
 from rtfuse.errors import CalibrationError, OutputUnwritable
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.record.images import write_image
@@ -146,7 +146,7 @@ def save_views(chooser: Chooser, footage: Footage, folder: Any) -> Session:
             if frame is not None:
                 suffix = "png" if stream == "ir" else "jpg"
                 write_image(pictures / f"{name}.{stream}.{suffix}", _colour(as_grey(frame.image)))
-        found = {s: sighting(f) for s, f in kept.found.items()}
+        found = {s: points_of(f) for s, f in kept.found.items()}
         views.append(View(name=name, ir=found.get("ir"), rgb=found.get("rgb")))
     write_image(folder / "views.jpg", contact_sheet(chooser))
     session = Session(

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from calib.adjust import TERMS, Adjusted, Kind, Lens, Observation, adjust, pose_of, project, rms, without_bias
-from calib.session import Sighting, diameter_m
+from calib.session import BoardPoints, diameter_m
 from calib.targets import Board
 from rtfuse.align.calibration import Camera
 from rtfuse.errors import CalibrationError
@@ -58,22 +58,22 @@ class Fit:
 
 
 def fit_camera(
-    sightings: Mapping[str, Sighting], board: Board, size_wh: tuple[int, int], kinds: Sequence[Kind] = KINDS
+    found: Mapping[str, BoardPoints], board: Board, size_wh: tuple[int, int], kinds: Sequence[Kind] = KINDS
 ) -> Fit:
-    """Calibrate a camera from its sightings of a board.
+    """Calibrate a camera from the points of a board in each view.
 
     `kinds`: lens models to try, simplest first.
 
     Raises CalibrationError if the views are too few or not of one camera, or if the board is too small, always in one
     place, or never tilted.
     """
-    _check_views(sightings, size_wh)
-    observations = [Observation(0, name, board.points[list(s.ids)], s.xy) for name, s in sightings.items()]
+    _check_views(found, size_wh)
+    observations = [Observation(0, name, board.points[list(s.ids)], s.xy) for name, s in found.items()]
     starts = {kind: _first_fit(observations, size_wh, kind) for kind in kinds}
     observations, rejected = _consistent(
         observations, min(starts.values(), key=lambda s: s.typical_px), _MAX_ERROR * size_wh[0]
     )
-    diameter = diameter_m(board, sightings.values())
+    diameter = diameter_m(board, found.values())
     held_out, fits = {}, {}
     for kind in kinds:
         lens = _refit(observations, starts[kind]).lenses[0]
@@ -83,7 +83,7 @@ def fit_camera(
     if best > _MAX_ERROR * size_wh[0] or (
         best > _SUSPICIOUS * size_wh[0] and _two_cameras(observations, fits[kinds[0]])
     ):
-        raise CalibrationError(_NOT_ONE.format(best, len(rejected), len(sightings)))
+        raise CalibrationError(_NOT_ONE.format(best, len(rejected), len(found)))
     kind = next(k for k in kinds if held_out[k] <= _WORSE * best)
     fit, lens = fits[kind], fits[kind].lenses[0]
     _check_fit(fit)
@@ -98,19 +98,19 @@ def fit_camera(
     )
 
 
-def _check_views(sightings: Mapping[str, Sighting], size_wh: tuple[int, int]) -> None:
-    if len(sightings) < MIN_VIEWS:
+def _check_views(found: Mapping[str, BoardPoints], size_wh: tuple[int, int]) -> None:
+    if len(found) < MIN_VIEWS:
         raise CalibrationError(
-            f"the board was found in {len(sightings)} views, at least {MIN_VIEWS} are needed (20 are good); "
+            f"the board was found in {len(found)} views, at least {MIN_VIEWS} are needed (20 are good); "
             "take more, over the whole image, with the board tilted in different ways"
         )
-    spacing = np.median([_spacing(s.xy) for s in sightings.values()])
+    spacing = np.median([_spacing(s.xy) for s in found.values()])
     if spacing < _MIN_SPACING_PX:
         raise CalibrationError(
             f"the board is too small in the image: its points are {spacing:.1f} px apart, at least "
             f"{_MIN_SPACING_PX:.0f} are needed; hold it closer, or use a larger one"
         )
-    xy = np.concatenate([s.xy for s in sightings.values()]).astype(np.float32)
+    xy = np.concatenate([s.xy for s in found.values()]).astype(np.float32)
     share = cv2.contourArea(cv2.convexHull(xy)) / (size_wh[0] * size_wh[1])
     if share < _MIN_HULL:
         raise CalibrationError(

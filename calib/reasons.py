@@ -66,10 +66,10 @@ def _pair_reason(c: Calibration) -> Reason:
 
 def _uncovered(session: Session, stream: Stream) -> str:
     size = session.ir_wh if stream == "ir" else session.rgb_wh
-    sightings = session.sightings(stream)
-    if size is None or not sightings:
+    found = session.points(stream)
+    if size is None or not found:
         return ""
-    cells = np.concatenate([s.xy for s in sightings.values()]) / size * 3
+    cells = np.concatenate([s.xy for s in found.values()]) / size * 3
     counts = np.zeros((3, 3), bool)
     x, y = np.clip(cells, 0, 2.99).astype(int).T
     counts[y, x] = True

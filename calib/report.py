@@ -127,7 +127,7 @@ def _scene(c: Calibration, pairs: Sequence[tuple[Image, Image]]) -> str:
 def _boards(c: Calibration, session: Session, folder: Path) -> list[str]:
     parts = ["<h2>The boards</h2>", '<div class="two">']
     for stream, camera in zip(STREAMS, (c.ir, c.rgb), strict=True):
-        if camera.K is not None and session.sightings(stream):
+        if camera.K is not None and session.points(stream):
             image, rms_px = _arrows(session, stream, camera)
             caption = (
                 f"{NAMES[stream]}: observed points, with errors (root mean square {rms_px:.2f} px) drawn "
@@ -153,9 +153,9 @@ def _arrows(session: Session, stream: Stream, camera: Camera) -> tuple[Image, fl
     scale = max(1.0, 640 / w)
     picture = np.full((round(h * scale), round(w * scale), 3), 24, np.uint8)
     board, lens, errors = session.target, lens_of(camera), []
-    diameter = diameter_m(board, session.sightings(stream).values())
-    for name, sighting in session.sightings(stream).items():
-        observation = without_bias(Observation(0, name, board.points[list(sighting.ids)], sighting.xy), lens, diameter)
+    diameter = diameter_m(board, session.points(stream).values())
+    for name, found in session.points(stream).items():
+        observation = without_bias(Observation(0, name, board.points[list(found.ids)], found.xy), lens, diameter)
         error = (
             observation.pixels
             - project(observation.points, pose_of(observation.points, observation.pixels, lens), lens)[0]
@@ -163,9 +163,9 @@ def _arrows(session: Session, stream: Stream, camera: Camera) -> tuple[Image, fl
         errors.append(error)
         if np.abs(error).max() > 5:
             continue  # a view that was rejected by the fit
-        hull = cv2.convexHull((sighting.xy * scale).astype(np.int32))
+        hull = cv2.convexHull((found.xy * scale).astype(np.int32))
         cv2.polylines(picture, [hull], True, (70, 70, 80), 1, cv2.LINE_AA)
-        for p, e in zip(sighting.xy * scale, error * scale * _MAGNIFIED, strict=True):
+        for p, e in zip(found.xy * scale, error * scale * _MAGNIFIED, strict=True):
             start, end = p.round().astype(int), (p + e).round().astype(int)
             cv2.arrowedLine(
                 picture, tuple(map(int, start)), tuple(map(int, end)), (255, 170, 60), 1, cv2.LINE_AA, 0, 0.25
@@ -186,7 +186,7 @@ def _epipolar(c: Calibration, session: Session, name: str, folder: Path) -> tupl
         scale = max(1.0, 640 / picture.shape[1])
         picture = cv2.cvtColor(cv2.resize(picture, None, fx=scale, fy=scale), cv2.COLOR_BGR2RGB)
         camera, far = (c.ir, c.rgb) if stream == "ir" else (c.rgb, c.ir)
-        seen, there = (session.sightings(s)[name].xy for s in (stream, other))
+        seen, there = (session.points(s)[name].xy for s in (stream, other))
         depths = np.geomspace(0.1, 1000, 400)
         for k in np.unique(np.linspace(0, len(there) - 1, 9).astype(int)):
             ray = lifted(undistorted(there[k : k + 1], far))[0]

@@ -1,6 +1,6 @@
 """Read and write a session: the folder with the boards found for one rig, shared by the commands.
 
-`boards.json`: the sightings.
+`boards.json`: the points of the boards.
 `views/`: the pictures, thermal stretched to 8 bits as `NAME.ir.png`, RGB as `NAME.rgb.jpg`.
 `ir.yaml`, `rgb.yaml`: the cameras, written by `calib intrinsics`.
 """
@@ -28,8 +28,8 @@ NAMES = LABELS
 """Names of the streams in messages."""
 
 
-class Sighting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Position of the board in one picture.
+class BoardPoints(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Points of the board found in one picture.
 
     `ids`: indices of the board's points.
     `pixels`: positions of these points, (x, y).
@@ -48,19 +48,19 @@ class Sighting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return np.array(self.pixels, float).reshape(-1, 2)
 
 
-def diameter_m(board: Board, sightings: Iterable[Sighting]) -> float:
+def diameter_m(board: Board, found: Iterable[BoardPoints]) -> float:
     """Return the diameter of a board's discs in metres, as given or else as measured; 0 for boards without discs."""
     if board.diameter_m is not None or not board.discs:
         return board.diameter_m or 0.0
-    return board.spacing_m * float(np.median([s.ratio for s in sightings]))
+    return board.spacing_m * float(np.median([s.ratio for s in found]))
 
 
 class View(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Moment: the sighting of each camera, None without one."""
+    """Moment: the points of the board for each camera, None without a board."""
 
     name: str
-    ir: Sighting | None = None
-    rgb: Sighting | None = None
+    ir: BoardPoints | None = None
+    rgb: BoardPoints | None = None
 
 
 class Session(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -91,8 +91,8 @@ class Session(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
             raise CalibrationError(f"this session has no {stream} pictures; run calib boards with --{stream}")
         return size
 
-    def sightings(self, stream: Stream) -> dict[str, Sighting]:
-        """Return the sightings of one camera by the name of the view."""
+    def points(self, stream: Stream) -> dict[str, BoardPoints]:
+        """Return the points of the board in the pictures of one camera, by the name of the view."""
         found = ((v.name, v.ir if stream == "ir" else v.rgb) for v in self.views)
         return {name: s for name, s in found if s is not None}
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from calib.adjust import Adjusted, Lens, Observation, adjust, compose, lens_of, pose_of, rms, typical, without_bias
-from calib.session import Sighting, diameter_m
+from calib.session import BoardPoints, diameter_m
 from calib.targets import Board
 from rtfuse.align.calibration import Calibration, Camera, Quality, lifted, matrix3, projected, undistorted, vector3
 from rtfuse.errors import CalibrationError
@@ -39,11 +39,15 @@ class StereoFit:
 
 
 def fit_stereo(
-    views: Mapping[str, tuple[Sighting | None, Sighting | None]], board: Board, ir: Camera, rgb: Camera, plane_m: float
+    views: Mapping[str, tuple[BoardPoints | None, BoardPoints | None]],
+    board: Board,
+    ir: Camera,
+    rgb: Camera,
+    plane_m: float,
 ) -> StereoFit:
     """Find the pose of the thermal camera relative to the RGB camera.
 
-    `views`: sightings (thermal, RGB) by view, None for a camera that does not see the board.
+    `views`: points of the board (thermal, RGB) by view, None for a camera that does not see the board.
     `ir`, `rgb`: cameras with intrinsics.
     `plane_m`: distance in metres at which registration is exact.
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from calib.boards import Finding, find_board
 from calib.footage import Moment, is_colourless
-from calib.session import NAMES, Sighting
+from calib.session import NAMES, BoardPoints
 from calib.targets import Board
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.types import Image, Stream
@@ -137,10 +137,10 @@ class Chooser:
         return advice
 
 
-def sighting(finding: Finding) -> Sighting:
+def points_of(finding: Finding) -> BoardPoints:
     """Return a finding in the form of a session."""
     pixels = tuple((float(x), float(y)) for x, y in finding.pixels)
-    return Sighting(tuple(int(i) for i in finding.ids), pixels, float(finding.sharpness), float(finding.ratio))
+    return BoardPoints(tuple(int(i) for i in finding.ids), pixels, float(finding.sharpness), float(finding.ratio))
 
 
 def _mean(findings: list[Finding]) -> Finding:

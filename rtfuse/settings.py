@@ -146,7 +146,17 @@ def to_struct(tree: Mapping[str, Any], kind: type[S], where: str) -> S:
             fault += f"; write a list as '{path or 'key'}=[one, two]'"
         if re.match(r"expected `str\b.*`, got `(int|float|bool)`", fault):
             fault += "; put it in quotes, as YAML takes it for a number, or for true or false"
+        found = _number_at(tree, path)
+        if found is not None and "got" not in fault:
+            fault += f", found {found}"
         raise ConfigError(f"{where}: {path or 'value'}: {fault}") from e
+
+
+def _number_at(tree: Any, path: str) -> float | None:
+    """Return the number at a key's path; None for anything else, which may be a secret."""
+    for name in path.split("."):
+        tree = tree.get(name) if isinstance(tree, Mapping) else None
+    return tree if isinstance(tree, int | float) and not isinstance(tree, bool) else None
 
 
 def _choices(kind: Any, path: str) -> str:

@@ -168,3 +168,10 @@ def test_a_fault_in_yaml_is_told_by_its_place_and_not_by_its_line(tmp_path):
     with pytest.raises(ConfigError, match=r"not valid YAML: .*line 3, column") as caught:
         load_config(tmp_path / "rig.yaml")
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["duration_s=-1", "playback.speed=0"])
+def test_a_number_out_of_bounds_is_named_with_its_bound(text):
+    key, value = text.split("=")
+    with pytest.raises(ConfigError, match=rf"{key}: expected .*, found {value}"):
+        load_config(overrides=[text])

@@ -80,7 +80,7 @@ def boards(
         )
         session = save_views(chooser, footage, output)
         for stream in footage.sources:
-            kept = len(session.sightings(stream))
+            kept = len(session.points(stream))
             say(f"{NAMES[stream]}: the board in {chooser.seen[stream]} of {chooser.looked} pictures, {kept} views kept")
             for advice in chooser.lacks(stream, session.size_wh(stream)):
                 say(f"  still missing: {advice}")

@@ -48,12 +48,12 @@ def intrinsics(
     from calib.intrinsics import KINDS, fit_camera
 
     found = load_session(session)
-    streams: list[Stream] = [s for s in ("ir", "rgb") if camera in ("both", s) and (camera == s or found.sightings(s))]
+    streams: list[Stream] = [s for s in ("ir", "rgb") if camera in ("both", s) and (camera == s or found.points(s))]
     outputs = {stream: check_output(session / f"{stream}.yaml", force=True) for stream in streams}
     for stream in streams:
         kinds = KINDS if model == "auto" else (model,)
         try:
-            fit = fit_camera(found.sightings(stream), found.target, found.size_wh(stream), kinds)
+            fit = fit_camera(found.points(stream), found.target, found.size_wh(stream), kinds)
         except CalibrationError as e:
             raise CalibrationError(f"{NAMES[stream]}: {e}") from e
         save_camera(fit.camera, outputs[stream])

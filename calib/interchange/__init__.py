@@ -1,1 +1,7 @@
-"""Exchange calibrations with other tools: `texts` parses files, `lenses` and `rigs` read them, `writing` writes."""
+"""Read and write the calibration files of other tools.
+
+`texts`: parses the files into plain values.
+`lenses`, `rigs`: read one camera, or two and the pose between them.
+`cameras`: writes one camera.
+`kalibr`: reads and writes Kalibr's chains.
+"""

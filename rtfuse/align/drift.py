@@ -21,8 +21,8 @@ _SURE = 0.3
 class DriftMonitor:
     """Watch that thermal still lies on RGB, and warn when the bracket was bumped; no frame is changed.
 
-    A sink of the pipeline, whose outlet has a thread: every `every_s` one frame is measured there. The first `settle`
-    sure measurements, parallax included, are taken as the rig's usual state; `warn` gets one line when the median of
+    A sink of the pipeline, in a thread of its own: every `every_s` one frame is measured there. The first `settle` sure
+    measurements, parallax included, are taken as the rig's usual state; `warn` gets one line when the median of
     the last `recent` has moved from it by more than `limit_px` (of an RGB image 640 across), and one when it is back.
     """
 

@@ -1,4 +1,4 @@
 """Measure the cost of each stage (`stages`) and of each engine (`engines`): `rtfuse bench`.
 
-It imports the stages one by one and no pipeline.
+The stages of `rtfuse.pipeline` run one after the other in one thread.
 """

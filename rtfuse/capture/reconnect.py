@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rtfuse.capture.backoff import Backoff
 from rtfuse.capture.clocks import ClockState
@@ -30,6 +30,15 @@ class Watcher(Protocol):
     def lost(self, why: str) -> None: ...
 
     def found(self) -> None: ...
+
+
+@runtime_checkable
+class Reopenable(Protocol):
+    """Source that finds its device itself: a camera whose path may have changed."""
+
+    def reopen(self) -> Source:
+        """Open the same device once more. Raises DeviceUnavailable while it is absent."""
+        ...
 
 
 class Absent:

@@ -43,7 +43,7 @@ class Decoder:
 
     The first frame is decoded at once, to know size and depth. `losses` counts packets that gave no picture (`corrupt`)
     and, of recordings, pictures with errors (`damaged`).
-    `track`, `again`: see `choose`. `fps`: the rate of a format without times. `picture`: how its pixels are read.
+    `track`, `reopen`: see `choose`. `fps`: the rate of a format without times. `picture`: how its pixels are read.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class Decoder:
         *,
         live: bool,
         track: int | None = None,
-        again: Callable[[], InputContainer] | None = None,
+        reopen: Callable[[], InputContainer] | None = None,
         fps: float | None = None,
         picture: PictureOptions | None = None,
     ) -> None:
         self.container, self.stream = container, stream
         picture = picture or PictureOptions()
-        choice = choose(container, stream, track, again, picture.false_colours)
+        choice = choose(container, stream, track, reopen, picture.false_colours)
         assert choice is not None
         self.video = choice.video
         if choice.reason is not None:
@@ -294,8 +294,8 @@ def _open_file(
             f"({reason(e)}); {_REMEDIES[is_pipe(path)]}"
         ) from e
     nothing = SourceUnreadable(f"{name} recording {path} holds no readable video frame; {_REMEDIES[is_pipe(path)]}")
-    again = partial(open_file, path) if file.is_file() else None
-    return first_frame(container, stream, nothing, live=False, track=track, again=again, fps=fps, picture=picture)
+    reopen = partial(open_file, path) if file.is_file() else None
+    return first_frame(container, stream, nothing, live=False, track=track, reopen=reopen, fps=fps, picture=picture)
 
 
 def first_frame(
@@ -305,7 +305,7 @@ def first_frame(
     *,
     live: bool,
     track: int | None = None,
-    again: Callable[[], InputContainer] | None = None,
+    reopen: Callable[[], InputContainer] | None = None,
     fps: float | None = None,
     picture: PictureOptions | None = None,
 ) -> Decoder:
@@ -314,7 +314,7 @@ def first_frame(
         container.close()
         raise otherwise
     try:
-        decoder = Decoder(container, stream, live=live, track=track, again=again, fps=fps, picture=picture)
+        decoder = Decoder(container, stream, live=live, track=track, reopen=reopen, fps=fps, picture=picture)
     except RtfuseError:
         container.close()
         raise

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rtfuse.capture import flir
 from rtfuse.capture.images import ImageReader, is_image, pages, read_image
-from rtfuse.capture.paths import is_pattern
+from rtfuse.capture.paths import is_network, is_pattern
 from rtfuse.capture.scenes.listing import list_pictures
 from rtfuse.capture.scenes.names import in_order
 from rtfuse.capture.settings import PictureOptions
@@ -28,7 +28,7 @@ _log = logging.getLogger("rtfuse.capture")
 
 def is_stills(uri: str) -> bool:
     """Return True if `uri` names a folder, a pattern of files, or one image, not a recording."""
-    if split_track(uri)[1] is not None:
+    if uri.startswith("synthetic:") or is_network(uri) or split_track(uri)[1] is not None:
         return False
     return Path(uri).is_dir() or is_pattern(uri) or is_image(uri)
 

@@ -81,12 +81,12 @@ def choose(
     container: InputContainer,
     stream: Stream,
     number: int | None,
-    again: Callable[[], InputContainer] | None,
+    reopen: Callable[[], InputContainer] | None,
     false_colours: FalseColours | None = None,
 ) -> Choice | None:
     """Return the track for a stream; None in a file without video.
 
-    `number`: the track that was asked for. `again`: opens the container once more, to look at the pictures; None: the
+    `number`: the track that was asked for. `reopen`: opens the container once more, to look at the pictures; None: the
     first track is taken where titles do not tell. `false_colours`: tells thermal in false colours from a scene.
     Raises ConfigError for a number that the file does not have.
     """
@@ -105,7 +105,7 @@ def choose(
     other = _titled(tracks, "rgb" if stream == "ir" else "ir")
     if len(tracks) == 2 and len(other) == 1:
         return Choice(tracks[1 - other[0]], 2 - other[0], "by the title of the other one")
-    at, reason = (None, "") if again is None else _by_pictures(again, stream, false_colours)
+    at, reason = (None, "") if reopen is None else _by_pictures(reopen, stream, false_colours)
     if at is None:
         return Choice(tracks[0], 1, "the first one: neither titles nor pictures tell", sure=False)
     return Choice(tracks[at], at + 1, reason)
@@ -176,13 +176,13 @@ _TOLD = {
 
 
 def _by_pictures(
-    again: Callable[[], InputContainer], stream: Stream, false_colours: FalseColours | None
+    reopen: Callable[[], InputContainer], stream: Stream, false_colours: FalseColours | None
 ) -> tuple[int | None, str]:
     """Return the index of the stream's track and the reason; None if the pictures do not tell.
 
     The smaller picture is thermal where colours do not decide.
     """
-    with again() as container:
+    with reopen() as container:
         tracks = video_tracks(container)
         kinds = _kinds(container, tracks, false_colours)
         sizes = {k: _area(tracks[k]) for k in kinds}

@@ -156,7 +156,7 @@ class V4l2Source:
         self._planes_of = JpegPlanes() if asked in JPEG and stream == "rgb" else None
         return SourceInfo(self._path, stream, got_wh, dtype, live=True, rate_hz=got_hz, coding=asked)
 
-    def again(self) -> V4l2Source:
+    def reopen(self) -> V4l2Source:
         """Open the same camera again, at its present path. Raises DeviceUnavailable if it is absent."""
         cameras = {camera.path: camera.identity for camera in list_cameras() if camera.identity is not None}
         path = find_again(self._path, self.identity, cameras)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -31,7 +32,8 @@ def keys_new_rig(folder: Folder = None, force: Replace = False) -> None:
     where = folder or key_folder()
     pair = new_rig(where, force=force)
     _out.print(f"key of this rig made in {where}: {pair.fingerprint}", markup=False)
-    _out.print(f"next: rtfuse keys new client NAME -o NAME.key; rtfuse run --keys {where}", markup=False)
+    option, path = f" --dir {shlex.quote(str(folder))}" if folder else "", shlex.quote(str(where))
+    _out.print(f"next: rtfuse keys new client NAME -o NAME.key{option}; rtfuse run --keys {path}", markup=False)
 
 
 @new_app.command(name="client")

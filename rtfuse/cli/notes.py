@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 
@@ -45,8 +45,11 @@ def notes(config: Config, rig: Rig, replay: str | None = None) -> Iterator[str]:
     yield from _of_stills(config, rig)
     if replay is None:
         cameras: dict[Stream, Camera] = {"ir": config.ir, "rgb": config.rgb}
+        ignored: dict[tuple[str, str], list[str]] = {}
         for stream, camera in cameras.items():
-            yield from _ignored(stream, camera, timed=rig.sources[stream].info.time_base is not None)
+            names, source, instead = _ignored(stream, camera, timed=rig.sources[stream].info.time_base is not None)
+            ignored.setdefault((source, instead), []).extend(names)
+        yield from (_without_effect(names, *key) for key, names in ignored.items() if names)
         yield from _times(config, rig)
         yield from _doubts(config, rig)
 
@@ -75,8 +78,11 @@ def _of_stills(config: Config, rig: Rig) -> Iterator[str]:
             if stills_of(rig, stream) is not None:
                 rate = f"{rig.sources[stream].info.rate_hz:g} Hz"
                 yield f"{LABELS[stream]}: the pictures are read as a video of {rate} (--fps), in natural order"
-        if config.stills != Stills():
-            yield "stills.pair, sequence and recursive have no effect: they are for stills of both streams"
+        plain = Stills()
+        given = [f"stills.{f}" for f in plain.__struct_fields__ if getattr(config.stills, f) != getattr(plain, f)]
+        if given:
+            verb, pronoun = ("has", "it is") if len(given) == 1 else ("have", "they are")
+            yield f"{', '.join(given)} {verb} no effect: {pronoun} for stills of both streams"
         return
     yield from rig.chosen.said
     same = all(a.path == b.path for a, b in zip(*rig.chosen.stills.values(), strict=False))
@@ -99,23 +105,31 @@ def _times(config: Config, rig: Rig) -> Iterator[str]:
         )
 
 
-def _ignored(stream: str, camera: Camera, *, timed: bool) -> Iterator[str]:
-    """Yield a line if a source ignores settings that are for cameras; `timed`: it stores times."""
+def _ignored(stream: str, camera: Camera, *, timed: bool) -> tuple[list[str], str, str]:
+    """Return the names of the settings that a source ignores, a name of the source, and the remedy.
+
+    `timed`: the source stores times.
+    """
     uri = camera.uri or ""
     if not uri or is_device(uri):
-        return
+        return [], "", ""
     timed = timed or uri.startswith("synthetic:") or is_live(uri)
     given = {"size": camera.size, "fps": camera.fps if timed and not is_stills(uri) else None, "format": camera.format}
     names = [f"{stream}.{name}" for name, value in given.items() if value is not None]
     if camera.controls:
         names.append(f"{stream}.controls")
-    if not names:
-        return
-    instead = "they are for cameras at /dev/videoN" if len(names) > 1 else "it is for cameras at /dev/videoN"
-    if uri.startswith("synthetic:"):
-        w, h = camera.size or (640, 480)
-        instead = f"write 'synthetic:?size={w}x{h}{f'&fps={camera.fps:g}' if camera.fps else ''}'"
-    yield f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} no effect on {_named(uri)}: {instead}"
+    users = "cameras at /dev/videoN" + (", stills and files without times" if given["fps"] is not None else "")
+    if not uri.startswith("synthetic:"):
+        return names, _named(uri), f"for {users}"
+    wanted = [f"size={camera.size[0]}x{camera.size[1]}"] if camera.size else []
+    wanted += [f"fps={camera.fps:g}"] if camera.fps else []
+    return names, _named(uri), f"write 'synthetic:?{'&'.join(wanted)}'" if wanted else f"for {users}"
+
+
+def _without_effect(names: Sequence[str], source: str, instead: str) -> str:
+    one = len(names) == 1
+    text = instead if instead.startswith("write") else f"{'it is' if one else 'they are'} {instead}"
+    return f"{', '.join(names)} {'has' if one else 'have'} no effect on {source}: {text}"
 
 
 def _named(uri: str) -> str:

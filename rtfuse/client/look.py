@@ -47,7 +47,7 @@ def silence(endpoint: str, topic: str, keys: Keys = None, *, stopped: Callable[[
         return f"{endpoint} has the topic {topic}, but no picture comes: is a camera away?"
     if not topics:
         return f"{endpoint} answers, but publishes nothing: a proxy without rigs, or a rig that is still starting?"
-    more = f"; publish.planes=[fused,{topic}] on the rig adds it" if topic in get_args(Plane) else ""
+    more = f"; 'publish.planes=[fused,{topic}]' on the rig adds it" if topic in get_args(Plane) else ""
     return f"{endpoint} has no topic {topic}, only {', '.join(sorted(topics))}: choose with --topic{more}"
 
 

@@ -12,7 +12,7 @@ from rtfuse.observe.logs import event
 from rtfuse.observe.pressure import waited_ns
 from rtfuse.pipeline.load_controller import LoadController
 from rtfuse.pipeline.priority import niceness
-from rtfuse.pipeline.queues import Outlet
+from rtfuse.pipeline.queues import SinkThread
 from rtfuse.pipeline.rig import Rig
 from rtfuse.pipeline.steps import Stepping, steps_of
 from rtfuse.types import Fused
@@ -31,12 +31,12 @@ _log = logging.getLogger("rtfuse.load")
 class Lowering:
     """Step parts of a rig down and up. `frame` may be called from any thread, the rest from the fusing thread."""
 
-    def __init__(self, rig: Rig, outlets: Sequence[Outlet]) -> None:
+    def __init__(self, rig: Rig, sink_threads: Sequence[SinkThread]) -> None:
         self._rig, speed = rig, rig.playback.speed or 1.0
         self._speed, fuser = speed if rig.order == "replay" else 1.0, rig.fuser
         period_ns = 1e9 / ((rig.sources["rgb"].info.rate_hz or 30) * speed)
         self._controller = LoadController(
-            steps_of(outlets, fuser), period_ns, patient=not isinstance(fuser, Stepping) or fuser.cheaper is None
+            steps_of(sink_threads, fuser), period_ns, patient=not isinstance(fuser, Stepping) or fuser.cheaper is None
         )
         self._forgiven = self._settled_ns = 0
         self._stuck: str | None = None

@@ -1,7 +1,7 @@
-"""Connect the pipeline's threads: an `Inbox` before the fusing thread, an `Outlet` before each sink.
+"""Connect the pipeline's threads: a `PairQueue` before the fusing thread, a `SinkThread` before each sink.
 
 Live, both drop their oldest when full and count it; lossless, they make the other side wait. An error in any thread
-reaches the fusing thread through the inbox.
+reaches the fusing thread through the pair queue.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _AHEAD = 4
 _TICK_S = 0.05
 
 
-class Inbox(ABC):
+class PairQueue(ABC):
     """Queue the frames of both streams into moments: source threads put, the fusing thread takes.
 
     `drops` counts the frames dropped here, by (stream, cause).
@@ -80,7 +80,7 @@ class Inbox(ABC):
             raise self._failure
 
 
-class LiveInbox(Inbox):
+class LivePairQueue(PairQueue):
     """Pair frames when they arrive, however busy the fusing thread is; moments that it is too slow for are dropped.
 
     A frame's `arrival_ns` becomes the moment of `put`, on `clock`, so that pairing follows from the frames alone.
@@ -139,7 +139,7 @@ class LiveInbox(Inbox):
             self._ready.append(moment)
 
 
-class OrderedInbox(Inbox):
+class OrderedPairQueue(PairQueue):
     """Take frames one by one in the order of `when(frame)`, and make sources wait: nothing is lost.
 
     `replay`: they are paired as they were when they arrived at their `arrival_ns`. `complete`: thermal frames after the
@@ -250,7 +250,7 @@ class Ticking(Protocol):
     def tick(self) -> None: ...
 
 
-class Outlet:
+class SinkThread:
     """Run one sink in a thread of its own, so that a slow sink delays nothing.
 
     `written` is called with every frame that the sink has taken, and the nanoseconds that it took. The sink gets each
@@ -263,7 +263,7 @@ class Outlet:
         sink: Sink,
         *,
         lossless: bool,
-        inbox: Inbox,
+        pair_queue: PairQueue,
         written: Callable[[Fused, int], None],
         watchdog: Watchdog,
     ) -> None:
@@ -271,7 +271,7 @@ class Outlet:
         self.dropped = 0
         self.every, self.spared, self._offered = 1, 0, 0
         self._watchdog = watchdog
-        self._lossless, self._inbox, self._written = lossless, inbox, written
+        self._lossless, self._pair_queue, self._written = lossless, pair_queue, written
         self._waiting: deque[Fused] = deque()
         self._capacity = 4 if lossless else 2
         self._changed = threading.Condition()
@@ -328,7 +328,7 @@ class Outlet:
                 if fused is None and self._done:
                     return
         except Exception as e:  # noqa: BLE001 - raised again in the fusing thread
-            self._inbox.fail(named(self.name, e))
+            self._pair_queue.fail(named(self.name, e))
             with self._changed:
                 self._over = True
                 self._waiting.clear()

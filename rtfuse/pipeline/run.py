@@ -1,10 +1,10 @@
 """Run capture → sync → align → fuse → publish: the threads and the queues between them.
 
-    source thread (ir)  ─┐                                              ┌─ outlet thread: publish
-                         ├─ Inbox with its Pairer ─ run(): the Stages ──┤
-    source thread (rgb) ─┘                                              └─ outlet thread: record
+    source thread (ir)  ─┐                                              ┌─ sink thread: publish
+                         ├─ PairQueue and Pairer ─ run(): the Stages ───┤
+    source thread (rgb) ─┘                                              └─ sink thread: record
 
-Live, the inbox and the outlets drop their oldest and count it, so the age of what comes out stays flat; a stream that
+Live, pair queue and sink threads drop their oldest and count it, so the age of what comes out stays flat; a stream that
 is lost, stalled or frozen does not stop the other. Lossless (recordings as fast as possible), every queue waits
 instead, and frames are taken in order of their time. A replay takes them in the order, and at the pace, in which they
 arrived then.
@@ -30,7 +30,7 @@ from rtfuse.observe.logs import event
 from rtfuse.observe.stats import Snapshot, Stats
 from rtfuse.pipeline.lowering import Lowering
 from rtfuse.pipeline.overlay import marked
-from rtfuse.pipeline.queues import STREAMS, Dropping, Inbox, LiveInbox, OrderedInbox, Outlet
+from rtfuse.pipeline.queues import STREAMS, Dropping, LivePairQueue, OrderedPairQueue, PairQueue, SinkThread
 from rtfuse.pipeline.rig import Rig
 from rtfuse.types import LABELS, Frame, Fused, Moment, Sink, Source, Stream
 
@@ -67,8 +67,8 @@ class Pipeline:
             raise ValueError(f"age_at: no sink is called {age_at!r}; want one of {', '.join(self.sinks) or 'none'}")
         self.stats = Stats(rig.clock)
         self._age_at, self._taps, self._costs_ns = age_at, taps, deque[int](maxlen=5)
-        self._inbox = _inbox(rig)
-        self._outlets: list[Outlet] = []
+        self._pair_queue = _pair_queue(rig)
+        self._sink_threads: list[SinkThread] = []
         self._lowering: Lowering | None = None
         self._states: dict[Stream, State] = dict.fromkeys(STREAMS, State.STARTING)
         self._whys: dict[Stream, str | None] = dict.fromkeys(STREAMS)
@@ -79,7 +79,7 @@ class Pipeline:
         """Return the counts so far; callable from any thread."""
         rig = self.rig
         streams = {str(s): rig.health[s].condition(**_clock_of(source)) for s, source in rig.sources.items()}
-        queues = {"fuse": self._inbox.waiting} | {outlet.name: outlet.waiting for outlet in self._outlets}
+        queues = {"fuse": self._pair_queue.waiting} | {o.name: o.waiting for o in self._sink_threads}
         lowering = self._lowering
         lowered, overload = (lowering.lowered, lowering.overload) if lowering is not None else ((), None)
         return self.stats.snapshot(*self._drops(), streams=streams, queues=queues, lowered=lowered, overload=overload)
@@ -92,10 +92,10 @@ class Pipeline:
         """Return the drops of every part but `stats`, by part and cause."""
         rig = self.rig
         losses = {(str(s), cause): n for s, source in rig.sources.items() for cause, n in source.losses.items()}
-        slow = {(o.name, "slow"): o.dropped for o in self._outlets}
-        spared = {(o.name, "spared"): o.spared for o in self._outlets}
+        slow = {(o.name, "slow"): o.dropped for o in self._sink_threads}
+        spared = {(o.name, "spared"): o.spared for o in self._sink_threads}
         lost = [sink.drops for sink in self.sinks.values() if isinstance(sink, Dropping)]
-        return [rig.pairer.drops, self._inbox.drops, losses, slow, spared, *lost]
+        return [rig.pairer.drops, self._pair_queue.drops, losses, slow, spared, *lost]
 
     def run(self, *, frames: int | None = None, duration_s: float | None = None) -> Snapshot:
         """Fuse until the end and return the counts. Ends early after `frames` or `duration_s`.
@@ -108,10 +108,17 @@ class Pipeline:
         for name, sink in self.sinks.items():
             written = partial(self._written, name)
             watchdog = self.rig.supervisor.watchdog(name)
-            self._outlets.append(
-                Outlet(name, sink, lossless=self.rig.lossless, inbox=self._inbox, written=written, watchdog=watchdog)
+            self._sink_threads.append(
+                SinkThread(
+                    name,
+                    sink,
+                    lossless=self.rig.lossless,
+                    pair_queue=self._pair_queue,
+                    written=written,
+                    watchdog=watchdog,
+                )
             )
-        self._lowering = Lowering(self.rig, self._outlets) if self.rig.lowers else None
+        self._lowering = Lowering(self.rig, self._sink_threads) if self.rig.lowers else None
         threads = self._start_sources()
         complete = False
         try:
@@ -119,11 +126,11 @@ class Pipeline:
                 complete = self._loop(frames, duration_s)
         finally:
             self.stop.set()
-            self._inbox.stop()
+            self._pair_queue.stop()
             for source in self.rig.sources.values():
                 source.close()
             drained = self._join(threads)
-        self._inbox.take(0)  # raises the last error of an outlet
+        self._pair_queue.take(0)  # raises the last error of a sink thread
         if not drained:
             raise StageFailed("an output did not take its last frames in time")
         result = self.snapshot()
@@ -132,11 +139,11 @@ class Pipeline:
         return result
 
     def _join(self, sources: list[threading.Thread]) -> bool:
-        """Let the outlets take the waiting frames, and the sources end; return True if the outlets did in time."""
-        for outlet in self._outlets:
-            outlet.finish()
+        """Let the sinks take the waiting frames, and the sources end; return True if the sinks did in time."""
+        for sink_thread in self._sink_threads:
+            sink_thread.finish()
         deadline = time.monotonic() + (_DRAIN_S if self.rig.lossless else _JOIN_S)
-        drained = [o.joined(max(0.0, deadline - time.monotonic())) for o in self._outlets]
+        drained = [o.joined(max(0.0, deadline - time.monotonic())) for o in self._sink_threads]
         deadline = time.monotonic() + _JOIN_S / 2
         for thread in sources:  # one that hangs in a driver or a socket is left behind: it is a daemon
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -165,7 +172,7 @@ class Pipeline:
             for frame in frames:
                 if watchdog is not None:
                     watchdog.beat()
-                put = self._inbox.put(frame)
+                put = self._pair_queue.put(frame)
                 if put is None or self.stop.is_set():
                     return
                 health.frame(put)
@@ -174,20 +181,20 @@ class Pipeline:
                 for tap in self._taps:
                     tap(put)
         except Exception as e:  # noqa: BLE001 - raised again in the fusing thread
-            self._inbox.fail(named(f"capture of {stream}", e))
+            self._pair_queue.fail(named(f"capture of {stream}", e))
         finally:
             if watchdog is not None:
                 watchdog.rest()
             health.ended()
-            self._inbox.end(stream)
+            self._pair_queue.end(stream)
 
     def _loop(self, frames: int | None, duration_s: float | None) -> bool:
         """Fuse moments until the streams end (returns True), or a limit or the stop event comes first."""
-        rig, inbox = self.rig, self._inbox
+        rig, pair_queue = self.rig, self._pair_queue
         end_ns = rig.clock() + round(duration_s * 1e9) if duration_s else None
         watchdog, done = rig.supervisor.watchdog("fuse"), 0
         while not self.stop.is_set():
-            moments = waiting = inbox.take(self._patience_s(end_ns))
+            moments = waiting = pair_queue.take(self._patience_s(end_ns))
             if end_ns is not None and rig.clock() >= end_ns:
                 return False
             if rig.live:
@@ -205,7 +212,7 @@ class Pipeline:
                     self._deliver(fused)
                     if done == frames:
                         return False
-            if not moments and inbox.over:
+            if not moments and pair_queue.over:
                 rig.pairer.finish()
                 return True
         return False
@@ -219,7 +226,7 @@ class Pipeline:
             self.stats.drops[moment.leader.stream, "size"] += 1
             return None
         begun_ns = time.monotonic_ns()
-        fused = rig.stages.process(moment, aligned=any(o.wants_aligned() for o in self._outlets))
+        fused = rig.stages.process(moment, aligned=any(o.wants_aligned() for o in self._sink_threads))
         ended_ns = time.monotonic_ns()
         if moment.complete:
             self._costs_ns.append(ended_ns - begun_ns)
@@ -268,8 +275,8 @@ class Pipeline:
             self._lowering.frame(fused)
 
     def _deliver(self, fused: Fused) -> None:
-        for outlet in self._outlets:
-            outlet.offer(fused)
+        for sink_thread in self._sink_threads:
+            sink_thread.offer(fused)
         if self._age_at is None:
             self._delivered(fused)
         self._last, self._last_ns = fused, self.rig.clock()
@@ -296,15 +303,17 @@ class Pipeline:
             self._deliver(replace(self._last, mode="held", states=dict(now)))
 
 
-def _inbox(rig: Rig) -> Inbox:
+def _pair_queue(rig: Rig) -> PairQueue:
     if rig.order == "live":
-        return LiveInbox(rig.pairer, rig.queue, clock=rig.clock)
+        return LivePairQueue(rig.pairer, rig.queue, clock=rig.clock)
     if rig.order == "replay":
         speed = rig.playback.speed
         due = None if speed is None else rig.clock
-        return OrderedInbox(rig.pairer, when=lambda frame: frame.arrival_ns, replay=True, due=due, speed=speed or 1.0)
+        return OrderedPairQueue(
+            rig.pairer, when=lambda frame: frame.arrival_ns, replay=True, due=due, speed=speed or 1.0
+        )
     offset_ns = rig.pairer.offset_ns
-    return OrderedInbox(rig.pairer, when=lambda frame: frame.t_ns + offset_ns[frame.stream], complete=True)
+    return OrderedPairQueue(rig.pairer, when=lambda frame: frame.t_ns + offset_ns[frame.stream], complete=True)
 
 
 def _clock_of(source: Source) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rtfuse.capture import is_live, open_source
 from rtfuse.capture.orientation import Orientation
 from rtfuse.capture.paths import is_device, is_pipe
 from rtfuse.capture.prepared import Prepared, Step
-from rtfuse.capture.reconnect import Absent, Reconnecting
+from rtfuse.capture.reconnect import Absent, Reconnecting, Reopenable
 from rtfuse.capture.settings import CameraOptions, PictureOptions
 from rtfuse.config import Camera, Config
 from rtfuse.errors import ConfigError, DeviceUnavailable, SourceLost, SourceNotFound
@@ -95,11 +95,12 @@ class SourceOpener:
         """
         if not isinstance(source, Prepared) or not source.info.live:
             return
-        reopen: Callable[[], Source] = getattr(source.source, "again", None) or partial(self._bare, source.info.stream)
+        bare, stream = source.source, source.info.stream
+        reopen = bare.reopen if isinstance(bare, Reopenable) else partial(self._bare, stream)
         if health is None or watchdog is None:
-            source.source = Reconnecting(source.source, reopen, watcher=_Told(source.info.stream))
+            source.source = Reconnecting(bare, reopen, watcher=_Told(stream))
         else:
-            source.source = Reconnecting(source.source, reopen, watcher=health, alive=watchdog.beat)
+            source.source = Reconnecting(bare, reopen, watcher=health, alive=watchdog.beat)
 
     def camera(self, stream: Stream) -> Camera:
         """Return the settings of a stream."""

@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 
 from rtfuse.fuse import Fuser
 from rtfuse.pipeline.load_controller import Step
-from rtfuse.pipeline.queues import Outlet
+from rtfuse.pipeline.queues import SinkThread
 
 PREVIEWS = {
     "window": "the window",
@@ -60,11 +60,11 @@ class Stepping(Protocol):
     def lift(self) -> None: ...
 
 
-def steps_of(outlets: Sequence[Outlet], fuser: Fuser) -> list[Step]:
+def steps_of(sink_threads: Sequence[SinkThread], fuser: Fuser) -> list[Step]:
     """Return what may be lowered, in this order: the page, previews, the fuser if it can change."""
-    sinks = [outlet.sink for outlet in outlets]
+    sinks = [thread.sink for thread in sink_threads]
     steps: list[Step] = [EasingStep(sink) for sink in sinks if isinstance(sink, Easing)]
-    if previews := [outlet for outlet in outlets if outlet.name in PREVIEWS]:
+    if previews := [thread for thread in sink_threads if thread.name in PREVIEWS]:
         steps.append(PreviewStep(previews))
     if isinstance(fuser, Stepping):
         steps.append(FuserStep(fuser))
@@ -106,12 +106,12 @@ class EasingStep:
 class PreviewStep:
     """Give previews one frame in five."""
 
-    def __init__(self, previews: Iterable[Outlet]) -> None:
+    def __init__(self, previews: Iterable[SinkThread]) -> None:
         self._previews = list(previews)
 
     @property
     def _names(self) -> str:
-        return ", ".join(PREVIEWS[outlet.name] for outlet in self._previews)
+        return ", ".join(PREVIEWS[thread.name] for thread in self._previews)
 
     @property
     def lowered(self) -> str | None:
@@ -137,8 +137,8 @@ class PreviewStep:
         return self._give(1)
 
     def _give(self, every: int) -> str:
-        for outlet in self._previews:
-            outlet.every = every
+        for thread in self._previews:
+            thread.every = every
         return self.lowered or f"{self._names} to all frames"
 
 

@@ -26,6 +26,7 @@ OWN_PATHS |= {"static", "stream.mjpg"}
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _ADDRESS = re.compile(r"(?:(\[[0-9a-fA-F:.%\w]+\]|[\w.-]+):)?(\d{1,5})")
 _PREFIX = re.compile(r"(?:/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)+")
+_MAX_PORT = 65535
 _MAPPED_BITS = 96
 """Bits of an IPv6 address before the IPv4 address that it maps."""
 _NAME = r"[a-z0-9_](?:[a-z0-9_.-]*[a-z0-9_])?"
@@ -35,8 +36,10 @@ _ORIGIN = re.compile(rf"https?://(?:\[[0-9a-f:.]+\]|{_NAME})(?::(\d{{1,5}}))?")
 def address_of(text: str) -> tuple[str, int]:
     """Return host and port of `ADDR:PORT`, or of a port on the loopback device. Raises ConfigError."""
     found = _ADDRESS.fullmatch(text)
-    if found is None or int(found[2]) > 65535:
+    if found is None:
         raise ConfigError(f"web.address: {text!r} is not an address; want for example {DEFAULT_ADDRESS}, or a port")
+    if int(found[2]) > _MAX_PORT:
+        raise ConfigError(f"web.address: the port of {text!r} is too large; want at most {_MAX_PORT}")
     return (found[1] or "127.0.0.1").strip("[]"), int(found[2])
 
 

@@ -14,7 +14,7 @@ from calib.boards import draw_finding, find_board
 from calib.intrinsics import fit_camera
 from calib.pattern import disc_mm, shapes, write_pattern
 from calib.targets import describe, parse_board
-from calib.views import sighting
+from calib.views import points_of
 from rtfuse.align.calibration import Calibration, Camera, matrix3
 from rtfuse.errors import ConfigError, OutputUnwritable
 from tools.render_boards import BoardScene
@@ -118,7 +118,7 @@ def test_the_real_boards(footage):
             grid = f.pixels.reshape(3, 4, 2)
             assert (np.diff(grid[..., 0], axis=1) > 0).all()
             assert (np.diff(grid[..., 1], axis=0) > 0).all()
-        fit = fit_camera({n: sighting(f) for n, f in there.items()}, board, images[0].shape[1::-1])
+        fit = fit_camera({n: points_of(f) for n, f in there.items()}, board, images[0].shape[1::-1])
         assert fit.camera.held_out_px < limit
         assert len(fit.rejected) <= 1
 

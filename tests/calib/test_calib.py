@@ -14,7 +14,7 @@ from calib.intrinsics import fit_camera
 from calib.parallax import in_register, parallax_px, parallax_table
 from calib.reasons import reasons
 from calib.report import write_report
-from calib.session import Session, Sighting, View, load_camera, load_session, save_camera, save_session
+from calib.session import BoardPoints, Session, View, load_camera, load_session, save_camera, save_session
 from calib.stereo import fit_stereo
 from calib.targets import parse_board
 from calib.timing import time_offset
@@ -47,11 +47,11 @@ def agree(a, b):
 def seen(pixels, size, rng, noise):
     inside = (pixels > 5).all() and (pixels < np.array(size) - 5).all()
     noisy = pixels + rng.normal(0, noise, pixels.shape)
-    return Sighting(tuple(range(len(pixels))), tuple(map(tuple, noisy.tolist())), 1.0) if inside else None
+    return BoardPoints(tuple(range(len(pixels))), tuple(map(tuple, noisy.tolist())), 1.0) if inside else None
 
 
 def views(count, *, noise=0.08, tilt=30, spread=0.4, seed=0, ir=IR, rgb=RGB):
-    """Return pairs of sightings (thermal, RGB) of a board at rest, by name."""
+    """Return pairs of board points (thermal, RGB) of a board at rest, by name."""
     rng, found = np.random.default_rng(seed), {}
     while len(found) < count:
         turn = np.radians(rng.uniform(-tilt, tilt, 3)) * [1, 1, 0.3]
@@ -104,8 +104,8 @@ def test_derivatives_are_those_of_the_projection():
 )
 def test_a_lens_is_recovered_within_its_standard_deviations(lens):
     wide = {"spread": 0.9, "rgb": lens} if lens.kind == "fisheye" else {}
-    sightings = {n: a for n, (a, _) in views(20, ir=lens, **wide).items()}
-    fit = fit_camera(sightings, BOARD, SIZES["ir"])
+    found = {n: a for n, (a, _) in views(20, ir=lens, **wide).items()}
+    fit = fit_camera(found, BOARD, SIZES["ir"])
     assert fit.kind == lens.kind  # chosen by the held-out error
     off = np.abs(lens_of(fit.camera).values[:4] - lens.values[:4])
     assert (off < 4 * np.array(fit.camera.K_std)).all()
@@ -114,16 +114,16 @@ def test_a_lens_is_recovered_within_its_standard_deviations(lens):
 
 
 def test_wrong_views_are_left_out_and_named():
-    sightings = {n: a for n, (a, _) in views(16).items()}
+    found = {n: a for n, (a, _) in views(16).items()}
     other = Lens("pinhole5", np.array([900, 900, 300, 270, 0, 0, 0, 0, 0.0]))
     wrong = {f"other{k}": a for k, (a, _) in enumerate(views(3, ir=other, seed=5).values())}
-    fit = fit_camera(sightings | wrong, BOARD, SIZES["ir"])
+    fit = fit_camera(found | wrong, BOARD, SIZES["ir"])
     assert set(fit.rejected) == set(wrong)
     assert np.abs(lens_of(fit.camera).values[:4] - IR.values[:4]).max() < 4
-    point = np.array(sightings["v3"].pixels)
+    point = np.array(found["v3"].pixels)
     point[7] += 15  # one point of one view
-    moved = Sighting(sightings["v3"].ids, tuple(map(tuple, point.tolist())), 1.0)
-    fit = fit_camera(sightings | {"v3": moved}, BOARD, SIZES["ir"])
+    moved = BoardPoints(found["v3"].ids, tuple(map(tuple, point.tolist())), 1.0)
+    fit = fit_camera(found | {"v3": moved}, BOARD, SIZES["ir"])
     assert not fit.rejected
     assert len(fit.errors["v3"]) == 53
 
@@ -135,9 +135,11 @@ def test_views_that_cannot_tell_are_refused():
         f"o{n}": a
         for n, (a, _) in views(10, ir=Lens("pinhole5", np.array([900, 900, 300, 270, 0, 0, 0, 0, 0.0]))).items()
     }
-    small = {n: Sighting(s.ids, tuple((x / 20 + 300, y / 20 + 200) for x, y in s.pixels), 1.0) for n, s in good.items()}
-    corner = {n: Sighting(s.ids, tuple((x / 2.4, y / 2.4) for x, y in s.pixels), 1.0) for n, s in good.items()}
-    for sightings, why in (
+    small = {
+        n: BoardPoints(s.ids, tuple((x / 20 + 300, y / 20 + 200) for x, y in s.pixels), 1.0) for n, s in good.items()
+    }
+    corner = {n: BoardPoints(s.ids, tuple((x / 2.4, y / 2.4) for x, y in s.pixels), 1.0) for n, s in good.items()}
+    for found, why in (
         (dict(list(good.items())[:5]), "found in 5 views, at least 6"),
         (small, "too small in the image"),
         (corner, "cover [0-9]+ % of the image"),
@@ -145,7 +147,7 @@ def test_views_that_cannot_tell_are_refused():
         (good | other, "do not fit one camera"),
     ):
         with pytest.raises(CalibrationError, match=why):
-            fit_camera(sightings, BOARD, SIZES["ir"])
+            fit_camera(found, BOARD, SIZES["ir"])
 
 
 def test_the_pose_is_recovered_and_its_error_is_that_of_held_out_views(stereo):
@@ -163,7 +165,7 @@ def test_the_pose_is_recovered_and_its_error_is_that_of_held_out_views(stereo):
 def test_a_board_that_one_camera_counts_from_its_other_end_is_understood(stereo, pairs):
     cameras, fit = stereo
     turned = {
-        n: (Sighting(a.ids, a.pixels[::-1], 1.0), b) if k % 4 == 1 else (a, b)
+        n: (BoardPoints(a.ids, a.pixels[::-1], 1.0), b) if k % 4 == 1 else (a, b)
         for k, (n, (a, b)) in enumerate(pairs.items())
     }
     again = fit_stereo(turned, BOARD, *cameras, 10.0)

@@ -497,8 +497,8 @@ def test_a_camera_is_told_from_another_of_its_model() -> None:
         assert find_again(CAMERAS[0], ir.identity, found) == os.path.realpath(CAMERAS[0])
         assert find_again(CAMERAS[0], rgb.identity, found) == os.path.realpath(CAMERAS[-1])
         assert find_again(CAMERAS[0], ir.identity, {CAMERAS[-1]: rgb.identity}) is None
-    with closing(ir.again()) as again:
-        assert next(iter(again)).stream == "ir"
+    with closing(ir.reopen()) as reopened:
+        assert next(iter(reopened)).stream == "ir"
 
 
 @camera

@@ -65,12 +65,18 @@ def test_usual_sources_need_no_note(grey, colour, tmp_path):
 def test_settings_that_a_source_ignores_are_said(grey, colour, tmp_path):
     (line,) = said(STREET, STREET, "rgb.size=[320, 240]")
     assert "rgb.size has no effect on the synthetic street:" in line
-    assert "'synthetic:?size=320x240" in line
+    assert "'synthetic:?size=320x240'" in line
+    (line,) = said(STREET, STREET, "ir.fps=10", "rgb.fps=10")
+    assert line == "ir.fps, rgb.fps have no effect on the synthetic street: write 'synthetic:?fps=10'"
     (line,) = said(grey, colour, "ir.format=Y16", "ir.size=[64, 48]", "ir.fps=9")
     assert "ir.size, ir.format have no effect on a file" in line
     ir, rgb = write_video(tmp_path / "a.mp4", 5, gray=True), write_video(tmp_path / "b.mp4", 5)
     (line,) = said(ir, rgb, "rgb.fps=9")
-    assert "rgb.fps has no effect on a file" in line
+    assert "rgb.fps has no effect on a file: it is for cameras at /dev/videoN, stills and files without times" in line
+    (line,) = said(ir, rgb, "ir.fps=9", "rgb.fps=9")
+    assert "ir.fps, rgb.fps have no effect on a file" in line
+    (line,) = said(ir, rgb, "stills.recursive=true")
+    assert line == "stills.recursive has no effect: it is for stills of both streams"
     (line,) = said(f"{STREET}&duration_s=3", f"{STREET}&duration_s=3", "playback.loop=true")
     assert "--loop" in line
     assert len(said(STREET, STREET, "web.detections_keys=x", "publish.endpoint=null", "publish.keys=x")) == 2

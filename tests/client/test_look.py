@@ -30,7 +30,7 @@ def endpoint():
     [
         (
             "ir",
-            "no topic ir, only about, fused, mask: choose with --topic; publish.planes=[fused,ir] on the rig adds it",
+            "no topic ir, only about, fused, mask: choose with --topic; 'publish.planes=[fused,ir]' on the rig adds it",
         ),
         ("fussed", "no topic fussed, only about, fused, mask: choose with --topic"),
         ("fused", "has the topic fused, but no picture comes"),

@@ -1,4 +1,4 @@
-"""No user, password or token of a source's address leaves a rig: every outlet of a running one is read."""
+"""No user, password or token of a source's address leaves a rig: every output of a running one is read."""
 
 from __future__ import annotations
 

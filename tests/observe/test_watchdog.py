@@ -42,7 +42,7 @@ def test_a_stage_that_hangs_is_reported_with_its_stack(caplog):
 def test_waiting_for_work_is_not_hanging():
     found = threading.Event()
     supervisor = Supervisor(limit_s=0.05, every_s=0.01, hung=lambda watchdog: found.set())
-    watchdog = supervisor.watchdog("outlet")
+    watchdog = supervisor.watchdog("sink")
     with supervisor:
         for _ in range(40):
             with watchdog.busy():

@@ -15,7 +15,7 @@ from rtfuse.config import load_config
 from rtfuse.fuse import open_fuser
 from rtfuse.fuse.auto import SteppingFuser
 from rtfuse.observe.watchdog import Watchdog
-from rtfuse.pipeline.queues import LiveInbox, Outlet
+from rtfuse.pipeline.queues import LivePairQueue, SinkThread
 from rtfuse.pipeline.rig import Rig
 from rtfuse.pipeline.run import Pipeline
 from rtfuse.pipeline.stages import Stages
@@ -110,10 +110,10 @@ def test_frames_that_stay_late_with_everything_lowered_are_said_once(caplog):
 
 
 def test_a_preview_that_is_lowered_gets_one_frame_in_five_and_the_others_are_counted():
-    inbox = LiveInbox(Pairer(tolerance_ns=MS, max_reuse_ns=MS, wait_ns=MS), 2, clock=time.monotonic_ns)
+    pair_queue = LivePairQueue(Pairer(tolerance_ns=MS, max_reuse_ns=MS, wait_ns=MS), 2, clock=time.monotonic_ns)
     sink = Memory()
-    window = Outlet(
-        "window", sink, lossless=False, inbox=inbox, written=lambda *_: None, watchdog=Watchdog("window", 9.0)
+    window = SinkThread(
+        "window", sink, lossless=False, pair_queue=pair_queue, written=lambda *_: None, watchdog=Watchdog("window", 9.0)
     )
     (step,) = steps_of([window], open_fuser("pyramid"))
     assert (step.lowered, step.can_lower, step.can_lift) == (None, True, False)

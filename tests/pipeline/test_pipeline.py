@@ -15,7 +15,7 @@ from rtfuse.config import load_config
 from rtfuse.errors import NoOverlap, SourceLost, StageFailed
 from rtfuse.fuse import open_fuser
 from rtfuse.observe.health import Health
-from rtfuse.pipeline.queues import LiveInbox
+from rtfuse.pipeline.queues import LivePairQueue
 from rtfuse.pipeline.rig import Rig
 from rtfuse.pipeline.run import Pipeline
 from rtfuse.pipeline.stages import Stages
@@ -287,15 +287,15 @@ def test_a_source_that_hangs_does_not_keep_the_run_from_ending():
     release.set()
 
 
-def test_the_inbox_pairs_at_once_and_drops_its_oldest_when_full():
+def test_the_pair_queue_pairs_at_once_and_drops_its_oldest_when_full():
     ticks = iter(range(1000))
     pairer = Pairer(tolerance_ns=17 * MS, wait_ns=20 * MS)
-    inbox = LiveInbox(pairer, 3, clock=lambda: next(ticks) * MS)
+    pair_queue = LivePairQueue(pairer, 3, clock=lambda: next(ticks) * MS)
     for k in range(5):
         for stream in ("ir", "rgb"):
-            inbox.put(make_frame(stream, k))
-    assert [pair.rgb.frame_id for pair in inbox.take(0)] == [2, 3, 4]
-    assert inbox.drops == {("rgb", "queue"): 2}
+            pair_queue.put(make_frame(stream, k))
+    assert [pair.rgb.frame_id for pair in pair_queue.take(0)] == [2, 3, 4]
+    assert pair_queue.drops == {("rgb", "queue"): 2}
 
 
 def test_all_frames_are_accounted_for_with_unequal_streams():

@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 
 from rtfuse.capture.times import Repairs, period_of, repaired
-from rtfuse.pipeline.queues import OrderedInbox
+from rtfuse.pipeline.queues import OrderedPairQueue
 from rtfuse.sync.pairer import LATE, Pairer
 from rtfuse.types import Frame, Stamp
 
@@ -79,22 +79,22 @@ def recording(stream, rng):
 
 
 def paired(ir, rgb, tolerance):
-    """The numbers of the pairs that the inbox of `rtfuse fuse` makes, and its counts."""
+    """The numbers of the pairs that the pair queue of `rtfuse fuse` makes, and its counts."""
     pairer = Pairer(tolerance_ns=tolerance, max_reuse_ns=REUSE_NS)
-    inbox = OrderedInbox(pairer, when=lambda frame: frame.t_ns, complete=True)
+    pair_queue = OrderedPairQueue(pairer, when=lambda frame: frame.t_ns, complete=True)
     waiting, pairs = {"ir": list(ir), "rgb": list(rgb)}, []
     room = {"ir": 0, "rgb": 0}
-    while not inbox.over:
+    while not pair_queue.over:
         for stream, frames in waiting.items():
             while frames and room[stream] < 4:
-                inbox.put(frames.pop(0))
+                pair_queue.put(frames.pop(0))
                 room[stream] += 1
             if not frames:
-                inbox.end(stream)
-        before = {stream: len(inbox._frames[stream]) for stream in room}
-        pairs += inbox.take(0)
+                pair_queue.end(stream)
+        before = {stream: len(pair_queue._frames[stream]) for stream in room}
+        pairs += pair_queue.take(0)
         for stream in room:
-            room[stream] -= before[stream] - len(inbox._frames[stream])
+            room[stream] -= before[stream] - len(pair_queue._frames[stream])
     pairer.finish()
     return pairs, pairer.drops
 

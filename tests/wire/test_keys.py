@@ -259,3 +259,5 @@ def test_the_command_line_makes_lists_and_revokes_and_shows_no_secret(monkeypatc
     secrets = [desk.secret, client_keys(tmp_path / "van.key").secret, rig_keys(key_folder()).secret]
     assert not [secret for secret in secrets for text in shown if secret in text]
     assert isinstance(run(app, ["new", "rig"]).exception, OutputExists)
+    made = run(app, ["new", "rig", "--dir", str(tmp_path / "my keys")])
+    assert f"NAME.key --dir '{tmp_path / 'my keys'}'; rtfuse run --keys '{tmp_path / 'my keys'}'" in made.output
