@@ -83,9 +83,18 @@ def convert(
     )
     if isinstance(found, Calibration) and not own:
         print_doubts(found, sources[0])
+        if plane is None and to == "rtfuse":
+            say(f"plane_m is {wanted.plane_m:g}, where thermal lies exactly on RGB: the file has no distance (--plane)")
     _write(found, output, to, camera or "rgb", str(sources[0]))
-    lost = f": the {NAMES[camera or 'rgb']} camera alone, without the pose" if rig and to in ("ros", "opencv") else ""
-    say(f"{output} written{lost}")
+    say(f"{output} written{_lost(found, to, camera or 'rgb')}")
+
+
+def _lost(found: Camera | Calibration, to: Format, camera: Stream) -> str:
+    """Return what of a rig the format has no place for, in words for the end of a line."""
+    if not isinstance(found, Calibration) or to not in ("ros", "opencv"):
+        return ""
+    offset = " and the time offset" if found.ir_offset_ms else ""
+    return f": the {NAMES[camera]} camera alone, without the pose{offset}"
 
 
 def _refuse_idle(*given: dict[str, str | None] | str) -> None:

@@ -43,7 +43,8 @@ def of_kalibr(
         raise ValueError(f"it has {names[0]} alone, but a rig has two cameras")
     if ir is None or rgb is None:
         ir, rgb = ir or ("cam0" if rgb == "cam1" else "cam1"), rgb or ("cam1" if ir == "cam0" else "cam0")
-        said.append(f"thermal is {ir} and RGB {rgb} of the file (--ir, --rgb)")
+        more = f"'s {len(names)} cameras" if len(names) > 2 else ""
+        said.append(f"thermal is {ir} and RGB {rgb} of the file{more} (--ir, --rgb)")
     for name in (ir, rgb):
         if name not in names:
             raise ValueError(f"it has no {name}; choose from {', '.join(names)}")

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import typer
+import yaml
 from foreign_calibrations import KALIBR, PINHOLE, RIG, ros1_message
 
 from calib.cli.main import app
@@ -107,3 +108,31 @@ def test_clicking_without_a_display_is_answered_by_the_file_of_points(files, mon
         cv2.imwrite(name, np.zeros((48, 64, 3), np.uint8))
     with pytest.raises(NoDisplay, match="--points"):
         calib("homography", "--click", "--ir", "ir.png", "--rgb", "rgb.png", "-o", "out.yaml")
+
+
+def test_a_distance_that_the_file_lacks_is_said(files, capsys):
+    converted("chain.yaml")
+    assert "plane_m is 10, where thermal lies exactly on RGB: the file has no distance (--plane)" in words(capsys)
+    converted("chain.yaml", "--plane", "25")
+    assert "plane_m" not in words(capsys)
+
+
+def test_a_time_offset_that_is_lost_is_said(files, capsys):
+    chain = yaml.safe_load(KALIBR)
+    for name, shift in (("cam0", 0.01), ("cam1", 0.02)):
+        chain[name]["timeshift_cam_imu"] = shift
+    (files / "chain.yaml").write_text(yaml.safe_dump(chain))
+    calib("convert", "chain.yaml", "--to", "opencv", "-o", "out.xml")
+    assert words(capsys).endswith("out.xml written: the RGB camera alone, without the pose and the time offset")
+
+
+def test_two_cameras_taken_of_more_are_said(files, capsys):
+    chain = yaml.safe_load(KALIBR)
+    chain["cam2"] = chain["cam1"]
+    (files / "chain.yaml").write_text(yaml.safe_dump(chain))
+    converted("chain.yaml")
+    assert "thermal is cam1 and RGB cam0 of the file's 3 cameras (--ir, --rgb)" in words(capsys)
+
+
+def words(capsys):
+    return " ".join(capsys.readouterr().out.split())

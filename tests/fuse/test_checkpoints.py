@@ -181,3 +181,14 @@ def test_files_that_are_no_weights_are_told_in_words(tmp_path, name, data, fault
         path.write_bytes(data)
     with pytest.raises(WeightsMissing, match=fault):
         read_tensors(path)
+
+
+@pytest.mark.parametrize("archive", [True, False], ids=["archive", "pickle"])
+def test_a_checkpoint_that_is_cut_short_is_told_at_every_length(net, tmp_path, archive):
+    path = tmp_path / "w.pth"
+    torch.save(net.state_dict(), path, _use_new_zipfile_serialization=archive)
+    data = path.read_bytes()
+    for size in [1, 2, 5, 12, 40, 200, 500, 1000, 5000, *np.linspace(6000, len(data) - 1, 20).astype(int)]:
+        path.write_bytes(data[:size])
+        with pytest.raises(WeightsMissing, match="damaged or cut short"):
+            read_tensors(path)

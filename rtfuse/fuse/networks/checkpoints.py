@@ -6,12 +6,15 @@ the state of an optimizer, be of half precision, and have names that begin with 
 
 from __future__ import annotations
 
+import errno
+import struct
 from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 from warnings import catch_warnings, simplefilter
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -45,6 +48,11 @@ _OTHERS = (
 _PROGRAMS = (".onnx", ".plan", ".engine", ".xml", ".tflite", ".pb")
 _SAFE = (Namespace, np.dtype, type(np.dtype(np.float64)), type(np.dtype(np.float32)), type(np.dtype(np.int64)))
 """Types in checkpoints beside tensors, such as options and the best score; making them does nothing else."""
+
+_CUT = "it is damaged or cut short, or no file of weights: get or write it again"
+_DAMAGED = ("central directory", "deserializing header", "ran out of input", "not a ZIP archive", "unexpected EOF")
+_UNREADABLE = (OSError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError, struct.error)
+"""Errors of torch for files that it cannot read; for an old checkpoint cut short it gives almost any."""
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -98,10 +106,12 @@ def _read(path: Path) -> Mapping[str, Tensor]:
             simplefilter("ignore", UserWarning)
             thing = torch.load(file, map_location="cpu", weights_only=True)
     except UnpicklingError as e:
+        if start.startswith(b"PK") and not is_zipfile(path):
+            raise WeightsMissing(f"weights {path} cannot be read: {_CUT}") from e
         raise WeightsMissing(
             f"weights {path} hold objects of another program, which are not loaded: save the network's state_dict alone"
         ) from e
-    except (SafetensorError, OSError, RuntimeError, ValueError, EOFError, KeyError, TypeError, AttributeError) as e:
+    except (SafetensorError, *_UNREADABLE) as e:
         raise WeightsMissing(f"weights {path} cannot be read: {fault_of(e)}") from e
     table = _table(thing)
     if table is None:
@@ -125,8 +135,9 @@ def fault_of(e: Exception) -> str:
         return "a TorchScript program: save the network's state_dict"
     if "not in a subdirectory" in text:
         return "an archive that torch has not written (of NumPy?): save the network's state_dict with torch"
-    if any(words in text for words in ("central directory", "deserializing header", "ran out of input")):
-        return "it is damaged or cut short, or no file of weights: get or write it again"
+    cut = isinstance(e, EOFError | IndexError | struct.error) or (isinstance(e, OSError) and e.errno == errno.EINVAL)
+    if cut or not text or any(words in text for words in _DAMAGED):
+        return _CUT
     return text[:200]
 
 
