@@ -52,7 +52,7 @@ def parity() -> dict[str, Any]:
         except RtfuseError as e:
             found[name] = {"works": False, "why": str(e)}
             continue
-        allowed, share = tolerance(engine.precision)
+        allowed, share = tolerance(engine.precision, chooses=reference.chooses)
         found[name] = {
             "works": all((e > allowed).mean() <= share for e in errors.values()),
             "engine": engine.name,
