@@ -9,8 +9,8 @@ from live import free_port
 
 from rtfuse.cli.addresses import check_web, next_free
 from rtfuse.cli.app import _completed
+from rtfuse.cli.arguments import override, settings_of, size_of, source_of
 from rtfuse.cli.fuse import output_beside
-from rtfuse.cli.words import override, settings_of, size_of, source_of
 from rtfuse.config import Web
 from rtfuse.errors import ConfigError, EndpointUnavailable
 
