@@ -65,7 +65,7 @@ def test_bad_and_busy_addresses_of_the_page_are_found():
         with pytest.raises(EndpointUnavailable, match="in use; choose another with --web"):
             check_web(Web(address=str(port)))
         assert next_free(port) > port
-    with pytest.raises(ConfigError, match="want at most 65535"):
+    with pytest.raises(ConfigError, match="above 65535"):
         check_web(Web(address="99999"))
     for address in ("nowhere at all", "127.0.0.1:99999", "8080x"):
         with pytest.raises(ConfigError, match=r"web\.address"):
