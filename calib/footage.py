@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 
 from rtfuse.capture import open_source
-from rtfuse.config import Camera as Settings
-from rtfuse.config import Config
+from rtfuse.config import Config, SourceSettings
 from rtfuse.errors import CalibrationError, ConfigError, SourceLost
 from rtfuse.pipeline.queues import LivePairQueue, OrderedPairQueue, PairQueue
 from rtfuse.pipeline.scenes import chosen_stills, openers
@@ -126,7 +125,7 @@ class Footage:
 
 def _paired_stills(ir: str | None, rgb: str | None) -> dict[Stream, Callable[[], Source]]:
     """Return the openers of two folders of stills, paired by name as `rtfuse fuse` does; none for other sources."""
-    config = Config(ir=Settings(uri=ir), rgb=Settings(uri=rgb))
+    config = Config(ir=SourceSettings(uri=ir), rgb=SourceSettings(uri=rgb))
     chosen = chosen_stills(config)
     if chosen is None:
         return {}

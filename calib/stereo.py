@@ -22,6 +22,10 @@ _MAX_ERROR = 1.25e-3
 _MAX_TURN_DEG = 60.0
 
 
+BothPoints = tuple[BoardPoints | None, BoardPoints | None]
+"""Points of the board in the thermal and in the RGB picture of a view, None without a board."""
+
+
 @dataclass(frozen=True, slots=True)
 class StereoFit:
     """Calibration of a rig, and its evidence.
@@ -38,13 +42,7 @@ class StereoFit:
     turned: tuple[str, ...]
 
 
-def fit_stereo(
-    views: Mapping[str, tuple[BoardPoints | None, BoardPoints | None]],
-    board: Board,
-    ir: Camera,
-    rgb: Camera,
-    plane_m: float,
-) -> StereoFit:
+def fit_stereo(views: Mapping[str, BothPoints], board: Board, ir: Camera, rgb: Camera, plane_m: float) -> StereoFit:
     """Find the pose of the thermal camera relative to the RGB camera.
 
     `views`: points of the board (thermal, RGB) by view, None for a camera that does not see the board.

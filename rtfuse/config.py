@@ -10,7 +10,7 @@ import msgspec
 import yaml
 
 from rtfuse.align.settings import Align
-from rtfuse.capture.settings import Camera, Playback, Stills
+from rtfuse.capture.settings import Playback, SourceSettings, Stills
 from rtfuse.errors import ConfigError
 from rtfuse.fuse.settings import Fuse
 from rtfuse.publish.settings import Endpoint, Publish
@@ -22,7 +22,6 @@ from rtfuse.web.settings import Detector, Web
 
 __all__ = [
     "Align",
-    "Camera",
     "Config",
     "Degraded",
     "Detector",
@@ -33,6 +32,7 @@ __all__ = [
     "Publish",
     "Raw",
     "Record",
+    "SourceSettings",
     "Stills",
     "Supervise",
     "Sync",
@@ -86,8 +86,8 @@ class Config(Section, frozen=True):
     """Everything `rtfuse run` needs. `frames` and `duration_s` end the run early; `trace` names a file."""
 
     rig: str = "rig"
-    ir: Camera = Camera()
-    rgb: Camera = Camera()
+    ir: SourceSettings = SourceSettings()
+    rgb: SourceSettings = SourceSettings()
     stills: Stills = Stills()
     sync: Sync = Sync()
     thermal: Thermal = Thermal()

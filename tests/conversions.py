@@ -14,7 +14,7 @@ from scenes import picture
 
 from rtfuse import Subscriber
 from rtfuse import picture as module
-from rtfuse.config import Camera, Config, Fuse, Playback
+from rtfuse.config import Config, Fuse, Playback, SourceSettings
 from rtfuse.picture import MATRIX_TAGS, Coding, Picture
 from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.run import Pipeline
@@ -117,7 +117,10 @@ def sink_of(name, folder):
 def run(ir, rgb, fuser, sink):
     """Fuse two recordings into a sink."""
     config = Config(
-        ir=Camera(uri=ir), rgb=Camera(uri=rgb), fuse=Fuse(fuser=fuser), playback=Playback(speed="max", loop=False)
+        ir=SourceSettings(uri=ir),
+        rgb=SourceSettings(uri=rgb),
+        fuse=Fuse(fuser=fuser),
+        playback=Playback(speed="max", loop=False),
     )
     Pipeline(open_rig(config), {"sink": sink}).run()
     sink.close()

@@ -21,7 +21,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from rtfuse.config import Camera, Config, Degraded, Fuse, Publish
+from rtfuse.config import Config, Degraded, Fuse, Publish, SourceSettings
 from rtfuse.errors import DeviceUnavailable, SourceLost
 from rtfuse.observe.stats import Snapshot
 from rtfuse.pipeline.build import open_rig
@@ -234,8 +234,8 @@ def run(fault: Fault) -> Outcome:
     """Run one fault in real time and return its outcome."""
     bus = Bus({"ir": fault.ir, "rgb": fault.rgb})
     config = Config(
-        ir=Camera(uri="scripted", freeze=True),
-        rgb=Camera(uri="scripted", freeze=True),
+        ir=SourceSettings(uri="scripted", freeze=True),
+        rgb=SourceSettings(uri="scripted", freeze=True),
         fuse=Fuse(fuser="pyramid"),
         publish=Publish(endpoint=None),
         degraded=Degraded(policy=fault.policy),  # type: ignore[arg-type]

@@ -174,7 +174,7 @@ def export(
         raise ConfigError("trainer export needs either --config RECIPE or --weights FILE")
     onnx = ("onnx", "onnxscript") if (target or output.suffix) in ("onnx", ".onnx", "tensorrt", "tensorrt-rtx") else ()
     need("trainer export", ("torch", *onnx), "export")
-    from rtfuse.cli.words import size_of
+    from rtfuse.cli.arguments import size_of
     from trainer.export import TARGETS, Build, target_of
 
     if target is not None and target not in TARGETS:

@@ -19,7 +19,7 @@ from rtfuse.capture.scenes.listing import list_pictures
 from rtfuse.capture.scenes.matching import match
 from rtfuse.capture.scenes.names import stream_of
 from rtfuse.capture.stills import is_image, read_image
-from rtfuse.config import Align, Camera, Config, Fuse, Playback, Stills
+from rtfuse.config import Align, Config, Fuse, Playback, SourceSettings, Stills
 from rtfuse.errors import CalibrationError, ConfigError, RtfuseError, SourceNotFound
 from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.scenes import Scenes, stills_of
@@ -122,8 +122,8 @@ class Pairs:
             raise ConfigError(f"thermal and RGB are the same recording, {ir}: name two")
         deeper = [_deeper(uri, self.survey.said) for uri in (ir, rgb)]
         config = Config(
-            ir=Camera(uri=ir),
-            rgb=Camera(uri=rgb),
+            ir=SourceSettings(uri=ir),
+            rgb=SourceSettings(uri=rgb),
             stills=Stills(recursive=any(deeper)),
             align=Align(calib=calib),
             fuse=Fuse(fuser="pyramid"),  # not used

@@ -34,7 +34,9 @@ RequiredIr = Annotated[str, typer.Option(help="Thermal source: stills, a recordi
 RequiredRgb = Annotated[str, typer.Option(help="RGB source: stills, a recording or a camera.")]
 SessionFolder = Annotated[Path, typer.Argument(help="Session folder, written by calib boards.")]
 Output = Annotated[Path, typer.Option("--output", "-o", help="File to write.")]
-Plane = Annotated[float, typer.Option("--plane", help="Distance in metres at which registration is exact.", min=0.1)]
+PlaneDistance = Annotated[
+    float, typer.Option("--plane", help="Distance in metres at which registration is exact.", min=0.1)
+]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing output.")]
 ForceFail = Annotated[
     bool, typer.Option("--force", help="Overwrite an existing output; write it even if its verdict is fail.")

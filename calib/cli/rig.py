@@ -12,7 +12,7 @@ from rich.table import Table
 from calib.cli.app import (
     ForceFail,
     Output,
-    Plane,
+    PlaneDistance,
     SessionFolder,
     out,
     print_parallax,
@@ -79,7 +79,7 @@ def _print_fit(stream: Stream, fit: Fit) -> None:
 def stereo(
     session: SessionFolder,
     output: Output,
-    plane: Plane = 10.0,
+    plane: PlaneDistance = 10.0,
     ir_camera: Annotated[Path | None, typer.Option(help="Thermal camera (YAML) in place of the session's.")] = None,
     rgb_camera: Annotated[Path | None, typer.Option(help="RGB camera (YAML) in place of the session's.")] = None,
     force: ForceFail = False,

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from calib.interchange.texts import Tree
-from rtfuse.align.calibration import Camera, Mode, matrix3
+from rtfuse.align.calibration import Camera, SensorMode, matrix3
 from rtfuse.errors import CalibrationError
 from rtfuse.types import Image
 
@@ -200,7 +200,7 @@ def _four(dist: Sequence[float]) -> tuple[float, ...]:
     return tuple(dist[:4])
 
 
-def _modes(tree: Tree, size_wh: tuple[int, int], said: list[str]) -> tuple[Mode, ...]:
+def _modes(tree: Tree, size_wh: tuple[int, int], said: list[str]) -> tuple[SensorMode, ...]:
     """Return the part of the calibrated image that a camera_info says is sent, if it is not the whole image."""
     roi = tree.get("roi") or {}
     across, down = (max(1, whole(tree.get(key, 1))) for key in ("binningx", "binningy"))
@@ -212,7 +212,7 @@ def _modes(tree: Tree, size_wh: tuple[int, int], said: list[str]) -> tuple[Mode,
     said.append(
         f"its images are {sent[0]}x{sent[1]}, a part of the calibrated {size_wh[0]}x{size_wh[1]} (roi, binning)"
     )
-    return (Mode(size_wh=sent, crop_xy=(float(left), float(top)), binning=(float(across), float(down))),)
+    return (SensorMode(size_wh=sent, crop_xy=(float(left), float(top)), binning=(float(across), float(down))),)
 
 
 def _of_agisoft(tree: Tree) -> Camera:

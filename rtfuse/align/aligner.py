@@ -11,7 +11,7 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from rtfuse.align.calibration import Calibration, Camera, Mode, ir_pixels_of_rgb, rgb_pixels_of_ir
+from rtfuse.align.calibration import Calibration, Camera, SensorMode, ir_pixels_of_rgb, rgb_pixels_of_ir
 from rtfuse.errors import CalibrationError
 from rtfuse.types import Image
 
@@ -97,7 +97,7 @@ def ir_pixels_of_rgb_grid(
     return np.ascontiguousarray(np.clip(xy, -1e4, 3e4).reshape(h, w, 2).astype(np.float32))
 
 
-def _mode(name: str, camera: Camera, size_wh: tuple[int, int] | None) -> Mode:
+def _mode(name: str, camera: Camera, size_wh: tuple[int, int] | None) -> SensorMode:
     mode = camera.mode(size_wh or camera.size_wh)
     if mode is None:
         (w, h), known = size_wh or camera.size_wh, [camera.size_wh, *(m.size_wh for m in camera.modes)]

@@ -39,7 +39,7 @@ class _Part(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
     """Base of all parts of the file: immutable; refuses unknown keys, omits default values."""
 
 
-class Mode(_Part, frozen=True):
+class SensorMode(_Part, frozen=True):
     """Another size that the camera can be set to, as a part of the calibrated image.
 
     `crop_xy` is the calibrated pixel whose top-left corner is that of the mode's image; each of its pixels covers
@@ -75,16 +75,16 @@ class Camera(_Part, frozen=True):
     K_std: tuple[float, float, float, float] | None = None
     dist_std: tuple[float, ...] = ()
     held_out_px: NotNegative | None = None
-    modes: tuple[Mode, ...] = ()
+    modes: tuple[SensorMode, ...] = ()
 
     @property
     def matrix(self) -> Image:
         """`K` as (3, 3) float64; the identity if the file has none."""
         return np.eye(3) if self.K is None else np.array(self.K, float)
 
-    def mode(self, size_wh: tuple[int, int]) -> Mode | None:
+    def mode(self, size_wh: tuple[int, int]) -> SensorMode | None:
         """Return how images of this size lie in the calibrated one; None if the camera was not told about it."""
-        known = (Mode(size_wh=self.size_wh), *self.modes)
+        known = (SensorMode(size_wh=self.size_wh), *self.modes)
         return next((m for m in known if m.size_wh == size_wh), None)
 
 

@@ -18,7 +18,7 @@ from av.container import InputContainer
 from av.video.frame import VideoFrame
 
 from rtfuse.capture.clocks import ClockMap, ClockState
-from rtfuse.capture.ffmpeg_words import in_words, unavailable
+from rtfuse.capture.ffmpeg_errors import in_words, unavailable
 from rtfuse.capture.recordings import Decoder, first_frame
 from rtfuse.capture.settings import PictureOptions
 from rtfuse.capture.timing import to_ns

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from rtfuse.capture.settings import Camera
+from rtfuse.capture.settings import SourceSettings
 from rtfuse.errors import ConfigError
 from rtfuse.types import Image, Stream
 
@@ -25,7 +25,7 @@ class Orientation:
     crop: tuple[int, int, int, int] | None = None
 
     @classmethod
-    def of(cls, stream: Stream, camera: Camera) -> Orientation:
+    def of(cls, stream: Stream, camera: SourceSettings) -> Orientation:
         """Return what the settings of a stream say."""
         return cls(stream, camera.flip, camera.rotate, camera.crop)
 

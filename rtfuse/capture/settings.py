@@ -20,7 +20,7 @@ FalseColours = Callable[[Image], bool | None]
 NotBelowZero = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class Camera(Section, frozen=True):
+class SourceSettings(Section, frozen=True):
     """Configure one stream.
 
     - `uri`: the source; see `rtfuse.capture.sources`.

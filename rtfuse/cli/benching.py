@@ -14,7 +14,7 @@ from typing import Any, get_args
 from rich.console import Console
 from rich.table import Table
 
-from rtfuse.cli.words import size_of
+from rtfuse.cli.arguments import size_of
 from rtfuse.errors import ConfigError
 from rtfuse.fuse import DEFAULT_FUSER, Engine
 

@@ -160,7 +160,7 @@ class _Screen:
         return f"{len(boxes)} warm spots" + (f": {spots}" if spots else "") + (", …" if len(boxes) > _SHOWN else "")
 
     def _drawn(self, s: Snapshot) -> Group:
-        from rtfuse.cli.status import drops_line
+        from rtfuse.cli.status import drop_lines
 
         fuser = ""
         if self._found:
@@ -170,7 +170,8 @@ class _Screen:
         grid.add_row("fused", f"{s.recent_hz:.1f} frames/s{fuser}, {s.frames} so far")
         age = f"{s.age_ms[0]:.0f} ms (95 % below {s.age_ms[1]:.0f} ms), from capture to publishing"
         grid.add_row("age", age if s.frames else "-")
-        grid.add_row("dropped", Text(drops_line(s), overflow="ellipsis", no_wrap=True))
+        for k, line in enumerate(drop_lines(s)):
+            grid.add_row("" if k else "dropped", Text(line))
         grid.add_row("detector", Text(self._boxes(), overflow="ellipsis", no_wrap=True))
         title = Text("A street at night, drawn by rtfuse, as two cameras see it. Ctrl-C ends it.\n")
         return Group(title, grid)

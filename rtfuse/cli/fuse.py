@@ -9,6 +9,7 @@ import typer
 from rich.markup import escape
 
 from rtfuse.cli.app import close, err, out
+from rtfuse.cli.arguments import settings_of, starts_of
 from rtfuse.cli.options import (
     AlignStarts,
     Calib,
@@ -21,7 +22,6 @@ from rtfuse.cli.options import (
     Recursive,
     Register,
 )
-from rtfuse.cli.words import settings_of, starts_of
 from rtfuse.config import Config
 from rtfuse.observe.stats import Snapshot
 

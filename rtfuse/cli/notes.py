@@ -11,7 +11,7 @@ from rtfuse.capture import flir, is_live, open_source
 from rtfuse.capture.paths import is_device, is_pipe
 from rtfuse.capture.stills import is_stills
 from rtfuse.capture.tracks import numbered
-from rtfuse.config import Camera, Config, Stills
+from rtfuse.config import Config, SourceSettings, Stills
 from rtfuse.errors import DeviceUnavailable, RtfuseError, SourceLost, SourceNotFound
 from rtfuse.observe.logs import silence
 from rtfuse.observe.trace import Trace
@@ -44,7 +44,7 @@ def notes(config: Config, rig: Rig, replay: str | None = None) -> Iterator[str]:
     yield from _unused(config)
     yield from _of_stills(config, rig)
     if replay is None:
-        cameras: dict[Stream, Camera] = {"ir": config.ir, "rgb": config.rgb}
+        cameras: dict[Stream, SourceSettings] = {"ir": config.ir, "rgb": config.rgb}
         ignored: dict[tuple[str, str], list[str]] = {}
         for stream, camera in cameras.items():
             names, source, instead = _ignored(stream, camera, timed=rig.sources[stream].info.time_base is not None)
@@ -105,7 +105,7 @@ def _times(config: Config, rig: Rig) -> Iterator[str]:
         )
 
 
-def _ignored(stream: str, camera: Camera, *, timed: bool) -> tuple[list[str], str, str]:
+def _ignored(stream: str, camera: SourceSettings, *, timed: bool) -> tuple[list[str], str, str]:
     """Return the names of the settings that a source ignores, a name of the source, and the remedy.
 
     `timed`: the source stores times.

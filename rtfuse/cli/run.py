@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rtfuse.cli.app import close, err, log_to, out
+from rtfuse.cli.arguments import endpoints, override, settings_of, starts_of
 from rtfuse.cli.options import (
     AlignStarts,
     Calib,
@@ -29,7 +30,6 @@ from rtfuse.cli.options import (
     Rgb,
     Size,
 )
-from rtfuse.cli.words import endpoints, override, settings_of, starts_of
 from rtfuse.config import Config, dump_config, load_config
 
 if TYPE_CHECKING:

@@ -93,6 +93,12 @@ def drops_line(s: Snapshot) -> str:
     return ", ".join(f"{where} {cause} {n}" for (where, cause), n in sorted(s.drops.items())) or "none"
 
 
+def drop_lines(s: Snapshot) -> list[str]:
+    """Return a line for each stream and cause of drops, in words and with its code; `none` alone without drops."""
+    lines = [f"{n} {where}: {CAUSES.get(cause, cause)} ({cause})" for (where, cause), n in sorted(s.drops.items())]
+    return lines or ["none"]
+
+
 def one_line(s: Snapshot) -> str:
     """Return the state as one log line."""
     age = "" if s.recorded else f"age_ms={_triple(s.age_ms)} "
@@ -163,10 +169,8 @@ def summary(s: Snapshot, paths: dict[str, str] | None = None) -> Table:
     for name, values in (() if s.recorded else (("age", s.age_ms),)) + (("skew", s.skew_ms),):
         if not any(math.isnan(value) for value in values):  # without a pair there is none
             table.add_row(name, "p50 {:.1f}  p95 {:.1f}  p99 {:.1f} ms".format(*values))
-    if not s.drops:
-        table.add_row("drops", "none")
-    for k, ((where, cause), n) in enumerate(sorted(s.drops.items())):
-        table.add_row("" if k else "drops", f"{n} {where}: {CAUSES.get(cause, cause)} ({cause})")
+    for k, line in enumerate(drop_lines(s)):
+        table.add_row("" if k else "drops", line)
     for name, path in (paths or {}).items():
         table.add_row(name, Text(path, style="bold"))
     return table

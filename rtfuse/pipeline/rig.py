@@ -22,7 +22,7 @@ from rtfuse.sync.pairer import Pairer
 from rtfuse.thermal.agc import Agc
 from rtfuse.types import Clock, Frame, Moment, Source, Stream
 
-Policy = Literal["passthrough", "hold", "stop"]
+OutagePolicy = Literal["passthrough", "hold", "stop"]
 Order = Literal["live", "lossless", "replay"]
 
 
@@ -74,7 +74,7 @@ class Rig:
     playback: Playback = field(default_factory=Playback)
     order: Order = "live"
     queue: int = 8
-    policy: Policy = "passthrough"
+    policy: OutagePolicy = "passthrough"
     limit_ns: int = 5_000_000_000
     lowers: bool = False
     mark: bool = False

@@ -15,7 +15,7 @@ from rtfuse.capture.paths import is_device, is_pipe
 from rtfuse.capture.prepared import Prepared, Step
 from rtfuse.capture.reconnect import Absent, Reconnecting, Reopenable
 from rtfuse.capture.settings import CameraOptions, PictureOptions
-from rtfuse.config import Camera, Config
+from rtfuse.config import Config, SourceSettings
 from rtfuse.errors import ConfigError, DeviceUnavailable, SourceLost, SourceNotFound
 from rtfuse.observe.health import Health, of_stream
 from rtfuse.observe.logs import event
@@ -102,7 +102,7 @@ class SourceOpener:
         else:
             source.source = Reconnecting(bare, reopen, watcher=health, alive=watchdog.beat)
 
-    def camera(self, stream: Stream) -> Camera:
+    def camera(self, stream: Stream) -> SourceSettings:
         """Return the settings of a stream."""
         return self.config.ir if stream == "ir" else self.config.rgb
 
@@ -198,7 +198,7 @@ class _Repeats:
 
 
 def picture_options(
-    camera: Camera, stream: Stream, *, alone: bool = False, said: set[str] | None = None
+    camera: SourceSettings, stream: Stream, *, alone: bool = False, said: set[str] | None = None
 ) -> PictureOptions:
     """Return how the pixels of a stream are to be read, by its settings; `alone`, `said`: as for `FalseColour`."""
     uncolour = FalseColour(camera.palette, alone=alone, said=said) if stream == "ir" else None

@@ -5,6 +5,6 @@ each frame that it leaves out, with the cause.
 """
 
 from rtfuse.sync.pairer import Pairer
-from rtfuse.sync.settings import Policy
+from rtfuse.sync.settings import PairingPolicy
 
-__all__ = ["Pairer", "Policy"]
+__all__ = ["Pairer", "PairingPolicy"]

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rtfuse.sync.settings import Policy
+from rtfuse.sync.settings import PairingPolicy
 from rtfuse.types import Frame, Moment, Pair, Stream
 
 NO_IR = "no_ir"
@@ -68,7 +68,7 @@ class Pairer:
     def __init__(
         self,
         *,
-        policy: Policy = "lead",
+        policy: PairingPolicy = "lead",
         tolerance_ns: int,
         max_reuse_ns: int = 0,
         wait_ns: int | None = None,

@@ -6,7 +6,7 @@ from typing import Literal
 
 from rtfuse.settings import Count, NotNegative, Section
 
-Policy = Literal["lead", "strict"]
+PairingPolicy = Literal["lead", "strict"]
 Starts = Literal["auto", "own", "same"]
 
 
@@ -24,7 +24,7 @@ class Sync(Section, frozen=True):
     - `queue`: the most moments that wait when fusing lags.
     """
 
-    policy: Policy = "lead"
+    policy: PairingPolicy = "lead"
     tolerance_ms: NotNegative | None = None
     max_reuse_ms: NotNegative = 150.0
     wait_ms: NotNegative = 20.0

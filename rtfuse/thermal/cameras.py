@@ -59,7 +59,7 @@ class Layout:
 
 
 @dataclass(frozen=True, slots=True)
-class Camera:
+class CameraLayouts:
     """Kind of camera: its layouts by size (w, h) and depth, and whether its YUYV holds 16-bit words.
 
     Other sizes are plain pictures, unless it is `fixed`.
@@ -100,12 +100,12 @@ def _boson_layouts() -> dict[tuple[int, int, str], Layout]:
     return {(w, h + 2, "uint16"): Layout(2, h + 2, telemetry=_boson) for w, h in ((640, 512), (320, 256))}
 
 
-_TC001 = Camera(
+_TC001 = CameraLayouts(
     {(256, 384, "uint16"): Layout(192, 384, k_per_count=1 / 64), (256, 384, "uint8"): Layout(0, 192)},
     words=True,
     fixed=True,
 )
-_TC002C = Camera(
+_TC002C = CameraLayouts(
     {
         (512, 484, "uint16"): Layout(0, 96, folded=True, k_per_count=1 / 16),
         (512, 484, "uint8"): Layout(98, 482),
@@ -114,17 +114,17 @@ _TC002C = Camera(
     fixed=True,
 )
 
-CAMERAS: dict[str, Camera] = {
-    "plain": Camera({}),
-    "boson": Camera(_boson_layouts()),
-    "lepton": Camera(_lepton_layouts()),
+CAMERAS: dict[str, CameraLayouts] = {
+    "plain": CameraLayouts({}),
+    "boson": CameraLayouts(_boson_layouts()),
+    "lepton": CameraLayouts(_lepton_layouts()),
     "tc001": _TC001,
     "p2pro": _TC001,
     "tc002c": _TC002C,
 }
 
 
-def camera_named(name: str) -> Camera | None:
+def camera_named(name: str) -> CameraLayouts | None:
     """Return a kind of camera; None for `auto`. Raises ConfigError for a name that is not known."""
     if name != "auto" and name not in CAMERAS:
         raise ConfigError(f"thermal.camera: {name!r} is not known; want auto, {', '.join(CAMERAS)}")

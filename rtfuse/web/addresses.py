@@ -39,7 +39,7 @@ def address_of(text: str) -> tuple[str, int]:
     if found is None:
         raise ConfigError(f"web.address: {text!r} is not an address; want for example {DEFAULT_ADDRESS}, or a port")
     if int(found[2]) > _MAX_PORT:
-        raise ConfigError(f"web.address: the port of {text!r} is too large; want at most {_MAX_PORT}")
+        raise ConfigError(f"web.address: the port of {text!r} is above {_MAX_PORT}; want for example {DEFAULT_ADDRESS}")
     return (found[1] or "127.0.0.1").strip("[]"), int(found[2])
 
 

@@ -18,7 +18,7 @@ from rtfuse.types import Fused, Picture
 from rtfuse.wire.images import compress
 from rtfuse.wire.planes import content_of
 
-Plane = Literal["fused", "ir", "rgb"]
+PagePlane = Literal["fused", "ir", "rgb"]
 QualityName = Literal["low", "medium", "high"]
 _NICE = 5
 
@@ -60,7 +60,7 @@ class Encoded:
     height: int
 
 
-_Key = tuple[int, Plane, QualityName, str | None]
+_Key = tuple[int, PagePlane, QualityName, str | None]
 
 
 class Encoder:
@@ -76,7 +76,7 @@ class Encoder:
         self.made: Counter[str] = Counter()
 
     async def plane(
-        self, shot: Shot, plane: Plane, quality: QualityName = "medium", palette: str | None = None
+        self, shot: Shot, plane: PagePlane, quality: QualityName = "medium", palette: str | None = None
     ) -> Encoded | None:
         """Return a plane of the frame as JPEG; None if it is not there, as its stream is missing.
 
@@ -91,7 +91,7 @@ class Encoder:
         # A viewer that leaves must not take the picture from the others.
         return await asyncio.shield(self._asked[key])
 
-    def _encode(self, fused: Fused, plane: Plane, quality: QualityName, palette: str | None) -> Encoded | None:
+    def _encode(self, fused: Fused, plane: PagePlane, quality: QualityName, palette: str | None) -> Encoded | None:
         content, how = content_of(fused, plane), QUALITIES[quality]
         if content is None:
             return None

@@ -21,7 +21,7 @@ from aiohttp import WSMsgType, web
 
 from rtfuse.observe.logs import event
 from rtfuse.types import Clock, Fused, PlacedSpot
-from rtfuse.web.encode import Encoded, Encoder, Plane, QualityName, Shot, at_most
+from rtfuse.web.encode import Encoded, Encoder, PagePlane, QualityName, Shot, at_most
 from rtfuse.web.patience import Patient
 
 MAX_SAID_BYTES = 4096
@@ -41,7 +41,7 @@ _log = logging.getLogger("rtfuse.web")
 class Want(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Choice of a viewer: planes and quality."""
 
-    planes: Annotated[list[Plane], msgspec.Meta(max_length=3)]
+    planes: Annotated[list[PagePlane], msgspec.Meta(max_length=3)]
     quality: QualityName = "medium"
 
 

@@ -131,6 +131,8 @@ def _gauge(name: str, text: str, values: Mapping[_Labels, float], labels: list[s
 def _histogram(name: str, text: str, spreads: Mapping[_Labels, Spread], labels: list[str]) -> Metric:
     family = HistogramMetricFamily(name, text, labels=labels)
     for key, spread in spreads.items():
+        if not spread.bins:  # the age of a recording
+            continue
         edges = ["+Inf" if edge == float("inf") else repr(edge / 1e3) for edge, _ in spread.bins]
         below = accumulate(n for _, n in spread.bins)
         family.add_metric(list(key), list(zip(edges, map(float, below), strict=True)), spread.sum_ms / 1e3)

@@ -20,7 +20,7 @@ from rtfuse.thermal.palettes import PALETTES, palette
 from rtfuse.types import Fused
 from rtfuse.web.boxes import BoxFeed
 from rtfuse.web.controls import Controls
-from rtfuse.web.encode import Plane, QualityName
+from rtfuse.web.encode import PagePlane, QualityName
 from rtfuse.web.guard import Guard, TooManyTries
 from rtfuse.web.live import MAX_SAID_BYTES, Live, spots_of
 from rtfuse.web.patience import HEARTBEAT_S, Patient, end_when_gone, hold_little
@@ -39,7 +39,7 @@ _KINDS = {
 }
 _TICK_S = 0.25
 _TICKS_PER_SAMPLE = 4
-_VIEWS: dict[str, Plane] = {"fused": "fused", "thermal": "ir", "rgb": "rgb"}
+_VIEWS: dict[str, PagePlane] = {"fused": "fused", "thermal": "ir", "rgb": "rgb"}
 _log = logging.getLogger("rtfuse.web")
 _WRONG = "That is not the token."
 
@@ -266,7 +266,7 @@ def _has_counts(fused: Fused) -> bool:
     return ir is not None and ir.image.dtype != "uint8"
 
 
-def _asked(request: web.Request, quality: str = "medium") -> tuple[Plane, QualityName, str]:
+def _asked(request: web.Request, quality: str = "medium") -> tuple[PagePlane, QualityName, str]:
     """Return plane, quality and palette of a query. Raises HTTPBadRequest."""
     ask = request.query
     view, quality, colours = ask.get("view", "fused"), ask.get("quality", quality), ask.get("palette", "white-hot")

@@ -14,8 +14,8 @@ from rtfuse.align.aligner import Aligner, ir_pixels_of_rgb_grid
 from rtfuse.align.calibration import (
     Calibration,
     Camera,
-    Mode,
     Quality,
+    SensorMode,
     ir_pixels_of_rgb,
     load_calibration,
     matrix3,
@@ -89,8 +89,8 @@ def test_there_and_back_again(x, y):
 
 def test_a_binned_mode_sees_what_the_whole_image_sees():
     """Average a thermal picture 2×2 and cut the RGB one: warping them is binning and cutting the whole warp."""
-    ir = msgspec.structs.replace(IR, modes=(Mode(size_wh=(320, 256), binning=(2.0, 2.0)),))
-    rgb = msgspec.structs.replace(RGB, modes=(Mode(size_wh=(400, 300), crop_xy=(100.0, 60.0)),))
+    ir = msgspec.structs.replace(IR, modes=(SensorMode(size_wh=(320, 256), binning=(2.0, 2.0)),))
+    rgb = msgspec.structs.replace(RGB, modes=(SensorMode(size_wh=(400, 300), crop_xy=(100.0, 60.0)),))
     c = msgspec.structs.replace(POSE, ir=ir, rgb=rgb)
     noise = np.random.default_rng(0).normal(0, 1, (512, 640))
     picture = cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 8), None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)

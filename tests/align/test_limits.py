@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 import yaml
 
-from rtfuse.align.calibration import Calibration, Camera, Mode, fault_of, load_calibration, matrix3, save_calibration
+from rtfuse.align.calibration import (
+    Calibration,
+    Camera,
+    SensorMode,
+    fault_of,
+    load_calibration,
+    matrix3,
+    save_calibration,
+)
 from rtfuse.align.doubts import doubts
 from rtfuse.arrays import fuse
 from rtfuse.errors import CalibrationError
@@ -172,7 +180,7 @@ def test_a_file_is_written_only_if_it_can_be_read_again(tmp_path):
 
 def test_a_mode_that_thermal_does_not_reach_is_told():
     c = msgspec.convert(yaml.safe_load(FLAT), Calibration)
-    c = msgspec.structs.replace(c, rgb=Camera(size_wh=(640, 480), modes=(Mode(size_wh=(64, 48)),)))
+    c = msgspec.structs.replace(c, rgb=Camera(size_wh=(640, 480), modes=(SensorMode(size_wh=(64, 48)),)))
     assert list(doubts(c)) == []
     assert "thermal reaches 2.0% of the RGB picture" in next(iter(doubts(c, reach=0.02)))
 

@@ -28,7 +28,7 @@ from foreign_calibrations import (
 from calib.interchange.cameras import write_opencv, write_ros
 from calib.interchange.kalibr import write_kalibr
 from calib.interchange.rigs import Wanted, read
-from rtfuse.align.calibration import Camera, Mode, matrix3, projected
+from rtfuse.align.calibration import Camera, SensorMode, matrix3, projected
 from rtfuse.errors import CalibrationError
 
 
@@ -123,7 +123,7 @@ def test_the_part_of_the_image_that_is_sent_becomes_a_mode(tmp_path):
             "x_offset: 40\n  y_offset: 20\n  height: 400\n  width: 560",
         ),
     )
-    assert found.value.modes == (Mode(size_wh=(280, 200), crop_xy=(40.0, 20.0), binning=(2.0, 2.0)),)
+    assert found.value.modes == (SensorMode(size_wh=(280, 200), crop_xy=(40.0, 20.0), binning=(2.0, 2.0)),)
     assert "280x200" in found.said[0]
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 
-from rtfuse.config import Align, Camera, Config, Fuse, Playback
+from rtfuse.config import Align, Config, Fuse, Playback, SourceSettings
 from rtfuse.fuse.deflicker import LEVEL, Deflicker
 from rtfuse.fuse.luma_fuser import luma
 from rtfuse.pipeline.build import open_rig
@@ -86,8 +86,8 @@ class Measured:
 
 def flicker(ir, rgb, fuser, *, steady, frames):
     config = Config(
-        ir=Camera(uri=ir),
-        rgb=Camera(uri=rgb),
+        ir=SourceSettings(uri=ir),
+        rgb=SourceSettings(uri=rgb),
         fuse=Fuse(fuser=fuser, steady=steady),
         align=Align(),
         playback=Playback(speed="max"),

@@ -11,7 +11,7 @@ from collections import defaultdict
 
 import pytest
 
-from rtfuse.config import Camera, Config, Fuse, Playback
+from rtfuse.config import Config, Fuse, Playback, SourceSettings
 from rtfuse.errors import OutputExists, OutputUnwritable
 from rtfuse.observe.trace import Trace
 from rtfuse.pipeline.build import open_rig
@@ -33,7 +33,7 @@ class Nowhere:
 def traced(tmp_path_factory):
     """A run of 30 pairs: its events, and what it counted."""
     path = tmp_path_factory.mktemp("trace") / "t.json"
-    scene = Camera(uri=SCENE)
+    scene = SourceSettings(uri=SCENE)
     config = Config(ir=scene, rgb=scene, fuse=Fuse(fuser="pyramid"), playback=Playback(speed="max"))
     with Trace(path) as trace, open_rig(config, trace=trace) as rig:
         snapshot = Pipeline(rig, {"publish": Nowhere()}, age_at="publish").run()

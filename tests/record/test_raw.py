@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from msgspec.structs import replace as replace_setting
 
-from rtfuse.config import Camera, Config, Fuse, Playback, Publish, Raw, Sync
+from rtfuse.config import Config, Fuse, Playback, Publish, Raw, SourceSettings, Sync
 from rtfuse.errors import OutputExists, OutputUnwritable, SourceNotFound, SourceUnreadable
 from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.outputs import open_raw
@@ -300,8 +300,8 @@ SCENE = "synthetic:?live=1&size=64x48&ir_size=48x32&bits=16&jitter_ms=4&drop=0.0
 @pytest.mark.parametrize(("policy", "speed"), [("lead", 1.0), ("lead", "max"), ("strict", 4.0)])
 def test_a_replay_pairs_as_the_live_run_did(tmp_path, policy, speed):
     settings = Config(
-        ir=Camera(uri=SCENE),
-        rgb=Camera(uri=SCENE),
+        ir=SourceSettings(uri=SCENE),
+        rgb=SourceSettings(uri=SCENE),
         fuse=Fuse(fuser="pyramid"),
         publish=Publish(endpoint=None),
         raw=Raw(path=str(tmp_path / "live.mkv"), reserve_mb=0),
@@ -329,7 +329,9 @@ def test_a_replay_pairs_as_the_live_run_did(tmp_path, policy, speed):
 def test_record_ends_after_so_many_frames_and_sums_up(tmp_path):
     from rtfuse.pipeline.sources import open_lasting
 
-    settings = Config(ir=Camera(uri=SCENE), rgb=Camera(uri=SCENE), raw=Raw(path=str(tmp_path / "a.mkv"), reserve_mb=0))
+    settings = Config(
+        ir=SourceSettings(uri=SCENE), rgb=SourceSettings(uri=SCENE), raw=Raw(path=str(tmp_path / "a.mkv"), reserve_mb=0)
+    )
     sources = {stream: open_lasting(settings, stream) for stream in ("ir", "rgb")}
     summary = record(sources, open_raw(settings, sources), threading.Event(), frames=40)
     assert summary.frames["rgb"] >= 40
@@ -370,7 +372,7 @@ def test_a_recording_is_fused_and_replayed_within_the_same_tolerance(tmp_path, i
     path = str(tmp_path / "gaps.mkv")
     write(tmp_path / "gaps.mkv", made, given=given)
     tracks = Config(
-        ir=Camera(uri=f"{path}?track=1"), rgb=Camera(uri=f"{path}?track=2"), fuse=Fuse(fuser="pyramid"),
+        ir=SourceSettings(uri=f"{path}?track=1"), rgb=SourceSettings(uri=f"{path}?track=2"), fuse=Fuse(fuser="pyramid"),
         playback=Playback(speed="max"),
     )  # fmt: skip
     for settings, replay in ((tracks, None), (Config(fuse=Fuse(fuser="pyramid")), path)):

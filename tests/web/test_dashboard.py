@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from rtfuse.config import Camera, Config, Fuse, Playback, Thermal
+from rtfuse.config import Config, Fuse, Playback, SourceSettings, Thermal
 from rtfuse.pipeline.build import open_rig
 from rtfuse.pipeline.run import Pipeline
 from rtfuse.publish.publisher import Publisher
@@ -23,8 +23,8 @@ SCENE = "synthetic:?size=160x120&duration_s=1&bits=16"
 def names(tmp_path_factory):
     """The metrics of a run, by the names under which Prometheus stores them."""
     config = Config(
-        ir=Camera(uri=SCENE),
-        rgb=Camera(uri=SCENE),
+        ir=SourceSettings(uri=SCENE),
+        rgb=SourceSettings(uri=SCENE),
         thermal=Thermal(k_per_count=0.01),
         fuse=Fuse(fuser="pyramid"),
         playback=Playback(speed="max"),

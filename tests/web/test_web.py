@@ -86,6 +86,7 @@ def test_only_cameras_have_an_age(stamp):
     assert sum(count for _, count in found.age.bins) == live
     assert not any(math.isnan(ms) for ms in found.delay_ms)
     assert ("age" in one_line(found)) is live
+    assert ("rtfuse_age_seconds_count" in exposition(found, {}, None, 0).decode()) is live
 
 
 def test_what_prometheus_reads_is_what_was_counted():

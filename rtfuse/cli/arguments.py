@@ -1,4 +1,4 @@
-"""Read the words of the command line: sources, sizes, addresses, `key=value`."""
+"""Parse the arguments of the command line: sources, sizes, addresses, `key=value`."""
 
 from __future__ import annotations
 

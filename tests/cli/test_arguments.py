@@ -9,8 +9,8 @@ from live import free_port
 
 from rtfuse.cli.addresses import check_web, next_free
 from rtfuse.cli.app import _completed
+from rtfuse.cli.arguments import override, settings_of, size_of, source_of
 from rtfuse.cli.fuse import output_beside
-from rtfuse.cli.words import override, settings_of, size_of, source_of
 from rtfuse.config import Web
 from rtfuse.errors import ConfigError, EndpointUnavailable
 
@@ -65,7 +65,7 @@ def test_bad_and_busy_addresses_of_the_page_are_found():
         with pytest.raises(EndpointUnavailable, match="in use; choose another with --web"):
             check_web(Web(address=str(port)))
         assert next_free(port) > port
-    with pytest.raises(ConfigError, match="want at most 65535"):
+    with pytest.raises(ConfigError, match="above 65535"):
         check_web(Web(address="99999"))
     for address in ("nowhere at all", "127.0.0.1:99999", "8080x"):
         with pytest.raises(ConfigError, match=r"web\.address"):
