@@ -14,11 +14,11 @@ import msgspec
 import numpy as np
 
 from rtfuse.capture import open_source
+from rtfuse.capture.images import ImageReader, is_image
 from rtfuse.capture.paths import is_pattern
 from rtfuse.capture.scenes.listing import list_pictures
 from rtfuse.capture.scenes.matching import match
 from rtfuse.capture.scenes.names import stream_of
-from rtfuse.capture.stills import is_image, read_image
 from rtfuse.config import Align, Config, Fuse, Playback, SourceSettings, Stills
 from rtfuse.errors import CalibrationError, ConfigError, RtfuseError, SourceNotFound
 from rtfuse.pipeline.build import open_rig
@@ -205,10 +205,10 @@ class Pairs:
     def _samples(self, ir: str, rgb: str) -> Iterator[tuple[Image | None, Image | None]]:
         """Yield some pairs as pictures in colour, (H, W, 3) uint8 each; None if one cannot be read."""
         if self._names:
-            count = len(self._names)
+            count, in_colour = len(self._names), ImageReader("rgb", quiet=True)
             for k in sorted({n * count // _LOOKED_AT for n in range(_LOOKED_AT)}):
                 a, b = (self._stills[s].stills[k] for s in LABELS)
-                yield read_image(a.path, "rgb", a.page), read_image(b.path, "rgb", b.page)
+                yield in_colour(a.path, a.page), in_colour(b.path, b.page)
         elif Path(ir).is_file() and Path(rgb).is_file():
             yield _first(ir), _first(rgb)
 

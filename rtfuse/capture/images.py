@@ -62,11 +62,12 @@ class ImageReader:
     EXIF orientation is applied. Thermal: counts of 8 and 16 bits stay as they are, other types see `values.Counts`;
     false colours are turned back by `options.uncolour`; of other colours the luma is taken. RGB: 8 bits, see
     `values.Bytes`; grey becomes three channels. An alpha channel that holds a picture beside colours is thermal.
-    A radiometric JPEG of FLIR gives its counts or its photo.
+    A radiometric JPEG of FLIR gives its counts or its photo. With `quiet` nothing is said: the images are read again
+    by another reader that says it.
     """
 
-    def __init__(self, stream: Stream, options: PictureOptions | None = None) -> None:
-        self._stream, self._options = stream, options or PictureOptions()
+    def __init__(self, stream: Stream, options: PictureOptions | None = None, *, quiet: bool = False) -> None:
+        self._stream, self._options, self._quiet = stream, options or PictureOptions(), quiet
         self._said = set[str]()
         self._forget()
 
@@ -153,7 +154,7 @@ class ImageReader:
 
     def _say(self, name: str, text: str) -> None:
         """Warn once of a kind of oddity."""
-        if name not in self._said:
+        if name not in self._said and not self._quiet:
             self._said.add(name)
             event(_log, logging.WARNING, f"image-{name}", text, stream=self._stream)
 

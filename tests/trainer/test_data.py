@@ -155,6 +155,14 @@ def test_swapped_folders_are_noticed_by_colour_and_by_name(tmp_path):
     assert not survey.said
 
 
+def test_thermal_of_sixteen_bits_is_not_called_rgb(tmp_path, caplog):
+    """Its colours are looked at as if it were RGB, to see whether the folders are swapped."""
+    deep = {f"ir/{k}.png": noise(seed=k).astype(np.uint16) * 20 + 7000 for k in range(3)}
+    write(tmp_path, deep | {f"rgb/{k}.png": noise((*PX, 3), k + 9) for k in range(3)})
+    assert len(read(tmp_path)[0]) == 3
+    assert "RGB image" not in caplog.text
+
+
 def test_a_pair_of_one_picture_twice_is_left_out(tmp_path):
     write(tmp_path, {f"{side}/{k}.png": noise(seed=k) for side in ("ir", "rgb") for k in range(2)})
     assert read(tmp_path)[2].refused == {SAME: 2}
