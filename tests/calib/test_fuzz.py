@@ -22,8 +22,8 @@ from rtfuse.align.aligner import ir_pixels_of_rgb_grid
 from rtfuse.align.calibration import (
     Calibration,
     Camera,
-    Mode,
     Quality,
+    SensorMode,
     load_calibration,
     matrix3,
     projected,
@@ -37,7 +37,7 @@ NUMBER = re.compile(r"(?<![\w.])[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?(?![\w.])")
 IR = Camera(size_wh=(160, 128), K=((140.0, 0, 80.2), (0, 140.5, 63.1), (0, 0, 1.0)), dist=(-0.3, 0.11, 0.001, 0, -0.02))
 RGB = Camera(size_wh=(160, 120), K=((150.0, 0, 79.0), (0, 150.5, 60.2), (0, 0, 1.0)), dist=(-0.05, 0.01, 0, 0, 0))
 POSE = Calibration(
-    ir=msgspec.structs.replace(IR, modes=(Mode(size_wh=(80, 64), binning=(2.0, 2.0)),)),
+    ir=msgspec.structs.replace(IR, modes=(SensorMode(size_wh=(80, 64), binning=(2.0, 2.0)),)),
     rgb=RGB,
     R_rgb_from_ir=matrix3(cv2.Rodrigues(np.array([0.01, -0.02, 0.015]))[0]),
     t_rgb_from_ir_m=(0.06, 0.003, -0.002),
