@@ -25,17 +25,8 @@ def metrics(url):
 
 
 def test_metrics_agree_with_the_statistics_on_the_stream(start, endpoint):
-    run = start(
-        "run",
-        "--ir",
-        "synthetic:?live=1&drop=0.1",
-        "--rgb",
-        "synthetic:?live=1",
-        "--web",
-        "127.0.0.1:0",
-        "--publish",
-        endpoint,
-    )
+    live = "synthetic:?live=1"
+    run = start("run", "--ir", f"{live}&drop=0.1", "--rgb", live, "--web", "127.0.0.1:0", "--publish", endpoint)
     url = re.search(r"http://\S+", run.wait_for("answering on"))[0]
     with StatisticsSubscriber(endpoint) as stream:
         said = next(s for s in stream if s.frames > 30)
