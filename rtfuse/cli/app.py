@@ -61,13 +61,23 @@ def _run_app(app: typer.Typer) -> None:
             sys.exit(2)
         if failures.shown() and usage is None:
             raise
-        line, ends = (usage(), 2) if usage else failures.explained(e)
+        line, ends = (usage() + _as_argument(e), 2) if usage else failures.explained(e)
         err.print(f"[bold red]error:[/] {_escape(redact(line))}", soft_wrap=True)
         try:
             _flush()
         except OSError:  # a full disk, for example: it would be a second error at the end of Python
             failures.let_go_of_output()
         sys.exit(ends)
+
+
+def _as_argument(e: Exception) -> str:
+    """Return the end of a usage error's line that shows an argument which was given as an option; else nothing."""
+    command, name = getattr(getattr(e, "ctx", None), "command", None), getattr(e, "option_name", None)
+    arguments = [p for p in getattr(command, "params", ()) if p.param_type_name == "argument"]
+    if not name or name.lstrip("-") not in [p.name for p in arguments]:
+        return ""
+    path = e.ctx.command_path  # type: ignore[attr-defined]
+    return f"; it is an argument: {path} {' '.join(p.make_metavar(e.ctx) for p in arguments)}"  # type: ignore[attr-defined]
 
 
 def _parser(app: typer.Typer) -> Any:

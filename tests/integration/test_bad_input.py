@@ -35,6 +35,13 @@ def test_missing_files(rtfuse, clip, tmp_path):
     one_line(rtfuse("run", "--ir", clip[0]), "rgb.uri", "--rgb")
 
 
+def test_an_argument_that_is_given_as_an_option(rtfuse, clip):
+    one_line(rtfuse("fuse", "--ir", clip[0], "--rgb", clip[1]), "--ir", "an argument: ", "fuse IR [RGB]")
+    done = rtfuse("fuse", "--irr", clip[0])
+    one_line(done, "--irr")
+    assert "argument" not in done.stderr
+
+
 def test_files_that_are_no_video(rtfuse, clip, tmp_path):
     (tmp_path / "notes.mp4").write_text("notes\n" * 500)
     (tmp_path / "empty.mp4").touch()
