@@ -44,8 +44,12 @@ def cache_folder() -> Path:
     Raises OSError if it cannot be made.
     """
     folder = user_folder("XDG_CACHE_HOME") / "engines"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.chmod(0o700)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.chmod(0o700)
+    except OSError as e:
+        why = f"{e.strerror}; set XDG_CACHE_HOME to a folder that can be written"
+        raise OSError(e.errno, why, str(folder)) from e
     return folder
 
 
