@@ -9,6 +9,17 @@ import msgspec
 from rtfuse.settings import Section
 
 
+class DepthSettings(Section, frozen=True):
+    """Distance of registration; docs/depth.md says which calibrations know one.
+
+    `plane_m`: exact at this distance in metres, in place of the calibration's own. `move_ms`: the time that a change
+    takes while frames are fused; 0 changes at once.
+    """
+
+    plane_m: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    move_ms: Annotated[float, msgspec.Meta(ge=0, le=60_000)] = 500
+
+
 class Align(Section, frozen=True):
     """Registration: a calibration file, and the width of the seam where thermal ends.
 
@@ -19,3 +30,4 @@ class Align(Section, frozen=True):
     calib: str | None = None
     monitor: bool = True
     seam_px: Annotated[int, msgspec.Meta(ge=0)] = 16
+    depth: DepthSettings = DepthSettings()
