@@ -65,9 +65,9 @@ class Depth:
 
     - `plane_m`: distance along the RGB camera's axis, in metres, at which this frame is exact.
     - `target_m`: the distance to which it moves; equal to `plane_m` at rest.
-    - `mode`: `plane`, one distance for the whole picture.
+    - `mode`: `plane`, one distance for the whole picture; `ground`, the ground's nearer than that, and this beyond.
     """
 
     plane_m: float
     target_m: float
-    mode: Literal["plane"] = "plane"
+    mode: Literal["plane", "ground"] = "plane"

@@ -4,8 +4,9 @@
     python tools/depth_cases.py -o out/depth
 
 prints a table of errors in RGB pixels: a row for each thing in the yard, a column for each distance of
-registration. With `-o` it also writes `ir.mkv`, `rgb.mkv` (lossless, 30 fps, people who walk), `calibration.yaml` for
-them, and `planes.png`: thermal's edges on RGB at each of the distances.
+registration, and one for the ground with the distance of 15 m beyond it. With `-o` it also writes `ir.mkv`, `rgb.mkv`
+(lossless, 30 fps, people who walk), `calibration.yaml` for them, and `planes.png`: thermal's edges on RGB at each of
+the distances.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ import numpy as np
 from av.video.frame import VideoFrame
 
 from calib.overlay import aligned, edges_on, write_picture
-from rtfuse.align.aligner import ir_pixels_of_rgb_grid
 from rtfuse.align.calibration import Calibration, Camera, matrix3, save_calibration, vector3
-from rtfuse.capture.synthetic.solids import Truth, Yard
+from rtfuse.align.plane import MovingPlane
+from rtfuse.align.settings import Align, DepthSettings, Ground
+from rtfuse.capture.synthetic.solids import Truth, Yard, turn
 from rtfuse.types import Image
 
 FPS = 30
@@ -33,6 +35,22 @@ def calibration_of(yard: Yard, plane_m: float) -> Calibration:
     ir, rgb = (Camera(size_wh=yard.camera(s).size_wh, K=matrix3(yard.camera(s).K)) for s in ("ir", "rgb"))
     R, t = matrix3(yard.R_rgb_from_ir), vector3(yard.t_rgb_from_ir_m)
     return Calibration(ir=ir, rgb=rgb, R_rgb_from_ir=R, t_rgb_from_ir_m=t, plane_m=plane_m)
+
+
+def ground_of(yard: Yard) -> Ground:
+    """Return the yard's ground as a user would measure it: height over it, and how far the rig leans against it."""
+    slope = np.radians(yard.slope_deg)
+    down = turn("x", -yard.pitch_deg) @ turn("y", -yard.yaw_deg) @ np.array([0, np.cos(slope), np.sin(slope)])
+    pitch, roll = np.degrees([np.arcsin(down[2]), np.arctan2(down[0], down[1])])
+    return Ground(height_m=float(yard.height_m * np.cos(slope)), pitch_deg=float(pitch), roll_deg=float(roll))
+
+
+def map_of(yard: Yard, plane_m: float, ground: Ground | None = None) -> Image:
+    """Return where RGB pixels are taken from in thermal, (H, W, 2), by rtfuse with these settings."""
+    plane = MovingPlane(calibration_of(yard, plane_m), Align(depth=DepthSettings(ground=ground)))
+    grid = plane.fit(yard.ir_size_wh[::-1], yard.size_wh[::-1]).grid
+    assert grid is not None
+    return (grid.astype(float) + 1) * (np.array(yard.ir_size_wh) - 1) / 2
 
 
 def errors_px(yard: Yard, truth: Truth, map_px: Image) -> Image:
@@ -46,9 +64,13 @@ def errors_px(yard: Yard, truth: Truth, map_px: Image) -> Image:
 
 
 def table(yard: Yard, planes_m: list[float]) -> list[tuple[str, list[tuple[float, float]]]]:
-    """Return for each thing its name and, for each distance, the median and the 95th percentile of its errors."""
+    """Return for each thing its name, and the median and the 95th percentile of its errors.
+
+    They are those at each distance, and last those of the ground with 15 m.
+    """
     truth = yard.truth()
-    errors = [errors_px(yard, truth, ir_pixels_of_rgb_grid(calibration_of(yard, m))) for m in planes_m]
+    maps = [*(map_of(yard, m) for m in planes_m), map_of(yard, 15.0, ground_of(yard))]
+    errors = [errors_px(yard, truth, one) for one in maps]
     names = dict.fromkeys(face.name for face in yard.world().faces)
     rows = []
     for name in names:
@@ -98,7 +120,11 @@ def main() -> None:
     size_wh = given.size, given.size * 3 // 4
     yard = Yard(size_wh=size_wh, ir_size_wh=size_wh, baseline_m=given.baseline, toe_deg=0.5)
     yard = replace(yard, slope_deg=given.slope, yaw_deg=given.yaw, pitch_deg=given.pitch)
-    print("error in RGB px, median / 95 %".ljust(32) + "".join(f"{f'plane {m:g} m':>16}" for m in given.planes))
+    print(
+        "error in RGB px, median / 95 %".ljust(32)
+        + "".join(f"{f'plane {m:g} m':>16}" for m in given.planes)
+        + f"{'ground, 15 m':>16}"
+    )
     for name, pairs in table(yard, given.planes):
         print(name.ljust(32) + "".join(f"{f'{median:.1f} / {most:.1f}':>16}" for median, most in pairs))
     if given.output is not None:

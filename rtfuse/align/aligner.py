@@ -6,6 +6,7 @@ the network's program.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import cv2
@@ -88,18 +89,24 @@ class Aligner:
 
 
 def ir_pixels_of_rgb_grid(
-    c: Calibration, ir_wh: tuple[int, int] | None = None, rgb_wh: tuple[int, int] | None = None, *, every: int = 1
+    c: Calibration,
+    ir_wh: tuple[int, int] | None = None,
+    rgb_wh: tuple[int, int] | None = None,
+    *,
+    every: int = 1,
+    depth_of: Callable[[Image], Image] | None = None,
 ) -> Image:
     """Return, for every RGB pixel, where in the thermal image it lies: (H, W, 2) float32, x and y in pixels.
 
     With `every` above 1, only for the pixels at -every, 0, every … to the second one after the last. The sizes are the
     streams'; None is the calibrated one. What lies behind the thermal camera, or far outside its image, gets a place
-    far outside. Raises CalibrationError if the calibration does not hold for a size.
+    far outside. `depth_of` tells the distances (N,) of calibrated RGB pixels (N, 2) in metres; None: the calibration's.
+    Raises CalibrationError if the calibration does not hold for a size.
     """
     ir, rgb = _mode("thermal", c.ir, ir_wh), _mode("RGB", c.rgb, rgb_wh)
     x, y = (np.arange(n, dtype=np.float64) if every == 1 else _nodes(n, every) for n in rgb.size_wh)
-    pixels = np.stack(np.meshgrid(x, y), -1).reshape(-1, 2)
-    xy = ir.streamed(ir_pixels_of_rgb(rgb.calibrated(pixels), c))
+    pixels = rgb.calibrated(np.stack(np.meshgrid(x, y), -1).reshape(-1, 2))
+    xy = ir.streamed(ir_pixels_of_rgb(pixels, c, None if depth_of is None else depth_of(pixels)))
     return np.ascontiguousarray(np.clip(xy, -1e4, 3e4).reshape(len(y), len(x), 2).astype(np.float32))
 
 

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 import msgspec
 import numpy as np
@@ -15,6 +16,7 @@ from rtfuse.align.aligner import Aligner, ir_pixels_of_rgb_grid
 from rtfuse.align.calibration import Calibration
 from rtfuse.align.doubts import FEW
 from rtfuse.align.field import cubic_weights
+from rtfuse.align.ground import ground_m
 from rtfuse.align.limits import pose_fault
 from rtfuse.align.parallax import parallax_px
 from rtfuse.align.settings import Align
@@ -36,7 +38,8 @@ class MovingPlane:
     """Make the rig's aligners, and move the distance at which they are exact while frames are fused.
 
     - `calibration`: the rig's; only one with a stereo pose knows distances. None: no calibration.
-    - `settings`: `depth.plane_m` takes the place of the calibration's own distance from the start.
+    - `settings`: `depth.plane_m` takes the place of the calibration's own distance from the start; with `depth.ground`
+      aligners are exact on the ground too.
     - `clock`: seconds, for the moves.
 
     A move goes evenly in inverse distance, so that the picture moves evenly. Its aligners are made in a thread of its
@@ -48,7 +51,7 @@ class MovingPlane:
         self, calibration: Calibration | None, settings: Align, *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._calibration, self._seam_px, self._clock = calibration, settings.seam_px, clock
-        self._move_s = settings.depth.move_ms / 1000
+        self._move_s, self._ground = settings.depth.move_ms / 1000, settings.depth.ground
         self._lock, self._over = threading.Lock(), threading.Event()
         self._now: Aligner | None = None
         self._mover: threading.Thread | None = None
@@ -57,11 +60,19 @@ class MovingPlane:
         if settings.depth.plane_m is not None:
             self._check(settings.depth.plane_m, "align.depth.plane_m")
             self._asked_m = settings.depth.plane_m
+        elif self._ground is not None:
+            self._check(self._own_m, "align.depth.ground")
+            self._asked_m = self._own_m
 
     @property
     def target_m(self) -> float | None:
         """The distance at which thermal is registered, or to which it moves; None: the calibration knows none."""
         return self._own_m if self._asked_m is None else self._asked_m
+
+    @property
+    def on_ground(self) -> bool:
+        """True if thermal is registered on the ground too."""
+        return self._ground is not None
 
     @property
     def _own_m(self) -> float | None:
@@ -88,10 +99,10 @@ class MovingPlane:
         if calibration is not None:
             return Aligner(ir_hw, rgb_hw, calibration, seam_px=self._seam_px)
         target = self._asked_m
-        c, depth = self._calibration, None
-        if target is not None and c is not None:
-            c, depth = msgspec.structs.replace(c, plane_m=target), Depth(target, target)
-        made = Aligner(ir_hw, rgb_hw, c, seam_px=self._seam_px, depth=depth)
+        if target is None:
+            made = Aligner(ir_hw, rgb_hw, self._calibration, seam_px=self._seam_px)
+        else:
+            made = self._made((ir_hw, rgb_hw), target, target, whole=True)
         with self._lock:
             self._now = made
             if self._asked_m != target:  # it was moved meanwhile
@@ -156,7 +167,7 @@ class MovingPlane:
             share = min((self._clock() - begun) / self._move_s, 1.0) if self._move_s else 1.0
             eased = share * share * (3 - 2 * share)
             plane_m = target_m if share >= 1 else 1 / ((1 - eased) / from_m + eased / target_m)
-            made = self._made(start, plane_m, target_m)
+            made = self._made((start.ir_hw, start.rgb_hw), plane_m, target_m)
             with self._lock:
                 if self._now is not shown or self._asked_m != target_m:
                     return
@@ -167,11 +178,20 @@ class MovingPlane:
             if self._over.wait(_STEP_S):
                 return
 
-    def _made(self, like: Aligner, plane_m: float, target_m: float) -> Aligner:
+    def _made(
+        self, sizes: tuple[tuple[int, int], tuple[int, int]], plane_m: float, target_m: float, *, whole: bool = False
+    ) -> Aligner:
+        """Return the aligner for a distance; `whole` computes its map at every pixel."""
         assert self._calibration is not None
+        (ir_hw, rgb_hw), ground = sizes, self._ground
         c = msgspec.structs.replace(self._calibration, plane_m=plane_m)
-        xy = map_at(c, like.ir_hw, like.rgb_hw)
-        return Aligner(like.ir_hw, like.rgb_hw, c, seam_px=self._seam_px, map_px=xy, depth=Depth(plane_m, target_m))
+        depth_of = None if ground is None else partial(ground_m, c=c, ground=ground)
+        if whole:
+            xy = ir_pixels_of_rgb_grid(c, ir_hw[::-1], rgb_hw[::-1], depth_of=depth_of)
+        else:
+            xy = map_at(c, ir_hw, rgb_hw, depth_of)
+        depth = Depth(plane_m, target_m, "plane" if ground is None else "ground")
+        return Aligner(ir_hw, rgb_hw, c, seam_px=self._seam_px, map_px=xy, depth=depth)
 
     def _plane_of(self, aligner: Aligner) -> float:
         plane_m = aligner.depth.plane_m if aligner.depth is not None else self._own_m
@@ -184,15 +204,21 @@ class MovingPlane:
             event(_log, logging.WARNING, "plane", text)
 
 
-def map_at(c: Calibration, ir_hw: tuple[int, int], rgb_hw: tuple[int, int]) -> Image:
+def map_at(
+    c: Calibration,
+    ir_hw: tuple[int, int],
+    rgb_hw: tuple[int, int],
+    depth_of: Callable[[Image], Image] | None = None,
+) -> Image:
     """Return where RGB pixels lie in thermal, (H, W, 2) float32 in pixels, computed at every eighth pixel.
 
-    Between them are cubics, within 0.02 px for lenses; it takes a small part of `ir_pixels_of_rgb_grid`'s time.
+    Between them are cubics, within 0.02 px for lenses; it takes a small part of the time of `ir_pixels_of_rgb_grid`,
+    which also says what `depth_of` is.
     Raises CalibrationError for a size that the calibration does not hold for.
     """
-    coarse = ir_pixels_of_rgb_grid(c, ir_hw[::-1], rgb_hw[::-1], every=_NODE_PX)
+    coarse = ir_pixels_of_rgb_grid(c, ir_hw[::-1], rgb_hw[::-1], every=_NODE_PX, depth_of=depth_of)
     if (np.abs(coarse) >= 1e4).any():  # part of it lies behind the thermal camera: no cubic goes through that
-        return ir_pixels_of_rgb_grid(c, ir_hw[::-1], rgb_hw[::-1])
+        return ir_pixels_of_rgb_grid(c, ir_hw[::-1], rgb_hw[::-1], depth_of=depth_of)
     down, across = (cubic_weights(n, _NODE_PX, nodes) for n, nodes in zip(rgb_hw, coarse.shape[:2], strict=True))
     planes = [down @ coarse[..., k].astype(np.float64) @ across.T for k in (0, 1)]
     return np.ascontiguousarray(np.stack(planes, -1).astype(np.float32))

@@ -75,7 +75,8 @@ def _errors(rig: Rig) -> str:
     if rig.plane is None or rig.stages.placed_by_files or not (errors := rig.plane.errors_px()):
         return ""
     off = ", ".join(f"{px:.{1 if px < 10 else 0}f} px at {m:g} m" for m, px in errors.items())
-    return f", exact at {rig.plane.target_m:g} m: off by {off}"
+    ground = "on the ground and " if rig.plane.on_ground else ""
+    return f", exact {ground}at {rig.plane.target_m:g} m: {'above it ' if ground else ''}off by {off}"
 
 
 def slow_fuser(fuser: str) -> str:

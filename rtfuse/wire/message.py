@@ -53,7 +53,8 @@ class Spot(msgspec.Struct, frozen=True):
 class Depth(msgspec.Struct, frozen=True):
     """Describe the distance at which thermal lies on RGB exactly, in metres along the RGB camera's axis.
 
-    `plane_m`: in this picture. `target_m`: where it moves to; equal at rest. `mode`: `plane`, one distance for all.
+    `plane_m`: in this picture. `target_m`: where it moves to; equal at rest. `mode`: `plane`, or `ground` where the
+    ground's own distance is taken up to that one.
     """
 
     mode: str

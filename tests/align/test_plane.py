@@ -244,6 +244,29 @@ def test_a_thermal_frame_that_is_shown_again_is_warped_again_and_not_seen_twice_
     assert after.valid is stages.aligner.valid
 
 
+@pytest.mark.parametrize("name", ["pyramid", "student"])
+def test_fusers_and_engines_follow_each_new_warp(name):
+    """Engines keep what they made of a warp: a picture after moves is that of a rig that stood there all the time."""
+    if name == "student":
+        pytest.importorskip("openvino")
+    fuser, config = open_fuser(name), load_config(None, ["fuse.steady=false"])
+
+    def last(moves):
+        plane = MovingPlane(calibration(dist=BARREL), at(move_ms=0))
+        stages = Stages(plane.fit(**HW), fuser, config, fit=plane.fit, plane=plane)
+        stages.prepare()
+        for k, plane_m in enumerate(moves):
+            if plane_m is not None:
+                plane.move(plane_m)
+                reached(plane, plane_m)
+            pair = Pair(make_frame("ir", k, size_wh=(256, 192)), make_frame("rgb", k, size_wh=(320, 240)))
+            fused = stages.process(pair, aligned=False)
+        return fused.picture.luma
+
+    assert np.array_equal(last([None, 3.0, 8.0, 2.0]), last([2.0, None, None, None]))
+    assert not np.array_equal(last([2.0, None, None, None]), last([None] * 4))
+
+
 def test_a_rig_is_opened_at_the_distance_of_its_settings(tmp_path):
     c = msgspec.structs.replace(calibration(), ir=Camera(size_wh=(320, 240), K=calibration().rgb.K))
     save_calibration(c, tmp_path / "c.yaml")
