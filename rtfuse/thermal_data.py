@@ -57,3 +57,17 @@ class Thermal:
     housing_k: float | None = None
     counter: int | None = None
     shutter: Shutter | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Depth:
+    """Distance for which thermal is registered on RGB, where it was set or can change.
+
+    - `plane_m`: distance along the RGB camera's axis, in metres, at which this frame is exact.
+    - `target_m`: the distance to which it moves; equal to `plane_m` at rest.
+    - `mode`: `plane`, one distance for the whole picture; `ground`, the ground's nearer than that, and this beyond.
+    """
+
+    plane_m: float
+    target_m: float
+    mode: Literal["plane", "ground"] = "plane"

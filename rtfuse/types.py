@@ -13,6 +13,7 @@ import numpy as np
 from rtfuse.picture import Image as Image
 from rtfuse.picture import Picture as Picture
 from rtfuse.redaction import redact
+from rtfuse.thermal_data import Depth as Depth
 from rtfuse.thermal_data import Radiometry as Radiometry
 from rtfuse.thermal_data import Shutter as Shutter
 from rtfuse.thermal_data import Spot as Spot
@@ -228,8 +229,8 @@ class Fused:
     - `fuser`: the method's name.
     - `mode`: the streams that the picture shows.
     - `states`: the state of each stream (see `rtfuse.observe.health`).
-    - `spots`: the hottest and coldest pixel of a radiometric thermal frame, in pixels of the picture, possibly
-      outside it.
+    - `spots`: hottest and coldest pixel of a radiometric thermal frame, in pixels of the picture, possibly outside it.
+    - `depth`: the distance of registration; None where nothing set it.
     """
 
     picture: Picture
@@ -240,6 +241,7 @@ class Fused:
     mode: Mode = "fused"
     states: Mapping[Stream, str] = field(default_factory=dict)
     spots: tuple[PlacedSpot, PlacedSpot] | None = None
+    depth: Depth | None = None
 
     def __post_init__(self) -> None:
         given: Picture | Image = self.picture

@@ -63,8 +63,8 @@ def serving():
     """Start a page; all are closed at the end. `rig.stats` may be fed, `rig.agc` and `rig.mark` changed."""
     running = []
 
-    def begin(*, controls=True, address="127.0.0.1:0", **options):
-        rig = SimpleNamespace(agc=Agc(), mark=False, stats=Stats(time.monotonic_ns))
+    def begin(*, controls=True, address="127.0.0.1:0", plane=None, **options):
+        rig = SimpleNamespace(agc=Agc(), mark=False, plane=plane, stats=Stats(time.monotonic_ns))
         streams = {"ir": Condition(State.STALLED, 3.2), "rgb": Condition(State.LIVE, 9, rate_hz=30.0)}
         view = RigView(
             lambda: rig.stats.snapshot(streams=streams),

@@ -6,6 +6,7 @@ the network's program.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cached_property
 
 import cv2
@@ -13,6 +14,7 @@ import numpy as np
 
 from rtfuse.align.calibration import Calibration, Camera, SensorMode, ir_pixels_of_rgb, rgb_pixels_of_ir
 from rtfuse.errors import CalibrationError
+from rtfuse.thermal_data import Depth
 from rtfuse.types import Image
 
 
@@ -20,7 +22,8 @@ class Aligner:
     """Warp thermal images (h, w) uint8 onto the RGB grid (H, W).
 
     Without a calibration the thermal image is stretched to the RGB size, or passed through untouched where the
-    sizes agree. `seam_px` is the width, in RGB pixels, over which thermal fades in where its picture ends.
+    sizes agree. `seam_px` is the width, in RGB pixels, over which thermal fades in where its picture ends. `map_px` is
+    the calibration's map, `ir_pixels_of_rgb_grid`, where it is known; `depth` tells its distance if that can change.
     Raises CalibrationError if the calibration was made for other image sizes.
     """
 
@@ -31,8 +34,11 @@ class Aligner:
         calibration: Calibration | None = None,
         *,
         seam_px: int = 16,
+        map_px: Image | None = None,
+        depth: Depth | None = None,
     ) -> None:
         self.ir_hw, self.rgb_hw, self.seam_px = ir_hw, rgb_hw, seam_px
+        self.depth = depth
         self.stretched = calibration is None and ir_hw != rgb_hw
         self._calibration = calibration
         self._map: Image | None = None
@@ -43,7 +49,7 @@ class Aligner:
         pixel) to 1 (centre of the last); None: at the same pixel, or stretched."""
         if calibration is None:
             return
-        xy = ir_pixels_of_rgb_grid(calibration, ir_hw[::-1], rgb_hw[::-1])
+        xy = ir_pixels_of_rgb_grid(calibration, ir_hw[::-1], rgb_hw[::-1]) if map_px is None else map_px
         self.valid = _validity(xy, ir_hw, seam_px)
         self.grid = xy * (2 / (np.array(ir_hw[::-1], np.float32) - 1)) - 1
         self._map = xy
@@ -83,18 +89,30 @@ class Aligner:
 
 
 def ir_pixels_of_rgb_grid(
-    c: Calibration, ir_wh: tuple[int, int] | None = None, rgb_wh: tuple[int, int] | None = None
+    c: Calibration,
+    ir_wh: tuple[int, int] | None = None,
+    rgb_wh: tuple[int, int] | None = None,
+    *,
+    every: int = 1,
+    depth_of: Callable[[Image], Image] | None = None,
 ) -> Image:
     """Return, for every RGB pixel, where in the thermal image it lies: (H, W, 2) float32, x and y in pixels.
 
-    The sizes are the streams'; None is the calibrated one. What lies behind the thermal camera, or far outside its
-    image, gets a place far outside. Raises CalibrationError if the calibration does not hold for a size.
+    With `every` above 1, only for the pixels at -every, 0, every … to the second one after the last. The sizes are the
+    streams'; None is the calibrated one. What lies behind the thermal camera, or far outside its image, gets a place
+    far outside. `depth_of` tells the distances (N,) of calibrated RGB pixels (N, 2) in metres; None: the calibration's.
+    Raises CalibrationError if the calibration does not hold for a size.
     """
     ir, rgb = _mode("thermal", c.ir, ir_wh), _mode("RGB", c.rgb, rgb_wh)
-    w, h = rgb.size_wh
-    pixels = np.stack(np.meshgrid(np.arange(w, dtype=np.float64), np.arange(h, dtype=np.float64)), -1).reshape(-1, 2)
-    xy = ir.streamed(ir_pixels_of_rgb(rgb.calibrated(pixels), c))
-    return np.ascontiguousarray(np.clip(xy, -1e4, 3e4).reshape(h, w, 2).astype(np.float32))
+    x, y = (np.arange(n, dtype=np.float64) if every == 1 else _nodes(n, every) for n in rgb.size_wh)
+    pixels = rgb.calibrated(np.stack(np.meshgrid(x, y), -1).reshape(-1, 2))
+    xy = ir.streamed(ir_pixels_of_rgb(pixels, c, None if depth_of is None else depth_of(pixels)))
+    return np.ascontiguousarray(np.clip(xy, -1e4, 3e4).reshape(len(y), len(x), 2).astype(np.float32))
+
+
+def _nodes(length: int, every: int) -> Image:
+    """Return each `every`th place from -every to the second one after the last pixel."""
+    return np.arange(-1, (length - 1) // every + 3, dtype=np.float64) * every
 
 
 def _mode(name: str, camera: Camera, size_wh: tuple[int, int] | None) -> SensorMode:

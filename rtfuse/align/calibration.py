@@ -302,11 +302,11 @@ def projected(points: Image, camera: Camera) -> Image:
     return np.where(seen[:, None], pixels.reshape(-1, 2), BEHIND)
 
 
-def ir_pixels_of_rgb(pixels: Image, c: Calibration, plane_m: float | None = None) -> Image:
+def ir_pixels_of_rgb(pixels: Image, c: Calibration, plane_m: float | Image | None = None) -> Image:
     """Return where in the calibrated thermal image pixels (N, 2) of the calibrated RGB image lie.
 
-    `plane_m` takes the place of the calibration's own distance (for a stereo pose alone). What lies behind the thermal
-    camera gets `BEHIND`.
+    `plane_m` takes the place of the calibration's own distance (for a stereo pose alone), for all pixels or for each,
+    (N,). What lies behind the thermal camera gets `BEHIND`.
     """
     if c.H_rgb_from_ir is not None:
         flat = pixels if c.rgb.K is None else flattened(pixels, c.rgb)
@@ -314,7 +314,8 @@ def ir_pixels_of_rgb(pixels: Image, c: Calibration, plane_m: float | None = None
         rays = homogeneous @ np.linalg.inv(c.ir.matrix).T * np.sign(np.median(homogeneous[:, 2]))
         xy = _behind_or(rays) if c.ir.K is None else projected(rays, c.ir)
     else:
-        points = lifted(undistorted(pixels, c.rgb)) * (plane_m or c.plane_m)
+        far = np.asarray(c.plane_m if plane_m is None else plane_m, float).reshape(-1, 1)
+        points = lifted(undistorted(pixels, c.rgb)) * far
         xy = projected((points - np.array(c.t_rgb_from_ir_m)) @ np.array(c.R_rgb_from_ir, float), c.ir)  # Rᵀ(X - t)
     return xy if c.field_px is None else xy + field_at(np.array(c.field_px, float), pixels, c.rgb.size_wh)
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from rtfuse.align.structure import structure
-from rtfuse.types import Clock, Fused, Image
+from rtfuse.types import Clock, Depth, Fused, Image
 
 _REACH_PX = 12
 _WIDTH = 320
@@ -24,6 +24,7 @@ class DriftMonitor:
     A sink of the pipeline, in a thread of its own: every `every_s` one frame is measured there. The first `settle` sure
     measurements, parallax included, are taken as the rig's usual state; `warn` gets one line when the median of
     the last `recent` has moved from it by more than `limit_px` (of an RGB image 640 across), and one when it is back.
+    When the distance of registration changes, so does the parallax: the usual state is then measured again.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class DriftMonitor:
         self._first: list[Image] = []
         self._settle, self._recent = settle, deque[Image](maxlen=recent)
         self._next_ns, self._bumped = clock(), False
+        self._depth: Depth | None = None
         self.moved_px: tuple[float, float] | None = None
         """Shift of thermal from its usual place, in RGB pixels, right and down; None: not known yet."""
 
@@ -53,6 +55,10 @@ class DriftMonitor:
         if now < self._next_ns or fused.aligned is None or fused.pair.ir is None or rgb is None:
             return
         self._next_ns = now + self._every_ns
+        if fused.depth != self._depth:
+            self._depth, self._bumped, self.moved_px = fused.depth, False, None
+            self._first.clear()
+            self._recent.clear()
         dx, dy, confidence = residual_shift(fused.aligned, rgb.image, fused.valid)
         if confidence < _SURE:
             return

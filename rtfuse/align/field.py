@@ -26,6 +26,18 @@ def field_at(field: Image, pixels: Image, size_wh: tuple[int, int]) -> Image:
     return moved
 
 
+def cubic_weights(length: int, step: int, nodes: int) -> Image:
+    """Return (length, nodes) float64: the weights of nodes at pixels -step, 0, step, 2 step … for each pixel.
+
+    The nodes must reach beyond the second one after the last pixel.
+    """
+    pixels = np.arange(length)
+    weights = np.zeros((length, nodes))
+    for k, weight in enumerate(_cubic(pixels % step / step)):
+        weights[pixels, pixels // step + k] = weight
+    return weights
+
+
 def _cubic(u: Image) -> list[Image]:
     """Return the weights of the points at -1, 0, 1 and 2 for places `u` between 0 and 1 (Keys, 1981, a = -1/2)."""
     return [

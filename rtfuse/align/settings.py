@@ -9,6 +9,30 @@ import msgspec
 from rtfuse.settings import Section
 
 
+class Ground(Section, frozen=True):
+    """Plane of the ground under the rig.
+
+    `height_m`: of the RGB camera, straight above the plane. `pitch_deg`: it looks down by this much; on a road that
+    rises ahead, that much more. `roll_deg`: its right side is lower.
+    """
+
+    height_m: Annotated[float, msgspec.Meta(gt=0, le=10_000)]
+    pitch_deg: Annotated[float, msgspec.Meta(ge=-90, le=90)] = 0.0
+    roll_deg: Annotated[float, msgspec.Meta(ge=-180, le=180)] = 0.0
+
+
+class DepthSettings(Section, frozen=True):
+    """Distance of registration; docs/depth.md says which calibrations know one.
+
+    `plane_m`: exact at this distance in metres, in place of the calibration's own. `move_ms`: the time that a change
+    takes while frames are fused; 0 changes at once. `ground`: exact on the ground too, up to that distance.
+    """
+
+    plane_m: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    move_ms: Annotated[float, msgspec.Meta(ge=0, le=60_000)] = 500
+    ground: Ground | None = None
+
+
 class Align(Section, frozen=True):
     """Registration: a calibration file, and the width of the seam where thermal ends.
 
@@ -19,3 +43,4 @@ class Align(Section, frozen=True):
     calib: str | None = None
     monitor: bool = True
     seam_px: Annotated[int, msgspec.Meta(ge=0)] = 16
+    depth: DepthSettings = DepthSettings()

@@ -47,8 +47,8 @@ _MODES = {"rgb": "of RGB alone", "ir": "of thermal alone", "held": "that repeat 
 def sources_line(rig: Rig) -> str:
     """Return two lines about the rig.
 
-    The first has coding, size, depth and rate of both streams, and the tolerance; the second has the fuser and the
-    share of the RGB picture that thermal reaches.
+    The first has coding, size, depth and rate of both streams, and the tolerance; the second has the fuser, the share
+    of the RGB picture that thermal reaches, and where the calibration tells them, the errors at several distances.
     """
     parts = []
     for stream, source in rig.sources.items():
@@ -67,7 +67,16 @@ def sources_line(rig: Rig) -> str:
         reach = "the files tell where thermal lies on their photos"
     elif rig.aligner.stretched:
         reach = "no calibration (--calib): thermal is stretched over RGB"
-    return f"{'; '.join(parts)}\nfused by {rig.fuser}; {reach}"
+    return f"{'; '.join(parts)}\nfused by {rig.fuser}; {reach}{_errors(rig)}"
+
+
+def _errors(rig: Rig) -> str:
+    """Return the distance of registration, and the errors at other ones; empty where the rig knows none."""
+    if rig.plane is None or rig.stages.placed_by_files or not (errors := rig.plane.errors_px()):
+        return ""
+    off = ", ".join(f"{px:.{1 if px < 10 else 0}f} px at {m:g} m" for m, px in errors.items())
+    ground = "on the ground and " if rig.plane.on_ground else ""
+    return f", exact {ground}at {rig.plane.target_m:g} m: {'above it ' if ground else ''}off by {off}"
 
 
 def slow_fuser(fuser: str) -> str:

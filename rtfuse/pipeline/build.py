@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from functools import partial
 
-from rtfuse.align.aligner import Aligner
 from rtfuse.align.calibration import Calibration, load_calibration
 from rtfuse.align.doubts import doubts
+from rtfuse.align.plane import MovingPlane
 from rtfuse.capture.pacing import Playback
 from rtfuse.capture.scenes.choosing import Chosen
 from rtfuse.capture.tracks import split_track
@@ -59,6 +59,7 @@ def open_rig(
     - `scenes`: stills have nothing to do with each other, unless the configuration says that they are a sequence.
     """
     calibration = load_calibration(config.align.calib) if config.align.calib else None
+    plane = MovingPlane(calibration, config.align)
     chosen = chosen_stills(config) if replay is None and not sources else None
     if chosen is not None:
         config, sources = for_stills(config), openers(chosen, config, clock, scenes)
@@ -72,7 +73,7 @@ def open_rig(
         opened = {s: placement.apply(s, source) for s, source in bare.items()}
         place = own_calibrations(config, scenes.refine if scenes is not None else None)
         alone = scenes is not None and chosen is not None and not config.stills.sequence
-        stages = _stages(config, opened, calibration, fuser, traced, scenes=alone, place=place)
+        stages = _stages(config, opened, calibration, fuser, traced, plane=plane, scenes=alone, place=place)
         fuser.aim((opened["rgb"].info.rate_hz or 30) * (1.0 if replay else speed or 1.0))
         if place is None:
             stages.prepare()
@@ -158,17 +159,17 @@ def _stages(
     fuser: Fuser,
     traced: StageTrace | None,
     *,
+    plane: MovingPlane,
     scenes: bool,
     place: Place | None,
 ) -> Stages:
     """Fit the stages to the sources."""
     (iw, ih), (w, h) = (sources[s].info.size_wh for s in STREAMS)
-    fit = partial(Aligner, calibration=calibration, seam_px=config.align.seam_px)
     done = traced.done if traced is not None else None
-    aligner = fit((ih, iw), (h, w))
+    aligner = plane.fit((ih, iw), (h, w))
     for doubt in doubts(calibration, aligner.reach) if calibration is not None else ():
         _log.warning("calibration %s: %s", config.align.calib, doubt)
-    return Stages(aligner, fuser, config, fit=fit, scenes=scenes, place=place, done=done)
+    return Stages(aligner, fuser, config, fit=plane.fit, scenes=scenes, place=place, done=done, plane=plane)
 
 
 def _keep_open(

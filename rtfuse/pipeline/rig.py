@@ -9,6 +9,7 @@ from itertools import count
 from typing import Literal
 
 from rtfuse.align.aligner import Aligner
+from rtfuse.align.plane import MovingPlane
 from rtfuse.capture.pacing import Playback
 from rtfuse.capture.scenes.choosing import Chosen
 from rtfuse.errors import NoOverlap
@@ -102,6 +103,8 @@ class Rig:
         """Close the sources; a second call does nothing."""
         for source in self.sources.values():
             source.close()
+        if self.stages.plane is not None:
+            self.stages.plane.close()
 
     @property
     def fuser(self) -> Fuser:
@@ -117,6 +120,11 @@ class Rig:
     def agc(self) -> Agc:
         """The gain control, whose settings may change while the rig runs."""
         return self.stages.agc
+
+    @property
+    def plane(self) -> MovingPlane | None:
+        """The distance of registration, which may change while the rig runs."""
+        return self.stages.plane
 
     @property
     def live(self) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 
 from rtfuse.align.aligner import Aligner
 from rtfuse.align.calibration import Calibration
+from rtfuse.align.plane import MovingPlane
 from rtfuse.config import Config
 from rtfuse.errors import CalibrationError, ConfigError, named
 from rtfuse.fuse import Fuser
@@ -40,6 +41,7 @@ class Stages:
       and for each moment for which `place` has a calibration of its own.
     - `fuser` fuses; `config` has the settings of the other stages.
     - `scenes`: True if moments have nothing to do with each other (stills): each is fused as if it were the only one.
+    - `plane`: moves the distance of registration while moments are fused; its `fit` is then `fit`.
     - `done`, if given, is called with a stage's name each time that it has ended; nothing is measured here.
 
     Raises ConfigError for settings that contradict each other.
@@ -55,13 +57,14 @@ class Stages:
         scenes: bool = False,
         place: Place | None = None,
         done: Callable[[str], None] | None = None,
+        plane: MovingPlane | None = None,
     ) -> None:
         config = config or Config()
         self.aligner, self.fuser, self.agc = aligner, fuser, Agc(config.thermal.agc)
         self._weight = config.fuse.thermal_weight
         self._deflicker = Deflicker() if config.fuse.steady and not scenes else None
         self._lean = Lean(hold=not scenes) if config.fuse.lean else None
-        self.scenes, self._fit, self._place, self._done = scenes, fit, place, done
+        self.scenes, self._fit, self._place, self._done, self.plane = scenes, fit, place, done, plane
         self._own: Calibration | None = None
         self._unfit: dict[tuple[Size, Size], CalibrationError] = {}
         self._thermal: tuple[Frame, ThermalPicture] | None = None
@@ -108,6 +111,8 @@ class Stages:
         own = self._place(moment) if self._place is not None and moment.complete else self._own
         old_sizes = self.aligner.ir_hw, self.aligner.rgb_hw
         if (ir_hw, rgb_hw) == old_sizes and own == self._own:
+            if self.plane is not None and own is None:
+                self._replace(self.plane.newest(self.aligner))
             return
         if (ir_hw, rgb_hw) in self._unfit:
             raise self._unfit[ir_hw, rgb_hw]
@@ -123,6 +128,14 @@ class Stages:
         self.aligner, self._own, self._thermal, self._unreached = aligner, own, None, None
         self.prepare()
 
+    def _replace(self, aligner: Aligner) -> None:
+        """Take an aligner of the same sizes; a thermal frame that is shown again is warped again."""
+        if aligner is not self.aligner:
+            self.aligner = aligner
+            if self._thermal is not None:
+                ir, shown = self._thermal
+                self._thermal = ir, self._warped_by(aligner, shown.image, shown.table)
+
     def prepare(self) -> None:
         """Make the fuser ready for the aligner's sizes, so that the first frame does not wait."""
         aligner = self.aligner
@@ -133,16 +146,17 @@ class Stages:
         if self._thermal is None or self._thermal[0] is not ir:
             if self.scenes:
                 self.agc.forget()
-            (image, table), aligner = self.agc.shown(ir), self.aligner
-
-            def warp() -> Image:
-                try:
-                    return aligner(displayed(image, table))
-                except Exception as e:
-                    raise named("align", e) from e
-
-            self._thermal = ir, ThermalPicture(image, table, aligner.grid, aligner.valid, warp)
+            self._thermal = ir, self._warped_by(self.aligner, *self.agc.shown(ir))
         return self._thermal[1]
+
+    def _warped_by(self, aligner: Aligner, image: Image, table: Image | None) -> ThermalPicture:
+        def warp() -> Image:
+            try:
+                return aligner(displayed(image, table))
+            except Exception as e:
+                raise named("align", e) from e
+
+        return ThermalPicture(image, table, aligner.grid, aligner.valid, warp)
 
     def _show(self, work: Work) -> None:
         if work.moment.ir is not None:
@@ -176,8 +190,10 @@ class Stages:
                 self._unreached = np.zeros(self.aligner.rgb_hw, np.uint8)
             return Fused(picture, self._unreached, moment, self._unreached, "none", mode="rgb")
         fuser, mode = (self.fuser.name, _FUSED) if moment.rgb is not None else ("none", _IR)
-        spots = self._placed(moment.ir)
-        return Fused(picture, thermal.aligned, moment, self.aligner.valid, fuser, mode=mode, spots=spots)
+        spots, aligner = self._placed(moment.ir), self.aligner
+        return Fused(
+            picture, thermal.aligned, moment, aligner.valid, fuser, mode=mode, spots=spots, depth=aligner.depth
+        )
 
     def _placed(self, ir: Frame) -> tuple[PlacedSpot, PlacedSpot] | None:
         """Return the hottest and the coldest pixel of a radiometric frame on the RGB grid."""

@@ -18,6 +18,7 @@ from rtfuse.publish.encoders import Encoder, Kind, Outgoing, kind_of
 from rtfuse.publish.endpoint import Endpoint, check
 from rtfuse.publish.planes import Offer
 from rtfuse.types import Clock, Fused, Stream
+from rtfuse.types import Depth as Registered
 from rtfuse.wire.description import (
     CameraAbout,
     Description,
@@ -27,7 +28,7 @@ from rtfuse.wire.description import (
     encode_description,
     encode_state,
 )
-from rtfuse.wire.message import Header, Spot, check_names
+from rtfuse.wire.message import Depth, Header, Spot, check_names
 from rtfuse.wire.names import ABOUT_TOPIC, STATE_TOPIC, STATISTICS_TOPIC, YuvFormat
 from rtfuse.wire.statistics import Statistics as StatisticsMessage
 from rtfuse.wire.statistics import encode_statistics
@@ -284,6 +285,7 @@ class Publisher:
             width=fused.shape_hw[1],
             height=fused.shape_hw[0],
             encoding=self._offers[0].encoding,
+            depth=_depth(fused.depth),
         )
 
     def close(self) -> None:
@@ -304,6 +306,12 @@ def _said(kind: Kind) -> str:
     if kind.encoding != "raw":
         return f" ({kind.encoding})"
     return f" ({kind.pixel_format})" if kind.pixel_format in get_args(YuvFormat) else ""
+
+
+def _depth(depth: Registered | None) -> Depth | None:
+    if depth is None:
+        return None
+    return Depth(depth.mode, *(float(f"{m:.4g}") for m in (depth.plane_m, depth.target_m)))
 
 
 def _published(now: int) -> dict[str, int]:

@@ -14,7 +14,10 @@ _Tail = Annotated[float, msgspec.Meta(ge=0, le=0.05)]
 
 
 class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Change of some settings of the gain control (see `rtfuse.thermal.agc.Agc`), and of the mark on the picture."""
+    """Change of some settings of the gain control (see `rtfuse.thermal.agc.Agc`), and of the rig.
+
+    `mark`: the mark on the picture. `plane_m`: the distance of registration in metres; null: the calibration's own.
+    """
 
     method: Method | UnsetType = UNSET
     plateau: Annotated[float, msgspec.Meta(ge=1, le=20)] | UnsetType = UNSET
@@ -23,6 +26,16 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tau_ms: Annotated[float, msgspec.Meta(ge=0, le=10_000)] | UnsetType = UNSET
     freeze: bool | UnsetType = UNSET
     mark: bool | UnsetType = UNSET
+    plane_m: Annotated[float, msgspec.Meta(gt=0)] | UnsetType | None = UNSET
+
+
+class Plane(Protocol):
+    """Distance of registration that can move: `rtfuse.align.plane.MovingPlane`."""
+
+    @property
+    def target_m(self) -> float | None: ...
+
+    def move(self, plane_m: float | None) -> None: ...
 
 
 class Adjustable(Protocol):
@@ -32,6 +45,9 @@ class Adjustable(Protocol):
 
     @property
     def agc(self) -> Agc: ...
+
+    @property
+    def plane(self) -> Plane | None: ...
 
 
 class Controls:
@@ -44,6 +60,8 @@ class Controls:
         """Carry out a change, JSON, wholly or not at all, and return it. Raises ValueError, or RecursionError."""
         wanted = msgspec.json.decode(text, type=Change)
         given = {k: v for k, v in msgspec.structs.asdict(wanted).items() if v is not UNSET}
+        if "plane_m" in given:
+            self._move(given.pop("plane_m"))  # it alone may be refused, so it comes first
         if (mark := given.pop("mark", None)) is not None:
             self._rig.mark = mark
         if given:
@@ -54,4 +72,10 @@ class Controls:
         """Return the settings as they are."""
         agc: AgcSettings = self._rig.agc.settings
         names = ("method", "plateau", "max_gain", "tails", "tau_ms", "freeze")
-        return {name: getattr(agc, name) for name in names} | {"mark": self._rig.mark}
+        plane_m = self._rig.plane.target_m if self._rig.plane is not None else None
+        return {name: getattr(agc, name) for name in names} | {"mark": self._rig.mark, "plane_m": plane_m}
+
+    def _move(self, plane_m: float | None) -> None:
+        if self._rig.plane is None:
+            raise ValueError("plane_m: this rig's distance of registration cannot be changed")
+        self._rig.plane.move(plane_m)

@@ -37,6 +37,7 @@ NotNegative = Annotated[int, msgspec.Meta(ge=0)]
 S = TypeVar("S")
 
 _LENGTH = struct.Struct("<I")
+_NO_DEPTH = b',"depth":null}'
 _PIXELS: dict[PixelFormat, tuple[str, int]] = {"rgb24": ("u1", 3), "gray8": ("u1", 1), "gray16le": ("<u2", 1)}
 """Type and number of the values of a pixel, of formats that are not YUV."""
 
@@ -47,6 +48,18 @@ class Spot(msgspec.Struct, frozen=True):
     x: float
     y: float
     k: float
+
+
+class Depth(msgspec.Struct, frozen=True):
+    """Describe the distance at which thermal lies on RGB exactly, in metres along the RGB camera's axis.
+
+    `plane_m`: in this picture. `target_m`: where it moves to; equal at rest. `mode`: `plane`, or `ground` where the
+    ground's own distance is taken up to that one.
+    """
+
+    mode: str
+    plane_m: float
+    target_m: float
 
 
 class Header(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,6 +84,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     `matrix`, `full_range`: the meaning of the values of raw `yuv420p` and `nv12`; None for other pixel formats.
     `key_frame`: True if decoding of H.264 can begin with this message.
     `unit`: the number of the access unit in the H.264 stream.
+    `depth`: the distance of registration, where it was set; a message without it lacks the field.
     A message may lack the fields that have a default.
     """
 
@@ -103,6 +117,7 @@ class Header(msgspec.Struct, frozen=True, kw_only=True):
     unit: NotNegative = 0
     matrix: Matrix | None = None
     full_range: bool | None = None
+    depth: Depth | None = None
 
     @property
     def recorded(self) -> bool:
@@ -195,7 +210,7 @@ def message(topic: str, header: Header, payload: Image | Picture) -> memoryview:
         coding = yuv.coding_of(payload)
         header = msgspec.structs.replace(header, matrix=coding.matrix, full_range=coding.full)
     size = header.image_bytes if isinstance(payload, Picture) else payload.nbytes
-    head = framed(topic, msgspec.json.encode(header))
+    head = framed(topic, _text(header))
     if len(head) + size > MAX_MESSAGE_BYTES:
         raise ConfigError(f"a message of {len(head) + size} bytes cannot be published")
     data = np.empty(len(head) + size, np.uint8)
@@ -206,6 +221,12 @@ def message(topic: str, header: Header, payload: Image | Picture) -> memoryview:
     else:
         np.copyto(data[len(head) :].view(payload.dtype).reshape(payload.shape), payload)
     return data.data
+
+
+def _text(header: Header) -> bytes:
+    """Return a header as JSON; without a distance of registration it has no field for it."""
+    text = msgspec.json.encode(header)
+    return text if header.depth is not None else text.removesuffix(_NO_DEPTH) + b"}"
 
 
 def framed(topic: str, text: bytes) -> bytes:

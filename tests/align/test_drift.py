@@ -11,7 +11,7 @@ from rtfuse.align.aligner import Aligner
 from rtfuse.align.calibration import Calibration, Camera, matrix3
 from rtfuse.align.drift import DriftMonitor
 from rtfuse.capture import open_source
-from rtfuse.types import Fused, Pair
+from rtfuse.types import Depth, Fused, Pair
 
 SCENE = "synthetic:?seed=3&baseline_m=0&warp=0&duration_s=4&motion=2"
 FLAT = Camera(size_wh=(640, 480))
@@ -63,3 +63,15 @@ def test_only_every_few_seconds_is_one_frame_measured():
         assert not monitor.wants_aligned()
     assert measured == -(-len(frames) // 4)
     monitor.close()
+
+
+def test_another_distance_of_registration_is_a_new_usual_state_and_no_bump():
+    clock, said = [0], []
+    monitor = DriftMonitor(said.append, settle=4, recent=3, clock=lambda: clock[0])
+    watched(monitor, fused_frames((0, 0)), clock)
+    near = (replace(fused, depth=Depth(3.0, 3.0)) for fused in fused_frames((9, 0)))
+    watched(monitor, near, clock)
+    assert said == []
+    bumped = (replace(fused, depth=Depth(3.0, 3.0)) for fused in fused_frames((15, 0)))
+    watched(monitor, bumped, clock)
+    assert len(said) == 1

@@ -11,7 +11,7 @@ from calib.adjust import Lens, Observation, lens_of, pose_of, project, without_b
 from calib.click import Clicks
 from calib.homography import at_plane, read_points, through_points
 from calib.intrinsics import fit_camera
-from calib.parallax import in_register, parallax_px, parallax_table
+from calib.parallax import in_register, parallax_table
 from calib.reasons import reasons
 from calib.report import write_report
 from calib.session import BoardPoints, Session, View, load_camera, load_session, save_camera, save_session
@@ -19,6 +19,7 @@ from calib.stereo import fit_stereo
 from calib.targets import parse_board
 from calib.timing import time_offset
 from rtfuse.align.calibration import Calibration, Camera, ir_pixels_of_rgb, matrix3, vector3
+from rtfuse.align.parallax import parallax_px
 from rtfuse.capture import open_source
 from rtfuse.errors import CalibrationError
 

@@ -20,7 +20,10 @@ import pytest
 import zmq
 
 from rtfuse import StatisticsSubscriber
+from rtfuse.align.calibration import save_calibration
+from rtfuse.capture.synthetic import SyntheticScene
 from rtfuse.wire.detections import Box, Detections, encode_detections
+from tools.render_boards import rig_of_scene
 
 pytestmark = pytest.mark.browser
 STILL = "synthetic:?live=1&noise=0"
@@ -291,6 +294,23 @@ def test_a_control_changes_the_picture_and_what_others_see(chromium, shared):
     chromium.switch_to.window(here)
     page.until("document.querySelector('[data-method=linear]').getAttribute('aria-pressed') == 'true'")
     page.js("localStorage.clear()")
+
+
+def test_the_distance_of_registration_is_moved_where_the_calibration_knows_one(chromium, rig, shared, tmp_path):
+    page = Page(chromium, shared.url).sees()
+    page.until("document.getElementById('mark-form').checkVisibility()")
+    assert not page.js("return document.getElementById('plane-form').checkVisibility()")
+    save_calibration(rig_of_scene(SyntheticScene.from_uri(STILL)), tmp_path / "c.yaml")
+    url = rig("--calib", str(tmp_path / "c.yaml"), "--fuser", "pyramid").url
+    page = Page(chromium, url).sees()
+    page.until("document.getElementById('plane-form').checkVisibility()")
+    page.until("document.querySelector('output[for=plane_m]').value == '15.0 m'")
+    page.slide("plane_m", 1.5)
+    page.until("document.querySelector('output[for=plane_m]').value == '4.48 m'")
+    end = time.monotonic() + 30
+    while state(url)["controls"]["plane_m"] != 4.48:
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 def test_the_numbers_are_rtfuses_own(chromium, shared):

@@ -6,6 +6,7 @@ import re
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -19,6 +20,8 @@ from rtfuse.client.subscriber import Subscriber
 from rtfuse.errors import ConfigError, EndpointUnavailable
 from rtfuse.publish.planes import Offer
 from rtfuse.publish.publisher import Publisher
+from rtfuse.types import Depth
+from rtfuse.wire.message import Depth as WireDepth
 from rtfuse.wire.message import Header, encode
 
 
@@ -317,3 +320,19 @@ def test_beyond_this_machine_needs_a_word(endpoint):
 def test_beyond_this_machine_with_the_word(open_):
     publisher = open_(Publisher, "tcp://0.0.0.0:*", allow_remote=True)
     assert publisher.endpoint.startswith("tcp://0.0.0.0:")
+
+
+def test_a_header_has_the_distance_of_registration_only_where_one_was_set(open_, endpoint):
+    publisher = open_(Publisher, endpoint, clock=lambda: 50_000_000)
+    subscriber = open_(Subscriber, publisher.endpoint, latest=False)
+    connect(publisher, subscriber)
+    publisher.write(replace(fused(1), depth=Depth(9.87654, 12.0)))
+    depth = subscriber.recv(5).header.depth
+    assert (depth.mode, depth.plane_m, depth.target_m) == ("plane", 9.877, 12.0)
+    publisher.write(fused(2))
+    assert subscriber.recv(5).header.depth is None
+    headers = fake_header("s", 1), msgspec.structs.replace(fake_header("s", 1), depth=WireDepth("plane", 3, 3))
+    plain, told = (bytes(encode("fused", header, picture(0, (2, 2)))) for header in headers)
+    assert b"depth" not in plain
+    assert plain.count(b'full_range":null}') == 1
+    assert b'"depth":{"mode":"plane","plane_m":3,"target_m":3}}' in told

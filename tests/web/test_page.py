@@ -19,6 +19,7 @@ import pytest
 from pages import SIZE, ask, change, fused, moving, serving, watching
 from scenes import make_frame
 
+from rtfuse.errors import CalibrationError
 from rtfuse.thermal.agc import Agc
 from rtfuse.thermal.settings import AgcSettings
 from rtfuse.types import Fused, Pair, PlacedSpot, Stamp
@@ -384,6 +385,36 @@ def test_what_makes_no_sense_changes_nothing(serve, body):
     assert change(server, body)[0] == 400
     assert server.rig.agc.settings is before
     assert server.rig.mark is False
+
+
+class Movable:
+    """A distance of registration; more than 1 km is refused."""
+
+    def __init__(self):
+        self.target_m = 15.0
+
+    def move(self, plane_m):
+        if (plane_m or 0) > 1000:
+            raise CalibrationError("plane_m is far")
+        self.target_m = plane_m or 15.0
+
+
+def test_the_distance_of_registration_is_moved_and_a_refused_one_changes_nothing_else(serve):
+    server = serve(plane=Movable())
+    status, _, body = change(server, b'{"plane_m": 4.5}')
+    assert status == 200
+    assert json.loads(body)["plane_m"] == server.rig.plane.target_m == 4.5
+    refused = change(server, b'{"plane_m": 2000, "mark": true}')
+    assert (refused[0], refused[2]) == (400, b"plane_m is far\n")
+    for wrong in (b'{"plane_m": 0}', b'{"plane_m": "4"}', b'{"plane_m": NaN}', b'{"plane_m": 3, "plateau": 0.5}'):
+        assert change(server, wrong)[0] == 400
+    assert (server.rig.plane.target_m, server.rig.mark) == (4.5, False)
+    assert change(server, b'{"plane_m": null}')[0] == 200
+    assert server.rig.plane.target_m == 15.0
+    fixed = serve()
+    assert change(fixed, b'{"plane_m": 4.5, "mark": true}')[0] == 400
+    assert fixed.rig.mark is False
+    assert json.loads(ask(fixed, "/state")[2])["controls"]["plane_m"] is None
 
 
 def test_controls_can_be_switched_off_and_are_not_for_forms(serve):

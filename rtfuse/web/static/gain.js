@@ -11,6 +11,7 @@ const SLIDERS = {
   max_gain: { key: "max_gain", out: (n) => round(Math.exp(n)), in: (n) => Math.log(n), text: (n) => `${n.toFixed(2)} per count` },
   "tail-low": { key: "tails", part: 0, text: percent },
   "tail-high": { key: "tails", part: 1, text: percent },
+  plane_m: { key: "plane_m", out: (n) => Number(Math.exp(n).toPrecision(3)), in: (n) => Math.log(n), text: (n) => `${n.toPrecision(3)} m` },
   tau_ms: { key: "tau_ms", text: (n) => (n ? `${(n / 1000).toFixed(1)} s` : "at once") },
 };
 const round = (n) => Math.min(10, Math.max(0.01, Number(n.toPrecision(3))));
@@ -74,6 +75,7 @@ export class Gain {
     by("gain-hint").hidden = !hint;
     by("gain-form").disabled = by("gain-form").hidden = !now || !counts;
     by("mark-form").disabled = by("mark-form").hidden = !now;
+    by("plane-form").disabled = by("plane-form").hidden = now?.plane_m == null;
     if (!now) return;
     for (const button of document.querySelectorAll("[data-method]")) {
       button.setAttribute("aria-pressed", String(button.dataset.method === now.method));
@@ -81,7 +83,7 @@ export class Gain {
     by("plateau").disabled = now.method !== "plateau" || now.freeze;
     for (const id of ["max_gain", "tail-low", "tail-high", "tau_ms"]) by(id).disabled = now.freeze;
     for (const [id, how] of Object.entries(SLIDERS)) {
-      if (this.#held.has(id) || how.key in this.#waiting) continue;
+      if (this.#held.has(id) || how.key in this.#waiting || now[how.key] == null) continue;
       const n = how.part == null ? now[how.key] : now[how.key][how.part];
       by(id).value = (how.in ?? Number)(n);
       reading(id).value = how.text(n);
