@@ -29,7 +29,7 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plane_m: Annotated[float, msgspec.Meta(gt=0)] | UnsetType | None = UNSET
 
 
-class Plane(Protocol):
+class Movable(Protocol):
     """Distance of registration that can move: `rtfuse.align.plane.MovingPlane`."""
 
     @property
@@ -47,7 +47,7 @@ class Adjustable(Protocol):
     def agc(self) -> Agc: ...
 
     @property
-    def plane(self) -> Plane | None: ...
+    def plane(self) -> Movable | None: ...
 
 
 class Controls:
