@@ -23,7 +23,7 @@ from rtfuse.capture.tracks import split_track
 from rtfuse.cli.notes import notes, open_rig_or_advise
 from rtfuse.cli.page import open_page, print_page
 from rtfuse.cli.radiometric import Refinement
-from rtfuse.cli.registering import beside_watch, registered
+from rtfuse.cli.registering import beside_watch, check_register, registered
 from rtfuse.cli.screen import beside
 from rtfuse.cli.signals import Signals
 from rtfuse.cli.start import keep_frames_only
@@ -205,6 +205,8 @@ def fuse_recordings(
     """
     for path in (output, picture):
         _refuse_input(path, settings)
+    if register:  # what it kept is told before an output that exists
+        check_register(settings, output, force=force)
     _check_files(output, picture, force=force)
     refinement = Refinement()
     scenes = Scenes(mixed=output.suffix.lower() not in VIDEO_CODECS, refine=refinement)

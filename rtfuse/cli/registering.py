@@ -66,6 +66,21 @@ class _Pairs:
         """Keep what there is."""
 
 
+def check_register(settings: Config, beside: Path, *, force: bool) -> tuple[Path, Path]:
+    """Return the files that `registered` writes beside an output: calibration and picture.
+
+    Raises ConfigError if a calibration is given too, OutputExists without `force`.
+    """
+    if settings.align.calib:
+        raise ConfigError(f"--register makes a calibration, and {settings.align.calib} is one: give one of the two")
+    calibration, picture = (
+        beside.with_name(f"{beside.stem}{end}") for end in ("-calibration.yaml", "-registration.jpg")
+    )
+    if calibration.exists() and not force:
+        raise OutputExists(f"{calibration} exists: use it with --calib {calibration}, or replace it with --force")
+    return calibration, picture
+
+
 def registered(
     settings: Config,
     beside: Path,
@@ -78,16 +93,10 @@ def registered(
 ) -> Config:
     """Return the settings with a calibration that is found from the footage, and written beside an output.
 
-    `beside`: the output; the files are its name with `-calibration.yaml` and `-registration.jpg`. Raises ConfigError if
-    a calibration is given too, OutputExists without `force`, and CalibrationError if the registration is uncertain.
+    `beside`: the output; the files are its name with `-calibration.yaml` and `-registration.jpg`. Raises what
+    `check_register` does, and CalibrationError if the registration is uncertain.
     """
-    if settings.align.calib:
-        raise ConfigError(f"--register makes a calibration, and {settings.align.calib} is one: give one of the two")
-    calibration, picture = (
-        beside.with_name(f"{beside.stem}{end}") for end in ("-calibration.yaml", "-registration.jpg")
-    )
-    if calibration.exists() and not force:
-        raise OutputExists(f"{calibration} exists: use it with --calib {calibration}, or replace it with --force")
+    calibration, picture = check_register(settings, beside, force=force)
     from calib.register.files import write_registration
 
     pairs = _pairs(settings, signals, replay, scenes)

@@ -146,11 +146,12 @@ def _run(settings: Config, replay: str | None, *, show: bool, register: bool) ->
 
 def _registered(settings: Config, signals: Signals, replay: str | None) -> Config:
     """Return the settings with a calibration that is found from the first seconds."""
-    from rtfuse.cli.registering import registered
+    from rtfuse.cli.registering import check_register, registered
     from rtfuse.pipeline.outputs import check_outputs
 
-    check_outputs(settings)
     beside = Path(settings.record.path or settings.raw.path or "rtfuse")
+    check_register(settings, beside, force=settings.record.force)  # what it kept is told before an output that exists
+    check_outputs(settings)
     return registered(settings, beside, signals, out, replay=replay, force=settings.record.force)
 
 

@@ -12,7 +12,7 @@ import pytest
 from scenes import make_frame
 
 from rtfuse.align.aligner import Aligner, ir_pixels_of_rgb_grid
-from rtfuse.align.calibration import Calibration, Camera, Mode, matrix3, save_calibration, vector3
+from rtfuse.align.calibration import Calibration, Camera, SensorMode, matrix3, save_calibration, vector3
 from rtfuse.align.plane import MovingPlane, map_at
 from rtfuse.align.settings import Align, DepthSettings
 from rtfuse.capture.synthetic.solids import Yard
@@ -102,7 +102,7 @@ def test_the_map_of_a_move_is_the_whole_map(lens, plane_m):
 def test_the_map_of_a_move_holds_for_other_modes_of_the_cameras_and_refuses_unknown_sizes():
     c = calibration(3.0, dist=BARREL)
     c = msgspec.structs.replace(
-        c, rgb=msgspec.structs.replace(c.rgb, modes=(Mode(size_wh=(157, 101), crop_xy=(3, 20), binning=(2, 2)),))
+        c, rgb=msgspec.structs.replace(c.rgb, modes=(SensorMode(size_wh=(157, 101), crop_xy=(3, 20), binning=(2, 2)),))
     )
     whole = ir_pixels_of_rgb_grid(c, (256, 192), (157, 101))
     assert whole.shape == (101, 157, 2)
@@ -173,7 +173,7 @@ def test_steps_follow_the_clock_and_another_target_is_taken_on_the_way():
 def test_a_new_size_on_the_way_is_fitted_at_the_target():
     c = calibration(dist=BARREL)
     c = msgspec.structs.replace(
-        c, rgb=msgspec.structs.replace(c.rgb, modes=(Mode(size_wh=(160, 120), binning=(2, 2)),))
+        c, rgb=msgspec.structs.replace(c.rgb, modes=(SensorMode(size_wh=(160, 120), binning=(2, 2)),))
     )
     now = [0.0]
     plane = MovingPlane(c, at(move_ms=1000), clock=lambda: now[0])
