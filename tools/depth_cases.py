@@ -5,8 +5,8 @@
 
 prints a table of errors in RGB pixels: a row for each thing in the yard, a column for each distance of
 registration, and one for the ground with the distance of 15 m beyond it. With `-o` it also writes `ir.mkv`, `rgb.mkv`
-(lossless, 30 fps, people who walk), `calibration.yaml` for them, and `planes.png`: thermal's edges on RGB at each of
-the distances.
+(lossless, 30 fps, people who walk), `calibration.yaml` for them, and `planes.png`: thermal's edges on RGB in each of
+these cases.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ import av
 import numpy as np
 from av.video.frame import VideoFrame
 
-from calib.overlay import aligned, edges_on, write_picture
+from calib.overlay import edges_on, write_picture
+from rtfuse.align.aligner import Aligner
 from rtfuse.align.calibration import Calibration, Camera, matrix3, save_calibration, vector3
 from rtfuse.align.plane import MovingPlane
 from rtfuse.align.settings import Align, DepthSettings, Ground
@@ -45,12 +46,16 @@ def ground_of(yard: Yard) -> Ground:
     return Ground(height_m=float(yard.height_m * np.cos(slope)), pitch_deg=float(pitch), roll_deg=float(roll))
 
 
-def map_of(yard: Yard, plane_m: float, ground: Ground | None = None) -> Image:
-    """Return where RGB pixels are taken from in thermal, (H, W, 2), by rtfuse with these settings."""
-    plane = MovingPlane(calibration_of(yard, plane_m), Align(depth=DepthSettings(ground=ground)))
-    grid = plane.fit(yard.ir_size_wh[::-1], yard.size_wh[::-1]).grid
-    assert grid is not None
-    return (grid.astype(float) + 1) * (np.array(yard.ir_size_wh) - 1) / 2
+def aligner_of(yard: Yard, plane_m: float, ground: Ground | None = None) -> Aligner:
+    """Return what rtfuse warps thermal by with these settings."""
+    plane = MovingPlane(calibration_of(yard, plane_m), Align(seam_px=0, depth=DepthSettings(ground=ground)))
+    return plane.fit(yard.ir_size_wh[::-1], yard.size_wh[::-1])
+
+
+def map_of(aligner: Aligner) -> Image:
+    """Return where RGB pixels are taken from in thermal, (H, W, 2) in pixels."""
+    assert aligner.grid is not None
+    return (aligner.grid.astype(float) + 1) * (np.array(aligner.ir_hw[::-1]) - 1) / 2
 
 
 def errors_px(yard: Yard, truth: Truth, map_px: Image) -> Image:
@@ -69,8 +74,8 @@ def table(yard: Yard, planes_m: list[float]) -> list[tuple[str, list[tuple[float
     They are those at each distance, and last those of the ground with 15 m.
     """
     truth = yard.truth()
-    maps = [*(map_of(yard, m) for m in planes_m), map_of(yard, 15.0, ground_of(yard))]
-    errors = [errors_px(yard, truth, one) for one in maps]
+    aligners = [*(aligner_of(yard, m) for m in planes_m), aligner_of(yard, 15.0, ground_of(yard))]
+    errors = [errors_px(yard, truth, map_of(aligner)) for aligner in aligners]
     names = dict.fromkeys(face.name for face in yard.world().faces)
     rows = []
     for name in names:
@@ -81,10 +86,14 @@ def table(yard: Yard, planes_m: list[float]) -> list[tuple[str, list[tuple[float
 
 
 def overlays(yard: Yard, planes_m: list[float]) -> Image:
-    """Return thermal's edges on RGB, one picture beside the other for each distance."""
+    """Return thermal's edges on RGB at each distance, one beside the other, and last on the ground with 15 m."""
     world = yard.world()
     ir, rgb = world.picture(yard.camera("ir"), "ir"), world.picture(yard.camera("rgb"), "rgb")
-    return np.hstack([edges_on(*aligned(ir, rgb, calibration_of(yard, m)), rgb) for m in planes_m])
+    panels = []
+    for aligner in (*(aligner_of(yard, m) for m in planes_m), aligner_of(yard, 15.0, ground_of(yard))):
+        reached = np.ones(rgb.shape[:2], bool) if aligner.valid is None else aligner.valid > 0
+        panels.append(edges_on(aligner(ir), reached, rgb))
+    return np.hstack(panels)
 
 
 def record(yard: Yard, frames: int, folder: Path) -> None:

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 
 import msgspec
@@ -158,7 +159,21 @@ class MovingPlane:
                 if start is None or target is None or self._over.is_set() or self._plane_of(start) == target:
                     self._mover = None
                     return
-            self._glide(start, target)
+            try:
+                self._glide(start, target)
+            except Exception as e:  # noqa: BLE001 - the picture stays where it is, and the next move may do better
+                self._stay(target, e)
+
+    def _stay(self, target_m: float, e: Exception) -> None:
+        """Say that a move failed, and stay where it has come to, unless another one was asked for."""
+        now = self._now
+        assert now is not None
+        text = f"the distance of registration stays at {self._plane_of(now):g} m; moving to {target_m:g} m failed"
+        event(_log, logging.ERROR, "plane", f"{text}: {type(e).__name__}: {e}")
+        with self._lock:
+            if self._asked_m == target_m:
+                self._asked_m = self._plane_of(now)
+                now.depth = now.depth and replace(now.depth, target_m=now.depth.plane_m)
 
     def _glide(self, start: Aligner, target_m: float) -> None:
         """Publish aligners on the way to the target until it is reached, or another one, or another size is wanted."""

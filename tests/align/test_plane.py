@@ -244,6 +244,25 @@ def test_a_thermal_frame_that_is_shown_again_is_warped_again_and_not_seen_twice_
     assert after.valid is stages.aligner.valid
 
 
+class Failing(MovingPlane):
+    """Cannot make the aligner of 3 m."""
+
+    def _made(self, sizes, plane_m, target_m, *, whole=False):
+        if plane_m == 3.0:
+            raise MemoryError("no memory")
+        return super()._made(sizes, plane_m, target_m, whole=whole)
+
+
+def test_a_move_that_fails_is_told_and_the_next_one_works(caplog):
+    plane = Failing(calibration(), at(move_ms=0))
+    made = plane.fit(**HW)
+    plane.move(3.0)
+    assert waited(plane, lambda _: plane.target_m == 15.0) is made
+    assert any("stays at 15 m; moving to 3 m failed: MemoryError" in r.getMessage() for r in caplog.records)
+    plane.move(5.0)
+    assert reached(plane, 5.0)[-1].depth == Depth(5.0, 5.0)
+
+
 @pytest.mark.parametrize("name", ["pyramid", "student"])
 def test_fusers_and_engines_follow_each_new_warp(name):
     """Engines keep what they made of a warp: a picture after moves is that of a rig that stood there all the time."""

@@ -31,4 +31,4 @@ def test_recordings_and_calibration_are_those_of_the_yard(tmp_path):
         with_frames.close()
         assert len(frames) == 3
         assert (frames[2] == YARD.world(2 / 30).picture(YARD.camera(stream), stream)).all()
-    assert overlays(YARD, [3.0, 15.0]).shape == (120, 320, 3)
+    assert overlays(YARD, [3.0, 15.0]).shape == (120, 480, 3)
