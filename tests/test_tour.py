@@ -111,7 +111,7 @@ def test_one_frame_passes_the_steps_in_order(calls):
     )
 
 
-@pytest.mark.parametrize("number", [8, 10, 11, 13, 15, 17])
+@pytest.mark.parametrize("number", [8, 10, 11, 13, 15])  # from 16 on, the second topic repeats the steps
 def test_another_order_would_be_noticed(calls, number):
     wrong = [*STEPS[: number - 1], STEPS[number], STEPS[number - 1], *STEPS[number + 1 :]]
     assert first_missing(wrong, calls) is not None
