@@ -88,7 +88,7 @@ def slow_fuser(fuser: str) -> str:
             why = f"it is not installed: {install_hint('openvino')}"
         return f"{what} is many times slower than OpenVINO, which does not run here: {why}"
     if what.startswith("ufuser"):
-        return f"{what} is too slow for these pictures: --fuser student is some 10 times as fast, auto chooses"
+        return f"{what} is too slow for these pictures: --fuser student is several times as fast, auto chooses"
     if what.startswith("student"):
         return (
             f"{what} is too slow for these pictures, and it is the fastest network and engine here: take smaller "
