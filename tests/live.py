@@ -1,4 +1,4 @@
-"""What live tests share: ports that are free, one frame that a publisher publishes again and again, waiting."""
+"""Helpers of live tests: free ports, a publisher that repeats one frame, waiting."""
 
 from __future__ import annotations
 

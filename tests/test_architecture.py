@@ -1,4 +1,4 @@
-"""Who may import whom, and what importing costs: one table, held by reading the sources."""
+"""Packages import only those that one table allows; the sources are read to check it. Importing costs little."""
 
 from __future__ import annotations
 

@@ -33,6 +33,7 @@ from pathlib import Path
 import numpy as np
 
 from rtfuse.bench import stages
+from rtfuse.bench.live import stop
 from rtfuse.client.subscriber import Subscriber
 
 RIGS, SIZES, RATES = [1, 2, 4, 8], ["320x240", "640x480", "1280x720", "1920x1080", "3840x2160"], [9, 30, 60, 120]
@@ -143,11 +144,7 @@ def running(folder: Path, k: int, recordings: tuple[str, str], fuser: str) -> It
         try:
             yield rig
         finally:
-            rig.terminate()
-            try:
-                rig.wait(10)
-            except subprocess.TimeoutExpired:
-                rig.kill()
+            stop(rig)
 
 
 def processor_s(rig: subprocess.Popen[bytes]) -> float:
@@ -175,8 +172,11 @@ def cases(asked: argparse.Namespace) -> list[Case]:
 
 
 def numbers(text: str) -> list[int]:
-    """Return the numbers of a list with commas."""
-    return [int(n) for n in text.split(",")]
+    """Return the numbers of a list with commas. Raises ValueError for one below 1."""
+    found = [int(n) for n in text.split(",")]
+    if min(found) < 1:
+        raise ValueError(text)
+    return found
 
 
 def names(text: str) -> list[str]:

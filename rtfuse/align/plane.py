@@ -83,10 +83,10 @@ class MovingPlane:
     def _check(self, plane_m: float | None, name: str) -> None:
         c = self._calibration
         if c is None or c.R_rgb_from_ir is None or plane_m is None:
-            found = "there is no calibration" if c is None else "the calibration has a homography, which knows none"
+            found = "no calibration" if c is None else "a calibration with a homography, which has no distance"
             raise CalibrationError(
-                f"{name} sets the distance of registration, but {found}: calibrate with a board "
-                "(calib stereo) and give that file (--calib)"
+                f"{name} sets the distance of registration and needs the cameras' pose, found {found}: "
+                "calibrate with a board (calib stereo) and give that file (--calib)"
             )
         R, t = np.array(c.R_rgb_from_ir, float), np.array(c.t_rgb_from_ir_m, float)
         if fault := pose_fault(R, t, plane_m, float(c.rgb.matrix[0, 0])):

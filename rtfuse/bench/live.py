@@ -65,12 +65,7 @@ def measure(options: Sequence[str] = OPTIONS, seconds: float = 5) -> Live:
             except (OSError, _Silent) as e:
                 raise StageFailed(f"the rig sent no frame, or ended: {log.read_text()[-500:]}") from e
             finally:
-                rig.terminate()
-                try:
-                    rig.wait(10)
-                except subprocess.TimeoutExpired:
-                    rig.kill()
-                    rig.wait()
+                stop(rig)
 
 
 def _start(command: Sequence[str], log: BinaryIO) -> subprocess.Popen[bytes]:
@@ -124,3 +119,13 @@ def _processor_ms(pid: int) -> float:
     """Return the processor time of a process, user and system. Raises OSError if it has ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return 1000 * (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a process by SIGTERM, after ten seconds by SIGKILL, and wait for its end."""
+    process.terminate()
+    try:
+        process.wait(10)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

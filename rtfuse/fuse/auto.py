@@ -21,8 +21,9 @@ _MARGIN, _ROOM = 0.7, 0.6
 """Largest shares of a frame's period: for the network at the start; for a better one before it is tried again."""
 _RECENT = 30
 """Frames over which the cost of the fuser at work is averaged."""
-_APART = 3.0
-"""U-Fuser takes more than this many times as long as the student on any processor: then it is not even opened."""
+_APART = 3.5
+"""U-Fuser takes some 3.5 times as long as the student with matrix units, 5.7 without (640×480): it is not even opened
+where the student's time leaves no room for that."""
 _log = logging.getLogger("rtfuse.fuse")
 
 

@@ -2,7 +2,7 @@
 
     h = pyrDown(x), u = pyrUp(h), band = x − u
 
-Burt and Adelson, "The Laplacian pyramid as a compact image code", 1983. `networks/student.py` computes the same
+Burt and Adelson, "The Laplacian pyramid as a compact image code", 1983. `networks/bands.py` computes the same
 integers in torch. An operation on bytes takes some 10 µs for 640×480 pixels, a tenth of one on 16 bits or on floats.
 """
 
@@ -58,12 +58,11 @@ def add_stronger(
     (the consistency check of Li, Manjunath and Mitra, "Multisensor image fusion using the wavelet transform", 1995):
     a pixel of the other source, alone among its neighbours, would be a speck. `weight` multiplies `one` for the
     comparison, `gain` the chosen band: (H, W) uint8 each, see `UNIT_WEIGHT`, or one gain for all pixels. Sums are cut
-    off at 0 and 255.
+    off at 0 and 255. The chosen details overwrite those of `other`.
     """
     size = strength(one) if weight is None else cv2.multiply(strength(one), weight, scale=1 / UNIT_WEIGHT)
     first = cv2.medianBlur(cv2.compare(size, strength(other), cv2.CMP_GT), 3)
-    above = cv2.copyTo(one.above, first, other.above.copy())
-    below = cv2.copyTo(one.below, first, other.below.copy())
+    above, below = cv2.copyTo(one.above, first, other.above), cv2.copyTo(one.below, first, other.below)
     if isinstance(gain, np.ndarray):
         cv2.multiply(above, gain, dst=above, scale=1 / UNIT_GAIN)
         cv2.multiply(below, gain, dst=below, scale=1 / UNIT_GAIN)

@@ -115,7 +115,7 @@ class Snapshot:
     lowered: tuple[str, ...] = ()
     """Parts that are lowered now for lack of processor, in words."""
     overload: str | None = None
-    """Why frames stay late although lowering parts does not help, with the remedy; None if they do not."""
+    """Reason that frames stay late although lowering parts does not help, with the remedy; None if they do not."""
     quiet_s: float | None = None
     """Seconds since the newest frame was delivered; None before the first."""
     recorded: bool = False

@@ -50,7 +50,7 @@ class Lowering:
 
     @property
     def overload(self) -> str | None:
-        """Why frames stay late or lost although lowering parts does not help, with the remedy; None if they do not."""
+        """Reason that frames stay late or lost although lowering parts does not help, with the remedy; else None."""
         if (stuck := self._stuck) is None:
             return None
         lowest = self._remedy is _LESS and niceness() >= 0

@@ -22,7 +22,7 @@ class Window:
         if sys.platform == "linux" and not any(
             os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER")
         ):
-            raise NoDisplay(f"there is no display here for a window; {instead}")
+            raise NoDisplay(f"a window needs a display, found none (DISPLAY, WAYLAND_DISPLAY); {instead}")
         os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
         try:
             import pygame

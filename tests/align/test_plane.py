@@ -39,7 +39,7 @@ def at(**depth):
 
 
 def places(aligner):
-    """Where RGB pixels lie in thermal, in pixels, as engines are told."""
+    """Return the places of RGB pixels in thermal, in pixels, as engines get them."""
     return (aligner.grid.astype(float) + 1) * (np.array(aligner.ir_hw[::-1]) - 1) / 2
 
 

@@ -252,7 +252,7 @@ def test_files_of_other_tools_are_never_used_silently_wrong(tmp_path, tries, see
 
 
 def test_the_fuzz_sees_wrong_rigs():
-    """The measure of a rig that could exist is no rubber stamp."""
+    """The check of a rig that could exist refuses rigs that could not."""
     assert could_exist(POSE)
     assert could_exist(FLAT)
     for H in ([[1.0, 0, 155], [0, 1, 0], [0, 0, 1]], [[-1.0, 0, 159], [0, 1, 0], [0, 0, 1]]):

@@ -1,4 +1,4 @@
-"""What `calib` writes: checked before the work begins, whole or not at all, and one line for every fault outside."""
+"""Outputs of `calib` are checked before the work begins, written whole or not at all; each fault is one line."""
 
 from __future__ import annotations
 

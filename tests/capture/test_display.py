@@ -203,7 +203,7 @@ def woven(count):
 
 
 def combs(image):
-    """How much each line differs from its neighbours."""
+    """Return the difference of each line from its neighbours."""
     image = image.astype(float)
     return np.abs(image[1:-1] - (image[:-2] + image[2:]) / 2).mean()
 

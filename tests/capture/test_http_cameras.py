@@ -33,7 +33,7 @@ ESP32 = "123456789000000000000987654321"
 
 @dataclass(frozen=True)
 class Dialect:
-    """How a camera sends pictures.
+    """Way in which a camera sends pictures.
 
     `boundary`, `parts`: the boundary in the header, and before each picture. `length`: its Content-Length is told.
     `chunked`: HTTP/1.1's transfer coding. `pictures`: the number until the camera hangs up.

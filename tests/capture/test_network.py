@@ -185,7 +185,7 @@ def test_a_stalled_camera_is_waited_for_only_so_long(server):
 
 
 def test_after_a_pause_the_newest_frame_comes_first(server):
-    """What piled up in the sender while it stood still is not shown: the picture does not lag behind."""
+    """Frames that waited in the sender during the pause are not shown: the picture does not lag behind."""
     server.start()
     watch, _ = watched(server)
     with closing(watch):

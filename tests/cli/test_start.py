@@ -1,4 +1,4 @@
-"""What a command's start does for its memory and its time."""
+"""The start of a command saves memory and time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why nothing comes from an endpoint: nobody there, another key, another topic, each told apart."""
+"""An endpoint without frames: no publisher, another key or another topic, each with its own message."""
 
 from __future__ import annotations
 

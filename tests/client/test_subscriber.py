@@ -1,4 +1,4 @@
-"""What a subscriber knows of its stream, waits for beside other tasks, and shares with the message it came in."""
+"""A subscriber counts losses, waits for frames while other tasks run, and shares memory with its messages."""
 
 from __future__ import annotations
 

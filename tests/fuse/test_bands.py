@@ -32,26 +32,35 @@ def test_the_stronger_band_wins_and_a_tie_goes_to_the_other():
     grey = np.full((2, 2), 100, np.uint8)
     empty = np.zeros((4, 4), np.uint8)
     up, down = np.full((4, 4), 9, np.uint8), np.full((4, 4), 8, np.uint8)
-    one, other = bands.Band(up, empty, up), bands.Band(empty, down, down)
-    assert (bands.add_stronger(grey, one, other) == 109).all()
-    assert (bands.add_stronger(grey, bands.Band(down, empty, down), other) == 92).all()
+
+    def sum_of(strong):
+        return bands.add_stronger(grey, bands.Band(strong, empty, strong), bands.Band(empty.copy(), down.copy(), down))
+
+    assert (sum_of(up) == 109).all()
+    assert (sum_of(down) == 92).all()
 
 
 def test_weights_decide_the_choice_and_gains_the_height():
     grey, empty = np.full((2, 2), 100, np.uint8), np.zeros((4, 4), np.uint8)
     weak, strong = np.full((4, 4), 6, np.uint8), np.full((4, 4), 10, np.uint8)
-    one, other = bands.Band(weak, empty, weak), bands.Band(empty, strong, strong)
+    one = bands.Band(weak, empty, weak)
     twice = np.full((4, 4), 2 * bands.UNIT_WEIGHT, np.uint8)
     half = np.full((4, 4), bands.UNIT_GAIN // 2, np.uint8)
-    assert (bands.add_stronger(grey, one, other) == 90).all()
-    assert (bands.add_stronger(grey, one, other, twice) == 106).all()
-    assert (bands.add_stronger(grey, one, other, twice, half) == 103).all()
+
+    def sum_with(*controls):
+        return bands.add_stronger(grey, one, bands.Band(empty.copy(), strong.copy(), strong), *controls)
+
+    assert (sum_with() == 90).all()
+    assert (sum_with(twice) == 106).all()
+    assert (sum_with(twice, half) == 103).all()
 
 
 def test_sums_are_cut_off_at_black_and_white():
     white, empty = np.full((2, 2), 250, np.uint8), np.zeros((4, 4), np.uint8)
     much = np.full((4, 4), 20, np.uint8)
-    assert (bands.add_stronger(white, bands.Band(much, empty, much), bands.Band(empty, empty, empty)) == 255).all()
+    assert (
+        bands.add_stronger(white, bands.Band(much, empty, much), bands.Band(empty, empty.copy(), empty)) == 255
+    ).all()
 
 
 @pytest.mark.parametrize("hw", [(480, 640), (16, 16), (88, 120), (360, 640)])

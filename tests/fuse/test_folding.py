@@ -59,7 +59,7 @@ def test_the_source_is_untouched_and_every_attention_folded():
 
 
 def test_queries_keys_and_temperature_of_the_finest_scale_do_nothing_and_all_else_counts():
-    """What is dropped has no influence on the network as published; what is kept has."""
+    """The layers that folding drops do not change the published network's picture; those that it keeps do."""
     ir, luma = images(1, 24, 24, dtype=torch.float64)
     for scale, idle in ((0, True), (1, False)):
         net = shaken(torch.float64)

@@ -42,7 +42,7 @@ def frame(stream, image, t_ns=0, thermal=None):
 
 
 def kept(fused, ir, *, valid=None, stage=None, t_ns=0, **settings):
-    """What the stage makes of fused luma."""
+    """Return the fused luma after the stage."""
     stage = stage or KeepHot(**settings, count_at=count_at)
     pair = Pair(frame("ir", ir, t_ns), frame("rgb", np.repeat(fused[..., None], 3, -1), t_ns))
     work = Work(pair, True, ThermalPicture(ir, None, None, valid, lambda: ir), fused)

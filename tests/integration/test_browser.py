@@ -91,7 +91,7 @@ class Page:
         self.js(script + "e.dispatchEvent(new Event('input', {bubbles: true}))", element, value)
 
     def picture(self, of="picture", size_wh=(64, 48)):
-        """What is on a canvas, without what is left and right of the picture, (h, w, 4) int."""
+        """Return the pixels of a canvas, without the margins left and right of the picture, (h, w, 4) int."""
         script = """
             const [of, w, h] = arguments, from = document.getElementById(of), to = document.createElement('canvas');
             [to.width, to.height] = [w, h];
@@ -108,7 +108,7 @@ def between(one, other):
 
 
 def snapshot(url, query):
-    """What the rig itself gives for a view, as `Page.picture` has it."""
+    """Return the rig's own picture of a view, as `Page.picture` has it."""
     for _ in range(50):  # on a slow machine a stream may be missing for a moment
         with suppress(urllib.error.HTTPError), urllib.request.urlopen(f"{url}/snapshot.jpg?{query}", timeout=10) as got:
             image = cv2.imdecode(np.frombuffer(got.read(), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]

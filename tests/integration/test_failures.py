@@ -1,4 +1,4 @@
-"""What goes wrong outside of the program is one line and a status; an internal error names its traceback's file."""
+"""A fault outside the program is one line and a status; an internal error names its traceback's file."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ SAME = [(k, k) for k in range(N)]
 
 @dataclass
 class Case:
-    """How both recordings are written (options of `strips.write`; `name`, `n`, `times`), and what has to come out."""
+    """Options of `strips.write` for both recordings (`name`, `n`, `times`), and the expected output."""
 
     ir: dict = field(default_factory=dict)
     rgb: dict = field(default_factory=dict)

@@ -34,7 +34,7 @@ def stored(photo, real_to_ir, offset_xy, true_shift=(0, 0)):
 
 
 def off_px(side_by_side, luma):
-    """How far thermal lies from where the photo's shapes are, in RGB pixels, by phase correlation inside its reach."""
+    """Return the shift of thermal against the photo's shapes, in RGB pixels, by phase correlation inside its reach."""
     fused = cv2.imread(str(side_by_side))
     thermal = fused[:, : PHOTO_WH[0], 0].astype(np.float32)
     ys, xs = np.nonzero(thermal)

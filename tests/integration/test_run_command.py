@@ -66,7 +66,7 @@ def test_it_prints_at_most_five_lines_and_then_what_it_does(rtfuse):
 
 @pytest.fixture
 def default_signals():
-    """What the tests start does not inherit that signals are ignored, as `nohup` makes it."""
+    """Processes of the tests do not inherit ignored signals, as `nohup` sets them."""
     before = {n: signal.signal(n, signal.SIG_DFL) for n in (signal.SIGHUP, signal.SIGTERM)}
     yield
     for number, handler in before.items():
@@ -240,7 +240,7 @@ def test_run_without_a_display_says_so_before_anything_is_opened():
     command = [*RTFUSE, "run", "--ir", "no.mp4", "--rgb", SCENE, "--publish", "off", "--show"]
     done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "there is no display here for a window; run without --show" in done.stderr
+    assert "a window needs a display, found none (DISPLAY, WAYLAND_DISPLAY); run without --show" in done.stderr
 
 
 def test_bench_prints_every_stage_and_writes_json(rtfuse, tmp_path):

@@ -142,7 +142,7 @@ def test_the_page_shows_the_example_configuration():
 
 
 def test_the_proxy_needs_little():
-    """What the container does not install of what the package depends on is not imported."""
+    """The package imports no dependency that the container does not install."""
     service = yaml.safe_load((ROOT / "configs" / "proxy-compose.yaml").read_text())["services"]["rtfuse-proxy"]
     installed = re.search(r"pip install --no-cache-dir ([\w ]+) &&", service["build"]["dockerfile_inline"])[1].split()
     needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]

@@ -83,7 +83,7 @@ def traced(tracing, place):
 
 
 def at_home(place):
-    """What lies in the home folder, but for rtfuse's own cache."""
+    """Return the files in the home folder, without rtfuse's own cache."""
     files = {str(p.relative_to(place / "home")) for p in (place / "home").rglob("*") if not p.is_dir()}
     return {name for name in files if not name.startswith(".cache/rtfuse/")}
 

@@ -1,4 +1,4 @@
-"""Who may connect to an encrypted publisher, and what attacks on it do: everything on loopback, and bounded."""
+"""An encrypted publisher admits listed clients and survives attacks: all on loopback, with limits of time."""
 
 from __future__ import annotations
 

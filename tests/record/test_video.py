@@ -1,4 +1,4 @@
-"""What is written: every frame at its time, in its colours, under its name only when it is whole."""
+"""Video files have every frame at its time, in its colours, and get their name only when they are whole."""
 
 from __future__ import annotations
 

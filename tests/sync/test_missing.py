@@ -1,4 +1,4 @@
-"""What comes out while a stream is missing: the pairer, event by event, with a clock of its own."""
+"""The pairer's output while a stream is missing, event by event, with a simulated clock."""
 
 from __future__ import annotations
 

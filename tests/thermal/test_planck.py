@@ -18,7 +18,7 @@ from tests.flirs import RADIOMETRY
 
 
 def seen(object_k, how):
-    """What a camera counts of an object at this temperature, written from the model's own sum."""
+    """Return a camera's count of an object at this temperature, from the model's own sum."""
     r1, b, f, o, r2 = how.planck
     alpha1, alpha2, beta1, beta2, x = how.air
 

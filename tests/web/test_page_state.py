@@ -181,7 +181,7 @@ def test_detectors_cannot_fill_the_memory():
 
 def test_whatever_comes_is_understood_or_refused():
     """Mutated messages against everything that the page decodes: each is understood or is a plain error."""
-    dice = np.random.default_rng(7)
+    rng = np.random.default_rng(7)
     feed = BoxFeed({}, rig="mast", fresh_s=60)
     good = [
         (said(), feed._take),
@@ -193,15 +193,15 @@ def test_whatever_comes_is_understood_or_refused():
     for k in range(20_000):
         message, decode = good[k % len(good)]
         spoilt = bytearray(message)
-        for _ in range(int(dice.integers(1, 4))):
-            at = int(dice.integers(len(spoilt)))
-            match dice.integers(4):
+        for _ in range(int(rng.integers(1, 4))):
+            at = int(rng.integers(len(spoilt)))
+            match rng.integers(4):
                 case 0:
-                    spoilt[at] = int(dice.integers(256))
+                    spoilt[at] = int(rng.integers(256))
                 case 1:
-                    del spoilt[at : at + int(dice.integers(1, 20))]
+                    del spoilt[at : at + int(rng.integers(1, 20))]
                 case 2:
-                    spoilt[at:at] = bytes(dice.integers(0, 256, 3, dtype=np.uint8))
+                    spoilt[at:at] = bytes(rng.integers(0, 256, 3, dtype=np.uint8))
                 case 3:
                     spoilt[at:at] = spoilt[:at]
             spoilt = spoilt or bytearray(b" ")

@@ -47,7 +47,7 @@ def pictures(count, size_wh=(64, 48)):
 
 
 def array(content):
-    """What a decoder returned, as an array."""
+    """Return a decoder's frame as an array."""
     return content.rgb if isinstance(content, Picture) else content
 
 

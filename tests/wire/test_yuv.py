@@ -22,7 +22,7 @@ CODINGS = [Coding(), Coding(full=True), Coding("bt709"), Coding("bt2020", full=T
 
 
 def sent(shown, pixel_format):
-    """What a receiver gets of a picture."""
+    """Return the picture as a receiver gets it."""
     h, w = shown.shape_hw
     _, head, got = decode(encode("fused", header((w, h), pixel_format=pixel_format), shown))
     assert isinstance(got, Picture)

@@ -6,6 +6,7 @@ the computation of the frame before, and one launch for the whole program (a CUD
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
 
@@ -83,7 +84,7 @@ class Session:
         return self.submit(inputs)()
 
 
-class GpuEngine:
+class GpuEngine(ABC):
     """Base of the engines on a GPU: a session for each size of frames, made when that comes first."""
 
     def __init__(self, name: str, dtype: torch.dtype) -> None:
@@ -95,12 +96,12 @@ class GpuEngine:
         self.precision = str(dtype).removeprefix("torch.")
         self._sessions: dict[Shapes, Session] = {}
 
+    @abstractmethod
     def program(self, inputs: Inputs) -> Run:
-        """Return what runs inputs of these shapes, as a function of tensors on the GPU."""
-        raise NotImplementedError
+        """Return the function of tensors on the GPU that computes inputs of these shapes."""
 
     def session(self, inputs: Inputs) -> Session:
-        """Return what runs inputs of these shapes; built, compiled or loaded when they come first."""
+        """Return the session for inputs of these shapes; it is built, compiled or loaded when they come first."""
         shapes = inputs.shapes
         if shapes not in self._sessions:
             with torch.inference_mode():
@@ -108,7 +109,7 @@ class GpuEngine:
         return self._sessions[shapes]
 
     def prepare(self, inputs: Inputs) -> None:
-        """Build, load and record what runs inputs of these shapes."""
+        """Build, load and record the session for inputs of these shapes."""
         self.session(inputs)
 
     @torch.inference_mode()

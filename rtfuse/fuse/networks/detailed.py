@@ -16,12 +16,10 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rtfuse.fuse.bands import UNIT_GAIN
-from rtfuse.fuse.inputs import MULTIPLE
 from rtfuse.fuse.networks import bands
-from rtfuse.fuse.networks.ufuser import crop, ufuser_of
+from rtfuse.fuse.networks.ufuser import crop, pad_to_multiple, ufuser_of
 
 MARK = "detail_gains"
 """The tensor that no other network has."""
@@ -46,7 +44,7 @@ class Detailed(nn.Module):
         image = bands.rounded(torch.cat((ir, luma), 1).to(inside) * 255, exact)
         details, rests = bands.split(image, self.levels, exact)
         h, w = rests.shape[2:]
-        seen = (_whole(rests) / 255).to(ir.dtype)
+        seen = (pad_to_multiple(rests) / 255).to(ir.dtype)
         fused = crop(bands.byte(self.net(seen[:, :1], seen[:, 1:]).to(inside) * 255, exact), h, w)
         gains = self.gains(exact).to(inside)
         for level in reversed(range(self.levels)):
@@ -63,12 +61,6 @@ class Detailed(nn.Module):
     def gains(self, exact: bool = True) -> Tensor:
         """Return the gain of each band, from fine to coarse, in its byte: (L,)."""
         return bands.byte(self.detail_gains * UNIT_GAIN, exact)
-
-
-def _whole(x: Tensor) -> Tensor:
-    """Extend to the right and below by the border's pixels, to multiples of 8, at least two."""
-    down, right = (max(-side % MULTIPLE, 2 * MULTIPLE - side) for side in x.shape[-2:])
-    return F.pad(x, (0, right, 0, down), mode="replicate") if down or right else x
 
 
 def detailed_of(state: Mapping[str, Tensor], name: str) -> Detailed:

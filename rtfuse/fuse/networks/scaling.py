@@ -121,9 +121,9 @@ def _largest(net: UFuser) -> dict[str, float]:
 
 def _pictures() -> list[tuple[Tensor, Tensor]]:
     """Black, white, a ramp, noise, a checkerboard and lone bright dots: each paired with itself and with the next."""
-    dice = torch.Generator().manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
     y, x = torch.meshgrid(torch.arange(64), torch.arange(96), indexing="ij")
     flat = torch.zeros(64, 96)
     dots = ((x % 16 == 8) & (y % 16 == 8)).float()
-    kinds = [flat, flat + 1, x / 95, torch.rand(64, 96, generator=dice), ((x // 4 + y // 4) % 2).float(), dots]
+    kinds = [flat, flat + 1, x / 95, torch.rand(64, 96, generator=rng), ((x // 4 + y // 4) % 2).float(), dots]
     return [(kinds[k][None, None], kinds[(k + d) % len(kinds)][None, None]) for k in range(len(kinds)) for d in (0, 1)]
