@@ -58,9 +58,8 @@ def test_weights_decide_the_choice_and_gains_the_height():
 def test_sums_are_cut_off_at_black_and_white():
     white, empty = np.full((2, 2), 250, np.uint8), np.zeros((4, 4), np.uint8)
     much = np.full((4, 4), 20, np.uint8)
-    assert (
-        bands.add_stronger(white, bands.Band(much, empty, much), bands.Band(empty, empty.copy(), empty)) == 255
-    ).all()
+    less = bands.Band(empty.copy(), empty.copy(), empty)
+    assert (bands.add_stronger(white, bands.Band(much, empty, much), less) == 255).all()
 
 
 @pytest.mark.parametrize("hw", [(480, 640), (16, 16), (88, 120), (360, 640)])
