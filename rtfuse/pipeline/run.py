@@ -23,7 +23,7 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-from rtfuse.capture.pacing import as_played, paced, timeline
+from rtfuse.capture.pacing import Playhead, as_played, timeline
 from rtfuse.errors import CalibrationError, NoOverlap, SourceLost, StageFailed, named
 from rtfuse.observe.health import State, of_stream
 from rtfuse.observe.logs import event
@@ -151,12 +151,14 @@ class Pipeline:
 
     def _start_sources(self) -> list[threading.Thread]:
         rig = self.rig
-        start_ns, (origin_ns, period_ns) = rig.clock(), timeline(s.info for s in rig.sources.values())
+        origin_ns, period_ns = timeline(s.info for s in rig.sources.values())
+        played = [s for s in STREAMS if rig.order == "live" and not rig.sources[s].info.live]
+        playhead = Playhead(played, rig.clock, self.stop, origin_ns, rig.playback.speed or 1.0)
         threads = []
         for stream in STREAMS:
             frames = rig.frames(stream, period_ns)
-            if rig.order == "live" and not rig.sources[stream].info.live:
-                frames = paced(frames, rig.clock, self.stop, start_ns, origin_ns, rig.playback.speed or 1.0)
+            if stream in played:
+                frames = playhead.play(stream, frames)
             elif rig.order == "replay":
                 frames = as_played(frames)
             thread = threading.Thread(

@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.table import Table
 from rich.text import Text
 
-from rtfuse.capture.pacing import paced, timeline
+from rtfuse.capture.pacing import Playhead, timeline
 from rtfuse.errors import RtfuseError
 from rtfuse.record.raw import RawRecorder
 from rtfuse.types import LABELS, Frame, Source, Stream
@@ -82,7 +82,9 @@ class _Capture:
         self.over, self.errors = threading.Event(), list[RtfuseError]()
         self._sources, self._recorder, self._frames = sources, recorder, frames
         self._open_streams = set(sources)
-        self._start_ns, (self._origin_ns, _) = time.monotonic_ns(), timeline(s.info for s in sources.values())
+        played = [stream for stream, source in sources.items() if not source.info.live]
+        origin_ns, _ = timeline(source.info for source in sources.values())
+        self._playhead = Playhead(played, time.monotonic_ns, self.over, origin_ns)
         self._threads = [
             threading.Thread(target=self._follow, args=item, name=f"rtfuse-capture-{item[0]}", daemon=True)
             for item in sources.items()
@@ -92,7 +94,7 @@ class _Capture:
 
     def _follow(self, stream: Stream, source: Source) -> None:
         try:
-            for count, frame in enumerate(self._timed(source), start=1):
+            for count, frame in enumerate(self._timed(stream, source), start=1):
                 if self.over.is_set():
                     return
                 self._recorder.write(frame.sent)
@@ -106,10 +108,8 @@ class _Capture:
             if not self._open_streams:
                 self.over.set()
 
-    def _timed(self, source: Source) -> Iterable[Frame]:
-        if source.info.live:
-            return source
-        return paced(iter(source), time.monotonic_ns, self.over, self._start_ns, self._origin_ns)
+    def _timed(self, stream: Stream, source: Source) -> Iterable[Frame]:
+        return source if source.info.live else self._playhead.play(stream, iter(source))
 
     def close(self) -> None:
         """Close the sources and end the threads."""
