@@ -43,9 +43,9 @@ class Playhead:
     """Play recordings together at `speed` times the pace of their own times, slower where reading cannot keep up.
 
     Frames of all `streams` come in the order of their times: none before each other stream has its next frame read. A
-    stream that reads nothing for a second is not waited for, until it has its next frame. Each frame's time is mapped onto `clock`, where `origin_ns` is now. Where reading is
-    late, all frames that have not been played are mapped that much later, those of the other streams too, so pairs stay
-    pairs and the age of frames does not grow; a line says so.
+    stream that reads nothing for a second is not waited for, until it has its next frame. Each frame's time is mapped
+    onto `clock`, where `origin_ns` is now. Where reading is late, all frames that have not been played are mapped that
+    much later, those of the other streams too, so pairs stay pairs and the age of frames does not grow; a line says so.
     """
 
     def __init__(

@@ -36,8 +36,8 @@ def play(speed=1.0, stop=None, **streams):
     playhead = Playhead(streams, time.monotonic_ns, stop, 0, speed)
 
     def run(stream, frames):
-        for frame in playhead.play(stream, noted(stream, frames)):
-            came.append((own[stream, frame.frame_id], frame, time.monotonic_ns()))
+        played = playhead.play(stream, noted(stream, frames))
+        came.extend((own[stream, frame.frame_id], frame, time.monotonic_ns()) for frame in played)
 
     threads = [threading.Thread(target=run, args=item) for item in streams.items()]
     for thread in threads:
