@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from rtfuse.picture import Image
+
 Shutter = Literal["open", "imminent", "closed"]
 """State of a thermal camera's shutter event (FFC): none, about to come, or going on."""
 
@@ -15,6 +17,15 @@ class Spot:
 
     x: int
     y: int
+    k: float
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedSpot:
+    """Point of the fused picture, x right and y down in pixels, and the temperature there."""
+
+    x: float
+    y: float
     k: float
 
 
@@ -65,9 +76,23 @@ class Depth:
 
     - `plane_m`: distance along the RGB camera's axis, in metres, at which this frame is exact.
     - `target_m`: the distance to which it moves; equal to `plane_m` at rest.
-    - `mode`: `plane`, one distance for the whole picture; `ground`, the ground's nearer than that, and this beyond.
+    - `mode`: `plane`, one distance for the whole picture; `ground`, the ground's nearer than that, and this beyond;
+      `source`, each pixel's own by a depth camera, and this where that is unknown.
+    - `known`: the share of the picture whose depth was measured, in mode `source`.
     """
 
     plane_m: float
     target_m: float
-    mode: Literal["plane", "ground"] = "plane"
+    mode: Literal["plane", "ground", "source"] = "plane"
+    known: float | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DepthFrame:
+    """Picture of a depth camera, of RGB's pixels at any scale.
+
+    `counts`: (h, w) uint16, distance along the axis, 0: unknown. `t_ns`: its time, on RGB's axis of times.
+    """
+
+    counts: Image
+    t_ns: int

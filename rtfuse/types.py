@@ -14,6 +14,8 @@ from rtfuse.picture import Image as Image
 from rtfuse.picture import Picture as Picture
 from rtfuse.redaction import redact
 from rtfuse.thermal_data import Depth as Depth
+from rtfuse.thermal_data import DepthFrame as DepthFrame
+from rtfuse.thermal_data import PlacedSpot as PlacedSpot
 from rtfuse.thermal_data import Radiometry as Radiometry
 from rtfuse.thermal_data import Shutter as Shutter
 from rtfuse.thermal_data import Spot as Spot
@@ -130,13 +132,15 @@ class Moment:
     """Frames of one moment: a `Pair`, or the frame of one stream while the other is missing.
 
     `reused` is True if the IR frame was in an earlier moment. `skew_ns` is the capture time of IR minus that of RGB,
-    after the cameras' constant offsets; None without both. Raises ValueError without a frame.
+    after the cameras' constant offsets; None without both. `depth`: that of the RGB pixels, if a depth camera has it.
+    Raises ValueError without a frame.
     """
 
     ir: Frame | None = None
     rgb: Frame | None = None
     reused: bool = False
     skew_ns: int | None = None
+    depth: DepthFrame | None = None
 
     def __post_init__(self) -> None:
         if self.ir is None and self.rgb is None:
@@ -206,15 +210,6 @@ class ThermalPicture:
 
 Mode = Literal["fused", "rgb", "ir", "held"]
 """The content of an output: both streams, one of them alone, or an earlier output repeated."""
-
-
-@dataclass(frozen=True, slots=True)
-class PlacedSpot:
-    """Point of the fused picture, x right and y down in pixels, and the temperature there."""
-
-    x: float
-    y: float
-    k: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,7 +23,7 @@ class Aligner:
 
     Without a calibration the thermal image is stretched to the RGB size, or passed through untouched where the
     sizes agree. `seam_px` is the width, in RGB pixels, over which thermal fades in where its picture ends. `map_px` is
-    the calibration's map, `ir_pixels_of_rgb_grid`, where it is known; `depth` tells its distance if that can change.
+    the calibration's map, `ir_pixels_of_rgb_grid`, where it is known, and `valid` its mask; `depth` tells its distance if that can change.
     Raises CalibrationError if the calibration was made for other image sizes.
     """
 
@@ -35,6 +35,7 @@ class Aligner:
         *,
         seam_px: int = 16,
         map_px: Image | None = None,
+        valid: Image | None = None,
         depth: Depth | None = None,
     ) -> None:
         self.ir_hw, self.rgb_hw, self.seam_px = ir_hw, rgb_hw, seam_px
@@ -50,7 +51,7 @@ class Aligner:
         if calibration is None:
             return
         xy = ir_pixels_of_rgb_grid(calibration, ir_hw[::-1], rgb_hw[::-1]) if map_px is None else map_px
-        self.valid = _validity(xy, ir_hw, seam_px)
+        self.valid = _validity(xy, ir_hw, seam_px) if valid is None else valid
         self.grid = xy * (2 / (np.array(ir_hw[::-1], np.float32) - 1)) - 1
         self._map = xy
 

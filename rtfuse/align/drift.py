@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -55,8 +56,9 @@ class DriftMonitor:
         if now < self._next_ns or fused.aligned is None or fused.pair.ir is None or rgb is None:
             return
         self._next_ns = now + self._every_ns
-        if fused.depth != self._depth:
-            self._depth, self._bumped, self.moved_px = fused.depth, False, None
+        depth = fused.depth and replace(fused.depth, known=None)  # the share changes with each frame
+        if depth != self._depth:
+            self._depth, self._bumped, self.moved_px = depth, False, None
             self._first.clear()
             self._recent.clear()
         dx, dy, confidence = residual_shift(fused.aligned, rgb.image, fused.valid)

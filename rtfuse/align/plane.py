@@ -21,9 +21,10 @@ from rtfuse.align.ground import ground_m
 from rtfuse.align.limits import pose_fault
 from rtfuse.align.parallax import parallax_px
 from rtfuse.align.settings import Align
+from rtfuse.align.source import DepthRegistration
 from rtfuse.errors import CalibrationError
 from rtfuse.observe.logs import event
-from rtfuse.thermal_data import Depth
+from rtfuse.thermal_data import Depth, DepthFrame
 from rtfuse.types import Image
 
 DISTANCES_M = (2.0, 5.0, 10.0, 20.0, 50.0)
@@ -61,9 +62,14 @@ class MovingPlane:
         if settings.depth.plane_m is not None:
             self._check(settings.depth.plane_m, "align.depth.plane_m")
             self._asked_m = settings.depth.plane_m
-        elif self._ground is not None:
-            self._check(self._own_m, "align.depth.ground")
+        elif self._ground is not None or settings.depth.source is not None:
+            self._check(self._own_m, "align.depth.ground" if self._ground is not None else "align.depth.source (--depth)")
             self._asked_m = self._own_m
+        self._by_depth: DepthRegistration | None = None
+        if settings.depth.source is not None and calibration is not None:
+            self._by_depth = DepthRegistration(
+                calibration, settings.seam_px, self._ground, settings.depth.source.unit_mm
+            )
 
     @property
     def target_m(self) -> float | None:
@@ -74,6 +80,11 @@ class MovingPlane:
     def on_ground(self) -> bool:
         """True if thermal is registered on the ground too."""
         return self._ground is not None
+
+    @property
+    def by_depth(self) -> bool:
+        """True if thermal is registered by a depth camera, where that knows the distance."""
+        return self._by_depth is not None
 
     @property
     def _own_m(self) -> float | None:
@@ -110,9 +121,10 @@ class MovingPlane:
                 self._begin()
         return made
 
-    def newest(self, aligner: Aligner) -> Aligner:
-        """Return the aligner of the plane as it is now, for the sizes of the last `fit`."""
-        return self._now or aligner
+    def newest(self, aligner: Aligner, depth: DepthFrame | None = None) -> Aligner:
+        """Return the aligner of the plane as it is now, for the sizes of the last `fit`, or that of a depth frame."""
+        now = self._now or aligner
+        return now if depth is None or self._by_depth is None else self._by_depth(now, depth)
 
     def move(self, plane_m: float | None) -> None:
         """Move to this distance in metres; None: to the calibration's own. Returns at once. Raises CalibrationError."""

@@ -112,7 +112,7 @@ class Stages:
         old_sizes = self.aligner.ir_hw, self.aligner.rgb_hw
         if (ir_hw, rgb_hw) == old_sizes and own == self._own:
             if self.plane is not None and own is None:
-                self._replace(self.plane.newest(self.aligner))
+                self._replace(self.plane.newest(self.aligner, moment.depth))
             return
         if (ir_hw, rgb_hw) in self._unfit:
             raise self._unfit[ir_hw, rgb_hw]

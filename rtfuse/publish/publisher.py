@@ -311,7 +311,8 @@ def _said(kind: Kind) -> str:
 def _depth(depth: Registered | None) -> Depth | None:
     if depth is None:
         return None
-    return Depth(depth.mode, *(float(f"{m:.4g}") for m in (depth.plane_m, depth.target_m)))
+    known = None if depth.known is None else round(depth.known, 3)
+    return Depth(depth.mode, *(float(f"{m:.4g}") for m in (depth.plane_m, depth.target_m)), known)
 
 
 def _published(now: int) -> dict[str, int]:
