@@ -59,6 +59,7 @@ class Frame:
     - `frozen`: True for an older picture, repeated bit for bit or while the camera's shutter is closed.
     - `thermal`: further data of a thermal frame.
     - `raw`: the content as the camera sent it, where it differs.
+    - `depth`: that of an RGB frame's pixels, by a depth camera.
 
     Raises ValueError if the content's shape or dtype does not fit the stream.
     """
@@ -72,6 +73,7 @@ class Frame:
     frozen: bool = False
     thermal: Thermal | None = None
     raw: Image | Picture | None = None
+    depth: DepthFrame | None = None
 
     def __post_init__(self) -> None:
         if isinstance(self.content, Picture):
@@ -132,15 +134,13 @@ class Moment:
     """Frames of one moment: a `Pair`, or the frame of one stream while the other is missing.
 
     `reused` is True if the IR frame was in an earlier moment. `skew_ns` is the capture time of IR minus that of RGB,
-    after the cameras' constant offsets; None without both. `depth`: that of the RGB pixels, if a depth camera has it.
-    Raises ValueError without a frame.
+    after the cameras' constant offsets; None without both. Raises ValueError without a frame.
     """
 
     ir: Frame | None = None
     rgb: Frame | None = None
     reused: bool = False
     skew_ns: int | None = None
-    depth: DepthFrame | None = None
 
     def __post_init__(self) -> None:
         if self.ir is None and self.rgb is None:

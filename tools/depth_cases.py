@@ -4,9 +4,9 @@
     python tools/depth_cases.py -o out/depth
 
 prints a table of errors in RGB pixels: a row for each thing in the yard, a column for each distance of
-registration, and one for the ground with the distance of 15 m beyond it. With `-o` it also writes `ir.mkv`, `rgb.mkv`
-(lossless, 30 fps, people who walk), `calibration.yaml` for them, and `planes.png`: thermal's edges on RGB in each of
-these cases.
+registration, one for the ground with the distance of 15 m beyond it, and one by a depth camera. With `-o` it also
+writes `ir.mkv`, `rgb.mkv` and `depth.mkv` (lossless, 30 fps, people who walk), `calibration.yaml` for them, and
+`planes.png`: thermal's edges on RGB in each of these cases.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from calib.overlay import edges_on, write_picture
 from rtfuse.align.aligner import Aligner
 from rtfuse.align.calibration import Calibration, Camera, matrix3, save_calibration, vector3
 from rtfuse.align.plane import MovingPlane
-from rtfuse.align.settings import Align, DepthSettings, Ground
+from rtfuse.align.settings import Align, DepthSettings, DepthStream, Ground
 from rtfuse.capture.synthetic.solids import Truth, Yard, turn
-from rtfuse.types import Image
+from rtfuse.types import DepthFrame, Image
 
 FPS = 30
 
@@ -52,6 +52,19 @@ def aligner_of(yard: Yard, plane_m: float, ground: Ground | None = None) -> Alig
     return plane.fit(yard.ir_size_wh[::-1], yard.size_wh[::-1])
 
 
+def counts_of(depth_m: Image) -> Image:
+    """Return depth as a depth camera sends it: (H, W) uint16 in mm, 0 beyond 65 m."""
+    mm = np.where(np.isfinite(depth_m), np.rint(1000 * depth_m), 0)
+    return np.where(mm < 65536, mm, 0).astype(np.uint16)
+
+
+def aligner_by_depth(yard: Yard, counts: Image) -> Aligner:
+    """Return what rtfuse warps thermal by with a depth camera's frame, with the plane at 15 m."""
+    settings = DepthSettings(source=DepthStream(uri=""))
+    plane = MovingPlane(calibration_of(yard, 15.0), Align(seam_px=0, depth=settings))
+    return plane.newest(plane.fit(yard.ir_size_wh[::-1], yard.size_wh[::-1]), DepthFrame(counts, 0))
+
+
 def map_of(aligner: Aligner) -> Image:
     """Return where RGB pixels are taken from in thermal, (H, W, 2) in pixels."""
     assert aligner.grid is not None
@@ -71,44 +84,57 @@ def errors_px(yard: Yard, truth: Truth, map_px: Image) -> Image:
 def table(yard: Yard, planes_m: list[float]) -> list[tuple[str, list[tuple[float, float]]]]:
     """Return for each thing its name, and the median and the 95th percentile of its errors.
 
-    They are those at each distance, and last those of the ground with 15 m.
+    They are those at each distance, those of the ground with 15 m, and last those by depth.
     """
     truth = yard.truth()
     aligners = [*(aligner_of(yard, m) for m in planes_m), aligner_of(yard, 15.0, ground_of(yard))]
+    aligners.append(aligner_by_depth(yard, counts_of(truth.depth_m)))
     errors = [errors_px(yard, truth, map_of(aligner)) for aligner in aligners]
+    hidden = aligners[-1].valid
+    assert hidden is not None
+    errors[-1] = np.where(hidden == 0, np.nan, errors[-1])
     names = dict.fromkeys(face.name for face in yard.world().faces)
     rows = []
     for name in names:
         here = (truth.name == name) & np.isfinite(errors[0])
         if here.sum() >= 20:
-            rows.append((name, [(float(np.median(e[here])), float(np.percentile(e[here], 95))) for e in errors]))
+            rows.append((name, [(float(np.nanmedian(e[here])), float(np.nanpercentile(e[here], 95))) for e in errors]))
     return rows
 
 
 def overlays(yard: Yard, planes_m: list[float]) -> Image:
-    """Return thermal's edges on RGB at each distance, one beside the other, and last on the ground with 15 m."""
+    """Return thermal's edges on RGB at each distance, one beside the other, on the ground with 15 m, and by depth."""
     world = yard.world()
     ir, rgb = world.picture(yard.camera("ir"), "ir"), world.picture(yard.camera("rgb"), "rgb")
     panels = []
-    for aligner in (*(aligner_of(yard, m) for m in planes_m), aligner_of(yard, 15.0, ground_of(yard))):
+    by_depth = aligner_by_depth(yard, counts_of(world.seen(yard.camera("rgb"))[0]))
+    for aligner in (*(aligner_of(yard, m) for m in planes_m), aligner_of(yard, 15.0, ground_of(yard)), by_depth):
         reached = np.ones(rgb.shape[:2], bool) if aligner.valid is None else aligner.valid > 0
         panels.append(edges_on(aligner(ir), reached, rgb))
     return np.hstack(panels)
 
 
 def record(yard: Yard, frames: int, folder: Path) -> None:
-    """Write both cameras' pictures as `ir.mkv` and `rgb.mkv`."""
+    """Write both cameras' pictures as `ir.mkv` and `rgb.mkv`, and the depth of RGB's as `depth.mkv`."""
     folder.mkdir(parents=True, exist_ok=True)
-    with av.open(str(folder / "ir.mkv"), "w") as ir, av.open(str(folder / "rgb.mkv"), "w") as rgb:
-        for stream, container, layouts in (("ir", ir, ("gray", "gray")), ("rgb", rgb, ("bgr0", "rgb24"))):
-            camera = yard.camera("ir" if stream == "ir" else "rgb")
+    for name, stream, stored, given in (
+        ("ir", "ir", "gray", "gray"),
+        ("rgb", "rgb", "bgr0", "rgb24"),
+        ("depth", "rgb", "gray16le", "gray16le"),
+    ):
+        camera = yard.camera("ir" if stream == "ir" else "rgb")
+        with av.open(str(folder / f"{name}.mkv"), "w") as container:
             video = container.add_stream("ffv1", rate=FPS)
             assert isinstance(video, av.VideoStream)
-            (video.width, video.height), video.pix_fmt = camera.size_wh, layouts[0]
+            (video.width, video.height), video.pix_fmt = camera.size_wh, stored
             video.time_base = Fraction(1, FPS)
             for k in range(frames):
-                image = yard.world(k / FPS).picture(camera, "ir" if stream == "ir" else "rgb")
-                frame = VideoFrame.from_ndarray(image, format=layouts[1])
+                world = yard.world(k / FPS)
+                if name == "depth":
+                    image = counts_of(world.seen(camera)[0])
+                else:
+                    image = world.picture(camera, "ir" if stream == "ir" else "rgb")
+                frame = VideoFrame.from_ndarray(image, format=given)
                 frame.pts = k
                 container.mux(video.encode(frame))
             container.mux(video.encode(None))
@@ -132,7 +158,7 @@ def main() -> None:
     print(
         "error in RGB px, median / 95 %".ljust(32)
         + "".join(f"{f'plane {m:g} m':>16}" for m in given.planes)
-        + f"{'ground, 15 m':>16}"
+        + f"{'ground, 15 m':>16}{'source':>16}"
     )
     for name, pairs in table(yard, given.planes):
         print(name.ljust(32) + "".join(f"{f'{median:.1f} / {most:.1f}':>16}" for median, most in pairs))

@@ -23,7 +23,8 @@ class Aligner:
 
     Without a calibration the thermal image is stretched to the RGB size, or passed through untouched where the
     sizes agree. `seam_px` is the width, in RGB pixels, over which thermal fades in where its picture ends. `map_px` is
-    the calibration's map, `ir_pixels_of_rgb_grid`, where it is known, and `valid` its mask; `depth` tells its distance if that can change.
+    the calibration's map, `ir_pixels_of_rgb_grid`, where it is known, and `valid` its mask; `depth` tells its distance
+    if that can change.
     Raises CalibrationError if the calibration was made for other image sizes.
     """
 

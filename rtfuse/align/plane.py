@@ -63,7 +63,8 @@ class MovingPlane:
             self._check(settings.depth.plane_m, "align.depth.plane_m")
             self._asked_m = settings.depth.plane_m
         elif self._ground is not None or settings.depth.source is not None:
-            self._check(self._own_m, "align.depth.ground" if self._ground is not None else "align.depth.source (--depth)")
+            name = "align.depth.ground" if self._ground is not None else "align.depth.source (--depth)"
+            self._check(self._own_m, name)
             self._asked_m = self._own_m
         self._by_depth: DepthRegistration | None = None
         if settings.depth.source is not None and calibration is not None:

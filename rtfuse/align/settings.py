@@ -40,8 +40,8 @@ class DepthSettings(Section, frozen=True):
     """Distance of registration; docs/depth.md says which calibrations know one.
 
     `plane_m`: exact at this distance in metres, in place of the calibration's own. `move_ms`: the time that a change
-    takes while frames are fused; 0 changes at once. `ground`: exact on the ground too, up to that distance. `source`: exact
-    wherever a depth camera knows the distance.
+    takes while frames are fused; 0 changes at once. `ground`: exact on the ground too, up to that distance. `source`:
+    exact wherever a depth camera knows the distance.
     """
 
     plane_m: Annotated[float, msgspec.Meta(gt=0)] | None = None

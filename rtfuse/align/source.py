@@ -1,7 +1,7 @@
 """Register thermal by a depth camera: each RGB pixel goes to its own point in thermal, and hidden ones are masked.
 
-With q = 1 / distance, a pixel's ray r (in the thermal camera's system) and the thermal camera's place t there, the point
-r / q - t is seen in the direction r - q t. Divided by its z, that is linear in u = q / (r_z - q t_z), through a lens
+With q = 1 / distance, a pixel's ray r (in the thermal camera's system) and the thermal camera's place t there, the
+point r / q - t is seen in the direction r - q t. Divided by its z, that is linear in u = q / (r_z - q t_z), through a lens
 nearly so: A + u (B + u C), whose planes A, B and C are computed once. A frame costs a few operations for each pixel.
 """
 
@@ -49,10 +49,12 @@ class DepthRegistration:
     `ground`: takes the place of the plane there. `unit_mm`: millimetres of a count of depth.
     """
 
-    def __init__(self, calibration: Calibration, seam_px: int, ground: Ground | None = None, unit_mm: float = 1) -> None:
+    def __init__(
+        self, calibration: Calibration, seam_px: int, ground: Ground | None = None, unit_mm: float = 1
+    ) -> None:
         self._calibration, self._seam_px, self._ground, self._unit_mm = calibration, seam_px, ground, unit_mm
         self._planes: _Planes | None = None
-        self._else: tuple[Aligner, Image | float] | None = None
+        self._else: tuple[Aligner, Image | np.float32] | None = None
         self._last: tuple[Aligner, DepthFrame, Aligner] | None = None
 
     def __call__(self, base: Aligner, depth: DepthFrame) -> Aligner:
@@ -66,13 +68,13 @@ class DepthRegistration:
         sizes = base.ir_hw, base.rgb_hw
         if self._planes is None or self._planes.sizes != sizes:
             self._planes = _Planes(self._calibration, *sizes)
-        inverse, known = self._inverse(base, depth)
+        inverse, unknown, known = self._inverse(base, depth)
         xy = self._planes.map_px(inverse)
-        hidden = self._planes.hidden(xy, inverse)
+        hidden = self._planes.hidden(xy, inverse, unknown)
         valid = _reached(xy, base.ir_hw, self._seam_px * self._planes.scale)
         if hidden.any():
             xy[hidden > 0] = -1e4
-            soft = cv2.blur(cv2.dilate(hidden, np.ones((3, 3), np.uint8)), (3, 3))
+            soft = cv2.blur(hidden, (3, 3))
             valid = cv2.min(valid, cv2.bitwise_not(cv2.max(soft, hidden)))
         assert base.depth is not None
         plane_m, target_m = base.depth.plane_m, base.depth.target_m
@@ -85,8 +87,8 @@ class DepthRegistration:
             depth=Depth(plane_m, target_m, "source", known),
         )
 
-    def _inverse(self, base: Aligner, depth: DepthFrame) -> tuple[Image, float]:
-        """Return inverse distances, (H, W) float32 in 1/m, and the share of pixels whose depth was measured."""
+    def _inverse(self, base: Aligner, depth: DepthFrame) -> tuple[Image, Image, float]:
+        """Return inverse distances, (H, W) float32 in 1/m, True where they are the plane's, and the measured share."""
         (h, w), (rows, columns) = base.rgb_hw, depth.counts.shape
         if abs(columns * h / (rows * w) - 1) > _ASPECT:
             raise CalibrationError(
@@ -102,7 +104,7 @@ class DepthRegistration:
         unknown = whole == 0
         if unknown.any():
             np.copyto(inverse, self._elsewhere(base), where=unknown)
-        return np.minimum(inverse, np.float32(1 / NEAREST_M), out=inverse), known
+        return np.minimum(inverse, np.float32(1 / NEAREST_M), out=inverse), unknown, known
 
     def _elsewhere(self, base: Aligner) -> Image | np.float32:
         """Return the inverse distances, (H, W) or one, where depth is unknown."""
@@ -112,7 +114,7 @@ class DepthRegistration:
             if self._ground is not None:
                 c = msgspec.structs.replace(self._calibration, plane_m=base.depth.plane_m)
                 self._else = base, (1 / ground_m(_pixels(c, base.rgb_hw), c, self._ground)).reshape(base.rgb_hw)
-        return self._else[1]  # type: ignore[return-value]
+        return self._else[1]
 
 
 def filled(counts: Image) -> Image:
@@ -155,8 +157,11 @@ class _Planes:
         u = inverse / np.maximum(ahead, np.float32(1e-3))
         return cv2.merge([a + u * (b + u * c) for a, b, c in self._parts])
 
-    def hidden(self, xy: Image, inverse: Image) -> Image:
-        """Return 255 where thermal sees something nearer in front of an RGB pixel, (H, W) uint8, else 0."""
+    def hidden(self, xy: Image, inverse: Image, unknown: Image) -> Image:
+        """Return 255 where thermal sees something nearer in front of an RGB pixel, (H, W) uint8, else 0.
+
+        `unknown` pixels, (H, W) bool, hide none.
+        """
         (h, w), cell = self.sizes[0], max(_CELL_PX, round(_EVERY * self.scale + 1))
         places, near = xy[::_EVERY, ::_EVERY], inverse[::_EVERY, ::_EVERY]
         inside = (places >= 0).all(-1) & (places[..., 0] <= w - 1) & (places[..., 1] <= h - 1)
@@ -164,11 +169,11 @@ class _Planes:
         columns, q = w // cell + 1, near[inside]
         index = whole[:, 1] * columns + whole[:, 0]
         buffer = np.zeros((h // cell + 1) * columns, np.float32)
-        np.maximum.at(buffer, index, q)
+        np.maximum.at(buffer, index, np.where(unknown[::_EVERY, ::_EVERY][inside], 0, q))
         step = np.float32((_HIDDEN_PX + cell - _CELL_PX) / max(self._per_m, 1e-9))
         behind = np.zeros(near.shape, np.uint8)
         behind[inside] = np.where(q < buffer[index] - step, 255, 0)
-        behind = cv2.medianBlur(behind, 3)
+        behind = cv2.dilate(cv2.medianBlur(behind, 3), np.ones((3, 3), np.uint8))  # cells at their ends are shared
         return cv2.resize(behind, xy.shape[1::-1], interpolation=cv2.INTER_NEAREST)
 
 

@@ -56,6 +56,7 @@ def starts_of(aligned: bool) -> dict[str, str]:
 READ: dict[str, Callable[[str], Any]] = {
     "ir.uri": source_of,
     "rgb.uri": source_of,
+    "align.depth.source.uri": source_of,
     "ir.size": size_of,
     "rgb.size": size_of,
     "web.address": address_of,

@@ -12,6 +12,9 @@ ENDPOINT = "tcp://127.0.0.1:5555"
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="e.g. sync.tolerance_ms=15")]
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file; the command line wins.")]
 Calib = Annotated[str | None, typer.Option(help="Calibration file (YAML).")]
+DepthUri = Annotated[
+    str | None, typer.Option("--depth", help="Depth of RGB's pixels, 16-bit millimetres: recording or stills.")
+]
 FuserName = Annotated[str | None, typer.Option("--fuser", help="auto, ufuser, student (fast) or pyramid.")]
 Fps = Annotated[
     float | None, typer.Option(help="Rate of stills and of video without times; rate to request from cameras.")

@@ -13,6 +13,7 @@ from rtfuse.cli.options import (
     AlignStarts,
     Calib,
     ConfigFile,
+    DepthUri,
     Duration,
     Force,
     Fps,
@@ -47,6 +48,7 @@ _CAMERAS = {
 }
 _RUN = _CAMERAS | {
     "calib": ("align.calib",),
+    "depth": ("align.depth.source.uri",),
     "fuser": ("fuse.fuser",),
     "encoding": ("publish.encoding",),
     "web": ("web.address",),
@@ -86,6 +88,7 @@ def run(
     fps: Fps = None,
     config: ConfigFile = None,
     calib: Calib = None,
+    depth: DepthUri = None,
     fuser: FuserName = None,
     show: Annotated[bool, typer.Option("--show", help="Show the fused picture in a window.")] = False,
     publish: Annotated[

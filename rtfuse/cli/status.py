@@ -32,6 +32,7 @@ CAUSES = {
     "spared": "left out of a preview, there is too little processor",
     "ended": "came after the recording had ended, the disk is full",
     "encoder": "the encoder was busy",
+    "no_depth": "registered at the plane, without depth near enough",
     "corrupt": "could not be decoded, or were coded from a lost frame",
     "damaged": "decoded with errors, or from a part with a wrong check sum",
     "truncated": "missing at the end of the file",
@@ -76,6 +77,8 @@ def _errors(rig: Rig) -> str:
         return ""
     off = ", ".join(f"{px:.{1 if px < 10 else 0}f} px at {m:g} m" for m, px in errors.items())
     ground = "on the ground and " if rig.plane.on_ground else ""
+    if rig.plane.by_depth:
+        return f", exact where depth is known, elsewhere {ground}at {rig.plane.target_m:g} m: there off by {off}"
     return f", exact {ground}at {rig.plane.target_m:g} m: {'above it ' if ground else ''}off by {off}"
 
 

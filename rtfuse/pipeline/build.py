@@ -22,6 +22,7 @@ from rtfuse.fuse.auto import open_stepping
 from rtfuse.observe.health import Health
 from rtfuse.observe.trace import Trace
 from rtfuse.observe.watchdog import Supervisor, Watchdog
+from rtfuse.pipeline.depth import check_depth, with_depth
 from rtfuse.pipeline.origins import Placement, placed
 from rtfuse.pipeline.photos import own_calibrations
 from rtfuse.pipeline.queues import STREAMS
@@ -65,12 +66,14 @@ def open_rig(
         config, sources = for_stills(config), openers(chosen, config, clock, scenes)
     opener = SourceOpener(config, clock, dict(sources or {}), replay)
     opener.check()
+    check_depth(config, replay)
     order, speed = _pace(config, replay)
     traced = StageTrace(trace) if trace is not None else None
     with ExitStack() as stack:
         fuser, bare = _open_both(config, order, opener, stack)
         placement = placed({s: bare[s].info for s in STREAMS}, config.sync.starts) if not replay else Placement()
         opened = {s: placement.apply(s, source) for s, source in bare.items()}
+        opened["rgb"] = stack.enter_context(closing(with_depth(config, opened["rgb"], chosen)))
         place = own_calibrations(config, scenes.refine if scenes is not None else None)
         alone = scenes is not None and chosen is not None and not config.stills.sequence
         stages = _stages(config, opened, calibration, fuser, traced, plane=plane, scenes=alone, place=place)
@@ -99,6 +102,11 @@ def _rig(
     config, (order, speed) = opener.config, _pace(opener.config, opener.replay)
     clock = _replayed(sources, opener.clock, speed or 1.0) if opener.replay else opener.clock
     health = _health(config, sources, clock)
+
+    def reopen(stream: Stream) -> Source:
+        source = placement.apply(stream, opener.open(stream))
+        return with_depth(config, source, chosen) if stream == "rgb" else source
+
     return Rig(
         sources=sources,
         pairer=pairer,
@@ -110,7 +118,7 @@ def _rig(
         limit_ns=round(max(config.ir.timeout_ms, config.rgb.timeout_ms) * _MS),
         lowers=config.load.step and speed is not None,
         mark=config.degraded.mark,
-        reopen=lambda stream: placement.apply(stream, opener.open(stream)),
+        reopen=reopen,
         remark=placement.remark,
         health=health,
         supervisor=supervisor,

@@ -221,13 +221,14 @@ class Pipeline:
 
     def _fuse(self, moment: Moment) -> Fused | None:
         """Return the output for a moment; None, counted, for pictures that cannot be aligned."""
-        rig = self.rig
+        rig, begun_ns = self.rig, time.monotonic_ns()
         try:
             rig.stages.fit(moment)
         except CalibrationError:
             self.stats.drops[moment.leader.stream, "size"] += 1
             return None
-        begun_ns = time.monotonic_ns()
+        if moment.rgb is None or moment.rgb.depth is None:  # or the map of its depth counts
+            begun_ns = time.monotonic_ns()
         fused = rig.stages.process(moment, aligned=any(o.wants_aligned() for o in self._sink_threads))
         ended_ns = time.monotonic_ns()
         if moment.complete:

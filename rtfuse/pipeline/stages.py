@@ -112,7 +112,8 @@ class Stages:
         old_sizes = self.aligner.ir_hw, self.aligner.rgb_hw
         if (ir_hw, rgb_hw) == old_sizes and own == self._own:
             if self.plane is not None and own is None:
-                self._replace(self.plane.newest(self.aligner, moment.depth))
+                depth = None if moment.rgb is None or moment.ir is None else moment.rgb.depth
+                self._replace(self.plane.newest(self.aligner, depth))
             return
         if (ir_hw, rgb_hw) in self._unfit:
             raise self._unfit[ir_hw, rgb_hw]

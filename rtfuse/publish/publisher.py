@@ -312,7 +312,8 @@ def _depth(depth: Registered | None) -> Depth | None:
     if depth is None:
         return None
     known = None if depth.known is None else round(depth.known, 3)
-    return Depth(depth.mode, *(float(f"{m:.4g}") for m in (depth.plane_m, depth.target_m)), known)
+    plane_m, target_m = (float(f"{m:.4g}") for m in (depth.plane_m, depth.target_m))
+    return Depth(depth.mode, plane_m, target_m, known)
 
 
 def _published(now: int) -> dict[str, int]:

@@ -54,8 +54,8 @@ class Depth(msgspec.Struct, frozen=True, omit_defaults=True):
     """Describe the distance at which thermal lies on RGB exactly, in metres along the RGB camera's axis.
 
     `plane_m`: in this picture. `target_m`: where it moves to; equal at rest. `mode`: `plane`, or `ground` where the
-    ground's own distance is taken up to that one, or `source` where a depth camera's is; `known` is then the share of the
-    picture whose depth was measured, and otherwise missing.
+    ground's own distance is taken up to that one, or `source` where a depth camera's is; `known` is then the share of
+    the picture whose depth was measured, and otherwise missing.
     """
 
     mode: str
