@@ -1,8 +1,8 @@
 """Register thermal by a depth camera: each RGB pixel goes to its own point in thermal, and hidden ones are masked.
 
 With q = 1 / distance, a pixel's ray r (in the thermal camera's system) and the thermal camera's place t there, the
-point r / q - t is seen in the direction r - q t. Divided by its z, that is linear in u = q / (r_z - q t_z), through a lens
-nearly so: A + u (B + u C), whose planes A, B and C are computed once. A frame costs a few operations for each pixel.
+point r / q - t is seen in the direction r - q t. Divided by its z, that is linear in u = q / (r_z - q t_z), through a
+lens nearly so: A + u (B + u C), whose planes A, B and C are computed once.
 """
 
 from __future__ import annotations
@@ -173,7 +173,10 @@ class _Planes:
         step = np.float32((_HIDDEN_PX + cell - _CELL_PX) / max(self._per_m, 1e-9))
         behind = np.zeros(near.shape, np.uint8)
         behind[inside] = np.where(q < buffer[index] - step, 255, 0)
-        behind = cv2.dilate(cv2.medianBlur(behind, 3), np.ones((3, 3), np.uint8))  # cells at their ends are shared
+        behind = cv2.medianBlur(behind, 3)
+        # One cell more, as cells at the ends are shared, but not onto the nearer thing itself.
+        around = cv2.dilate(np.where(behind > 0, near, np.float32(-1)), np.ones((3, 3), np.uint8))
+        behind = np.where((around >= 0) & (near <= around + step), np.uint8(255), np.uint8(0))
         return cv2.resize(behind, xy.shape[1::-1], interpolation=cv2.INTER_NEAREST)
 
 
