@@ -116,6 +116,8 @@ class MovingPlane:
             made = Aligner(ir_hw, rgb_hw, self._calibration, seam_px=self._seam_px)
         else:
             made = self._made((ir_hw, rgb_hw), target, target, whole=True)
+        if self._by_depth is not None:
+            self._by_depth.prepare(ir_hw, rgb_hw)
         with self._lock:
             self._now = made
             if self._asked_m != target:  # it was moved meanwhile

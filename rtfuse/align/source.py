@@ -64,14 +64,18 @@ class DepthRegistration:
             self._last = last = base, depth, self._made(base, depth)
         return last[2]
 
+    def prepare(self, ir_hw: tuple[int, int], rgb_hw: tuple[int, int]) -> _Planes:
+        """Compute what frames of these sizes need, so that the first of them does not wait."""
+        if self._planes is None or self._planes.sizes != (ir_hw, rgb_hw):
+            self._planes = _Planes(self._calibration, ir_hw, rgb_hw)
+        return self._planes
+
     def _made(self, base: Aligner, depth: DepthFrame) -> Aligner:
-        sizes = base.ir_hw, base.rgb_hw
-        if self._planes is None or self._planes.sizes != sizes:
-            self._planes = _Planes(self._calibration, *sizes)
+        planes = self.prepare(base.ir_hw, base.rgb_hw)
         inverse, unknown, known = self._inverse(base, depth)
-        xy = self._planes.map_px(inverse)
-        hidden = self._planes.hidden(xy, inverse, unknown)
-        valid = _reached(xy, base.ir_hw, self._seam_px * self._planes.scale)
+        xy = planes.map_px(inverse)
+        hidden = planes.hidden(xy, inverse, unknown)
+        valid = _reached(xy, base.ir_hw, self._seam_px * planes.scale)
         if hidden.any():
             xy[hidden > 0] = -1e4
             soft = cv2.blur(hidden, (3, 3))
