@@ -167,16 +167,17 @@ class _Planes:
         `unknown` pixels, (H, W) bool, hide none.
         """
         (h, w), cell = self.sizes[0], max(_CELL_PX, round(_EVERY * self.scale + 1))
-        places, near = xy[::_EVERY, ::_EVERY], inverse[::_EVERY, ::_EVERY]
-        inside = (places >= 0).all(-1) & (places[..., 0] <= w - 1) & (places[..., 1] <= h - 1)
-        whole = (places[inside] / cell).astype(np.int32)
-        columns, q = w // cell + 1, near[inside]
-        index = whole[:, 1] * columns + whole[:, 0]
-        buffer = np.zeros((h // cell + 1) * columns, np.float32)
-        np.maximum.at(buffer, index, np.where(unknown[::_EVERY, ::_EVERY][inside], 0, q))
+        near = np.ascontiguousarray(inverse[::_EVERY, ::_EVERY])
+        x, y = (np.ascontiguousarray(xy[::_EVERY, ::_EVERY, k]) for k in (0, 1))
+        inside = (x >= 0) & (y >= 0) & (x <= w - 1) & (y <= h - 1)
+        columns = w // cell + 1
+        index = (y * np.float32(1 / cell)).astype(np.intp) * columns + (x * np.float32(1 / cell)).astype(np.intp)
+        index[~inside] = (h // cell + 1) * columns  # a cell of their own
+        buffer = np.zeros((h // cell + 1) * columns + 1, np.float32)
+        hides = inside & ~unknown[::_EVERY, ::_EVERY]
+        np.maximum.at(buffer, index.ravel(), (near * hides).ravel())
         step = np.float32((_HIDDEN_PX + cell - _CELL_PX) / max(self._per_m, 1e-9))
-        behind = np.zeros(near.shape, np.uint8)
-        behind[inside] = np.where(q < buffer[index] - step, 255, 0)
+        behind = np.where(inside & (near < buffer[index] - step), np.uint8(255), np.uint8(0))
         behind = cv2.medianBlur(behind, 3)
         # One cell more, as cells at the ends are shared, but not onto the nearer thing itself.
         around = cv2.dilate(np.where(behind > 0, near, np.float32(-1)), np.ones((3, 3), np.uint8))
