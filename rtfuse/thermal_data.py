@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from rtfuse.picture import Image
+import numpy as np
+import numpy.typing as npt
 
 Shutter = Literal["open", "imminent", "closed"]
 """State of a thermal camera's shutter event (FFC): none, about to come, or going on."""
@@ -94,5 +95,5 @@ class DepthFrame:
     `counts`: (h, w) uint16, distance along the axis, 0: unknown. `t_ns`: its time, on RGB's axis of times.
     """
 
-    counts: Image
+    counts: npt.NDArray[np.uint16]
     t_ns: int
