@@ -74,6 +74,7 @@ class Session:
         self._data: Any = None
         self._coding = Coding()
         self._start_us, self._last, self._key = 0, -1, -1 << 60
+        self._times: dict[int, int] = {}
 
     def send(self, picture: Picture, utc_us: int) -> None:
         """Encode a picture and send it at once."""
@@ -87,21 +88,23 @@ class Session:
         if key := pts - self._key >= self._settings.key_s * 90_000:
             self._key = pts
         frame.pict_type = PictureType.I if key else PictureType.NONE
-        for packet in self._stream.encode(frame):
-            self._mux(packet, utc_us)
+        self._times[pts] = utc_us
+        for packet in self._stream.encode(frame):  # of an earlier picture, if the encoder holds some
+            self._mux(packet, self._times.pop(packet.pts))
 
-    def _mux(self, packet: Packet[Any], utc_us: int) -> None:
-        timed = self._packet(stamped(bytes(packet), utc_us), self._stream, packet.pts, packet.dts)
+    def _mux(self, packet: Any, utc_us: int) -> None:
+        pts = packet.pts
+        timed = self._packet(stamped(bytes(packet), utc_us), self._stream, pts)
         timed.is_keyframe = packet.is_keyframe
         if self._data is not None:
-            self._container.mux(self._packet(klv(utc_us), self._data, packet.pts, packet.dts))
+            self._container.mux(self._packet(klv(utc_us), self._data, pts))
         self._container.mux(timed)
         if self._data is not None:  # an empty packet, of which nothing is written, makes the muxer send those before
-            self._container.mux(self._packet(b"", self._data, packet.pts + 1, packet.dts + 1))
+            self._container.mux(self._packet(b"", self._data, pts + 1))
 
-    def _packet(self, content: bytes, stream: Any, pts: int | None, dts: int | None) -> Packet[Any]:
+    def _packet(self, content: bytes, stream: Any, pts: int) -> Packet[Any]:
         packet: Packet[Any] = Packet(content)
-        packet.stream, packet.time_base, packet.pts, packet.dts = stream, _BASE, pts, dts
+        packet.stream, packet.time_base, packet.pts, packet.dts = stream, _BASE, pts, pts
         return packet
 
     def _frame(self, picture: Picture) -> VideoFrame:

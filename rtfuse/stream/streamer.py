@@ -28,8 +28,8 @@ _log = logging.getLogger("rtfuse.stream")
 class Streamer:
     """Stream to one address; `write` never waits.
 
-    A server that is away costs its own stream alone: it is tried again, more and more seldom, after a refused login
-    after minutes. The log has one line when it is gone and one when it is back.
+    A server that is away costs its own stream alone: it is tried again after waits that grow, and after a
+    refused login only after ten seconds to minutes. The log has one line when it is gone and one when it is back.
     `drops`: pictures that were not sent: `slow` while the connection held, `away` without one.
     """
 
@@ -128,7 +128,7 @@ class Streamer:
         self._told = False
 
     def _end(self, session: Session) -> None:
-        """Close what is left of a connection."""
+        """Close a connection, also a broken one."""
         with suppress(OSError, ValueError):  # of FFmpeg: the connection may be broken
             session.close()
         with self._changed:
