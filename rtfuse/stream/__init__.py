@@ -1,4 +1,1 @@
-"""Send fused video to media servers and players: RTSP, and MPEG-TS over UDP and TCP.
-
-Importing it loads neither FFmpeg nor OpenCV.
-"""
+"""Send fused video to media servers and players: RTSP, and MPEG-TS over UDP and TCP."""

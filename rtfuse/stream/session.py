@@ -31,7 +31,7 @@ _OPTIONS = {
 _MICROS = f"{TIMEOUT_S * 1e6:.0f}"
 _MUXER = {
     # Without the limit, FFmpeg waits for a packet of every stream before it writes one.
-    "mpegts": {"flush_packets": "1", "max_interleave_delta": "1", "rw_timeout": _MICROS},
+    "mpegts": {"flush_packets": "1", "max_interleave_delta": "1"},
     "rtsp": {"rtsp_transport": "tcp", "timeout": _MICROS},
 }
 
@@ -59,11 +59,20 @@ def encoder_of(asked: str) -> str:
     return asked
 
 
+def _with_options(uri: str) -> str:
+    """Return an address with the options of its protocol, which PyAV passes on in no other way.
+
+    They are the limit of TCP's waits, and for UDP seven packets of MPEG-TS in each datagram.
+    """
+    option = {"tcp": f"timeout={_MICROS}", "udp": "pkt_size=1316"}.get(uri.partition(":")[0])
+    return uri if option is None else f"{uri}{'&' if '?' in uri else '?'}{option}"
+
+
 class Session:
     """Send pictures until the connection breaks; the first picture opens it, and gives it its size and colours.
 
     Every unit of H.264 carries its capture time (`rtfuse.stream.stamps.stamped`), MPEG-TS also as KLV. RTSP's sender
-    reports map the times of packets to capture times. Raises the errors of FFmpeg, which are OSErrors or ValueErrors.
+    reports map the times of packets to capture times. Raises FFmpegError, OSError or ValueError.
     """
 
     def __init__(self, uri: str, settings: Streaming, encoder: str, rate_hz: float) -> None:
@@ -122,11 +131,11 @@ class Session:
         options = dict(_MUXER[form])
         if form == "rtsp":  # so that the sender reports name capture times
             options["start_time_realtime"] = str(utc_us)
-        if self._uri.startswith("udp:"):
-            options["pkt_size"] = "1316"
         if picture.layout not in ("rgb24", "gray"):
             self._coding = picture.coding
-        self._container = av.open(self._uri, "w", format=form, container_options=options, timeout=TIMEOUT_S)
+        self._container = av.open(
+            _with_options(self._uri), "w", format=form, container_options=options, timeout=TIMEOUT_S
+        )
         rates = {"b": f"{kbps}k", "maxrate": f"{kbps}k", "bufsize": f"{max(1, kbps // 5)}k", "g": "100000"}
         stream = self._container.add_stream(
             self._encoder, rate=self._rate, options=_OPTIONS[self._encoder] | rates | {"bf": "0"}
@@ -144,6 +153,6 @@ class Session:
         self._stream, self._start_us = stream, utc_us
 
     def close(self) -> None:
-        """End the connection. Raises the errors of FFmpeg."""
+        """End the connection. Raises what `send` raises."""
         if self._container is not None:
             self._container.close()

@@ -9,6 +9,8 @@ from collections import Counter, deque
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from av.error import FFmpegError
+
 from rtfuse.capture.backoff import Backoff
 from rtfuse.capture.ffmpeg_errors import unavailable
 from rtfuse.errors import DeviceUnavailable, redact
@@ -107,7 +109,7 @@ class Streamer:
                 began_send_s = time.monotonic()
                 try:
                     session.send(*item)
-                except (OSError, ValueError) as e:  # of FFmpeg
+                except (FFmpegError, OSError, ValueError) as e:
                     took_s = time.monotonic() - began_send_s
                     self._backoff.ended(time.monotonic() - began_s if self._up else 0.0)
                     what = "broke" if self._up else "cannot be opened"
@@ -129,7 +131,7 @@ class Streamer:
 
     def _end(self, session: Session) -> None:
         """Close a connection, also a broken one."""
-        with suppress(OSError, ValueError):  # of FFmpeg: the connection may be broken
+        with suppress(FFmpegError, OSError, ValueError):  # the connection may be broken
             session.close()
         with self._changed:
             self._up = False
