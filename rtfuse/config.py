@@ -16,6 +16,7 @@ from rtfuse.fuse.settings import Fuse
 from rtfuse.publish.settings import Endpoint, Publish
 from rtfuse.record.settings import Raw, Record
 from rtfuse.settings import Count, NotNegative, Positive, Section, parse_yaml, read_yaml, to_struct
+from rtfuse.stream.settings import Streaming
 from rtfuse.sync.settings import Sync
 from rtfuse.thermal.settings import Thermal
 from rtfuse.web.settings import Detector, Web
@@ -34,6 +35,7 @@ __all__ = [
     "Record",
     "SourceSettings",
     "Stills",
+    "Streaming",
     "Supervise",
     "Sync",
     "Thermal",
@@ -95,6 +97,7 @@ class Config(Section, frozen=True):
     fuse: Fuse = Fuse()
     publish: Publish = Publish()
     web: Web = Web()
+    stream: Streaming = Streaming()
     record: Record = Record()
     raw: Raw = Raw()
     playback: Playback = Playback()

@@ -26,8 +26,9 @@ MAY_IMPORT = {
     "wire": BASE | {"folders"},  # what goes over the network, for both of its ends
     "client": BASE | {"wire"},
     "record": BASE | SERVICES | {"capture"},  # reads its files by the decoder of recordings, and at their pace
-    "config": BASE | STAGES | {"settings", "record", "web"},  # the settings beside each stage
-    "pipeline": BASE | SERVICES | STAGES | {"config", "record", "wire"},
+    "stream": BASE | SERVICES | {"capture"},  # its waits between tries, and its words for FFmpeg's errors
+    "config": BASE | STAGES | {"settings", "record", "stream", "web"},  # the settings beside each stage
+    "pipeline": BASE | SERVICES | STAGES | {"config", "record", "stream", "wire"},
     "detect": BASE | SERVICES | {"client", "publish", "wire"},
     "view": BASE | SERVICES | {"capture", "client", "record", "thermal", "wire"},  # of capture: the calls of V4L2
     "web": BASE | SERVICES | {"client", "thermal", "wire"},

@@ -33,7 +33,7 @@ from rtfuse.errors import Interrupted, OutputExists, OutputUnwritable
 from rtfuse.observe.stats import Snapshot, Stats
 from rtfuse.observe.trace import Trace
 from rtfuse.pipeline.build import open_rig
-from rtfuse.pipeline.outputs import check_outputs, describing, open_publisher, open_raw
+from rtfuse.pipeline.outputs import check_outputs, describing, open_publisher, open_raw, open_streams
 from rtfuse.pipeline.priority import raise_priority
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Rig
@@ -142,7 +142,7 @@ def _raw_taps(settings: Config, rig: Rig, console: Console, stack: ExitStack) ->
 
 
 def _local_sinks(settings: Config, rig: Rig, console: Console, stack: ExitStack) -> dict[str, Sink]:
-    """Open the recording of fused video and the watch on the registration, as the configuration says."""
+    """Open the recording of fused video, the streams and the watch on the registration, as the configuration says."""
     sinks: dict[str, Sink] = {}
     how, rgb = settings.record, rig.sources["rgb"].info
     if how.path:
@@ -150,6 +150,8 @@ def _local_sinks(settings: Config, rig: Rig, console: Console, stack: ExitStack)
             how.path, rate_hz=rgb.rate_hz, time_base=rgb.time_base, side_by_side=how.side_by_side, force=how.force
         )
         sinks["record"] = stack.enter_context(closing(LiveRecording(writer)))
+    for name, streamer in open_streams(settings, rig).items():
+        sinks[name] = stack.enter_context(closing(streamer))
     if settings.align.monitor and settings.align.calib:
         sinks["drift"] = DriftMonitor(partial(console.print, "warning:", style="yellow", soft_wrap=True))
     return sinks | _beside(settings, rig, console, stack)

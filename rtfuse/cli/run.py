@@ -54,6 +54,7 @@ _RUN = _CAMERAS | {
     "web": ("web.address",),
     "boxes": ("web.detections",),
     "boxes_keys": ("web.detections_keys",),
+    "stream": ("stream.uris",),
     "record": ("record.path",),
     "record_raw": ("raw.path",),
     "frames": ("frames",),
@@ -104,6 +105,9 @@ def run(
         list[str] | None, typer.Option(help="Draw the boxes of this detector's endpoint on the page.")
     ] = None,
     boxes_keys: Annotated[str | None, typer.Option(help="Client key file for detectors that encrypt.")] = None,
+    stream: Annotated[
+        list[str] | None, typer.Option(help="Stream to rtsp://, udp:// or tcp://; may be repeated.")
+    ] = None,
     record: Annotated[str | None, typer.Option(help="Record fused video to this file.")] = None,
     record_raw: Annotated[str | None, typer.Option(help="Record both streams, unfused, to this file.")] = None,
     replay: Annotated[str | None, typer.Option(help="Replay a recording of rtfuse record.")] = None,

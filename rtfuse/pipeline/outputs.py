@@ -10,7 +10,7 @@ from pathlib import Path
 import rtfuse
 from rtfuse.capture.prepared import Prepared
 from rtfuse.config import Config, Endpoint, dump_config
-from rtfuse.errors import OutputUnwritable
+from rtfuse.errors import ConfigError, OutputUnwritable
 from rtfuse.folders import expanded
 from rtfuse.outputs import check_output
 from rtfuse.pipeline.queues import STREAMS
@@ -19,12 +19,20 @@ from rtfuse.publish.planes import Offer
 from rtfuse.publish.publisher import About, Publisher, States, Statistics
 from rtfuse.record.raw import RawRecorder, check_raw
 from rtfuse.record.video import check_writer
+from rtfuse.stream.settings import check_streams
+from rtfuse.stream.streamer import Streamer
 from rtfuse.types import Clock, Source, SourceInfo, Stream
 from rtfuse.wire.description import CameraAbout
 
 
 def check_outputs(config: Config) -> None:
-    """Raise OutputExists or OutputUnwritable for a file that cannot be written, before anything is opened."""
+    """Check the outputs before anything is opened.
+
+    Raises OutputExists or OutputUnwritable for a file that cannot be written, ConfigError for a stream's address.
+    """
+    check_streams(config.stream)
+    if config.stream.uris and config.playback.speed == "max":
+        raise ConfigError("playback.speed: 'max' has no pace; a stream needs that of real time")
     record, raw, trace = config.record, config.raw, config.trace
     named = [os.path.realpath(expanded(path)) for path in (record.path, raw.path, trace) if path]
     if len(named) != len(set(named)):
@@ -110,6 +118,20 @@ def _camera(info: SourceInfo) -> CameraAbout:
         rate_hz=info.rate_hz,
         coding=info.coding,
     )
+
+
+def open_streams(config: Config, rig: Rig) -> dict[str, Streamer]:
+    """Open the streams to servers and players, by the names of their threads. Raises ConfigError for the encoder."""
+    how = config.stream
+    if not how.uris:
+        return {}
+    from rtfuse.stream.session import encoder_of
+
+    encoder, rate_hz = encoder_of(how.encoder), rig.sources["rgb"].info.rate_hz or 30.0
+    return {
+        f"stream-{k}": Streamer(uri, how, encoder=encoder, rate_hz=rate_hz, clock=rig.clock)
+        for k, uri in enumerate(how.uris, 1)
+    }
 
 
 def open_raw(config: Config, sources: Mapping[Stream, Source]) -> RawRecorder:

@@ -1,0 +1,1 @@
+"""Send fused video to media servers and players: RTSP, and MPEG-TS over UDP and TCP."""
