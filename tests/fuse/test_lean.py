@@ -13,7 +13,7 @@ from rtfuse.align.aligner import Aligner
 from rtfuse.capture import open_source
 from rtfuse.config import load_config
 from rtfuse.fuse import open_fuser
-from rtfuse.fuse.lean import Lean, empty_cells
+from rtfuse.fuse.lean import Lean, _warmest, empty_cells
 from rtfuse.pipeline.stages import Stages
 from rtfuse.types import Frame, Pair, Stamp, ThermalPicture
 
@@ -143,3 +143,31 @@ def test_no_ordinary_picture_is_empty_anywhere(footage):
         pictures += [frame.image for frame in islice(frames, 0, 200, 20)]
     assert len(pictures) > 300
     assert [k for k, x in enumerate(pictures) if empty_cells(x) is not None] == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6, 11, 16, 1000, 4799])
+def test_the_warmest_level_is_numpys_percentile(count):
+    for seed in range(5):
+        cells = np.random.default_rng(seed).integers(0, 256, count, np.uint8)
+        assert _warmest(cells) == np.percentile(cells, 90)
+
+
+def lowest(lean, image, k):
+    valid = lean(ThermalPicture(image, None, None, None, lambda: image), k * PERIOD_NS, lambda x: x).valid
+    return 255 if valid is None else int(valid.min())
+
+
+@pytest.mark.parametrize("first", [3, 4, 5, 6])
+def test_a_stream_of_scenes_is_looked_at_every_90_ms_and_what_is_empty_fades_in_by_single_frames(first):
+    lean = Lean()
+    levels = [lowest(lean, noise(128, 3) if k >= first else scene(2), k) for k in range(20)]
+    begin = next(k for k, level in enumerate(levels) if level < 255)
+    assert first <= begin <= first + 2
+    steps = -np.diff(levels[begin - 1 :])
+    assert (steps > 0).all()
+    assert steps.max() <= 255 * PERIOD_NS / 300e6
+
+
+def test_pictures_of_different_scenes_are_all_looked_at():
+    lean = Lean(hold=False)
+    assert [lowest(lean, noise(128, 3) if k % 2 else scene(2), k) for k in range(6)] == [255, 0] * 3
