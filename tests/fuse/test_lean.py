@@ -13,7 +13,7 @@ from rtfuse.align.aligner import Aligner
 from rtfuse.capture import open_source
 from rtfuse.config import load_config
 from rtfuse.fuse import open_fuser
-from rtfuse.fuse.lean import Lean, _warmest, empty_cells
+from rtfuse.fuse.lean import Lean, empty_cells
 from rtfuse.pipeline.stages import Stages
 from rtfuse.types import Frame, Pair, Stamp, ThermalPicture
 
@@ -143,13 +143,6 @@ def test_no_ordinary_picture_is_empty_anywhere(footage):
         pictures += [frame.image for frame in islice(frames, 0, 200, 20)]
     assert len(pictures) > 300
     assert [k for k, x in enumerate(pictures) if empty_cells(x) is not None] == []
-
-
-@pytest.mark.parametrize("count", [1, 2, 3, 6, 11, 16, 1000, 4799])
-def test_the_warmest_level_is_numpys_percentile(count):
-    for seed in range(5):
-        cells = np.random.default_rng(seed).integers(0, 256, count, np.uint8)
-        assert _warmest(cells) == np.percentile(cells, 90)
 
 
 def lowest(lean, image, k):
