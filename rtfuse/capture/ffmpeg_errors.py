@@ -30,9 +30,11 @@ def unavailable(what: str, uri: str, e: Exception, *, took_s: float, limit_s: fl
 
     AccessRefused if the camera refuses the login, or asks for a pause.
     """
+    if isinstance(e, _REFUSALS):
+        return AccessRefused(f"{what}: {in_words(e, uri)}")
     if isinstance(e, av.error.ExitError) or took_s >= limit_s:  # RTSP calls what it has not read yet invalid
         return DeviceUnavailable(f"{what} within {limit_s:g} s: no answer")
-    return (AccessRefused if isinstance(e, _REFUSALS) else DeviceUnavailable)(f"{what}: {in_words(e, uri)}")
+    return DeviceUnavailable(f"{what}: {in_words(e, uri)}")
 
 
 def in_words(e: Exception, uri: str) -> str:

@@ -29,7 +29,7 @@ CAUSES = {
     "lost": "times that the source was lost",
     "busy": "skipped for a newer one, the fuser is slow",
     "slow": "the output did not keep up",
-    "away": "the server of the stream was away",
+    "away": "the stream had no connection",
     "spared": "left out of a preview, there is too little processor",
     "ended": "came after the recording had ended, the disk is full",
     "encoder": "the encoder was busy",

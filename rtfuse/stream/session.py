@@ -16,11 +16,9 @@ from av.video.reformatter import ColorRange, Colorspace
 
 from rtfuse.errors import ConfigError
 from rtfuse.picture import MATRIX_TAGS, Coding, Picture, video_frame
-from rtfuse.stream.settings import Streaming, format_of
+from rtfuse.stream.settings import TIMEOUT_S, Streaming, format_of
 from rtfuse.stream.stamps import klv, stamped
 
-TIMEOUT_S = 5.0
-"""The longest time that opening, or sending one picture, may take."""
 _BASE = Fraction(1, 90_000)
 _HARDWARE = ("h264_nvenc", "h264_v4l2m2m")
 _OPTIONS = {

@@ -10,6 +10,8 @@ import msgspec
 from rtfuse.errors import ConfigError
 from rtfuse.settings import Count, Section
 
+TIMEOUT_S = 5.0
+"""The longest time that opening a stream, or sending one picture, may take."""
 FORMATS = {"rtsp": "rtsp", "udp": "mpegts", "tcp": "mpegts"}
 """FFmpeg's muxer for each scheme of an address."""
 

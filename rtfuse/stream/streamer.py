@@ -6,20 +6,13 @@ import logging
 import threading
 import time
 from collections import Counter, deque
-from contextlib import suppress
-from typing import TYPE_CHECKING
-
-from av.error import FFmpegError
 
 from rtfuse.capture.backoff import Backoff
-from rtfuse.capture.ffmpeg_errors import unavailable
 from rtfuse.errors import DeviceUnavailable, redact
 from rtfuse.observe.logs import event
+from rtfuse.stream.sender import Job, SenderProcess
 from rtfuse.stream.settings import Streaming
 from rtfuse.types import Clock, Fused, Picture
-
-if TYPE_CHECKING:
-    from rtfuse.stream.session import Session
 
 _WAITING = 2
 """Pictures that wait for the encoder."""
@@ -45,7 +38,7 @@ class Streamer:
         clock: Clock = time.monotonic_ns,
         backoff: Backoff | None = None,
     ) -> None:
-        self._uri, self._settings, self._encoder, self._rate_hz = uri, settings, encoder, rate_hz
+        self._job, self._encoder = Job(uri, settings, encoder, rate_hz), encoder
         self._clock, self._backoff = clock, backoff or Backoff(nearby=False)
         self._name = f"stream {redact(uri)}"
         self._drops: Counter[tuple[str, str]] = Counter()
@@ -101,23 +94,20 @@ class Streamer:
 
     def _connected(self) -> DeviceUnavailable | None:
         """Send until the connection breaks, and return the reason; None at the end."""
-        from rtfuse.stream.session import TIMEOUT_S, Session
-
-        session, began_s = Session(self._uri, self._settings, self._encoder, self._rate_hz), time.monotonic()
+        process, began_s = SenderProcess(self._job), time.monotonic()
         try:
             while (item := self._next()) is not None:
-                began_send_s = time.monotonic()
                 try:
-                    session.send(*item)
-                except (FFmpegError, OSError, ValueError) as e:
-                    took_s = time.monotonic() - began_send_s
+                    process.send(*item)
+                except DeviceUnavailable as e:
                     self._backoff.ended(time.monotonic() - began_s if self._up else 0.0)
-                    what = "broke" if self._up else "cannot be opened"
-                    return unavailable(f"{self._name} {what}", self._uri, e, took_s=took_s, limit_s=TIMEOUT_S)
+                    return e
                 self._opened()
             return None
         finally:
-            self._end(session)
+            process.close()
+            with self._changed:
+                self._up = False
 
     def _opened(self) -> None:
         """Note that the connection holds, and say so if it was gone."""
@@ -129,21 +119,13 @@ class Streamer:
         event(_log, logging.INFO, "stream", f"{self._name} {said}", stage=self._name)
         self._told = False
 
-    def _end(self, session: Session) -> None:
-        """Close a connection, also a broken one."""
-        with suppress(FFmpegError, OSError, ValueError):  # the connection may be broken
-            session.close()
-        with self._changed:
-            self._up = False
-
     def _pause(self, failure: DeviceUnavailable | None) -> None:
         """Say once that the server is gone, and wait before the next try; drop what waits meanwhile."""
         if failure is None:
             return
         wait_s = self._backoff.wait_s(failure)
         if not self._told and not self._over:
-            why = str(failure).replace("the camera", "the server")
-            event(_log, logging.WARNING, "stream", f"{why}; the rig goes on, and tries again", stage=self._name)
+            event(_log, logging.WARNING, "stream", f"{failure}; the rig goes on, and tries again", stage=self._name)
         self._told = True
         with self._changed:
             self._drops[self._name, "away"] += 1 + len(self._waiting)  # one was lost as it was sent

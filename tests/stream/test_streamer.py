@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import socket
+import subprocess
 import threading
 import time
 from dataclasses import replace
@@ -131,6 +135,73 @@ def test_an_absent_server_is_said_in_one_line_without_its_password(caplog):
     assert "cannot be opened" in said
     assert "hush" not in said + str(streamer.drops)
     assert "anna" not in said + str(streamer.drops)
+
+
+def answering(sock, answer):
+    """Serve RTSP on a socket, one connection after another; returns the request lines."""
+    asked = []
+
+    def serve():
+        while True:
+            try:
+                conn, _ = sock.accept()
+            except OSError:
+                return
+            with conn, conn.makefile("rb") as lines:
+                while head := list(iter(lambda lines=lines: lines.readline().strip(), b"")):
+                    fields = {k.strip().lower(): v.strip() for k, _, v in (x.partition(b":") for x in head[1:])}
+                    lines.read(int(fields.get(b"content-length", 0)))
+                    asked.append(head[0].decode())
+                    if (status := answer(asked[-1])) is not None:
+                        conn.sendall(b"RTSP/1.0 " + status + b"\r\nCSeq: " + fields[b"cseq"] + b"\r\n\r\n")
+
+    threading.Thread(target=serve, daemon=True).start()
+    return asked
+
+
+def test_a_server_that_does_not_answer_stops_nothing(caplog):
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        answering(sock, lambda request: None)
+        streamer, last_s, longest_s = streamer_to(f"rtsp://127.0.0.1:{sock.getsockname()[1]}/rig"), time.monotonic(), 0
+        try:
+            while not caplog.records:
+                streamer.write(moved(0, time.monotonic_ns()))
+                time.sleep(0.01)
+                longest_s, last_s = max(longest_s, time.monotonic() - last_s), time.monotonic()
+        finally:
+            streamer.close()
+    assert "cannot be opened within 5 s: no answer" in caplog.text
+    assert longest_s < 2.5, "a wait for the server has held Python's lock"
+
+
+def test_a_refused_login_is_said_and_not_repeated_at_once(caplog):
+    refusal = b'401 Unauthorized\r\nWWW-Authenticate: Basic realm="rig"'
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        asked = answering(sock, lambda request: b"200 OK" if request.startswith("OPTIONS") else refusal)
+        streamer = streamer_to(f"rtsp://anna:hush@127.0.0.1:{sock.getsockname()[1]}/rig")
+        try:
+            feed(streamer, lambda: caplog.records)
+            feed(streamer, lambda: sum(streamer.drops.values()) > 50)
+        finally:
+            streamer.close()
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "401 Unauthorized: the server refuses this user and password" in said
+    assert "hush" not in said
+    assert sum(request.startswith("OPTIONS") for request in asked) == 1
+
+
+def test_a_killed_sender_is_said_and_started_again(caplog):
+    caplog.set_level(logging.INFO, "rtfuse.stream")
+    streamer = streamer_to(f"udp://127.0.0.1:{free_port()}")
+    try:
+        feed(streamer, lambda: "runs" in caplog.text)
+        listed = subprocess.run(["ps", "--ppid", str(os.getpid()), "-o", "pid=,args="], capture_output=True, text=True)
+        (sender,) = [line.split()[0] for line in listed.stdout.splitlines() if "rtfuse.stream.sender" in line]
+        os.kill(int(sender), signal.SIGKILL)
+        feed(streamer, lambda: "is back" in caplog.text)
+    finally:
+        streamer.close()
+    assert "its process ended with status -9; the rig goes on" in caplog.text
 
 
 def test_waits_grow_after_each_try():
