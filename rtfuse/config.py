@@ -13,7 +13,7 @@ from rtfuse.align.settings import Align
 from rtfuse.capture.settings import Playback, SourceSettings, Stills
 from rtfuse.errors import ConfigError
 from rtfuse.fuse.settings import Fuse
-from rtfuse.publish.settings import Endpoint, Publish
+from rtfuse.publish.settings import Control, Endpoint, Publish
 from rtfuse.record.settings import Raw, Record
 from rtfuse.settings import Count, NotNegative, Positive, Section, parse_yaml, read_yaml, to_struct
 from rtfuse.stream.settings import Streaming
@@ -24,6 +24,7 @@ from rtfuse.web.settings import Detector, Web
 __all__ = [
     "Align",
     "Config",
+    "Control",
     "Degraded",
     "Detector",
     "Endpoint",
@@ -96,6 +97,7 @@ class Config(Section, frozen=True):
     align: Align = Align()
     fuse: Fuse = Fuse()
     publish: Publish = Publish()
+    control: Control = Control()
     web: Web = Web()
     stream: Streaming = Streaming()
     record: Record = Record()

@@ -18,6 +18,7 @@ from scenes import make_frame
 
 from rtfuse.observe.health import Condition, State
 from rtfuse.observe.stats import Stats
+from rtfuse.pipeline.controls import Controls
 from rtfuse.thermal.agc import Agc
 from rtfuse.types import Fused, Moment, Pair
 from rtfuse.web.rig_view import RigView
@@ -70,7 +71,7 @@ def serving():
             lambda: rig.stats.snapshot(streams=streams),
             lambda: {"rig": "mast", "fuser": "pyramid", "version": "1"},
             causes={"busy": "the fuser is slow"},
-            adjustable=rig if controls else None,
+            controls=Controls(rig) if controls else None,
         )
         server = WebServer(Web(address=address, **options), view)
         server.rig = rig

@@ -15,17 +15,17 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from rtfuse.align.drift import DriftMonitor
 from rtfuse.capture.paths import matches
 from rtfuse.capture.scenes.names import png_names
 from rtfuse.capture.scenes.pairing import listed
 from rtfuse.capture.tracks import split_track
-from rtfuse.cli.notes import notes, open_rig_or_advise
-from rtfuse.cli.page import open_page, print_page
+from rtfuse.cli.notes import open_rig_or_advise
+from rtfuse.cli.page import open_page
 from rtfuse.cli.radiometric import Refinement
-from rtfuse.cli.registering import beside_watch, check_register, registered
+from rtfuse.cli.registering import check_register, registered
 from rtfuse.cli.screen import beside
 from rtfuse.cli.signals import Signals
+from rtfuse.cli.sinks import beside_sink, local_sinks, page_sink, print_note, print_notes, raw_taps
 from rtfuse.cli.start import keep_frames_only
 from rtfuse.cli.status import one_line, slow_fuser, sources_line, watching
 from rtfuse.config import Config
@@ -33,19 +33,25 @@ from rtfuse.errors import Interrupted, OutputExists, OutputUnwritable
 from rtfuse.observe.stats import Snapshot, Stats
 from rtfuse.observe.trace import Trace
 from rtfuse.pipeline.build import open_rig
-from rtfuse.pipeline.outputs import check_outputs, describing, open_publisher, open_raw, open_streams
+from rtfuse.pipeline.controls import Controls
+from rtfuse.pipeline.outputs import (
+    check_outputs,
+    describing,
+    open_control,
+    open_publisher,
+    open_raw,
+)
 from rtfuse.pipeline.priority import raise_priority
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Rig
 from rtfuse.pipeline.run import Pipeline
 from rtfuse.pipeline.scenes import Scenes, stills_of
 from rtfuse.pipeline.sources import open_lasting
-from rtfuse.publish.publisher import About
-from rtfuse.record.live import LiveRecording
-from rtfuse.record.raw import RawRecorder
+from rtfuse.publish.control import ControlEndpoint
+from rtfuse.publish.publisher import About, Publisher
 from rtfuse.record.session import RecordSummary, record
 from rtfuse.record.video import VIDEO_CODECS, PictureWriter, Writer, check_picture, check_writer, open_writer
-from rtfuse.types import LABELS, Frame, Sink, Source, Stream
+from rtfuse.types import LABELS, Sink, Source, Stream
 
 
 def run_live(
@@ -65,7 +71,7 @@ def run_live(
     check_outputs(settings)
     say = partial(console.print, soft_wrap=not console.is_terminal, markup=False)
     rig: Rig
-    running = list[Pipeline]()
+    running, controls = list[Pipeline](), list[Controls]()
     about: Callable[[], About]
     with ExitStack() as stack:
         publisher = open_publisher(
@@ -75,20 +81,20 @@ def run_live(
             about=lambda: about(),
             clock=lambda: rig.clock(),
         )
-        if publisher is not None:
-            stack.enter_context(publisher)
+        control = open_control(settings, controls)
+        _ = publisher and stack.enter_context(publisher), control and stack.enter_context(control)
         trace = stack.enter_context(Trace(settings.trace, force=settings.record.force)) if settings.trace else None
         rig = stack.enter_context(_open_live(settings, replay, trace, lambda: one_line(running[0].snapshot())))
         about = describing(settings, rig)
+        controls.append(Controls(rig))
         say(sources_line(rig))
-        _print_notes(console, settings, rig, replay)
-        taps = _raw_taps(settings, rig, console, stack)
-        for line in publisher.lines() if publisher is not None else ():
-            say(f"publishing {line}")
-        sinks = _given({"publish": publisher, "window": window}) | _local_sinks(settings, rig, console, stack)
-        if (server := open_page(settings, rig, _snapshots(running, rig), publisher)) is not None:
-            sinks["web"] = stack.enter_context(closing(server)).live
-            print_page(settings.web, server, console)
+        print_notes(console, settings, rig, replay)
+        taps = raw_taps(settings, rig, console, stack)
+        for line in _addresses(publisher, control):
+            say(line)
+        sinks = _given({"publish": publisher, "window": window}) | local_sinks(settings, rig, console, stack)
+        page = open_page(settings, rig, _snapshots(running, rig), publisher, controls[0])
+        sinks |= page_sink(settings, page, console, stack)
         age_at = next((name for name in ("publish", "record", "web") if name in sinks), None)
         pipeline = Pipeline(rig, sinks, age_at=age_at, taps=taps, stop=signals.stop)
         running.append(pipeline)
@@ -105,6 +111,14 @@ def _open_live(settings: Config, replay: str | None, trace: Trace | None, status
     if rig.live:
         raise_priority(settings.load.nice)
     return rig
+
+
+def _addresses(publisher: Publisher | None, control: ControlEndpoint | None) -> Iterator[str]:
+    """Yield the lines about the addresses of the rig."""
+    if publisher is not None:
+        yield from (f"publishing {line}" for line in publisher.lines())
+    if control is not None:
+        yield f"changes of settings on {control.name}"
 
 
 def _given(sinks: dict[str, Sink | None]) -> dict[str, Sink]:
@@ -130,51 +144,6 @@ def _note_slow(console: Console, rig: Rig, result: Snapshot) -> None:
     ):  # else it was a moment, or the captures
         wrap = not console.is_terminal
         console.print(f"note: {slow_fuser(str(rig.fuser))}", style="yellow", soft_wrap=wrap, markup=False)
-
-
-def _raw_taps(settings: Config, rig: Rig, console: Console, stack: ExitStack) -> list[Callable[[Frame], None]]:
-    """Open the recording of both streams, as the configuration says."""
-    if not settings.raw.path:
-        return []
-    recorder = stack.enter_context(closing(open_raw(settings, rig.sources)))
-    console.print(f"recording both streams to {settings.raw.path}", soft_wrap=True, markup=False)
-    return [partial(_tap, recorder)]
-
-
-def _local_sinks(settings: Config, rig: Rig, console: Console, stack: ExitStack) -> dict[str, Sink]:
-    """Open the recording of fused video, the streams and the watch on the registration, as the configuration says."""
-    sinks: dict[str, Sink] = {}
-    how, rgb = settings.record, rig.sources["rgb"].info
-    if how.path:
-        writer = open_writer(
-            how.path, rate_hz=rgb.rate_hz, time_base=rgb.time_base, side_by_side=how.side_by_side, force=how.force
-        )
-        sinks["record"] = stack.enter_context(closing(LiveRecording(writer)))
-    for name, streamer in open_streams(settings, rig).items():
-        sinks[name] = stack.enter_context(closing(streamer))
-    if settings.align.monitor and settings.align.calib:
-        sinks["drift"] = DriftMonitor(partial(console.print, "warning:", style="yellow", soft_wrap=True))
-    return sinks | _beside(settings, rig, console, stack)
-
-
-def _beside(settings: Config, rig: Rig, console: Console, stack: ExitStack) -> dict[str, Sink]:
-    """Open the watch that compares thermal and RGB of a rig without a calibration."""
-    watch = beside_watch(settings, rig, partial(_print_note, console))
-    return {} if watch is None else {"beside": stack.enter_context(closing(watch))}
-
-
-def _print_notes(console: Console, settings: Config, rig: Rig, replay: str | None = None) -> None:
-    for note in notes(settings, rig, replay):
-        _print_note(console, note)
-
-
-def _print_note(console: Console, note: str) -> None:
-    wrap = not console.is_terminal  # a terminal gets whole words, a file whole lines
-    console.print(f"note: {note}", style="yellow", soft_wrap=wrap, markup=False, highlight=False)
-
-
-def _tap(recorder: RawRecorder, frame: Frame) -> None:
-    recorder.write(frame.sent)
 
 
 def record_raw(settings: Config, signals: Signals, console: Console) -> RecordSummary:
@@ -219,7 +188,7 @@ def fuse_recordings(
         rig.check_overlap()
         _announce(console, settings, rig, output)
         writers = _writers(rig, output, picture, stack, side_by_side=side_by_side, force=force)
-        sinks = {**writers, **_beside(settings, rig, console, stack)}
+        sinks = {**writers, **beside_sink(settings, rig, console, stack)}
         pipeline = Pipeline(rig, sinks, age_at="record", stop=signals.stop)
         with _progress(console, pipeline.snapshot, settings.frames or rig.sources["rgb"].info.frames):
             result = pipeline.run(frames=settings.frames)
@@ -257,9 +226,9 @@ def _announce(console: Console, settings: Config, rig: Rig, output: Path) -> Non
     """Print the inputs and the output, and notes on sources that look wrong."""
     for line in (sources_line(rig), f"writing {output}"):
         console.print(line, soft_wrap=True, markup=False, highlight=False)
-    _print_notes(console, settings, rig)
+    print_notes(console, settings, rig)
     if rig.stages.scenes and output.suffix.lower() in VIDEO_CODECS:
-        _print_note(console, "each picture is fused by itself; --sequence fuses them as one video")
+        print_note(console, "each picture is fused by itself; --sequence fuses them as one video")
 
 
 def _names(rig: Rig) -> list[str] | None:

@@ -13,6 +13,7 @@ from rtfuse.config import Config, Web
 from rtfuse.errors import ConfigError
 from rtfuse.hints import install_hint
 from rtfuse.observe.stats import Snapshot
+from rtfuse.pipeline.controls import Controls
 from rtfuse.pipeline.rig import Rig
 from rtfuse.publish.publisher import Publisher
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def open_page(
-    settings: Config, rig: Rig, snapshot: Callable[[], Snapshot], publisher: Publisher | None
+    settings: Config, rig: Rig, snapshot: Callable[[], Snapshot], publisher: Publisher | None, controls: Controls
 ) -> WebServer | None:
     """Serve the page, if the configuration names an address."""
     if settings.web.address is None:
@@ -36,7 +37,7 @@ def open_page(
     def about() -> dict[str, str]:
         return {"rig": settings.rig, "fuser": str(rig.fuser), "version": software}
 
-    view = RigView(snapshot, about, rig.clock, CAUSES, rig if how.controls else None, publisher)
+    view = RigView(snapshot, about, rig.clock, CAUSES, controls if how.controls else None, publisher)
     return WebServer(how, view)
 
 

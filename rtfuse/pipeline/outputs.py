@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import rtfuse
@@ -13,8 +13,10 @@ from rtfuse.config import Config, Endpoint, dump_config
 from rtfuse.errors import ConfigError, OutputUnwritable
 from rtfuse.folders import expanded
 from rtfuse.outputs import check_output
+from rtfuse.pipeline.controls import Controls
 from rtfuse.pipeline.queues import STREAMS
 from rtfuse.pipeline.rig import Rig
+from rtfuse.publish.control import ControlEndpoint
 from rtfuse.publish.planes import Offer
 from rtfuse.publish.publisher import About, Publisher, States, Statistics
 from rtfuse.record.raw import RawRecorder, check_raw
@@ -117,6 +119,26 @@ def _camera(info: SourceInfo) -> CameraAbout:
         live=info.live,
         rate_hz=info.rate_hz,
         coding=info.coding,
+    )
+
+
+def open_control(config: Config, controls: Sequence[Controls]) -> ControlEndpoint | None:
+    """Bind the endpoint at which programs change settings; None if the configuration has none.
+
+    `controls` holds those of the rig once it is open; requests before are refused.
+    """
+    how = config.control
+    if how.endpoint is None:
+        return None
+
+    def change(request: bytes) -> object:
+        if not controls:
+            raise ValueError("the rig is starting; ask again")
+        return controls[0].change(request)
+
+    publish = config.publish
+    return ControlEndpoint(
+        how.endpoint, change, lambda: controls[0].now(), keys=publish.keys, allow_remote=publish.insecure
     )
 
 

@@ -41,3 +41,12 @@ class Publish(Section, frozen=True):
     rig_topics: bool = False
     keys: str | None = None
     insecure: bool = False
+
+
+class Control(Section, frozen=True):
+    """Configure the ZeroMQ endpoint at which other programs change settings of the running rig; see docs/live.md.
+
+    `endpoint: null` has none. On TCP it is encrypted by `publish.keys`, as the output is, and for the same clients.
+    """
+
+    endpoint: str | None = None

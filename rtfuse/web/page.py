@@ -19,7 +19,6 @@ from rtfuse.observe.stats import Snapshot
 from rtfuse.thermal.palettes import PALETTES, palette
 from rtfuse.types import Fused
 from rtfuse.web.boxes import BoxFeed
-from rtfuse.web.controls import Controls
 from rtfuse.web.encode import PagePlane, QualityName
 from rtfuse.web.guard import Guard, TooManyTries
 from rtfuse.web.live import MAX_SAID_BYTES, Live, spots_of
@@ -56,7 +55,7 @@ class Page:
         self._rig, self._guard, self._boxes = rig, guard, boxes
         self._most = self._seats = viewers
         self.live = Live(loop, clock=rig.clock, extras=self._boxes_on if boxes else None)
-        self._controls = Controls(rig.adjustable) if rig.adjustable is not None else None
+        self._controls = rig.controls
         self._chronicle = Chronicle()
         self._files = {path.name: path.read_bytes() for path in _STATIC.iterdir() if path.suffix in _KINDS}
         self._pulse: asyncio.Task[None] | None = None

@@ -17,10 +17,10 @@ from scenes import make_frame
 from rtfuse.errors import ConfigError, KeysUnusable
 from rtfuse.observe.health import Condition, State
 from rtfuse.observe.stats import Stats
+from rtfuse.pipeline.controls import Change
 from rtfuse.publish.detections import DetectionsPublisher
 from rtfuse.types import Fused, Pair
 from rtfuse.web.boxes import BoxFeed
-from rtfuse.web.controls import Change
 from rtfuse.web.live import Said
 from rtfuse.web.state import Chronicle, in_words
 from rtfuse.wire.detections import Box, Detections, encode_detections

@@ -1,13 +1,14 @@
-"""Change settings of a running rig from the page, within limits."""
+"""Change settings of a running rig, from the page and from other programs, within limits."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Protocol
+import threading
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from rtfuse.thermal.agc import Agc
+from rtfuse.pipeline.rig import Rig
 from rtfuse.thermal.settings import AgcSettings, Method
 
 _Tail = Annotated[float, msgspec.Meta(ge=0, le=0.05)]
@@ -29,43 +30,23 @@ class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     plane_m: Annotated[float, msgspec.Meta(gt=0)] | UnsetType | None = UNSET
 
 
-class Movable(Protocol):
-    """Distance of registration that can move: `rtfuse.align.plane.MovingPlane`."""
-
-    @property
-    def target_m(self) -> float | None: ...
-
-    def move(self, plane_m: float | None) -> None: ...
-
-
-class Adjustable(Protocol):
-    """Rig whose settings can change while it runs: `rtfuse.pipeline.rig.Rig`."""
-
-    mark: bool
-
-    @property
-    def agc(self) -> Agc: ...
-
-    @property
-    def plane(self) -> Movable | None: ...
-
-
 class Controls:
-    """Reads and changes the settings of a running rig, from one thread; they take effect with the next frame."""
+    """Read and change the settings of a running rig, from any thread; they take effect with the next frame."""
 
-    def __init__(self, rig: Adjustable) -> None:
-        self._rig = rig
+    def __init__(self, rig: Rig) -> None:
+        self._rig, self._lock = rig, threading.Lock()
 
     def change(self, text: bytes) -> Change:
         """Carry out a change, JSON, wholly or not at all, and return it. Raises ValueError, or RecursionError."""
         wanted = msgspec.json.decode(text, type=Change)
         given = {k: v for k, v in msgspec.structs.asdict(wanted).items() if v is not UNSET}
-        if "plane_m" in given:
-            self._move(given.pop("plane_m"))  # it alone may be refused, so it comes first
-        if (mark := given.pop("mark", None)) is not None:
-            self._rig.mark = mark
-        if given:
-            self._rig.agc.settings = msgspec.structs.replace(self._rig.agc.settings, **given)
+        with self._lock:
+            if "plane_m" in given:
+                self._move(given.pop("plane_m"))  # it alone may be refused, so it comes first
+            if (mark := given.pop("mark", None)) is not None:
+                self._rig.mark = mark
+            if given:
+                self._rig.agc.settings = msgspec.structs.replace(self._rig.agc.settings, **given)
         return wanted
 
     def now(self) -> dict[str, Any]:
