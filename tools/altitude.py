@@ -39,7 +39,7 @@ def altitude_of(sentence: str) -> float | None:
         raise ValueError(f"the checksum of {sentence.strip()!r} is wrong")
     fields = body.split(",")
     if start != "$" or len(fields[0]) != 5 or not fields[0].isalnum():
-        raise ValueError(f"{sentence.strip()!r} is no sentence of NMEA 0183")
+        raise ValueError(f"{sentence.strip()!r} is not a sentence of NMEA 0183")
     if fields[0][2:] != "GGA" or len(fields) < 11 or fields[6] in ("", "0") or not fields[9]:
         return None
     return float(fields[9])

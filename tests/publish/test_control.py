@@ -102,7 +102,7 @@ def test_with_keys_only_their_clients_are_answered(rig, tmp_path):
 def test_addresses_that_cannot_be_used_are_said(rig):
     with pytest.raises(ConfigError, match=r"control\.endpoint: tcp://0\.0\.0\.0:5556 reaches beyond this machine"):
         serving(rig, "tcp://0.0.0.0:5556")
-    with pytest.raises(ConfigError, match="is no endpoint"):
+    with pytest.raises(ConfigError, match="is not an endpoint"):
         serving(rig, "http://127.0.0.1:80")
     with serving(rig) as server, pytest.raises(EndpointUnavailable, match="the port is in use"):
         serving(rig, server.name)

@@ -46,7 +46,7 @@ def test_nmea_from_a_pipe_moves_the_plane_and_bad_lines_are_said(rig):
     )
     assert done.returncode == 0, done.stderr
     assert asked == [b'{"plane_m":40.0}']
-    assert "1 lines cannot be read, the last: 'noise' is no sentence of NMEA 0183" in done.stderr
+    assert "1 lines cannot be read, the last: 'noise' is not a sentence of NMEA 0183" in done.stderr
 
 
 def test_a_rig_that_does_not_answer_is_said():
