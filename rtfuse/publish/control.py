@@ -37,7 +37,9 @@ class ControlEndpoint:
     ) -> None:
         check_endpoint(endpoint)
         if not endpoint.startswith(("ipc://", "tcp://")):
-            raise ConfigError(f"control.endpoint: {endpoint!r} is not an endpoint; want for example tcp://127.0.0.1:5556")
+            raise ConfigError(
+                f"control.endpoint: {endpoint!r} is not an endpoint; want for example tcp://127.0.0.1:5556"
+            )
         check_reach(endpoint, "control.endpoint", encrypted=keys is not None, allow_remote=allow_remote)
         self._change, self._now, self._over = change, now, threading.Event()
         self._context: zmq.Context[Any] = zmq.Context()
