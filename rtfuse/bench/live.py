@@ -35,6 +35,7 @@ class Live:
     - `start_turns`: processor time of all its threads to its first frame received, in turns of the known work.
     - `frame_turns`: the same for each frame published after it, drawing of the street included.
     - `start_s`, `turn_ms`: the time to the first frame by the clock, and of a turn.
+    - `delay_ms`: the longest wait of a turn for a core but for one in twenty: other processes disturb the rig as much.
     - `resident_mb`, `threads`: at the end.
     - `rate_hz`, `ages_ms`: of the frames received; age from capture to publication.
     """
@@ -43,6 +44,7 @@ class Live:
     frame_turns: float
     start_s: float
     turn_ms: float
+    delay_ms: float
     resident_mb: float
     threads: int
     rate_hz: float
@@ -93,12 +95,15 @@ def _watch(rig: subprocess.Popen[bytes], stream: Subscriber, seconds: float) -> 
             raise _Silent
     start_ms, start_s, start_turn_ms = _processor_ms(rig.pid), time.monotonic() - began, float(np.median(turns)) / 1e6
     first, last, ages, turns = received.header.seq, received.header.seq, list[float](), []
+    delays = list[int]()
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         if (received := stream.recv(left)) is not None:
             last = received.header.seq
             ages.append(received.header.age_ns / 1e6)
+        begun_ns = time.monotonic_ns()
         turns.append(work.turn())
+        delays.append(time.monotonic_ns() - begun_ns - turns[-1])
     spent_ms, turn_ms = _processor_ms(rig.pid) - start_ms, float(np.median(turns)) / 1e6
     if last == first:
         raise _Silent
@@ -108,6 +113,7 @@ def _watch(rig: subprocess.Popen[bytes], stream: Subscriber, seconds: float) -> 
         frame_turns=spent_ms / (last - first) / turn_ms,
         start_s=start_s,
         turn_ms=turn_ms,
+        delay_ms=float(np.percentile(delays, 95)) / 1e6,
         resident_mb=int(status["VmRSS"].split()[0]) / 1e3,
         threads=int(status["Threads"]),
         rate_hz=len(ages) / seconds,
