@@ -35,7 +35,7 @@ class Live:
     - `start_turns`: processor time of all its threads to its first frame received, in turns of the known work.
     - `frame_turns`: the same for each frame published after it, drawing of the street included.
     - `start_s`, `turn_ms`: the time to the first frame by the clock, and of a turn.
-    - `delay_ms`: the longest wait of a turn for a core but for one in twenty: other processes disturb the rig as much.
+    - `delay_ms`: 95th percentile of a turn's waits for a core, while other processes have it.
     - `resident_mb`, `threads`: at the end.
     - `rate_hz`, `ages_ms`: of the frames received; age from capture to publication.
     """
